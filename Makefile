@@ -1,0 +1,54 @@
+# `make` sets up and runs the default pipeline; `make test` sets up and runs the tests.
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+# The environment's programs come first: the rules call `octdino` by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: all setup test slow check format lock schema clean
+
+all: setup
+	snakemake --cores $(CORES)
+	@echo "The page: results/phantom/report/report.html"
+
+setup: .venv/.ready
+
+# uv installs the hash-checked lock in seconds; pip only brings uv.
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "octdino needs Python 3.11 or newer; choose one with: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet 'uv>=0.7'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+test: setup
+	python -m pytest
+
+slow: setup
+	python -m pytest -m slow
+
+check: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint --cores 1
+
+format: setup
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+# Host-free by --no-header and by writing no index addresses.
+lock:
+	uv pip compile --universal --generate-hashes --no-header --extra dev pyproject.toml --output-file requirements.lock
+
+schema: setup
+	octdino schema > workflow/schemas/config.schema.json
+
+clean:
+	rm -rf results logs benchmarks/*.tsv
