@@ -1,0 +1,66 @@
+"""Settings: the only definition of every key of `config.yaml`, of the commands' flags and of the JSON schema.
+
+Imports nothing heavy: the Snakefile reads it.
+"""
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from octdino.config.base import Settings
+from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings, SplitSettings
+from octdino.config.methods import METHODS, MethodSettings
+from octdino.config.pretrain import AugmentSettings, PretrainSettings
+from octdino.config.stages import ARM, ClassifySettings, EvaluateSettings, ModelSettings, ReportSettings
+
+__all__ = [
+    "ARM",
+    "METHODS",
+    "AugmentSettings",
+    "ClassifySettings",
+    "CohortSettings",
+    "Config",
+    "EvaluateSettings",
+    "ImageSettings",
+    "MethodSettings",
+    "ModelSettings",
+    "PhantomSettings",
+    "PretrainSettings",
+    "ReportSettings",
+    "Settings",
+    "SplitSettings",
+    "load_config",
+]
+
+
+class Config(Settings):
+    """`config.yaml`: one section a stage, and the models they share."""
+
+    cohort: CohortSettings = CohortSettings()
+    models: dict[str, ModelSettings] = Field({}, description="backbones by the name that results/ carries")
+    pretrain: PretrainSettings = PretrainSettings()
+    classify: ClassifySettings = ClassifySettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    report: ReportSettings = ReportSettings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        inits = {arm.rsplit("-", 1)[0] for arm in self.classify.arms} - {"scratch", "imagenet"}
+        if missing := sorted(inits - set(self.pretrain.methods)):
+            raise ValueError(f"classify.arms: {', '.join(missing)} not among pretrain.methods {self.pretrain.methods}")
+        if self.evaluate.reference not in self.classify.arms:
+            raise ValueError(f"evaluate.reference: {self.evaluate.reference!r} is not among classify.arms")
+        return self
+
+    def model(self, backbone: str) -> ModelSettings:
+        """The timm model behind a backbone's name; a name without an entry is timm's own."""
+        return self.models.get(backbone) or ModelSettings(timm=backbone)
+
+
+def load_config(values: dict[str, Any], where: str = "config.yaml") -> Config:
+    """Validate the whole configuration.
+
+    Raises:
+        UserError: one line that names each wrong key and what is allowed.
+    """
+    return Config.parse(values, where)

@@ -1,0 +1,78 @@
+"""Settings of the cohort stage: where the scans are, how they become the store, who is in which split."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from octdino.config.base import Settings
+
+
+class PhantomSettings(Settings):
+    """The synthetic cohort. Defaults are the real cohort's size and statistics; `config.yaml` makes it laptop-sized."""
+
+    seed: int = Field(0, ge=0, description="every random choice of the cohort descends from it")
+    patients: int = Field(87, ge=8, description="patients; about one in ten with both eyes in the study, as in OLIVES")
+    visits: int = Field(4, ge=2, description="mean visits per eye; labels exist for the first and the last only")
+    slices: int = Field(7, ge=1, le=49, description="B-scans per visit, spread evenly over the 49-slice volume")
+    difficulty: float = Field(
+        0.5, ge=0, le=1, description="0: large, contrasty lesions and little speckle; 1: as hard as it gets"
+    )
+    label_noise: float = Field(0.04, ge=0, le=0.2, description="share of label cells flipped, as graders err")
+    flaws: bool = Field(
+        True, description="write the real cohort's kinds of flaws: duplicates, missing cells, bad files"
+    )
+
+
+class ImageSettings(Settings):
+    """How a file becomes a row of the store."""
+
+    size: tuple[int, int] = Field((224, 224), description="height, width of the stored image in pixels")
+    crop: Literal["none", "retina"] = Field(
+        "none",
+        description="retina: a window around the retina that keeps the vitreous above it; three biomarkers live there",
+    )
+    channels: Literal[1, 3] = Field(1, description="1: grey from file to first convolution; 3: RGB")
+    percentiles: tuple[float, float] | None = Field(
+        None, description="stretch grey levels between these percentiles of each image; null keeps absolute grey"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if min(self.size) < 16:
+            raise ValueError("size: at least 16 pixels each way")
+        if self.percentiles and not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError("percentiles: 0 <= low < high <= 100")
+        return self
+
+
+class SplitSettings(Settings):
+    """Who trains, who validates, who tests: by patient, stratified over the labels."""
+
+    val: float = Field(0.15, gt=0, lt=0.5, description="share of patients that choose epochs and thresholds")
+    test: float = Field(0.25, gt=0, lt=0.5, description="share of patients that are read once, at the end")
+    seed: int = Field(0, ge=0)
+    file: Path | None = Field(None, description="reuse this splits.csv of an earlier run in place of making one")
+
+
+class CohortSettings(Settings):
+    """Which cohort, and how it becomes manifest, splits and store."""
+
+    name: Literal["phantom", "olives", "folder"] = Field("phantom", description="also the {cohort} in results/")
+    root: Path | None = Field(None, description="where the files are (not for phantom)")
+    table: Path | None = Field(
+        None, description="folder: CSV with a path column; olives: the biomarker table, if not below root"
+    )
+    clinical: Path | None = Field(None, description="olives: the clinical table, if not below root")
+    labels: list[str] | None = Field(
+        None, description="folder: the label columns; null: every column that is not one of the known others"
+    )
+    phantom: PhantomSettings = PhantomSettings()
+    image: ImageSettings = ImageSettings()
+    split: SplitSettings = SplitSettings()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.name != "phantom" and self.root is None:
+            raise ValueError(f"root: missing; say where the files of the cohort {self.name!r} are")
+        return self

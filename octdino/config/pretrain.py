@@ -1,0 +1,79 @@
+"""Settings of the pretrain stage."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from octdino.config.base import Settings
+from octdino.config.methods import METHODS, MethodSettings
+from octdino.errors import UserError
+
+
+class AugmentSettings(Settings):
+    """Random views for OCT: weak by default, never a vertical flip, no colour on grey."""
+
+    global_size: int = Field(96, ge=16, description="px, side of the large views")
+    local_size: int = Field(48, ge=16, description="px, side of the small views")
+    local_views: int = Field(4, ge=0, description="small views an image, for the methods that use them")
+    global_scale: tuple[float, float] = Field((0.4, 1.0), description="share of the image's area in a large view")
+    local_scale: tuple[float, float] = Field((0.08, 0.4), description="share of the image's area in a small view")
+    ratio: tuple[float, float] = Field((0.8, 1.25), description="aspect ratio of a view before it is resized")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    rotate: float = Field(8.0, ge=0, le=180, description="degrees, at most, either way")
+    brightness: float = Field(0.2, ge=0, le=1, description="at most, as a share, either way")
+    contrast: float = Field(0.2, ge=0, le=1, description="at most, as a share, either way")
+    gamma: float = Field(1.25, ge=1, description="exponent at most, and its inverse at least")
+    blur: float = Field(0.3, ge=0, le=1, description="probability of a Gaussian blur")
+    blur_sigma: tuple[float, float] = Field((0.1, 1.0), description="px in the view")
+    speckle: float = Field(0.1, ge=0, le=1, description="standard deviation of multiplicative noise, at most")
+    solarize: float = Field(0.0, ge=0, le=1, description="probability of inverting bright pixels (0.2 on photographs)")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for name in ("global_scale", "local_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name}: 0 < low <= high <= 1")
+        return self
+
+
+class PretrainSettings(Settings):
+    """What all methods share (so that the comparison is fair), and each method's own settings by name."""
+
+    methods: list[str] = Field(
+        ["dino", "simclr", "supcon_cst"], description="which to run: a method's name or a name below variants"
+    )
+    variants: dict[str, dict[str, Any]] = Field(
+        {"supcon_cst": {"method": "supcon", "positives": ["cst"]}},
+        description="settings by name; `method` says whose they are and may be left out where the name says it",
+    )
+    backbones: list[str] = Field(["resnet18"], min_length=1, description="names below models, or timm's own")
+    seeds: list[int] = Field([0], min_length=1)
+    scope: Literal["train_patients", "all"] = Field(
+        "train_patients", description="which unlabelled scans are seen; all: the test patients' too, labels unseen"
+    )
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(128, ge=2)
+    augment: AugmentSettings = AugmentSettings()
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the hardware is fast at it, else float32"
+    )
+    knn: int = Field(20, ge=1, description="neighbours of the online kNN, never of the same patient")
+    eval_every: int = Field(1, ge=1, description="epochs between two online evaluations")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between two checkpoints")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in [*self.methods, *self.variants]:
+            try:
+                self.variant(name)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    def variant(self, name: str) -> MethodSettings:
+        """The settings of the method `name`, which is a method's own name or one of `variants`."""
+        values = {"method": name, **self.variants.get(name, {})}
+        if values["method"] not in METHODS:
+            raise UserError(f"{name!r} is no method; known: {', '.join(METHODS)}, or a name below pretrain.variants")
+        return METHODS[values["method"]].parse(values, f"variants.{name}")

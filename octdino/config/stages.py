@@ -1,0 +1,81 @@
+"""Settings of the classify, evaluate and report stages, and of the models they share."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from octdino.config.base import Settings
+
+MODES = ("linear", "finetune")
+ARM = re.compile(r"^(?P<init>[A-Za-z0-9_+]+)-(?P<mode>linear|finetune)$")
+
+
+class ModelSettings(Settings):
+    """A backbone: a timm model and the arguments that `timm.create_model` takes."""
+
+    timm: str = Field(description="timm's name")
+    args: dict[str, Any] = Field({}, description="further arguments of timm.create_model")
+    weights: Path | None = Field(None, description="local file of ImageNet weights for the imagenet arms")
+
+
+class ClassifySettings(Settings):
+    """The arms and how a classifier is trained; all arms get the same budget."""
+
+    arms: list[str] = Field(
+        ["scratch-finetune", "dino-linear", "dino-finetune", "simclr-linear", "supcon_cst-linear"],
+        min_length=2,
+        description="{init}-{mode}: init is scratch, imagenet or a pretraining method; mode is linear or finetune",
+    )
+    fractions: list[float] = Field(
+        [0.1, 0.3, 1.0], min_length=1, description="shares of the labelled training patients; they nest"
+    )
+    seeds: list[int] = Field([0], min_length=1, description="seeds of the classifier; run names carry them")
+    epochs: int = Field(30, ge=1, description="finetune: passes over the labelled training scans of fraction 1")
+    batch_size: int = Field(32, ge=2)
+    lr: float = Field(1e-3, gt=0, description="finetune: peak learning rate of the head and of a scratch backbone")
+    backbone_lr: float = Field(0.3, gt=0, le=1, description="finetune: a pretrained backbone's share of lr")
+    weight_decay: float = Field(0.05, ge=0)
+    patience: int = Field(8, ge=1, description="finetune: epochs without a better validation score before the end")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: positives weigh as negatives do")
+    penalties: list[float] = Field(
+        [0.001, 0.01, 0.1, 1.0, 10.0, 100.0], min_length=1, description="linear: inverse L2 strengths, chosen on val"
+    )
+    threshold: Literal["youden", "f1"] = Field("youden", description="what a label's threshold maximises on val")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for arm in self.arms:
+            if not ARM.match(arm):
+                raise ValueError(f"arms: {arm!r} is not {{init}}-linear or {{init}}-finetune")
+        if "scratch-linear" in self.arms:
+            raise ValueError("arms: scratch-linear trains nothing of the backbone; use scratch-finetune")
+        if not all(0 < fraction <= 1 for fraction in self.fractions):
+            raise ValueError("fractions: each above 0 and at most 1")
+        if len(set(self.fractions)) != len(self.fractions) or len(set(self.arms)) != len(self.arms):
+            raise ValueError("arms and fractions: each once")
+        return self
+
+
+class EvaluateSettings(Settings):
+    """How the arms are compared."""
+
+    reference: str = Field("scratch-finetune", description="the arm that the others are compared with")
+    resamples: int = Field(1000, ge=100, description="bootstrap resamples of test patients")
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    min_positive_patients: int = Field(
+        10, ge=1, description="labels with fewer positive patients in the labelled cohort are not evaluable"
+    )
+    primary_positive_patients: int = Field(25, ge=1, description="labels with fewer are marked exploratory")
+    min_test_patients: int = Field(
+        3, ge=2, description="labels with fewer positive, or fewer negative, test patients are not evaluable"
+    )
+    seed: int = Field(0, ge=0)
+
+
+class ReportSettings(Settings):
+    """The page."""
+
+    title: str = Field("Does self-supervised pretraining find retinal biomarkers better?")
+    examples: int = Field(8, ge=0, description="example scans with predictions")

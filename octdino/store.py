@@ -1,0 +1,158 @@
+"""The store: one HDF5 file of the accepted scans, in manifest order.
+
+`images` uint8 [N, C, H, W], chunked and uncompressed so that it is read once, sequentially, at disk speed;
+`scan_id` [N]; `moments` float64 [N, 2, C], each image's mean and mean square in [0, 1], so that the statistics of any
+set of training patients cost nothing; attributes `mean`, `std` (training patients of fold 0), `source` (hash of what
+went in), `settings` (JSON), `version`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from octdino.errors import UserError
+from octdino.tables import replacing
+
+VERSION = 1
+CHUNK = 64  # images
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store read into memory.
+
+    Attributes:
+        images: uint8 [N, C, H, W].
+        scan_id: [N].
+        moments: float64 [N, 2, C].
+        attributes: mean, std, source, settings, version.
+    """
+
+    images: np.ndarray
+    scan_id: list[str]
+    moments: np.ndarray
+    attributes: dict[str, Any]
+
+    def statistics(self, rows: np.ndarray) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation a channel over all pixels of the images `rows` (indices or mask), in [0, 1]."""
+        return statistics(self.moments[rows])
+
+
+def statistics(moments: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation a channel from per-image moments [n, 2, C]."""
+    mean, square = moments.mean(axis=0)
+    return mean.tolist(), np.sqrt(np.maximum(square - mean**2, 1e-12)).tolist()
+
+
+def image_moments(image: np.ndarray) -> np.ndarray:
+    """Mean and mean square a channel of one uint8 image [C, H, W], in [0, 1]: float64 [2, C]."""
+    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
+    levels = np.arange(256) / 255
+    return np.stack([counts @ levels, counts @ levels**2]) / image[0].size
+
+
+def read_store(path: Path, rows: Sequence[int] | np.ndarray | None = None) -> Store:
+    """Read a store, or the images `rows` of it (ascending), sequentially.
+
+    Raises:
+        UserError: no such file, or not a store of this version.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such store; `octdino cohort` makes it")
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = {key: _plain(value) for key, value in file.attrs.items()}
+            if attributes.get("version") != VERSION:
+                raise UserError(f"{path}: store version {attributes.get('version')}, expected {VERSION}; make it again")
+            images = file["images"]
+            wanted = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
+            out = np.empty((len(wanted), *images.shape[1:]), np.uint8)
+            _read_sequentially(images, wanted, out)
+            ids = file["scan_id"].asstr()[:]
+            return Store(out, [str(i) for i in ids[wanted]], file["moments"][:][wanted], attributes)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
+
+
+def _read_sequentially(images: Any, wanted: np.ndarray, out: np.ndarray) -> None:
+    """Whole blocks of chunks in file order; picking single rows through HDF5 is many times slower."""
+    block = 16 * CHUNK
+    for start in range(0, len(images), block):
+        low, high = np.searchsorted(wanted, [start, start + block])
+        if high > low:
+            out[low:high] = images[start : start + block][wanted[low:high] - start]
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+class StoreWriter:
+    """Writes a store image by image at constant memory; it appears under its name only when closed without an error.
+
+    >>> with StoreWriter(path, channels=1, size=(224, 224)) as writer:
+    ...     writer.append(image, "scan-1")           # uint8 [C, H, W]
+    ...     writer.finish(keep, {"source": "..."})   # the appended positions to keep, and the attributes
+    """
+
+    def __init__(self, path: Path, channels: int, size: tuple[int, int]) -> None:
+        self._replacing = replacing(path)
+        self._shape = (channels, *size)
+
+    def __enter__(self) -> Self:
+        self._file = h5py.File(self._replacing.__enter__(), "w", libver="latest")
+        shape = self._shape
+        self._images = self._file.create_dataset(
+            "images", (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(CHUNK, *shape)
+        )
+        self._buffer: list[np.ndarray] = []
+        self._ids: list[str] = []
+        self._moments: list[np.ndarray] = []
+        return self
+
+    def append(self, image: np.ndarray, scan_id: str, moments: np.ndarray | None = None) -> None:
+        """Add one image, uint8 [C, H, W]; `moments` where a worker has computed them already."""
+        assert image.shape == self._shape, (image.shape, self._shape)
+        assert image.dtype == np.uint8, image.dtype
+        self._buffer.append(image)
+        self._ids.append(scan_id)
+        self._moments.append(image_moments(image) if moments is None else moments)
+        if len(self._buffer) == CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._buffer:
+            done = len(self._images)
+            self._images.resize(done + len(self._buffer), axis=0)
+            self._images[done:] = np.stack(self._buffer)
+            self._buffer.clear()
+
+    @property
+    def moments(self) -> np.ndarray:
+        """Of all images appended so far, float64 [n, 2, C]."""
+        return np.stack(self._moments) if self._moments else np.zeros((0, 2, self._shape[0]))
+
+    def finish(self, keep: np.ndarray, attributes: dict[str, Any]) -> None:
+        """Keep only the appended positions `keep` (ascending), write ids, moments and attributes."""
+        self._flush()
+        for start in range(0, len(keep), CHUNK):  # moves kept images down over dropped ones, in place
+            chosen = keep[start : start + CHUNK]
+            if not np.array_equal(chosen, np.arange(start, start + len(chosen))):
+                self._images[start : start + len(chosen)] = self._images[chosen[0] : chosen[-1] + 1][chosen - chosen[0]]
+        self._images.resize(len(keep), axis=0)
+        self._file["scan_id"] = np.array([self._ids[i] for i in keep], dtype=h5py.string_dtype())
+        self._file["moments"] = self.moments[keep]
+        for key, value in {**attributes, "version": VERSION}.items():
+            self._file.attrs[key] = json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._replacing.__exit__(kind)

@@ -1,0 +1,175 @@
+"""The typed columns of every table: one place that names them, reads them and writes them.
+
+Columns that a schema does not name are labels (manifest) or free numbers (history).
+"""
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from octdino.errors import UserError
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, its pandas type and what it means."""
+
+    name: str
+    dtype: str
+    meaning: str
+
+
+MANIFEST = (
+    Column("scan_id", "string", "unique; the cohort's name and the scan's path or number, safe in file names"),
+    Column("path", "string", "below the cohort's root, with forward slashes"),
+    Column("cohort", "string", "which body of images"),
+    Column("patient", "string", "who; images without patients are their own patient"),
+    Column("group", "string", "split group: the patient, joined with every patient that shares identical pixels"),
+    Column("eye", "string", "which eye, unique over the cohort; empty if unknown"),
+    Column("visit", "string", "which visit of the eye; empty if unknown"),
+    Column("slice", "Int64", "1-based position in the volume; empty if unknown"),
+    Column("laterality", "string", "OD, OS or empty"),
+    Column("trial", "string", "site, trial or device; empty if unknown"),
+    Column("split", "string", "train, val or test in fold 0"),
+    Column("bcva", "Float64", "best corrected visual acuity, ETDRS letters"),
+    Column("cst", "Float64", "central subfield thickness, µm"),
+    Column("mask", "string", "lesion mask below the cohort's root; empty if there is none"),
+    Column("flags", "string", "what is odd but kept, separated by spaces"),
+)
+QUARANTINE = (
+    Column("path", "string", "as the table names it"),
+    Column("row", "Int64", "row of the table, 2 is the first below the header; empty if there is no table"),
+    Column("reason", "string", "a code of REASONS"),
+    Column("detail", "string", "what was found and what is expected"),
+)
+SPLITS = (
+    Column("fold", "Int64", "which patients are test"),
+    Column("patient", "string", "who"),
+    Column("group", "string", "split group; never on two sides"),
+    Column("split", "string", "train, val or test"),
+    Column("rank", "Int64", "labelled training groups join the fractions in this order from 0; empty for others"),
+)
+PREDICTIONS = (
+    Column("scan_id", "string", "as in the manifest"),
+    Column("patient", "string", "as in the manifest"),
+    Column("split", "string", "val or test"),
+)
+METRICS = (
+    Column("arm", "string", "{init}-{mode}, or clinical"),
+    Column("backbone", "string", "empty for clinical"),
+    Column("fraction", "Float64", "share of labelled training patients"),
+    Column("fold", "string", "fold, or pooled"),
+    Column("seed", "Int64", ""),
+    Column("label", "string", "a label, or macro"),
+    Column("metric", "string", "auroc, average_precision, f1, balanced_accuracy"),
+    Column("value", "Float64", "empty where not evaluable"),
+    Column("low", "Float64", "lower end of the interval over patients"),
+    Column("high", "Float64", "upper end"),
+    Column("n_patients", "Int64", "test patients with this label known"),
+    Column("n_scans", "Int64", "test scans with this label known"),
+    Column("n_positive", "Int64", "positive test scans"),
+    Column("n_positive_patients", "Int64", "test patients with a positive scan"),
+    Column("tier", "string", "primary, exploratory or not evaluable"),
+)
+COMPARISON = (
+    Column("arm", "string", ""),
+    Column("reference", "string", ""),
+    Column("backbone", "string", ""),
+    Column("fraction", "Float64", ""),
+    Column("fold", "string", "fold, or pooled"),
+    Column("seed", "Int64", ""),
+    Column("label", "string", "a label, or macro"),
+    Column("metric", "string", ""),
+    Column("difference", "Float64", "arm minus reference on the same test patients"),
+    Column("low", "Float64", "lower end of the paired interval"),
+    Column("high", "Float64", "upper end"),
+    Column("p", "Float64", "two-sided, from the same resamples"),
+    Column("p_adjusted", "Float64", "Holm over the comparisons of the same label and metric"),
+    Column("n_patients", "Int64", "test patients"),
+    Column("n_scans", "Int64", "test scans"),
+)
+
+REASONS = {
+    "missing_file": "the table names a file that is not there",
+    "unreadable": "the file is truncated, empty or no image",
+    "wrong_size": "the image has another size than the cohort's scans",
+    "constant": "every pixel has the same value",
+    "duplicate_path": "the table names this file twice",
+    "duplicate_pixels": "the same pixels as another scan of the same patient, which is kept",
+    "missing_path": "the row has no path",
+    "missing_patient": "the row has no patient",
+    "bad_path": "the path leaves the cohort's root or does not have the published form",
+    "bad_label": "a label is neither 0, 1 nor empty",
+    "bad_value": "a clinical value is not a number in its range",
+}
+
+
+def labels_of(manifest: pd.DataFrame) -> list[str]:
+    """The label columns of a manifest, in order."""
+    known = {column.name for column in MANIFEST}
+    return [str(name) for name in manifest.columns if name not in known]
+
+
+def probability(label: str) -> str:
+    """The column of predictions.csv that holds the predicted probability of `label`."""
+    return f"prob:{label}"
+
+
+def label_matrix(manifest: pd.DataFrame, labels: list[str] | None = None) -> np.ndarray:
+    """Labels as float32 [N, L]: 0, 1, or NaN where missing."""
+    return manifest[labels if labels is not None else labels_of(manifest)].to_numpy(np.float32, na_value=np.nan)
+
+
+def read_table(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
+    """Read a CSV of ours with the schema's types; columns beyond the schema are numbers.
+
+    Raises:
+        UserError: the file or one of its columns is missing, or a value has the wrong type.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such table")
+    text = {column.name: "string" for column in schema if column.dtype == "string"}
+    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={c: [""] for c in _header(path) - set(text)})
+    if missing := [column.name for column in schema if column.name not in table.columns]:
+        raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(c.name for c in schema)}")
+    for column in schema:
+        try:
+            table[column.name] = table[column.name].astype(column.dtype)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}: column {column.name}: {error}; expected {column.dtype}") from None
+    return table
+
+
+def _header(path: Path) -> set[str]:
+    return {str(name) for name in pd.read_csv(path, nrows=0).columns}
+
+
+def write_table(path: Path, table: pd.DataFrame, schema: tuple[Column, ...]) -> None:
+    """Write a CSV whose first columns are the schema's, atomically; integers stay integers, missing stays empty."""
+    names = [column.name for column in schema]
+    rest = [name for name in table.columns if name not in names]
+    typed = table.reindex(columns=names + rest).astype({c.name: c.dtype for c in schema})
+    with replacing(path) as temporary:
+        typed.to_csv(temporary, index=False, lineterminator="\n")
+
+
+class replacing:  # noqa: N801  reads as a verb: `with replacing(path) as temporary`
+    """A temporary name beside `path` that takes its place only if the block ends well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+
+    def __enter__(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.temporary
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            os.replace(self.temporary, self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
