@@ -54,7 +54,8 @@ def image_moments(image: np.ndarray) -> np.ndarray:
     """Mean and mean square a channel of one uint8 image [C, H, W], in [0, 1]: float64 [2, C]."""
     counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
     levels = np.arange(256) / 255
-    return np.stack([counts @ levels, counts @ levels**2]) / image[0].size
+    moments: np.ndarray = np.stack([counts @ levels, counts @ levels**2]) / image[0].size
+    return moments
 
 
 def read_store(path: Path, rows: Sequence[int] | np.ndarray | None = None) -> Store:

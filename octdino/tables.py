@@ -3,7 +3,6 @@
 Columns that a schema does not name are labels (manifest) or free numbers (history).
 """
 
-import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +137,7 @@ def read_table(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
         raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(c.name for c in schema)}")
     for column in schema:
         try:
-            table[column.name] = table[column.name].astype(column.dtype)
+            table = table.astype({column.name: column.dtype})
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: column {column.name}: {error}; expected {column.dtype}") from None
     return table
@@ -170,6 +169,6 @@ class replacing:  # noqa: N801  reads as a verb: `with replacing(path) as tempor
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            os.replace(self.temporary, self.path)
+            self.temporary.replace(self.path)
         else:
             self.temporary.unlink(missing_ok=True)
