@@ -1,0 +1,115 @@
+"""Backbones: timm models without a classifier, and the two files that carry one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from octdino.config import ModelSettings, Settings
+from octdino.errors import UserError
+from octdino.tables import replacing
+
+
+class BackboneSpec(Settings):
+    """Everything needed to rebuild a backbone and its input; stands in `backbone.json` under `spec`."""
+
+    timm: str
+    args: dict[str, Any]
+    in_chans: int
+    size: int
+    mean: list[float]
+    std: list[float]
+
+
+def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet: bool = False) -> nn.Module:
+    """A timm model that maps [B, in_chans, S, S] to pooled features [B, num_features].
+
+    ViTs take views of any size that their patches divide (`dynamic_img_size`).
+
+    Args:
+        model: timm's name and arguments.
+        in_chans: 1 for grey, 3 for RGB.
+        size: px, the side of the images that it will mostly see.
+        imagenet: start from `model.weights`, or from timm's download where there is a network.
+
+    Raises:
+        UserError: no such model, wrong arguments, or no weights to be had.
+    """
+    if not timm.is_model(model.timm.split(".")[0]):
+        close = ", ".join(timm.list_models(f"*{model.timm.split('_')[0]}*")[:8]) or "see timm.list_models()"
+        raise UserError(f"{model.timm!r} is no timm model; near it: {close}")
+    kwargs: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0, **model.args}
+    if imagenet:
+        kwargs |= {"pretrained": True}
+        if model.weights:
+            if not model.weights.is_file():
+                raise UserError(f"{model.weights}: no such weights file for {model.timm}")
+            kwargs |= {"pretrained_cfg_overlay": {"file": str(model.weights)}}
+    try:
+        return _create(model.timm, kwargs, size)
+    except (TypeError, AssertionError) as error:
+        raise UserError(f"{model.timm}: timm refuses the arguments {model.args}: {error}") from None
+    except Exception as error:
+        if not imagenet:
+            raise
+        where = f"{model.weights}" if model.weights else "timm's download"
+        raise UserError(
+            f"no ImageNet weights for {model.timm} from {where} ({type(error).__name__}); "
+            "name a local file as models.NAME.weights, or run where there is a network"
+        ) from None
+
+
+def _create(name: str, kwargs: dict[str, Any], size: int) -> nn.Module:
+    if "vit" in name or "deit" in name:
+        kwargs = {"img_size": size, "dynamic_img_size": True, **kwargs}
+    model: nn.Module = timm.create_model(name, **kwargs)
+    return model
+
+
+def num_features(backbone: nn.Module) -> int:
+    """Length of the pooled feature vector."""
+    features = backbone.num_features
+    assert isinstance(features, int)
+    return features
+
+
+@torch.no_grad()
+def extract_features(backbone: nn.Module, batches: Any) -> Tensor:
+    """Pooled features float32 [N, D] on the CPU of an iterable of standardised batches [B, C, S, S]; eval mode."""
+    training = backbone.training
+    backbone.eval()
+    features = torch.cat([backbone(batch).float().cpu() for batch in batches])
+    backbone.train(training)
+    return features
+
+
+def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, card: dict[str, Any]) -> None:
+    """Write backbone.safetensors (timm's own key names) and backbone.json, each atomically."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    with replacing(folder / "backbone.json") as temporary:
+        temporary.write_text(json.dumps({"spec": spec.model_dump(mode="json"), **card}, indent=2) + "\n")
+    with replacing(folder / "backbone.safetensors") as temporary:
+        save_file(weights, temporary)
+
+
+def load_backbone(folder: Path) -> tuple[nn.Module, BackboneSpec]:
+    """Rebuild the backbone of a pretraining run.
+
+    Raises:
+        UserError: the folder holds no backbone, or its weights do not fit its description.
+    """
+    card, weights = folder / "backbone.json", folder / "backbone.safetensors"
+    for path in (card, weights):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; `octdino pretrain` writes it")
+    spec = BackboneSpec.parse(json.loads(card.read_text())["spec"], f"{card}: spec")
+    backbone = create_backbone(ModelSettings(timm=spec.timm, args=spec.args), spec.in_chans, spec.size)
+    try:
+        backbone.load_state_dict(load_file(weights))
+    except RuntimeError as error:
+        raise UserError(f"{weights}: does not fit {spec.timm} of {card}: {error}") from None
+    return backbone, spec

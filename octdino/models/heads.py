@@ -1,0 +1,40 @@
+"""Projection heads of the pretraining methods."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def projection_head(dims: list[int], *, norm: bool, last_norm: bool = False) -> nn.Sequential:
+    """An MLP through `dims`: linear, batch norm (if `norm`), GELU between; linear at the end."""
+    layers: list[nn.Module] = []
+    for index, (before, after) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        last = index == len(dims) - 2
+        layers.append(nn.Linear(before, after))
+        if norm and (not last or last_norm):
+            layers.append(nn.BatchNorm1d(after))
+        if not last:
+            layers.append(nn.GELU())
+    head = nn.Sequential(*layers)
+    for module in head.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    return head
+
+
+class PrototypeHead(nn.Module):
+    """DINO's head: MLP, L2 normalisation, cosine similarity with K unit-length prototypes (Caron et al. 2021, sec. 3.1).
+
+    The prototypes are normalised where they are used: `weight_norm` cannot be deep-copied into a teacher.
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int, bottleneck_dim: int, prototypes: int, *, norm: bool) -> None:
+        super().__init__()
+        self.mlp = projection_head([in_dim, hidden_dim, hidden_dim, bottleneck_dim], norm=norm)
+        self.prototypes = nn.Linear(bottleneck_dim, prototypes, bias=False)
+        nn.init.trunc_normal_(self.prototypes.weight, std=0.02)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, in_dim] to cosine similarities float32 [B, K]."""
+        x = F.normalize(self.mlp(features).float(), dim=-1, eps=1e-6)
+        return F.linear(x, F.normalize(self.prototypes.weight.float(), dim=-1, eps=1e-6))

@@ -1,0 +1,178 @@
+"""What every training loop shares: device, precision, schedules, optimiser, and a state that survives a kill."""
+
+import fcntl
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octdino.errors import StoppedEarly, UserError
+from octdino.tables import replacing
+
+
+def pick_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bfloat16 autocast if `precision` asks for it or, by "auto", if this hardware multiplies bfloat16 natively.
+
+    A CPU without AVX-512 bf16 or AMX emulates bfloat16 ten times slower than float32.
+    """
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_bf16()
+        precision = "bfloat16" if native else "float32"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _cpu_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed that depends on all `parts`: each step's randomness has its own, so none has to be saved."""
+    import hashlib
+
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def cosine(progress: float, start: float, end: float) -> float:
+    """From `start` at progress 0 to `end` at progress 1 on half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
+
+
+def warmup_cosine(progress: float, peak: float, end: float, warmup: float) -> float:
+    """Linear from 0 to `peak` over the share `warmup`, then half a cosine to `end` (Loshchilov & Hutter 2017)."""
+    if progress < warmup:
+        return peak * progress / warmup
+    return cosine((progress - warmup) / (1 - warmup), peak, end)
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Two groups: matrices and kernels, which decay, and biases, norms and other vectors, which must not."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "decays": True},
+        {"params": [p for p in trained if p.ndim <= 1], "decays": False, "weight_decay": 0.0},
+    ]
+
+
+def set_schedule(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
+    """Set this step's learning rate, times a group's `lr_scale`, and the weight decay of the groups that decay."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+        if group["decays"]:
+            group["weight_decay"] = weight_decay
+
+
+@torch.no_grad()
+def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """teacher = momentum * teacher + (1 - momentum) * student, for parameters; buffers stay the teacher's own."""
+    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+
+
+class Stopper:
+    """Turns SIGTERM, SIGINT and a time budget into one question that is asked between two steps."""
+
+    def __init__(self, max_minutes: float | None = None) -> None:
+        self.reason: str | None = None
+        self._deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+
+    @contextmanager
+    def listening(self) -> Iterator["Stopper"]:
+        """Catch the signals inside the block only."""
+        before = {s: signal.signal(s, self._caught) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _caught(self, number: int, _: FrameType | None) -> None:
+        self.reason = signal.Signals(number).name
+
+    def asked(self) -> str | None:
+        """Why to stop now, or None."""
+        if self.reason is None and time.monotonic() > self._deadline:
+            self.reason = "the time limit"
+        return self.reason
+
+
+class RunState:
+    """The resumable state of a run, in a folder that no workflow rule declares (a declared output is deleted on a kill).
+
+    `last.pt` is replaced atomically; `fingerprint.json` says what it belongs to, and another fingerprint starts afresh;
+    `lock` is held while a trainer runs and freed by the system when it dies, so a stale lock cannot exist.
+    """
+
+    def __init__(self, folder: Path, fingerprint: dict[str, Any], every_seconds: float) -> None:
+        self.folder = folder
+        self.fingerprint = json.loads(json.dumps(fingerprint, sort_keys=True))
+        self._every = every_seconds
+        self._saved_at = time.monotonic()
+
+    @contextmanager
+    def locked(self) -> Iterator["RunState"]:
+        """Hold the run; a second trainer of the same run is refused with the owner's name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise UserError(f"{self.folder}: another trainer works here: {lock.read().strip()}") from None
+            lock.truncate(0)
+            job = os.environ.get("SLURM_JOB_ID")
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}" + (f", job {job}" if job else ""))
+            lock.flush()
+            yield self
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state if it belongs to this run, else None; tensors on the CPU, nothing executable."""
+        mark, last = self.folder / "fingerprint.json", self.folder / "last.pt"
+        if not (mark.is_file() and last.is_file()) or json.loads(mark.read_text()) != self.fingerprint:
+            last.unlink(missing_ok=True)
+            with replacing(mark) as temporary:
+                temporary.write_text(json.dumps(self.fingerprint, indent=2, sort_keys=True) + "\n")
+            return None
+        state: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
+        return state
+
+    def due(self) -> bool:
+        """Whether the last save is older than the interval."""
+        return time.monotonic() - self._saved_at >= self._every
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the saved state; a kill leaves either the old or the new one."""
+        with replacing(self.folder / "last.pt") as temporary:
+            torch.save(state, temporary)
+        self._saved_at = time.monotonic()
+
+    def stop(self, state: dict[str, Any], reason: str) -> None:
+        """Save, and end with exit code 75."""
+        self.save(state)
+        raise StoppedEarly(f"stopped by {reason} after saving; run the same command again to go on")
+
+    def discard(self) -> None:
+        """The run is finished: forget the state, so that a forced rerun starts from the beginning."""
+        shutil.rmtree(self.folder)
+
+
+def resident(images: Tensor, device: torch.device) -> Tensor:
+    """Move uint8 images to the device if they take at most 60 % of its free memory, else keep them pinned on the host."""
+    if device.type != "cuda":
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.nbytes < 0.6 * free else images.pin_memory()
