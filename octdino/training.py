@@ -1,6 +1,7 @@
 """What every training loop shares: device, precision, schedules, optimiser, and a state that survives a kill."""
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -43,8 +44,6 @@ def _cpu_bf16() -> bool:
 
 def seed_of(*parts: int | str) -> int:
     """A 63-bit seed that depends on all `parts`: each step's randomness has its own, so none has to be saved."""
-    import hashlib
-
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
@@ -111,7 +110,7 @@ class Stopper:
 
 
 class RunState:
-    """The resumable state of a run, in a folder that no workflow rule declares (a declared output is deleted on a kill).
+    """The resumable state of a run, in a folder that no rule declares (declared outputs are deleted on a kill).
 
     `last.pt` is replaced atomically; `fingerprint.json` says what it belongs to, and another fingerprint starts afresh;
     `lock` is held while a trainer runs and freed by the system when it dies, so a stale lock cannot exist.
@@ -171,7 +170,7 @@ class RunState:
 
 
 def resident(images: Tensor, device: torch.device) -> Tensor:
-    """Move uint8 images to the device if they take at most 60 % of its free memory, else keep them pinned on the host."""
+    """Move uint8 images to the device if they take at most 60 % of its free memory, else pin them on the host."""
     if device.type != "cuda":
         return images
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,16 +1,18 @@
 """Projection heads of the pretraining methods."""
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def projection_head(dims: list[int], *, norm: bool, last_norm: bool = False) -> nn.Sequential:
+def projection_head(dims: list[int], *, norm: bool) -> nn.Sequential:
     """An MLP through `dims`: linear, batch norm (if `norm`), GELU between; linear at the end."""
     layers: list[nn.Module] = []
-    for index, (before, after) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+    for index, (before, after) in enumerate(pairwise(dims)):
         last = index == len(dims) - 2
         layers.append(nn.Linear(before, after))
-        if norm and (not last or last_norm):
+        if norm and not last:
             layers.append(nn.BatchNorm1d(after))
         if not last:
             layers.append(nn.GELU())
@@ -23,7 +25,7 @@ def projection_head(dims: list[int], *, norm: bool, last_norm: bool = False) -> 
 
 
 class PrototypeHead(nn.Module):
-    """DINO's head: MLP, L2 normalisation, cosine similarity with K unit-length prototypes (Caron et al. 2021, sec. 3.1).
+    """DINO's head: MLP, L2 normalisation, cosine similarity to K unit-length prototypes (Caron et al. 2021, 3.1).
 
     The prototypes are normalised where they are used: `weight_norm` cannot be deep-copied into a teacher.
     """

@@ -1,0 +1,95 @@
+"""What a pretraining run sees: its scans, their order, and the labelled scans that watch it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from octdino.errors import UserError
+from octdino.store import Store, read_store
+from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, read_table
+from octdino.training import seed_of
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images uint8 [N, C, H, W] of the scans that train, their manifest rows, and the watchers.
+
+    Attributes:
+        images, manifest: the scans that the method sees.
+        mean, std: of the training patients, [C].
+        watch: labelled scans of training and validation patients; never of test patients.
+        source: hash of the store's content.
+    """
+
+    images: Tensor
+    manifest: pd.DataFrame
+    mean: list[float]
+    std: list[float]
+    watch: "Watch"
+    source: str
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Labelled scans for the online kNN: the bank are training patients, the queries validation patients."""
+
+    images: Tensor  # uint8 [M, C, H, W]
+    labels: np.ndarray  # float32 [M, L]
+    patients: Tensor  # int64 [M]
+    is_query: np.ndarray  # bool [M]
+
+
+def read_data(store_file: Path, fold: int | None) -> Data:
+    """Read the store and its tables; `fold` None: every scan trains, statistics stay the train patients'.
+
+    Raises:
+        UserError: a table is missing, or no scan is left to train on.
+    """
+    manifest = read_table(store_file.with_name("manifest.csv"), MANIFEST)
+    splits = read_table(store_file.with_name("splits.csv"), SPLITS)
+    side = splits[splits["fold"] == (fold or 0)].set_index("patient")["split"]
+    split = manifest["patient"].map(side)
+    store = read_store(store_file)
+    if store.scan_id != manifest["scan_id"].tolist():
+        raise UserError(f"{store_file}: its scans are not those of manifest.csv beside it; run the cohort stage again")
+    train = (split == "train").to_numpy()
+    seen = np.ones(len(manifest), bool) if fold is None else train
+    if not train.any():
+        raise UserError(f"{store_file.with_name('splits.csv')}: fold {fold or 0} has no training patient")
+    mean, std = store.statistics(train)
+    rows = np.flatnonzero(seen)
+    return Data(
+        images=torch.from_numpy(store.images[rows]),
+        manifest=manifest.iloc[rows].reset_index(drop=True),
+        mean=mean,
+        std=std,
+        watch=_watch(store, manifest, split),
+        source=str(store.attributes["source"]),
+    )
+
+
+def _watch(store: Store, manifest: pd.DataFrame, split: pd.Series, limit: int = 2000) -> Watch:
+    """At most `limit` labelled scans, evenly spread over the table, so that watching stays cheap on large cohorts."""
+    labels = label_matrix(manifest) if labels_of(manifest) else np.full((len(manifest), 1), np.nan, np.float32)
+    rows = np.flatnonzero(~np.isnan(labels).all(1) & split.isin(["train", "val"]).to_numpy())
+    if not len(rows):  # no labels at all: the spread of the features can still be watched
+        rows = np.flatnonzero(split.isin(["train", "val"]).to_numpy())
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
+    return Watch(
+        images=torch.from_numpy(store.images[rows]),
+        labels=labels[rows],
+        patients=torch.from_numpy(pd.factorize(manifest["patient"].iloc[rows])[0].astype("int64")),
+        is_query=(split.iloc[rows] == "val").to_numpy(),
+    )
+
+
+def batch_order(count: int, batch_size: int, seed: int, epoch: int) -> Tensor:
+    """The rows of each step of an epoch, int64 [steps, batch]; a rest smaller than a batch waits for another epoch."""
+    generator = torch.Generator().manual_seed(seed_of(seed, "order", epoch))
+    batch = min(batch_size, count)
+    steps = count // batch
+    return torch.randperm(count, generator=generator)[: steps * batch].view(steps, batch)

@@ -1,0 +1,65 @@
+"""What a pretraining method is: views wanted, loss, and what happens after each step. The loop knows no more."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from octdino.augment import View
+from octdino.config import AugmentSettings
+
+
+class Method(nn.Module):
+    """A method owns its networks; the loop owns data, optimiser, schedules and time.
+
+    Buffers and parameters are the whole state of a method: they are saved and restored, nothing else is.
+
+    Args (of every subclass):
+        settings: the method's settings class.
+        make_backbone: returns a new backbone [B, C, S, S] -> [B, D], initialised from the global random state.
+        dim: D.
+    """
+
+    def __init__(self, settings: Any, make_backbone: Callable[[], nn.Module], dim: int) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @property
+    def exported(self) -> nn.Module:
+        """The backbone that users get."""
+        raise NotImplementedError
+
+    @property
+    def trained(self) -> nn.Module:
+        """The networks that the optimiser steps."""
+        raise NotImplementedError
+
+    def views(self, augment: AugmentSettings) -> list[View]:
+        """Two large views an image; a method that wants others says so."""
+        return [View(2, augment.global_size, augment.global_scale)]
+
+    def targets(self, manifest: pd.DataFrame) -> Tensor:
+        """What the loss needs to know of each scan, int64 [N, T]; nothing by default."""
+        return torch.zeros(len(manifest), 0, dtype=torch.int64)
+
+    def loss(self, views: list[Tensor], targets: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a batch, and scalars to log.
+
+        Args:
+            views: one [count * B, C, size, size] a kind of view.
+            targets: int64 [B, T].
+            progress: share of the run that is done, 0 to 1.
+        """
+        raise NotImplementedError
+
+    def before_step(self, progress: float) -> None:
+        """Between backward and the optimiser's step."""
+
+    def after_step(self, progress: float) -> None:
+        """After the optimiser's step."""
+
+    def end_epoch(self) -> dict[str, float]:
+        """Scalars over the epoch; resets what it accumulated."""
+        return {}

@@ -1,0 +1,66 @@
+"""Supervised contrastive learning on clinical values (Khosla et al. 2020, https://arxiv.org/abs/2004.11362;
+Kokilepersaud et al. 2023, https://arxiv.org/abs/2305.15154)."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from octdino.config.methods import SupconSettings
+from octdino.models import projection_head
+from octdino.pretrain.methods.base import Method
+
+UNKNOWN = -1
+
+
+def supcon_loss(embeddings: Tensor, values: Tensor, temperature: float) -> Tensor:
+    """SupCon, the outside-sum form L_out (Khosla eq. 2), averaged over anchors.
+
+    Args:
+        embeddings: [2 * B, D]; rows b and B + b are two views of scan b; any length (normalised here).
+        values: int64 [B]; scans with an equal value are positives of each other; `UNKNOWN` has its own views only.
+        temperature: > 0.
+    """
+    z = F.normalize(embeddings.float(), dim=-1)
+    count, batch = len(z), len(values)
+    own = torch.eye(count, dtype=torch.bool, device=z.device)
+    equal = (values[:, None] == values[None, :]) & (values[:, None] != UNKNOWN)
+    equal |= torch.eye(batch, dtype=torch.bool, device=z.device)
+    positive = equal.repeat(2, 2) & ~own
+    log_probability = torch.log_softmax((z @ z.T / temperature).masked_fill(own, -torch.inf), dim=-1)
+    summed = log_probability.masked_fill(~positive, 0).sum(-1)
+    return -(summed / positive.sum(-1)).mean()
+
+
+class Supcon(Method):
+    """SimCLR's network; positives share a clinical value; several values: the sum of their losses."""
+
+    def __init__(self, settings: SupconSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
+        super().__init__(settings, make_backbone, dim)
+        head = projection_head([dim, settings.hidden_dim, settings.out_dim], norm=True)
+        self.network = nn.ModuleDict({"backbone": make_backbone(), "head": head})
+
+    @property
+    def exported(self) -> nn.Module:
+        return self.network["backbone"]
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.network
+
+    def targets(self, manifest: pd.DataFrame) -> Tensor:
+        columns = [self._codes(manifest[name], name) for name in self.settings.positives]
+        return torch.stack(columns, dim=1)
+
+    def _codes(self, values: pd.Series, name: str) -> Tensor:
+        """One integer a value, measured values binned; missing is UNKNOWN."""
+        width = {"cst": self.settings.cst_bin, "bcva": self.settings.bcva_bin}.get(name)
+        codes, _ = pd.factorize(values.replace("", pd.NA) if width is None else values // width, sort=True)
+        return torch.from_numpy(codes.astype("int64"))  # factorize gives missing values -1
+
+    def loss(self, views: list[Tensor], targets: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        embeddings = self.network["head"](self.network["backbone"](views[0]))
+        losses = [supcon_loss(embeddings, values, self.settings.temperature) for values in targets.unbind(1)]
+        return torch.stack(losses).sum(), {}
