@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from octdino.config.base import Settings
+from octdino.config.pretrain import AugmentSettings
 
 MODES = ("linear", "finetune")
 ARM = re.compile(r"^(?P<init>[A-Za-z0-9_+]+)-(?P<mode>linear|finetune)$")
@@ -32,13 +33,19 @@ class ClassifySettings(Settings):
         [0.1, 0.3, 1.0], min_length=1, description="shares of the labelled training patients; they nest"
     )
     seeds: list[int] = Field([0], min_length=1, description="seeds of the classifier; run names carry them")
-    epochs: int = Field(30, ge=1, description="finetune: passes over the labelled training scans of fraction 1")
+    augment: AugmentSettings = Field(
+        AugmentSettings(global_scale=(0.6, 1.0)), description="of the labelled scans; global_size is every arm's input"
+    )
+    epochs: int = Field(30, ge=1, description="finetune: passes over the labelled training scans")
+    min_steps: int = Field(200, ge=1, description="finetune: at least so many steps, however few scans there are")
     batch_size: int = Field(32, ge=2)
     lr: float = Field(1e-3, gt=0, description="finetune: peak learning rate of the head and of a scratch backbone")
     backbone_lr: float = Field(0.3, gt=0, le=1, description="finetune: a pretrained backbone's share of lr")
     weight_decay: float = Field(0.05, ge=0)
-    patience: int = Field(8, ge=1, description="finetune: epochs without a better validation score before the end")
+    patience: int = Field(8, ge=1, description="finetune: checks without a better validation score before the end")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: positives weigh as negatives do")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as in pretrain")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="finetune: seconds between two checkpoints")
     penalties: list[float] = Field(
         [0.001, 0.01, 0.1, 1.0, 10.0, 100.0], min_length=1, description="linear: inverse L2 strengths, chosen on val"
     )

@@ -1,0 +1,150 @@
+"""Train backbone and head together on the labelled scans; the epoch is chosen on validation patients."""
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from octdino.augment import Augment, View, resize, standardise
+from octdino.classify.data import Labelled
+from octdino.classify.linear import validation_score
+from octdino.config import ClassifySettings
+from octdino.models.backbones import num_features
+from octdino.training import (
+    RunState,
+    Stopper,
+    autocast,
+    parameter_groups,
+    pick_device,
+    seed_of,
+    set_schedule,
+    warmup_cosine,
+)
+
+log = logging.getLogger("octdino.classify")
+
+
+def masked_bce(logits: Tensor, truth: Tensor, positive_weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy averaged over the known cells of [B, L]; NaN cells have no loss and no gradient."""
+    known = ~torch.isnan(truth)
+    loss = F.binary_cross_entropy_with_logits(
+        logits, torch.nan_to_num(truth), reduction="none", pos_weight=positive_weight
+    )
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+class Finetune:
+    """One fine-tuning run: network, optimiser, position and the best network so far."""
+
+    def __init__(
+        self, settings: ClassifySettings, data: Labelled, backbone: nn.Module, pretrained: bool, seed: int
+    ) -> None:
+        self.settings, self.data, self.seed = settings, data, seed
+        self.device = pick_device()
+        torch.manual_seed(seed_of(seed, "head"))
+        head = nn.Linear(num_features(backbone), len(data.labels))
+        self.network = nn.Sequential(backbone, head).to(self.device, memory_format=torch.channels_last)
+        groups = parameter_groups(backbone)
+        for group in groups:
+            group["lr_scale"] = settings.backbone_lr if pretrained else 1.0
+        self.optimizer = torch.optim.AdamW([*groups, *parameter_groups(head)], lr=0.0)
+        self.train_rows = data.rows("train")
+        self.batch = min(settings.batch_size, len(self.train_rows))
+        self.epoch_steps = max(len(self.train_rows) // self.batch, 1)
+        self.epochs = max(settings.epochs, math.ceil(settings.min_steps / self.epoch_steps))
+        self.check_every = max(self.epoch_steps, settings.min_steps // settings.epochs)  # steps
+        self.step, self.total = 0, self.epochs * self.epoch_steps
+        self.best_score, self.best_step = -math.inf, 0
+        self.best: dict[str, Tensor] = {}
+        self.augment = Augment(settings.augment, data.mean, data.std)
+        truth = data.truth[self.train_rows]
+        self.positive_weight = balance(truth).to(self.device) if settings.class_weights == "balanced" else None
+
+    def run(self, state: RunState, stopper: Stopper) -> None:
+        """Train to the end or until validation patients see no progress; leaves the best network in `network`."""
+        if saved := state.load():
+            self.network.load_state_dict(saved["network"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.best_score, self.best_step = saved["step"], saved["best_score"], saved["best_step"]
+            self.best = saved["best"]
+            log.info("resumed at step %d of %d", self.step, self.total)
+        log.info("%d labelled scans, up to %d steps of %d", len(self.train_rows), self.total, self.batch)
+        while self.step < self.total and not self._done():
+            self._take_step()
+            if self.step % self.check_every == 0 or self.step == self.total:
+                self._check()
+            if reason := stopper.asked():
+                state.stop(self._position(), reason)
+            if state.due():
+                state.save(self._position())
+        self.network.load_state_dict(self.best)
+
+    def _position(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+            "best": self.best,
+        }
+
+    def _done(self) -> bool:
+        return self.step - self.best_step > self.settings.patience * self.check_every
+
+    def _take_step(self) -> None:
+        epoch, index = divmod(self.step, self.epoch_steps)
+        order = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+        chosen = torch.randperm(len(self.train_rows), generator=order)[index * self.batch : (index + 1) * self.batch]
+        rows = self.train_rows[chosen.numpy()]
+        torch.manual_seed(seed_of(self.seed, "step", self.step))  # dropout and drop path
+        generator = torch.Generator(self.device).manual_seed(seed_of(self.seed, "views", self.step))
+        s = self.settings
+        view = View(1, s.augment.global_size, s.augment.global_scale)
+        (images,) = self.augment(self.data.images[rows].to(self.device), [view], generator)
+        self.network.train()
+        with autocast(self.device, s.precision):
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+        truth = torch.from_numpy(self.data.truth[rows]).to(self.device)
+        loss = masked_bce(logits.float(), truth, self.positive_weight)
+        torch.autograd.backward(loss)
+        set_schedule(self.optimizer, warmup_cosine(self.step / self.total, s.lr, 0.0, 0.1), s.weight_decay)
+        nn.utils.clip_grad_norm_(self.network.parameters(), 3.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+
+    def _check(self) -> None:
+        rows = self.data.rows("val")
+        score = validation_score(self.data.truth[rows], self.logits(rows))
+        log.info("step %d/%d: macro AUROC on validation patients %.4f", self.step, self.total, score)
+        if score > self.best_score:
+            self.best_score, self.best_step = score, self.step
+            self.best = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+
+    @torch.no_grad()
+    def logits(self, rows: np.ndarray) -> np.ndarray:
+        """Logits float64 [len(rows), L] of the plain images."""
+        self.network.eval()
+        batches = plain_batches(self.data, rows, self.settings.augment.global_size, self.device)
+        return torch.cat([self.network(batch).double().cpu() for batch in batches]).numpy()
+
+
+def balance(truth: np.ndarray) -> Tensor:
+    """Negatives a positive, [L], so that both classes weigh the same; at most 20, and 1 where a class is missing."""
+    positive, known = np.nansum(truth, axis=0), (~np.isnan(truth)).sum(axis=0)
+    weight = np.where((positive > 0) & (positive < known), (known - positive) / np.maximum(positive, 1), 1.0)
+    return torch.from_numpy(np.minimum(weight, 20.0).astype(np.float32))
+
+
+def plain_batches(data: Labelled, rows: np.ndarray, size: int, device: torch.device) -> Iterator[Tensor]:
+    """The scans `rows` without augmentation: standardised float32 [B, C, size, size]."""
+    mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
+    for chunk in torch.split(torch.from_numpy(rows), 256):
+        batch = resize(standardise(data.images[chunk].to(device), mean, std), size)
+        yield batch.contiguous(memory_format=torch.channels_last)

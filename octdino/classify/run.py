@@ -1,0 +1,147 @@
+"""Train the classifier of one arm and predict validation and test patients."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from octdino import __version__
+from octdino.classify.data import Labelled, read_labelled
+from octdino.classify.finetune import Finetune, plain_batches
+from octdino.classify.linear import fit_linear, sigmoid
+from octdino.config import ARM, ClassifySettings, ModelSettings
+from octdino.errors import UserError
+from octdino.models import create_backbone, load_backbone
+from octdino.models.backbones import extract_features
+from octdino.predictions import write_predictions
+from octdino.tables import replacing
+from octdino.thresholds import choose_threshold
+from octdino.training import RunState, Stopper, pick_device, seed_of
+
+log = logging.getLogger("octdino.classify")
+
+
+def classify(
+    arm: str,
+    settings: ClassifySettings,
+    *,
+    store: Path,
+    backbone: str,
+    model: ModelSettings,
+    pretrained: Path | None,
+    fraction: float,
+    fold: int,
+    seed: int,
+    out: Path,
+) -> None:
+    """Train `arm` and write predictions.csv, classifier.safetensors and classifier.json to `out`.
+
+    Args:
+        arm: {init}-linear or {init}-finetune; init is scratch, imagenet or a pretraining run's name.
+        store: scans.h5; manifest.csv and splits.csv stand beside it.
+        backbone: its name in results/; `model` is what timm makes of it.
+        pretrained: folder of the pretraining run, for every init but scratch and imagenet.
+        fraction: share of the labelled training patients that may be seen.
+        fold, seed: which patients are test; the classifier's randomness.
+
+    Raises:
+        UserError: something the user can mend.
+        StoppedEarly: a signal came; a fine-tuning run's state is saved.
+    """
+    match = ARM.match(arm)
+    if not match:
+        raise UserError(f"{arm!r} is no arm; expected {{init}}-linear or {{init}}-finetune")
+    data = read_labelled(store, fraction, fold)
+    network, origin = _start(match["init"], data, model, pretrained, settings.augment.global_size, seed)
+    rows = data.rows("val", "test")
+    if match["mode"] == "linear":
+        logits, tensors, how = _linear(data, network, settings, rows)
+    else:
+        fingerprint = {
+            "arm": arm,
+            "run": [backbone, fraction, fold, seed],
+            "model": model.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json", exclude={"arms", "fractions", "seeds", "penalties"}),
+            "origin": origin,
+            "source": data.source,
+            "patients": sorted(set(data.manifest["patient"].iloc[data.rows("train")])),
+            "version": __version__,
+        }
+        with RunState(out / "state", fingerprint, settings.checkpoint_seconds).locked() as state:
+            tuned = Finetune(settings, data, network, pretrained=match["init"] != "scratch", seed=seed)
+            with Stopper().listening() as stopper:
+                tuned.run(state, stopper)
+            logits, how = tuned.logits(rows), {"best_step": tuned.best_step, "validation_auroc": tuned.best_score}
+            tensors = {key: value.detach().cpu().contiguous() for key, value in tuned.network.state_dict().items()}
+            state.discard()
+    with replacing(out / "classifier.safetensors") as temporary:
+        save_file(tensors, temporary)
+    train = data.manifest.iloc[data.rows("train")]
+    metadata = {
+        "arm": arm,
+        "backbone": backbone,
+        "fraction": fraction,
+        "fold": fold,
+        "seed": seed,
+        "model": model.model_dump(mode="json"),
+        "input": {"size": settings.augment.global_size, "mean": data.mean, "std": data.std},
+        "pretrained": origin,
+        "n_train_patients": int(train["patient"].nunique()),
+        "n_train_scans": len(train),
+        "settings": settings.model_dump(mode="json", exclude={"arms", "fractions", "seeds"}),
+        "octdino": __version__,
+        **how,
+    }
+    _write(out, data, rows, sigmoid(logits), metadata, settings)
+
+
+def _start(
+    init: str, data: Labelled, model: ModelSettings, pretrained: Path | None, size: int, seed: int
+) -> tuple[nn.Module, str | None]:
+    """The backbone that the arm starts from, and the hash of its weights if they are a pretraining run's."""
+    channels = data.images.shape[1]
+    if init in ("scratch", "imagenet"):
+        torch.manual_seed(seed_of(seed, "weights"))
+        return create_backbone(model, channels, size, imagenet=init == "imagenet"), None
+    if pretrained is None:
+        raise UserError(f"the arm starts from {init}: name its pretraining run's folder with --pretrained")
+    network, spec = load_backbone(pretrained)
+    if spec.in_chans != channels:
+        raise UserError(f"{pretrained}: takes {spec.in_chans} channel(s), the store has {channels}")
+    return network, hashlib.sha256((pretrained / "backbone.safetensors").read_bytes()).hexdigest()
+
+
+def _linear(
+    data: Labelled, network: nn.Module, settings: ClassifySettings, rows: np.ndarray
+) -> tuple[np.ndarray, dict[str, Tensor], dict[str, Any]]:
+    device = pick_device()
+    network = network.to(device, memory_format=torch.channels_last)
+
+    def features(chosen: np.ndarray) -> np.ndarray:
+        batches = plain_batches(data, chosen, settings.augment.global_size, device)
+        return extract_features(network, batches).double().numpy()
+
+    train, val = data.rows("train"), data.rows("val")
+    head, penalty = fit_linear(features(train), data.truth[train], features(val), data.truth[val], settings)
+    tensors = {name: torch.from_numpy(value) for name, value in zip(("head.weight", "head.bias"), head, strict=True)}
+    return features(rows) @ head[0].T + head[1], tensors, {"inverse_penalty": penalty}
+
+
+def _write(
+    out: Path, data: Labelled, rows: np.ndarray, probabilities: np.ndarray, metadata: dict[str, Any],
+    settings: ClassifySettings,
+) -> None:  # fmt: skip
+    manifest, truth = data.manifest.iloc[rows], data.truth[rows]
+    val = (manifest["split"] == "val").to_numpy()
+    thresholds = {
+        label: choose_threshold(truth[val, index], probabilities[val, index], settings.threshold)
+        for index, label in enumerate(data.labels)
+    }
+    write_predictions(
+        out, manifest, data.labels, probabilities, {**metadata, "thresholds": thresholds, "thresholds_from": "val"}
+    )
