@@ -1,0 +1,86 @@
+"""Losses and gradients against naive double loops and lightly's implementations."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightly.loss import DINOLoss, NTXentLoss
+
+from octdino.pretrain.methods.dino import dino_loss
+from octdino.pretrain.methods.simclr import nt_xent
+from octdino.pretrain.methods.supcon import UNKNOWN, supcon_loss
+
+
+def gradient(loss, *inputs):
+    return torch.autograd.grad(loss, inputs, retain_graph=True)
+
+
+@pytest.mark.parametrize("views", [2, 6])
+@pytest.mark.parametrize("scale", [1.0, 50.0])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_dino_loss_equals_the_double_loop(views, scale, batch):
+    torch.manual_seed(0)
+    logits = (torch.randn(views, batch, 11) * scale).requires_grad_()
+    teacher = torch.softmax(torch.randn(2, batch, 11) * scale, -1)
+    student = torch.log_softmax(logits, -1)
+    loss = dino_loss(student, teacher)
+    pairs = [-(teacher[t] * student[s]).sum(-1).mean() for t in range(2) for s in range(views) if s != t]
+    naive = torch.stack(pairs).mean()
+    torch.testing.assert_close(loss, naive, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient(loss, logits), gradient(naive, logits), rtol=1e-5, atol=1e-5)
+
+
+def test_dino_loss_equals_lightly():
+    torch.manual_seed(1)
+    student, teacher, temp = torch.randn(6, 7, 13, requires_grad=True), torch.randn(2, 7, 13), 0.04
+    theirs = DINOLoss(output_dim=13, student_temp=0.1)
+    expected = theirs(list(teacher), list(student), teacher_temp=temp)
+    ours = dino_loss(torch.log_softmax(student / 0.1, -1), torch.softmax(teacher / temp, -1))  # centre still zero
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient(ours, student), gradient(expected, student), rtol=1e-5, atol=1e-5)
+
+
+def test_dino_loss_of_uniform_outputs_is_ln_k():
+    flat = torch.full((4, 3, 64), 1 / 64)
+    assert dino_loss(flat.log(), flat[:2]).item() == pytest.approx(math.log(64), abs=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+@pytest.mark.parametrize("batch", [2, 9])
+def test_nt_xent_equals_lightly(temperature, batch):
+    torch.manual_seed(2)
+    embeddings = torch.randn(2 * batch, 8, requires_grad=True)
+    ours = nt_xent(embeddings, temperature)
+    theirs = NTXentLoss(temperature=temperature)(*embeddings.chunk(2))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient(ours, embeddings), gradient(theirs, embeddings), rtol=1e-5, atol=1e-5)
+
+
+def naive_supcon(embeddings, values, temperature):
+    z = F.normalize(embeddings, dim=-1)
+    values = values.repeat(2)
+    batch, total = len(values) // 2, 0.0
+    for i in range(len(z)):
+        others = [a for a in range(len(z)) if a != i]
+        denominator = sum(torch.exp(z[i] @ z[a] / temperature) for a in others)
+        same = [p for p in others if (values[p] == values[i] != UNKNOWN) or p % batch == i % batch]
+        terms = [torch.log(torch.exp(z[i] @ z[p] / temperature) / denominator) for p in same]
+        total = total - sum(terms) / len(same)
+    return total / len(z)
+
+
+@pytest.mark.parametrize("values", [[0, 0, 1, 2, 1], [0, 0, 0, 0, 0], [0, UNKNOWN, 0, UNKNOWN, 3]])
+def test_supcon_equals_the_double_loop(values):
+    torch.manual_seed(3)
+    embeddings, values = torch.randn(10, 6, requires_grad=True), torch.tensor(values)
+    ours, naive = supcon_loss(embeddings, values, 0.2), naive_supcon(embeddings, values, 0.2)
+    torch.testing.assert_close(ours, naive, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient(ours, embeddings), gradient(naive, embeddings), rtol=1e-5, atol=1e-5)
+
+
+def test_supcon_without_known_values_is_simclr():
+    torch.manual_seed(4)
+    embeddings = torch.randn(12, 5)
+    unknown = torch.full((6,), UNKNOWN)
+    torch.testing.assert_close(supcon_loss(embeddings, unknown, 0.3), nt_xent(embeddings, 0.3))

@@ -1,0 +1,48 @@
+"""A small store with labels that can be learned, for the tests of training."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from octdino.store import StoreWriter, statistics
+from octdino.tables import MANIFEST, SPLITS, write_table
+
+LABELS = ["bright left", "bright right"]
+
+
+def write_small_cohort(folder: Path, patients: int = 20, scans: int = 6, size: int = 32, seed: int = 0) -> Path:
+    """manifest.csv, splits.csv and scans.h5 in `folder`; a label is a bright square on its side. Returns the store.
+
+    Half of each patient's scans are unlabelled; 60 % of patients train, 20 % validate, 20 % test.
+    """
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"p{i}" for i in range(patients)]
+    side = ["train"] * (patients * 6 // 10) + ["val"] * (patients * 2 // 10)
+    side += ["test"] * (patients - len(side))
+    rows, images = [], []
+    for patient, split in zip(names, side, strict=True):
+        for scan in range(scans):
+            truth = rng.integers(0, 2, len(LABELS))
+            image = rng.integers(0, 60, (1, size, size))
+            top = rng.integers(0, size // 2)
+            for index, value in enumerate(truth):
+                image[0, top : top + size // 3, index * size // 2 :][:, : size // 3] += 120 * value
+            images.append(image.astype(np.uint8))
+            row = {"scan_id": f"{patient}-{scan}", "path": f"{patient}/{scan}.png", "patient": patient, "split": split}
+            row |= {"cst": 250 + 100 * truth[0] + rng.normal(0, 5), "bcva": 70.0, "slice": scan + 1}
+            row |= {label: value if scan % 2 else np.nan for label, value in zip(LABELS, truth, strict=True)}
+            rows.append(row)
+    manifest = pd.DataFrame(rows).assign(cohort="small", visit="V1")
+    manifest["group"] = manifest["eye"] = manifest["patient"]
+    write_table(folder / "manifest.csv", manifest, MANIFEST)
+    splits = pd.DataFrame({"fold": 0, "patient": names, "group": names, "split": side})
+    splits["rank"] = [index if split == "train" else None for index, split in enumerate(side)]
+    write_table(folder / "splits.csv", splits, SPLITS)
+    with StoreWriter(folder / "scans.h5", 1, (size, size)) as writer:
+        for image, scan_id in zip(images, manifest["scan_id"], strict=True):
+            writer.append(image, scan_id)
+        mean, std = statistics(writer.moments[manifest["split"] == "train"])
+        writer.finish(np.arange(len(images)), {"source": f"small-{seed}", "mean": mean, "std": std})
+    return folder / "scans.h5"
