@@ -1,0 +1,45 @@
+"""The operating point of a label: chosen on validation patients, then frozen."""
+
+from typing import Literal
+
+import numpy as np
+
+
+def choose_threshold(y: np.ndarray, p: np.ndarray, how: Literal["youden", "f1"]) -> float | None:
+    """The threshold t for which `p >= t` does best on these scans; of equally good ones the most sensitive.
+
+    Args:
+        y: labels [N], 0, 1 or NaN where missing; missing ones are left out.
+        p: predicted probabilities [N].
+        how: youden maximises sensitivity + specificity - 1 (Youden 1950), f1 the F1 score.
+
+    Returns:
+        A value half-way between two neighbouring predictions, so that rounding cannot flip a scan, or the smallest
+        prediction (everything is positive); None where only one class is known: nothing could be chosen then.
+    """
+    known = ~np.isnan(np.asarray(y, dtype=np.float64))
+    truth, score = np.asarray(y)[known] > 0.5, np.asarray(p, dtype=np.float64)[known]
+    assert np.isfinite(score).all(), "a predicted probability is not a number"
+    positives = int(truth.sum())
+    negatives = len(truth) - positives
+    if not positives or not negatives:
+        return None
+    values, place = np.unique(score, return_inverse=True)  # ascending
+    # Scans called positive at each candidate: those at or above it.
+    true_positive = _at_or_above(np.bincount(place[truth], minlength=len(values)))
+    false_positive = _at_or_above(np.bincount(place[~truth], minlength=len(values)))
+    if how == "youden":
+        # In whole numbers: equally good candidates must compare as equal, which quotients do not.
+        quality = true_positive * negatives - false_positive * positives
+    else:
+        quality = 2 * true_positive / (true_positive + false_positive + positives)
+    best = int(np.argmax(quality))  # the first of several is the lowest threshold
+    if best == 0:
+        return float(values[0])
+    half_way = (values[best - 1] + values[best]) / 2
+    return float(half_way if half_way > values[best - 1] else values[best])
+
+
+def _at_or_above(counts: np.ndarray) -> np.ndarray:
+    """Cumulative counts from the end, [K]."""
+    return counts[::-1].cumsum()[::-1]
