@@ -1,5 +1,6 @@
 """Backbones: timm models without a classifier, and the two files that carry one."""
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
         UserError: no such model, wrong arguments, or no weights to be had.
     """
     if not timm.is_model(model.timm.split(".")[0]):
-        close = ", ".join(timm.list_models(f"*{model.timm.split('_')[0]}*")[:8]) or "see timm.list_models()"
+        close = ", ".join(difflib.get_close_matches(model.timm, timm.list_models(), 5)) or "see timm.list_models()"
         raise UserError(f"{model.timm!r} is no timm model; near it: {close}")
     kwargs: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0, **model.args}
     if imagenet:

@@ -1,0 +1,128 @@
+"""Views are what a person would compute by hand, image by image."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+from torchvision.transforms.v2 import functional as tv
+
+from octdino.augment import Augment, View, gaussian_blur, resize
+from octdino.config import AugmentSettings
+
+STILL = AugmentSettings(
+    global_scale=(1, 1), ratio=(1, 1), flip=0, rotate=0, brightness=0, contrast=0, gamma=1, blur=0, speckle=0
+)
+PLAIN = ([0.0], [1.0])  # mean, std: leave the grey levels as they are
+
+
+def smooth(batch=3, size=64, channels=1, seed=0):
+    """Images without detail finer than a few pixels, so that resampling methods agree."""
+    noise = np.random.default_rng(seed).normal(size=(batch, channels, size, size))
+    field = gaussian_filter(noise, (0, 0, 4, 4))
+    field = (field - field.min()) / (field.max() - field.min())
+    return torch.from_numpy((field * 255).astype(np.uint8))
+
+
+def make(changes, view, images, seed=0, mean_std=PLAIN):
+    generator = torch.Generator().manual_seed(seed)
+    channels = images.shape[1]
+    mean, std = (values * channels for values in mean_std)
+    (out,) = Augment(STILL.model_copy(update=changes), mean, std)(images, [view], generator)
+    return out
+
+
+@pytest.mark.parametrize("size", [64, 48, 32, 16])
+def test_an_unchanged_view_is_the_anti_aliased_resize(size):
+    images = smooth()
+    out = make({}, View(1, size, (1, 1)), images)
+    expected = tv.resize(images, [size, size], antialias=True).float() / 255
+    assert (out - expected).abs().max() < 0.06
+    assert (out - expected).abs().mean() < 0.01
+
+
+def test_no_aliasing_where_the_crop_is_much_finer_than_the_view():
+    stripes = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
+    stripes[..., ::2] = 255  # finer than any 16 px view can show: it must be even grey
+    out = make({}, View(1, 16, (1, 1)), stripes)
+    assert out.std() < 0.02
+    assert out.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_flip_is_left_to_right_never_upside_down():
+    images = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
+    images[..., :16, :8] = 200  # upper left
+    out = make({"flip": 1.0}, View(1, 32, (1, 1)), images)
+    assert out[0, 0, :14, 26:].mean() > 0.7
+    assert out[0, 0, 18:].mean() < 0.01
+    assert out[0, 0, :, :20].mean() < 0.01
+
+
+def test_rotation_keeps_angles_on_images_that_are_not_square():
+    """A horizontal line in a 2:1 image, rotated and shown in a square view, falls by tan(angle) x 2 (the squeeze)."""
+    images = torch.zeros(64, 1, 64, 128, dtype=torch.uint8)
+    images[:, :, 31:33] = 255
+    out = make({"rotate": 10.0}, View(1, 64, (1, 1)), images)
+    rows = torch.arange(64.0)
+    heights = (out[:, 0] * rows[:, None]).sum(1) / out[:, 0].sum(1)  # of the line in each column
+    slopes = ((heights[:, 48] - heights[:, 16]) / 32).abs()
+    assert slopes.max() <= 2 * math.tan(math.radians(10)) + 0.02
+    assert slopes.max() > 2 * math.tan(math.radians(8))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.05, 0.5), st.floats(0.5, 1.0), st.integers(0, 1000))
+def test_crops_cover_the_share_of_the_area_that_was_asked_for(low, high, seed):
+    """A ramp's slope in the view says how much of the image the view covers."""
+    ramp = torch.arange(64, dtype=torch.uint8).repeat(64, 1)[None, None].repeat(16, 2, 1, 1)
+    ramp[:, 1] = ramp[:, 1].transpose(-1, -2).clone()  # channel 0 rises to the right, channel 1 downwards
+    out = make({"global_scale": (low, high)}, View(1, 32, (low, high)), ramp) * 255
+    width = (out[:, 0, 16, 24] - out[:, 0, 16, 8]) * 2 / 64
+    height = (out[:, 1, 24, 16] - out[:, 1, 8, 16]) * 2 / 64
+    area = width * height
+    assert (area > low - 0.08).all()
+    assert (area < high + 0.08).all()
+
+
+def test_blur_equals_scipys():
+    x = torch.rand(3, 2, 20, 24, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.3, 0.7, 1.0])
+    out = gaussian_blur(x, sigma)
+    for image, s, got in zip(x, sigma, out, strict=True):
+        expected = gaussian_filter(image.double().numpy(), (0, float(s), float(s)), mode="nearest", radius=(0, 3, 3))
+        np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
+
+
+def test_grey_levels_stay_in_range_and_are_standardised_last():
+    images = smooth(8)
+    wild = {"brightness": 0.9, "contrast": 0.9, "gamma": 2.0, "speckle": 0.5, "solarize": 0.5}
+    out = make(wild, View(2, 32, (1, 1)), images, mean_std=([0.5], [0.25]))
+    assert out.shape == (16, 1, 32, 32)
+    assert out.min() >= -2
+    assert out.max() <= 2
+
+
+def test_views_depend_on_the_generator_only():
+    images, s = smooth(4), AugmentSettings(global_size=32, local_size=16)
+    kinds = [View(2, 32, s.global_scale), View(3, 16, s.local_scale)]
+    first, second, other = (
+        Augment(s, [0.2], [0.2])(images, kinds, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert [x.shape for x in first] == [(8, 1, 32, 32), (12, 1, 16, 16)]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0], other[0])
+    assert not torch.equal(first[0][:4], first[0][4:]), "two views of an image differ"
+
+
+def test_row_order_is_view_then_image():
+    images = torch.stack([torch.full((1, 32, 32), value, dtype=torch.uint8) for value in (10, 200)])
+    out = make({}, View(2, 16, (1, 1)), images)
+    assert (out.mean(dim=(1, 2, 3)) * 255).round().tolist() == [10, 200, 10, 200]
+
+
+def test_resize_equals_torchvisions():
+    x = torch.rand(2, 1, 50, 70)
+    torch.testing.assert_close(resize(x, 24), tv.resize(x, [24, 24], antialias=True), rtol=1e-4, atol=1e-5)

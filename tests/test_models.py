@@ -1,0 +1,97 @@
+"""Backbones are timm's, carry their own description, and fail with one line."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from octdino.config import ModelSettings
+from octdino.errors import UserError
+from octdino.models import BackboneSpec, PrototypeHead, create_backbone, load_backbone, save_backbone
+
+NARROW = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
+
+
+def spec(model, size=32):
+    return BackboneSpec(timm=model.timm, args=model.args, in_chans=1, size=size, mean=[0.2], std=[0.1])
+
+
+@pytest.mark.parametrize("model", [NARROW, ModelSettings(timm="test_vit")])
+def test_a_saved_backbone_comes_back_and_is_timms_own(tmp_path, model):
+    backbone = create_backbone(model, 1, 32).eval()
+    save_backbone(tmp_path, backbone, spec(model), {"name": "dino"})
+    loaded, found = load_backbone(tmp_path)
+    x = torch.randn(2, 1, 32, 32)
+    assert torch.equal(loaded.eval()(x), backbone(x))
+    assert found == spec(model)
+    extra = {"img_size": 32} if "vit" in model.timm else {}
+    plain = timm.create_model(model.timm, in_chans=1, num_classes=0, **model.args, **extra)
+    plain.load_state_dict(load_file(tmp_path / "backbone.safetensors"))
+
+
+def test_vits_take_views_of_several_sizes():
+    backbone = create_backbone(ModelSettings(timm="test_vit"), 1, 64)
+    assert backbone(torch.randn(2, 1, 64, 64)).shape == backbone(torch.randn(2, 1, 32, 32)).shape
+
+
+def test_imagenet_weights_from_a_local_file_are_summed_over_the_colours(tmp_path):
+    torch.manual_seed(0)
+    colour = timm.create_model("resnet18", channels=[8, 8, 16, 16], num_classes=1000)
+    torch.save(colour.state_dict(), tmp_path / "resnet18.pth")
+    model = NARROW.model_copy(update={"weights": tmp_path / "resnet18.pth"})
+    grey = create_backbone(model, 1, 32, imagenet=True)
+    torch.testing.assert_close(grey.conv1.weight, colour.conv1.weight.sum(1, keepdim=True))
+    torch.testing.assert_close(grey.layer1[0].conv1.weight, colour.layer1[0].conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "imagenet", "message"),
+    [
+        (ModelSettings(timm="resnet81"), False, "no timm model.*resnet18"),
+        (ModelSettings(timm="resnet18", args={"chanels": 3}), False, "refuses the arguments.*chanels"),
+        (ModelSettings(timm="resnet18", weights="/nowhere/w.pth"), True, "/nowhere/w.pth: no such weights file"),
+    ],
+)
+def test_wrong_models_are_one_clear_line(model, imagenet, message):
+    with pytest.raises(UserError, match=message) as caught:
+        create_backbone(model, 1, 32, imagenet=imagenet)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_network_and_no_file_says_both(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("timm.models._builder.load_pretrained", _refuse)
+    with pytest.raises(UserError, match=r"local file as models.NAME.weights, or run where there is a network"):
+        create_backbone(ModelSettings(timm="resnet18"), 1, 32, imagenet=True)
+
+
+def _refuse(*_, **__):
+    raise ConnectionError("no network")
+
+
+@pytest.mark.parametrize("damage", ["missing", "other model"])
+def test_a_damaged_run_is_one_clear_line(tmp_path, damage):
+    save_backbone(tmp_path, create_backbone(NARROW, 1, 32), spec(NARROW), {})
+    if damage == "missing":
+        (tmp_path / "backbone.safetensors").unlink()
+    else:
+        other = NARROW.model_copy(update={"args": {"channels": [4, 8, 16, 16]}})
+        save_backbone(tmp_path, create_backbone(other, 1, 32), spec(NARROW), {})
+    with pytest.raises(UserError, match=r"backbone\.safetensors"):
+        load_backbone(tmp_path)
+
+
+def test_prototype_similarities_are_cosines():
+    head = PrototypeHead(6, 8, 5, 7, norm=True)
+    out = head(torch.randn(9, 6) * 100)
+    assert out.shape == (9, 7)
+    assert out.abs().max() <= 1 + 1e-5
+    with torch.no_grad():
+        head.prototypes.weight.mul_(13)
+    torch.manual_seed(0)
+    x = torch.randn(9, 6)
+    head.eval()
+    before = head(x)
+    with torch.no_grad():
+        head.prototypes.weight.mul_(0.1)
+    torch.testing.assert_close(head(x), before)
