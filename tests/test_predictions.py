@@ -48,7 +48,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_diverged_training_writes_nothing(tmp_path: Path) -> None:
     p = np.array([[0.5, 0.1], [np.nan, 1.0], [0.5, 0.7]])
-    with pytest.raises(UserError, match="IRF are no numbers"):
+    with pytest.raises(UserError, match="IRF are not numbers"):
         write_predictions(tmp_path / "new", rows(), LABELS, p, METADATA)
     assert not (tmp_path / "new").exists()
 
