@@ -48,7 +48,7 @@ class Finetune:
         self.device = pick_device()
         torch.manual_seed(seed_of(seed, "head"))
         head = nn.Linear(num_features(backbone), len(data.labels))
-        self.network = nn.Sequential(backbone, head).to(self.device, memory_format=torch.channels_last)
+        self.network = nn.Sequential(backbone, head).to(self.device).to(memory_format=torch.channels_last)
         groups = parameter_groups(backbone)
         for group in groups:
             group["lr_scale"] = settings.backbone_lr if pretrained else 1.0

@@ -120,7 +120,7 @@ def _linear(
     data: Labelled, network: nn.Module, settings: ClassifySettings, rows: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Tensor], dict[str, Any]]:
     device = pick_device()
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
 
     def features(chosen: np.ndarray) -> np.ndarray:
         batches = plain_batches(data, chosen, settings.augment.global_size, device)
