@@ -3,6 +3,7 @@
 Columns that a schema does not name are labels (manifest) or free numbers (history).
 """
 
+import math
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,3 +173,17 @@ class replacing:  # noqa: N801  reads as a verb: `with replacing(path) as tempor
             self.temporary.replace(self.path)
         else:
             self.temporary.unlink(missing_ok=True)
+
+
+def fraction_patients(splits: pd.DataFrame, fold: int, fraction: float) -> set[str]:
+    """The training patients that an arm may see at `fraction`: the first groups by rank, at least one; they nest.
+
+    Args:
+        splits: splits.csv.
+        fold: which patients are test.
+        fraction: share of the labelled training groups, above 0 and at most 1.
+    """
+    train = splits[(splits["fold"] == fold) & (splits["split"] == "train") & splits["rank"].notna()]
+    groups = train.sort_values("rank")["group"].unique()
+    count = max(1, math.floor(fraction * len(groups) + 0.5))
+    return set(train.loc[train["group"].isin(groups[:count]), "patient"])

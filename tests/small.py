@@ -8,11 +8,11 @@ import pandas as pd
 from octdino.store import StoreWriter, statistics
 from octdino.tables import MANIFEST, SPLITS, write_table
 
-LABELS = ["bright left", "bright right"]
+LABELS = ["square", "stripes"]
 
 
 def write_small_cohort(folder: Path, patients: int = 20, scans: int = 6, size: int = 32, seed: int = 0) -> Path:
-    """manifest.csv, splits.csv and scans.h5 in `folder`; a label is a bright square on its side. Returns the store.
+    """manifest.csv, splits.csv and scans.h5 in `folder`; one label is a bright square, the other dim stripes. Returns the store.
 
     Half of each patient's scans are unlabelled; 60 % of patients train, 20 % validate, 20 % test.
     """
@@ -26,9 +26,9 @@ def write_small_cohort(folder: Path, patients: int = 20, scans: int = 6, size: i
         for scan in range(scans):
             truth = rng.integers(0, 2, len(LABELS))
             image = rng.integers(0, 60, (1, size, size))
-            top = rng.integers(0, size // 2)
-            for index, value in enumerate(truth):
-                image[0, top : top + size // 3, index * size // 2 :][:, : size // 3] += 120 * value
+            top, left = rng.integers(0, size * 2 // 3, 2)
+            image[0, top : top + size // 3, left : left + size // 3] += 120 * truth[0]
+            image[0, ::4] += 40 * truth[1]
             images.append(image.astype(np.uint8))
             row = {"scan_id": f"{patient}-{scan}", "path": f"{patient}/{scan}.png", "patient": patient, "split": split}
             row |= {"cst": 250 + 100 * truth[0] + rng.normal(0, 5), "bcva": 70.0, "slice": scan + 1}

@@ -104,7 +104,7 @@ def test_train_patients_only_unless_the_scope_is_all(store):
         expected = train.images.double() / 255
         assert data.mean == pytest.approx([expected.mean().item()])
         assert data.std == pytest.approx([expected.std(correction=0).item()])
-        labelled = manifest[(manifest["split"] != "test") & manifest["bright left"].notna()]
+        labelled = manifest[(manifest["split"] != "test") & manifest["square"].notna()]
         assert len(data.watch.labels) == len(labelled)
         assert data.watch.is_query.sum() == (labelled["split"] == "val").sum()
 
