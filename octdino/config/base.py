@@ -1,16 +1,35 @@
 """What every settings class has in common, and how a wrong value becomes one line."""
 
-from typing import Any, Self
+import difflib
+from typing import Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from octdino.errors import UserError
 
 
 class Settings(BaseModel):
-    """A section of `config.yaml`: unknown keys are refused, values are checked, instances do not change."""
+    """A section of `config.yaml`: unknown keys are refused, values are checked, instances do not change.
+
+    A validator's message begins with the key that it is about: "size: at least 16 pixels each way".
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sections_in_part(cls, values: Any) -> Any:
+        """A section given in part keeps its own defaults for the rest; one with every key commented out is empty."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for name, field in cls.model_fields.items():
+            if name in values and isinstance(field.default, Settings):
+                given = {} if values[name] is None else values[name]
+                if isinstance(given, dict):
+                    given = {**field.default.model_dump(exclude_unset=True), **given}
+                values[name] = given
+        return values
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str) -> Self:
@@ -26,20 +45,25 @@ class Settings(BaseModel):
 
 
 def _line(error: Any, cls: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "(top level)"
+    key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed here: {', '.join(_allowed(cls, error['loc']))}"
+        return f"{key}: unknown key; " + _allowed(cls, error["loc"])
     if error["type"] == "missing":
-        return f"{key}: missing; {error['msg']}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {error['input']!r} is not allowed; {message}"
+        return f"{key}: missing; it has no default"
+    if error["type"] == "value_error":  # the message names the key below this one
+        return ".".join(part for part in (key, error["msg"].removeprefix("Value error, ")) if part)
+    value = repr(error["input"])
+    return f"{key}: {value if len(value) < 60 else value[:57] + '...'} is not allowed; {error['msg']}"
 
 
-def _allowed(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+def _allowed(cls: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """What may stand where the unknown key `loc` stands, the likeliest first."""
+    kind: Any = cls
     for part in loc[:-1]:
-        field = cls.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            break
-        cls = inner
-    return sorted(cls.model_fields)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+    names = sorted(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+    close = difflib.get_close_matches(str(loc[-1]), names, n=1)
+    return (f"did you mean {close[0]}? " if close else "") + f"allowed here: {', '.join(names)}"

@@ -68,12 +68,22 @@ class PretrainSettings(Settings):
             try:
                 self.variant(name)
             except UserError as error:
-                raise ValueError(str(error)) from None
+                raise ValueError(str(error)) from None  # begins with methods: or variants
         return self
 
     def variant(self, name: str) -> MethodSettings:
         """The settings of the method `name`, which is a method's own name or one of `variants`."""
         values = {"method": name, **self.variants.get(name, {})}
         if values["method"] not in METHODS:
-            raise UserError(f"{name!r} is no method; known: {', '.join(METHODS)}, or a name below pretrain.variants")
+            known = f"{', '.join(METHODS)}, or a name below pretrain.variants"
+            raise UserError(f"methods: {name!r} is no method; known: {known}")
         return METHODS[values["method"]].parse(values, f"variants.{name}")
+
+    def needed(self, name: str) -> dict[str, Any]:
+        """The part that the run `name` depends on, as plain values: a change of the rest need not train it again."""
+        others = {"methods", "variants", "backbones", "seeds", "scope", "checkpoint_seconds"}
+        return {
+            "methods": [name],
+            "variants": {name: self.variant(name).model_dump(mode="json")},
+            **self.model_dump(mode="json", exclude=others),
+        }

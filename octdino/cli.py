@@ -1,0 +1,277 @@
+"""The commands: one verb a stage. Only this module knows all stages; each is imported when its verb runs."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from octdino import __version__
+from octdino.config import (
+    METHODS,
+    ClassifySettings,
+    CohortSettings,
+    Config,
+    EvaluateSettings,
+    ModelSettings,
+    PhantomSettings,
+    PretrainSettings,
+    ReportSettings,
+)
+from octdino.errors import EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError
+from octdino.flags import Parser, add_flags, given, mapping, merged, settings_of
+
+LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # the workflow's; by hand one command is one run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return its exit code: 0 done, 2 the user's mistake, 75 stopped early but saved."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+    )
+    if getattr(args, "threads", None):  # before numpy and torch are loaded
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"octdino {args.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER
+    except PermissionError as error:
+        print(f"octdino {args.verb}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_USER
+    except StoppedEarly as stop:
+        print(f"octdino {args.verb}: {stop}", file=sys.stderr)
+        return EXIT_STOPPED
+    return 0
+
+
+def build_parser() -> Parser:
+    """All verbs with all their flags."""
+    parser = Parser(prog="octdino", description="Self-supervised pretraining on retinal OCT scans, compared fairly.")
+    parser.add_argument("--version", action="version", version=f"octdino {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+    for name, (add, run) in VERBS.items():
+        about = (run.__doc__ or "").strip()
+        verb = verbs.add_parser(name, help=about.splitlines()[0], description=about)
+        verb.set_defaults(run=run)
+        add(verb)
+    return parser
+
+
+def _add_phantom(parser: Parser) -> None:
+    _add_common(parser, out="folder for the files", workers=True)
+    add_flags(parser, PhantomSettings)
+
+
+def run_phantom(args: argparse.Namespace) -> None:
+    """Write a synthetic cohort as files in the published form of OLIVES."""
+    settings = settings_of(args, PhantomSettings)
+    from octdino.cohort.phantom import write_phantom
+
+    write_phantom(settings, args.out, args.workers)
+
+
+def _add_cohort(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="phantom, olives or folder")
+    _add_common(parser, out="folder for manifest.csv, quarantine.csv, splits.csv and scans.h5", workers=True)
+    add_flags(parser, CohortSettings, skip=("name", "phantom"))
+
+
+def run_cohort(args: argparse.Namespace) -> None:
+    """Read image files and their tables into a manifest, splits and one HDF5 store."""
+    settings = settings_of(args, CohortSettings, merged(args.settings, {"name": args.name}))
+    if settings.root is None:
+        raise UserError("--root: missing; say where the cohort's files are")
+    from octdino.cohort.ingest import build_cohort
+
+    build_cohort(settings, args.out, args.workers)
+
+
+def _add_pretrain(parser: Parser) -> None:
+    parser.add_argument("method", metavar="METHOD", help=f"{', '.join(METHODS)}, or a name below --variants")
+    _add_run(parser, out="folder for backbone.safetensors, backbone.json and history.csv")
+    parser.add_argument("--fold", type=_fold, default=0, metavar="N", help="whose training patients are seen, or all")
+    parser.add_argument("--max-minutes", type=float, metavar="X", help="save and stop with exit code 75 after so long")
+    add_flags(parser, PretrainSettings, skip=[name for name in LISTS if name != "variants"])
+    for name, method in METHODS.items():
+        add_flags(parser, method, f"{name}.", skip=("method",))
+    add_flags(parser, ModelSettings, "model.")
+
+
+def run_pretrain(args: argparse.Namespace) -> None:
+    """Pretrain a backbone without labels, resuming a run that was stopped."""
+    settings = _pretrain_settings(args)
+    from octdino.pretrain import pretrain
+
+    pretrain(
+        args.method, settings, store=args.store, backbone=args.backbone, model=_model(args),
+        fold=args.fold, seed=args.seed, out=args.out, max_minutes=args.max_minutes,
+    )  # fmt: skip
+
+
+def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
+    """Settings with `--dino.lr` and the like in the variant that runs, and nothing that belongs to other runs."""
+    scope = "all" if args.fold is None else "train_patients"
+    settings = settings_of(args, PretrainSettings, merged(args.settings, {"methods": [args.method], "scope": scope}))
+    kind = settings.variant(args.method).method
+    for other in METHODS:
+        if other != kind and given(args, f"{other}."):
+            raise UserError(f"--{other}.*: {args.method} is a variant of {kind}; its flags begin with --{kind}.")
+    variant = merged(settings.variants.get(args.method, {}), given(args, f"{kind}."))
+    changed = settings.model_dump(exclude_unset=True) | {"variants": {**settings.variants, args.method: variant}}
+    return PretrainSettings.parse(changed, "settings")
+
+
+def _add_classify(parser: Parser) -> None:
+    parser.add_argument("arm", metavar="ARM", help="{init}-{mode}: scratch-finetune, dino-linear, imagenet-linear, …")
+    _add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json")
+    _add_part(parser)
+    parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run to start from")
+    add_flags(parser, ClassifySettings, skip=("arms", "fractions", "seeds"))
+    add_flags(parser, ModelSettings, "model.")
+
+
+def run_classify(args: argparse.Namespace) -> None:
+    """Train the classifier of one arm and predict validation and test patients."""
+    settings = settings_of(args, ClassifySettings)
+    from octdino.classify import classify
+
+    classify(
+        args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
+        fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
+    )  # fmt: skip
+
+
+def _add_clinical(parser: Parser) -> None:
+    _add_common(parser, out="folder for predictions.csv and classifier.json", settings=False)
+    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="every random choice descends from it")
+    _add_part(parser)
+
+
+def run_clinical(args: argparse.Namespace) -> None:
+    """Predict from clinical values alone, without a picture: the control beside the arms."""
+    from octdino.classify.clinical import clinical_control
+
+    clinical_control(
+        manifest=args.store.with_name("manifest.csv"), splits=args.store.with_name("splits.csv"),
+        fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
+    )  # fmt: skip
+
+
+def _add_evaluate(parser: Parser) -> None:
+    parser.add_argument("classifiers", type=Path, nargs="+", metavar="FOLDER", help="what classify and clinical wrote")
+    _add_common(parser, out="folder for metrics.csv, comparison.csv and figures")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the cohort's manifest.csv")
+    add_flags(parser, EvaluateSettings)
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Compare the arms on test patients, with intervals."""
+    settings = settings_of(args, EvaluateSettings)
+    from octdino.evaluate import evaluate
+
+    evaluate(settings, args.manifest, args.classifiers, args.out)
+
+
+def _add_report(parser: Parser) -> None:
+    _add_common(parser, out="the page, a file", metavar="FILE")
+    parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="a cohort's results/{cohort}")
+    parser.add_argument("--config", type=mapping, default={}, metavar="FILE", help="config.yaml, to be shown (or JSON)")
+    add_flags(parser, ReportSettings)
+
+
+def run_report(args: argparse.Namespace) -> None:
+    """Gather all tables and figures in one self-contained HTML page."""
+    settings = settings_of(args, ReportSettings)
+    from octdino.report import write_report
+
+    write_report(settings, args.results, args.config, args.out)
+
+
+def run_schema(_: argparse.Namespace) -> None:
+    """Print the JSON schema of config.yaml."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    print(json.dumps(schema, indent=2, ensure_ascii=False))
+
+
+def _add_common(parser: Parser, out: str, metavar: str = "DIR", settings: bool = True, workers: bool = False) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar=metavar, help=out)
+    if settings:
+        parser.add_argument(
+            "--settings", type=mapping, default={}, metavar="JSON", help="settings as JSON or a YAML file; flags win"
+        )
+    if workers:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        parser.add_argument(
+            "--workers", type=_positive, default=cores, metavar="N", help="processes side by side (default: all cores)"
+        )
+
+
+def _add_run(parser: Parser, out: str) -> None:
+    """What pretrain and classify share: the store, the backbone, the seed."""
+    _add_common(parser, out)
+    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument("--backbone", required=True, metavar="NAME", help="its name in results; timm's unless --model")
+    parser.add_argument("--model", type=mapping, default={}, metavar="JSON", help="the backbone as below `models`")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="every random choice descends from it")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: OMP_NUM_THREADS or all)")
+
+
+def _add_part(parser: Parser) -> None:
+    """Which patients: what classify and clinical share."""
+    parser.add_argument(
+        "--fraction", type=_share, default=1.0, metavar="X", help="share of the labelled training patients (default: 1)"
+    )
+    parser.add_argument("--fold", type=_count, default=0, metavar="N", help="which patients are test")
+
+
+def _model(args: argparse.Namespace) -> ModelSettings:
+    values = merged(args.model, given(args, "model."))
+    return ModelSettings.parse({"timm": args.backbone, **values}, "model")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _fold(text: str) -> int | None:
+    return None if text == "all" else _count(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and at most 1")
+    return value
+
+
+Add = Callable[[Parser], None]
+Run = Callable[[argparse.Namespace], None]
+VERBS: dict[str, tuple[Add, Run]] = {
+    "phantom": (_add_phantom, run_phantom),
+    "cohort": (_add_cohort, run_cohort),
+    "pretrain": (_add_pretrain, run_pretrain),
+    "classify": (_add_classify, run_classify),
+    "clinical": (_add_clinical, run_clinical),
+    "evaluate": (_add_evaluate, run_evaluate),
+    "report": (_add_report, run_report),
+    "schema": (lambda _: None, run_schema),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Command-line flags made from the settings classes: a setting is written once, and here it becomes `--name VALUE`.
+
+A nested setting keeps its dotted name, the one that `config.yaml` and error messages use: `--image.size 224 224`.
+"""
+
+import argparse
+import json
+import types
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic_core import PydanticUndefined
+
+from octdino.config import Settings
+from octdino.errors import EXIT_USER
+
+S = TypeVar("S", bound=Settings)
+MARK = "setting "  # opens the names under which argparse keeps settings; no other option has a space in it
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, and whose options cannot be abbreviated (a new option breaks no script)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def add_flags(
+    parser: argparse.ArgumentParser,
+    cls: type[Settings],
+    prefix: str = "",
+    skip: Collection[str] = (),
+    section: Settings | None = None,
+) -> None:
+    """One flag a field of `cls`; `prefix` (with its dot) opens their names, `skip` names fields that get none.
+
+    Help shows the defaults of `cls`, or those of its instance `section` where a section has its own.
+    """
+    group = parser.add_argument_group((prefix.rstrip(".") or "settings"), (cls.__doc__ or "").strip().splitlines()[0])
+    for name, field in cls.model_fields.items():
+        if name in skip:
+            continue
+        default = getattr(section, name) if section else field.default
+        if isinstance(default, Settings):
+            add_flags(parser, type(default), f"{prefix}{name}.", section=default)
+            continue
+        kind, optional = _without_none(field.annotation)
+        group.add_argument(
+            f"--{prefix}{name}".replace("_", "-"),
+            dest=f"{MARK}{prefix}{name}",
+            default=argparse.SUPPRESS,
+            help=_help(field.description, default, kind, optional),
+            **_reading(kind, optional),
+        )
+
+
+def given(args: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
+    """The settings below `prefix` that the command line names, nested as in `config.yaml`."""
+    values: dict[str, Any] = {}
+    for key, value in vars(args).items():
+        if not key.startswith(MARK + prefix):
+            continue
+        *sections, name = key.removeprefix(MARK + prefix).split(".")
+        inner = values
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+    return values
+
+
+def settings_of(args: argparse.Namespace, cls: type[S], base: dict[str, Any] | None = None) -> S:
+    """The settings: defaults, then `base` (by default what `--settings` says), then single flags."""
+    flags = {key: value for key, value in given(args).items() if key in cls.model_fields}
+    return cls.parse(merged(args.settings if base is None else base, flags), "settings")
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` in their places, section by section."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
+def mapping(text: str) -> dict[str, Any]:
+    """A mapping written as JSON, or the path of a YAML or JSON file that holds one."""
+    try:
+        source = text if text.lstrip().startswith("{") else Path(text).read_text()
+        values = yaml.safe_load(source)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}; expected JSON or a YAML file") from None
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"not valid JSON or YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise argparse.ArgumentTypeError(f"expected a mapping of settings, found {type(values).__name__}")
+    return values
+
+
+def _without_none(annotation: Any) -> tuple[Any, bool]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+        return kinds[0], len(kinds) < len(get_args(annotation))
+    return annotation, False
+
+
+def _reading(kind: Any, optional: bool) -> dict[str, Any]:
+    """How argparse reads a value of this type; pydantic turns the text into it and checks it."""
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is dict:
+        return {"type": mapping, "metavar": "JSON"}
+    if origin is Literal:
+        return {"type": _literal(inner), "choices": [*inner, *([None] if optional else [])]}
+    if origin in (tuple, list):
+        count = len(inner) if origin is tuple and not optional else "+"
+        return {
+            "type": _literal(get_args(inner[0])) or str,
+            "nargs": count,
+            "metavar": _metavar(inner[0]),
+            "action": Several,
+        }
+    return {"type": _nullable if optional else str, "metavar": _metavar(kind)}
+
+
+class Several(argparse.Action):
+    """Several values; the single word `null` stands for none."""
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        setattr(namespace, self.dest, None if values == ["null"] else values)
+
+
+def _nullable(text: str) -> str | None:
+    return None if text == "null" else text
+
+
+def _literal(choices: tuple[Any, ...]) -> Any:
+    """A reader that finds the choice written as `text`, for choices that are numbers or null."""
+    by_text = {str(choice): choice for choice in choices}
+
+    def read(text: str) -> Any:
+        return None if text == "null" else by_text.get(text, text)
+
+    return read if choices else None
+
+
+def _metavar(kind: Any) -> str:
+    names = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+    return names.get(kind, "VALUE")
+
+
+def _help(description: str | None, default: Any, kind: Any, optional: bool) -> str:
+    shown = "required" if default is PydanticUndefined else f"default: {_written(default)}"
+    null = "; null: none" if optional and "null" not in (description or "") else ""
+    return f"{description or ''}{null} ({shown})".strip().replace("%", "%%")
+
+
+def _written(value: Any) -> str:
+    """As one would type it."""
+    if value is None:
+        return "null"
+    if isinstance(value, list | tuple):
+        return " ".join(str(v) for v in value)
+    return json.dumps(value) if isinstance(value, dict | bool) else str(value)

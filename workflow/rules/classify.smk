@@ -1,0 +1,61 @@
+# classify: store + backbone + labels → predictions, one folder an arm
+
+
+rule classify:
+    input:
+        store="results/{cohort}/cohort/scans.h5",
+        manifest="results/{cohort}/cohort/manifest.csv",
+        splits="results/{cohort}/cohort/splits.csv",
+        start=start_of,
+    output:
+        predictions="results/{cohort}/classify/{arm}/{backbone}/f{fraction}/fold{fold}-seed{seed}/predictions.csv",
+        weights="results/{cohort}/classify/{arm}/{backbone}/f{fraction}/fold{fold}-seed{seed}/classifier.safetensors",
+        card="results/{cohort}/classify/{arm}/{backbone}/f{fraction}/fold{fold}-seed{seed}/classifier.json",
+    log:
+        "logs/{cohort}/classify/{arm}.{backbone}.f{fraction}.fold{fold}-seed{seed}.log",
+    benchmark:
+        "results/{cohort}/benchmarks/classify.{arm}.{backbone}.f{fraction}.fold{fold}-seed{seed}.tsv"
+    conda:
+        "../../envs/octdino.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=480,
+        gpu=GPU,
+    params:
+        settings=lambda wildcards: as_json(settings.classify.needed(wildcards.arm)),
+        model=lambda wildcards: model_json(wildcards.backbone),
+        start=start_flag,
+        every=lambda wildcards, threads: settings.classify.checkpoint_seconds,
+        out=subpath(output.predictions, parent=True),
+    shell:
+        "exec octdino classify {wildcards.arm} --store {input.store:q} --backbone {wildcards.backbone:q}"
+        " --model {params.model:q} {params.start} --settings {params.settings:q} --checkpoint-seconds {params.every}"
+        " --fraction {wildcards.fraction} --fold {wildcards.fold} --seed {wildcards.seed} --threads {threads}"
+        " --out {params.out:q} > {log:q} 2>&1"
+
+
+rule clinical:
+    input:
+        manifest="results/{cohort}/cohort/manifest.csv",
+        splits="results/{cohort}/cohort/splits.csv",
+        store="results/{cohort}/cohort/scans.h5",
+    output:
+        predictions="results/{cohort}/classify/clinical/none/f{fraction}/fold{fold}-seed{seed}/predictions.csv",
+        card="results/{cohort}/classify/clinical/none/f{fraction}/fold{fold}-seed{seed}/classifier.json",
+    log:
+        "logs/{cohort}/classify/clinical.none.f{fraction}.fold{fold}-seed{seed}.log",
+    benchmark:
+        "results/{cohort}/benchmarks/clinical.none.f{fraction}.fold{fold}-seed{seed}.tsv"
+    conda:
+        "../../envs/octdino.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+        gpu=0,
+    params:
+        out=subpath(output.predictions, parent=True),
+    shell:
+        "exec octdino clinical --store {input.store:q} --fraction {wildcards.fraction} --fold {wildcards.fold}"
+        " --seed {wildcards.seed} --out {params.out:q} > {log:q} 2>&1"

@@ -1,0 +1,50 @@
+# cohort: raw files and label tables → manifest, quarantine, splits, HDF5 store
+
+
+rule phantom:
+    output:
+        files=directory("results/phantom/cohort/files"),
+    log:
+        "logs/phantom/cohort/phantom.log",
+    benchmark:
+        "results/phantom/benchmarks/phantom.tsv"
+    conda:
+        "../../envs/octdino.yaml"
+    threads: 8
+    resources:
+        mem_mb=2000,
+        runtime=60,
+        gpu=0,
+    params:
+        settings=lambda wildcards: as_json(
+            settings.cohort.phantom.model_dump(mode="json")
+        ),
+    shell:
+        "exec octdino phantom --settings {params.settings:q} --workers {threads} --out {output.files:q} > {log:q} 2>&1"
+
+
+rule cohort:
+    input:
+        cohort_tables,
+    output:
+        manifest="results/{cohort}/cohort/manifest.csv",
+        quarantine="results/{cohort}/cohort/quarantine.csv",
+        splits="results/{cohort}/cohort/splits.csv",
+        store="results/{cohort}/cohort/scans.h5",
+    log:
+        "logs/{cohort}/cohort/cohort.log",
+    benchmark:
+        "results/{cohort}/benchmarks/cohort.tsv"
+    conda:
+        "../../envs/octdino.yaml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=0,
+    params:
+        settings=cohort_settings,
+        out=subpath(output.store, parent=True),
+    shell:
+        "exec octdino cohort {wildcards.cohort} --settings {params.settings:q} --workers {threads}"
+        " --out {params.out:q} > {log:q} 2>&1"

@@ -1,0 +1,140 @@
+# Reads the settings and says which runs they ask for. Nothing heavy is imported: every nested Snakemake reads this.
+import json
+import os
+import sys
+from pathlib import Path
+
+from octdino.config import load_config
+from octdino.errors import EXIT_USER, UserError
+
+
+def read_settings():
+    """The validated settings; a mistake in them ends everything with one line before any job starts."""
+    names = [os.path.relpath(name) for name in workflow.configfiles]
+    try:
+        settings = load_config(config, " + ".join(dict.fromkeys(names)) or "config")
+        check_files(settings)
+    except UserError as error:
+        print(f"octdino: error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER)
+    return settings
+
+
+def check_files(settings):
+    """Refuse paths that lead nowhere now, not after an hour."""
+    cohort = settings.cohort
+    named = {
+        "cohort.table": cohort.table,
+        "cohort.clinical": cohort.clinical,
+        "cohort.split.file": cohort.split.file,
+    } | {
+        f"models.{name}.weights": model.weights
+        for name, model in settings.models.items()
+    }
+    if cohort.name != "phantom" and not cohort.root.is_dir():
+        raise UserError(f"cohort.root: no such folder: {cohort.root.absolute()}")
+    for key, path in named.items():
+        if path and not path.is_file():
+            raise UserError(f"{key}: no such file: {path.absolute()}")
+
+
+def as_json(values):
+    """Settings as a `params:` value: plain text, so that Snakemake sees every change."""
+    return json.dumps(values, sort_keys=True, ensure_ascii=False)
+
+
+def model_json(backbone):
+    """The backbone without its ImageNet weights, which are an input of the arms that start from them."""
+    return as_json(
+        settings.model(backbone).model_dump(mode="json", exclude={"weights"})
+    )
+
+
+def pretrain_run(method, backbone, seed):
+    """The folder of the pretraining that a classifier's seed starts from: its own seed's, or the first one's."""
+    seeds = settings.pretrain.seeds
+    fold = "all" if settings.pretrain.scope == "all" else 0
+    seed = seed if seed in seeds else seeds[0]
+    return f"results/{COHORT}/pretrain/{method}/{backbone}/fold{fold}-seed{seed}"
+
+
+def pretrain_runs():
+    """Every pretraining run that is asked for."""
+    chosen = settings.pretrain
+    return [
+        pretrain_run(m, b, s)
+        for m in chosen.methods
+        for b in chosen.backbones
+        for s in chosen.seeds
+    ]
+
+
+def classify_runs():
+    """Every classifier that is asked for, and the clinical controls."""
+    arms = [
+        f"{arm}/{backbone}"
+        for arm in settings.classify.arms
+        for backbone in settings.pretrain.backbones
+    ]
+    return [
+        f"results/{COHORT}/classify/{arm}/f{fraction:g}/fold0-seed{seed}"
+        for arm in [*arms, "clinical/none"]
+        for fraction in settings.classify.fractions
+        for seed in settings.classify.seeds
+    ]
+
+
+def pretrain_threads():
+    """On few cores, single-threaded runs side by side beat many threads in sequence; cores are shared among runs."""
+    return max(1, (workflow.cores or 8) // len(pretrain_runs()))
+
+
+def cohort_tables(wildcards):
+    """What the cohort is read from, but never the tens of thousands of images: a changed table reads it again."""
+    cohort = settings.cohort
+    if cohort.name == "phantom":
+        return rules.phantom.output.files
+    found = []
+    if (
+        cohort.name == "olives"
+    ):  # the published archives hold the tables at most three folders down
+        for name in ("Biomarker_Clinical_Data_Images.csv", "Clinical_Data_Images.xlsx"):
+            for depth in ("", "*/", "*/*/"):
+                found += sorted(cohort.root.glob(depth + name))
+    named = [cohort.table, cohort.clinical, cohort.split.file]
+    return [str(path) for path in dict.fromkeys([*found, *named]) if path]
+
+
+def cohort_settings(wildcards):
+    """The cohort's own settings; the phantom is read from where the rule `phantom` wrote it."""
+    values = settings.cohort.model_dump(mode="json", exclude={"name", "phantom"})
+    if settings.cohort.name == "phantom":
+        values["root"] = rules.phantom.output.files
+    return as_json(values)
+
+
+def start_of(wildcards):
+    """Where an arm starts: a pretraining run's weights, a file of ImageNet weights, or nothing."""
+    init = wildcards.arm.rsplit("-", 1)[0]
+    if init == "imagenet":
+        weights = settings.model(wildcards.backbone).weights
+        return [str(weights)] if weights else []
+    if init == "scratch":
+        return []
+    run = pretrain_run(init, wildcards.backbone, int(wildcards.seed))
+    return [f"{run}/backbone.safetensors", f"{run}/backbone.json"]
+
+
+def start_flag(wildcards, input):
+    """`start` as the command takes it: the folder of a run, or a file of weights."""
+    if not input.start:
+        return ""
+    if wildcards.arm.startswith("imagenet-"):
+        return f"--model.weights '{input.start}'"
+    return f"--pretrained '{Path(input.start[0]).parent}'"
+
+
+settings = read_settings()
+COHORT = settings.cohort.name
+# One GPU job at a time where this machine has a GPU (profiles/default limits it), none counted where it has none.
+GPU = int(any(Path(os.sep, "dev", device).exists() for device in ("nvidia0", "kfd")))

@@ -1,0 +1,37 @@
+# evaluate: predictions → metrics with intervals, comparisons
+
+
+rule evaluate:
+    input:
+        manifest="results/{cohort}/cohort/manifest.csv",
+        splits="results/{cohort}/cohort/splits.csv",
+        predictions=[f"{run}/predictions.csv" for run in classify_runs()],
+        cards=[f"{run}/classifier.json" for run in classify_runs()],
+    output:
+        metrics=report(
+            "results/{cohort}/evaluate/metrics.csv",
+            category="Comparison",
+            caption="../report/metrics.rst",
+        ),
+        comparison=report(
+            "results/{cohort}/evaluate/comparison.csv",
+            category="Comparison",
+            caption="../report/comparison.rst",
+        ),
+    log:
+        "logs/{cohort}/evaluate/evaluate.log",
+    benchmark:
+        "results/{cohort}/benchmarks/evaluate.tsv"
+    conda:
+        "../../envs/octdino.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=0,
+    params:
+        settings=lambda wildcards: as_json(settings.evaluate.model_dump(mode="json")),
+        out=subpath(output.metrics, parent=True),
+    shell:
+        "exec octdino evaluate --manifest {input.manifest:q} --settings {params.settings:q} --out {params.out:q}"
+        " {input.predictions:q} > {log:q} 2>&1"

@@ -1,0 +1,36 @@
+# pretrain: store → backbone weights, history
+
+
+rule pretrain:
+    input:
+        store="results/{cohort}/cohort/scans.h5",
+        manifest="results/{cohort}/cohort/manifest.csv",
+        splits="results/{cohort}/cohort/splits.csv",
+    output:
+        # Written once, at the end. Checkpoints live in the undeclared folder `state` beside them: Snakemake deletes
+        # the declared outputs of a failed or restarted job.
+        weights="results/{cohort}/pretrain/{method}/{backbone}/fold{fold}-seed{seed}/backbone.safetensors",
+        card="results/{cohort}/pretrain/{method}/{backbone}/fold{fold}-seed{seed}/backbone.json",
+        history="results/{cohort}/pretrain/{method}/{backbone}/fold{fold}-seed{seed}/history.csv",
+    log:
+        "logs/{cohort}/pretrain/{method}.{backbone}.fold{fold}-seed{seed}.log",
+    benchmark:
+        "results/{cohort}/benchmarks/pretrain.{method}.{backbone}.fold{fold}-seed{seed}.tsv"
+    priority: 10  # the longest jobs first; arms that need none of them fill the cores beside them
+    conda:
+        "../../envs/octdino.yaml"
+    threads: pretrain_threads()
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+        gpu=GPU,
+    params:
+        settings=lambda wildcards: as_json(settings.pretrain.needed(wildcards.method)),
+        model=lambda wildcards: model_json(wildcards.backbone),
+        # `threads` makes it untracked: another interval must not train again
+        every=lambda wildcards, threads: settings.pretrain.checkpoint_seconds,
+        out=subpath(output.weights, parent=True),
+    shell:
+        "exec octdino pretrain {wildcards.method} --store {input.store:q} --backbone {wildcards.backbone:q}"
+        " --model {params.model:q} --settings {params.settings:q} --checkpoint-seconds {params.every}"
+        " --fold {wildcards.fold} --seed {wildcards.seed} --threads {threads} --out {params.out:q} > {log:q} 2>&1"

@@ -1,0 +1,35 @@
+# report: all tables and figures → one HTML page
+
+
+rule report:
+    input:
+        metrics="results/{cohort}/evaluate/metrics.csv",
+        comparison="results/{cohort}/evaluate/comparison.csv",
+        manifest="results/{cohort}/cohort/manifest.csv",
+        quarantine="results/{cohort}/cohort/quarantine.csv",
+        splits="results/{cohort}/cohort/splits.csv",
+        histories=[f"{run}/history.csv" for run in pretrain_runs()],
+    output:
+        page=report(
+            "results/{cohort}/report/report.html",
+            category="The page",
+            caption="../report/page.rst",
+        ),
+    log:
+        "logs/{cohort}/report/report.log",
+    benchmark:
+        "results/{cohort}/benchmarks/report.tsv"
+    conda:
+        "../../envs/octdino.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=0,
+    params:
+        settings=lambda wildcards: as_json(settings.report.model_dump(mode="json")),
+        config=lambda wildcards: as_json(settings.model_dump(mode="json")),  # the page shows it
+        results=subpath(output.page, ancestor=2),
+    shell:
+        "exec octdino report --results {params.results:q} --settings {params.settings:q} --config {params.config:q}"
+        " --out {output.page:q} > {log:q} 2>&1"
