@@ -25,7 +25,12 @@ from tests.small import LABELS, write_small_cohort
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SETTINGS = ClassifySettings(
-    augment=AugmentSettings(global_size=32, global_scale=(0.6, 1.0)), epochs=3, min_steps=60, batch_size=16, lr=3e-3
+    augment=AugmentSettings(global_size=32, global_scale=(0.6, 1.0)),
+    epochs=3,
+    min_steps=60,
+    batch_size=16,
+    lr=3e-3,
+    backbone_lr=1.0,
 )
 
 
