@@ -1,0 +1,5 @@
+"""The evaluate stage: predictions → metrics with intervals, paired comparisons, figures."""
+
+from octdino.evaluate.run import evaluate
+
+__all__ = ["evaluate"]

@@ -1,0 +1,210 @@
+"""Reads the arms' predictions and makes sure that they may be compared: same test scans, same labels, no leak."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from octdino.config import EvaluateSettings
+from octdino.errors import UserError
+from octdino.predictions import Predictions, read_predictions
+from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, probability, read_table
+
+PRIMARY, EXPLORATORY, NOT_EVALUABLE = "primary", "exploratory", "not evaluable"
+
+
+class Key(NamedTuple):
+    """Which classifier, over all its folds; `seed` None stands for the mean over seeds."""
+
+    arm: str
+    backbone: str
+    fraction: float
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The test scans, the same for every arm: those of the one fold, or of all folds together.
+
+    Attributes:
+        fold: its number, or "pooled".
+        labels: L names.
+        truth: float32 [N, L], NaN where missing.
+        patient: int [N] in [0, P).
+        tiers: of each label.
+    """
+
+    fold: str
+    labels: list[str]
+    truth: np.ndarray
+    patient: np.ndarray
+    tiers: list[str]
+
+    @property
+    def evaluable(self) -> np.ndarray:
+        """Bool [L]."""
+        return np.array([tier != NOT_EVALUABLE for tier in self.tiers], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One classifier's answers on the test set.
+
+    Attributes:
+        probabilities: float64 [N, L].
+        decided: float64 [N, L], 1 at or above the threshold, 0 below, NaN where there is no threshold.
+        n_train_patients: how many labelled training patients it saw, if it says so.
+    """
+
+    key: Key
+    probabilities: np.ndarray
+    decided: np.ndarray
+    n_train_patients: int | None
+
+
+def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path]) -> tuple[TestSet, list[Run]]:
+    """Read all predictions.
+
+    Raises:
+        UserError: nothing to compare, a label without predictions, a scan that is not a test scan of the manifest,
+            labels other than the manifest's, or arms tested on different scans.
+    """
+    manifest = read_table(manifest_file, MANIFEST)
+    labels = labels_of(manifest)
+    if "macro" in labels:
+        raise UserError(f"{manifest_file}: a label is called macro, which means the mean over labels here; rename it")
+    runs: dict[Key, dict[int, Predictions]] = defaultdict(dict)
+    for folder in folders:
+        found = read_predictions(folder.parent if folder.is_file() else folder).take("test")
+        if missing := [label for label in labels if label not in found.labels]:
+            raise UserError(f"{found.folder}: no predictions of {', '.join(missing)}, a label in {manifest_file}")
+        key, fold = _key(found)
+        if fold in runs[key]:
+            raise UserError(f"{found.folder} and {runs[key][fold].folder}: the same run, {key} fold {fold}, twice")
+        runs[key][fold] = found
+    if not runs:
+        raise UserError("nothing to evaluate: name the folders of at least one classifier")
+    scans = _same_scans(runs, manifest_file, manifest)
+    rows = manifest.set_index("scan_id").loc[scans]
+    truth = label_matrix(rows, labels)
+    test = TestSet(
+        fold=str(next(iter(first))) if len(first := next(iter(runs.values()))) == 1 else "pooled",
+        labels=labels,
+        truth=truth,
+        patient=pd.factorize(rows["patient"])[0],
+        tiers=tiers(settings, manifest, labels, truth, rows["patient"].to_numpy()),
+    )
+    return test, [_pooled(key, runs[key], scans, labels, truth) for key in sorted(runs)]
+
+
+def _key(found: Predictions) -> tuple[Key, int]:
+    card = found.metadata
+    try:
+        key = Key(str(card["arm"]), str(card["backbone"]), float(card["fraction"]), int(card["seed"]))
+        return key, int(card["fold"])
+    except (TypeError, ValueError):
+        path = found.folder / "classifier.json"
+        raise UserError(f"{path}: fraction, seed and fold must be numbers") from None
+
+
+def _same_scans(runs: dict[Key, dict[int, Predictions]], path: Path, manifest: pd.DataFrame) -> list[str]:
+    """The test scans that every classifier was tested on, in manifest order."""
+    first = next(iter(runs.values()))
+    tested: dict[int, set[str]] = {}
+    for fold, found in first.items():
+        tested[fold] = set(found.table["scan_id"])
+        _check_scans(found, fold, path, manifest)
+    for folds in runs.values():
+        if set(folds) != set(first):
+            here, there = next(iter(folds.values())).folder, next(iter(first.values())).folder
+            raise UserError(f"{here}: tested in folds {sorted(folds)}, {there} in folds {sorted(first)}")
+        for fold, found in folds.items():
+            if other := tested[fold] ^ set(found.table["scan_id"]):
+                raise UserError(
+                    f"{found.folder} and {first[fold].folder}: tested on different scans, {len(other)} of them, "
+                    f"such as {min(other)}; run classify again for both"
+                )
+    everything = [scan for scans in tested.values() for scan in scans]
+    chosen = set(everything)
+    if len(chosen) != len(everything):
+        twice = min(scan for scan in chosen if everything.count(scan) > 1)
+        raise UserError(f"scan {twice} is a test scan in two folds; expected each once")
+    return [scan for scan in manifest["scan_id"] if scan in chosen]
+
+
+def _check_scans(found: Predictions, fold: int, path: Path, manifest: pd.DataFrame) -> None:
+    """Every tested scan is a labelled test scan of the fold, and every such scan was tested."""
+    side = _sides(path, manifest, fold)
+    file = found.folder / "predictions.csv"
+    known = manifest.set_index("scan_id")["patient"]
+    for scan in found.table["scan_id"]:
+        if scan not in known.index:
+            raise UserError(f"{file}: test scan {scan} is not in {path}; run classify again")
+        if (which := side.get(known[scan])) != "test":
+            raise UserError(
+                f"{file}: test scan {scan} is of patient {known[scan]}, a {which} patient of fold {fold}: its "
+                "predictions would be flattered; run classify again"
+            )
+    labelled = manifest[labels_of(manifest)].notna().any(axis=1) & (manifest["patient"].map(side) == "test")
+    if left_out := set(manifest["scan_id"][labelled]) - set(found.table["scan_id"]):
+        raise UserError(f"{file}: {len(left_out)} labelled test scans are missing, such as {min(left_out)}")
+
+
+def _sides(path: Path, manifest: pd.DataFrame, fold: int) -> dict[str, str]:
+    """Train, val or test of each patient in this fold; the manifest itself knows fold 0 only."""
+    if fold == 0:
+        return dict(zip(manifest["patient"], manifest["split"], strict=True))
+    splits = read_table(path.with_name("splits.csv"), SPLITS)
+    splits = splits[splits["fold"] == fold]
+    return dict(zip(splits["patient"], splits["split"], strict=True))
+
+
+def _pooled(key: Key, folds: dict[int, Predictions], scans: list[str], labels: list[str], truth: np.ndarray) -> Run:
+    """One classifier's folds as one test set; each fold decides at its own thresholds."""
+    probabilities, decided, trained = [], [], []
+    for found in folds.values():
+        p = found.table[[probability(label) for label in labels]].to_numpy(np.float64)
+        by_label = dict(zip(found.labels, found.thresholds(), strict=True))
+        threshold = np.array([np.nan if by_label[label] is None else by_label[label] for label in labels], np.float64)
+        probabilities.append(p)
+        decided.append(np.where(np.isnan(threshold), np.nan, p >= threshold))
+        trained.append(found.metadata.get("n_train_patients"))
+    place = pd.Index([scan for found in folds.values() for scan in found.table["scan_id"]]).get_indexer(scans)
+    said = np.concatenate([label_matrix(found.table, labels) for found in folds.values()])[place]
+    if not np.array_equal(said, truth, equal_nan=True):
+        row, column = np.argwhere(~((said == truth) | (np.isnan(said) & np.isnan(truth))))[0]
+        folder = next(iter(folds.values())).folder
+        raise UserError(
+            f"{folder}: scan {scans[row]} has another {labels[column]} than in the manifest; classify again"
+        )
+    known = [n for n in trained if n is not None]
+    return Run(
+        key,
+        np.concatenate(probabilities)[place],
+        np.concatenate(decided)[place],
+        round(float(np.mean(known))) if known else None,
+    )
+
+
+def tiers(
+    settings: EvaluateSettings, manifest: pd.DataFrame, labels: list[str], truth: np.ndarray, patient: np.ndarray
+) -> list[str]:
+    """Which labels carry a conclusion: by their positive patients in the cohort, and by both kinds in the test set.
+
+    A patient with a positive and a negative scan counts on both sides.
+
+    Args:
+        truth: float32 [N, L] of the test scans; patient: [N].
+    """
+    found = []
+    for index, label in enumerate(labels):
+        positive = manifest["patient"][manifest[label].eq(1).fillna(False).astype(bool)].nunique()
+        tested = min(len(set(patient[truth[:, index] == side])) for side in (0, 1))
+        if positive < settings.min_positive_patients or tested < settings.min_test_patients:
+            found.append(NOT_EVALUABLE)
+        else:
+            found.append(PRIMARY if positive >= settings.primary_positive_patients else EXPLORATORY)
+    return found

@@ -1,0 +1,258 @@
+"""The stage from folders to tables and figures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
+
+from octdino.config import EvaluateSettings
+from octdino.errors import UserError
+from octdino.evaluate import evaluate
+from octdino.evaluate.bootstrap import draw
+from octdino.predictions import read_predictions
+from octdino.tables import COMPARISON, MANIFEST, METRICS, probability, read_table
+from tests.results import LABELS, write_arm, write_cohort
+
+SETTINGS = EvaluateSettings(resamples=200)
+FIGURES = ["comparison.svg", "difference.svg", "label_efficiency.svg", "pr.svg", "roc.svg"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    write_cohort(root / "cohort")
+    folders = [
+        write_arm(root / "classify", root / "cohort", arm, fraction)
+        for arm in ("scratch-finetune", "dino-linear", "simclr-linear", "clinical")
+        for fraction in (0.3, 1.0)
+    ]
+    evaluate(SETTINGS, root / "cohort" / "manifest.csv", folders, root / "evaluate")
+    return root
+
+
+def metrics_of(root: Path) -> pd.DataFrame:
+    return read_table(root / "evaluate" / "metrics.csv", METRICS)
+
+
+def one(table: pd.DataFrame, **values: object) -> pd.Series:
+    for name, value in values.items():
+        table = table[table[name] == value]
+    assert len(table) == 1, table
+    return table.iloc[0]
+
+
+def test_values_are_scikit_learns_on_test_scans(done: Path) -> None:
+    folder = done / "classify" / "dino-linear" / "resnet18" / "f0.3" / "fold0-seed0"
+    found = read_predictions(folder)
+    table, metrics = found.table[found.table["split"] == "test"], metrics_of(done)
+    macro: dict[str, list[float]] = {}
+    for label in ("IRF", "DRT/ME", "FAVF"):
+        rows = table[table[label].notna()]
+        y, p = rows[label].astype(int), rows[probability(label)].astype(float)
+        positive = p >= found.metadata["thresholds"][label]
+        expected = {
+            "auroc": roc_auc_score(y, p), "average_precision": average_precision_score(y, p),
+            "f1": f1_score(y, positive), "balanced_accuracy": balanced_accuracy_score(y, positive),
+        }  # fmt: skip
+        for metric, value in expected.items():
+            row = one(metrics, arm="dino-linear", fraction=0.3, label=label, metric=metric)
+            assert row["value"] == pytest.approx(value, abs=1e-9)
+            assert row["low"] <= row["value"] <= row["high"]
+            assert row["n_scans"] == len(rows)
+            assert row["n_patients"] == rows["patient"].nunique()
+            assert row["n_positive"] == y.sum()
+            assert row["n_positive_patients"] == rows.loc[y == 1, "patient"].nunique()
+            assert row["n_resamples"] == 200
+            macro.setdefault(metric, []).append(value)
+    for metric, values in macro.items():
+        row = one(metrics, arm="dino-linear", fraction=0.3, label="macro", metric=metric)
+        assert row["value"] == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_rare_labels_are_not_evaluable_and_have_no_number(done: Path) -> None:
+    metrics = metrics_of(done)
+    rare = metrics[metrics["label"] == "VMT"]
+    assert set(rare["tier"]) == {"not evaluable"}
+    assert rare[["value", "low", "high"]].isna().all(axis=None)
+    assert not (read_table(done / "evaluate" / "comparison.csv", COMPARISON)["label"] == "VMT").any()
+    assert set(metrics.loc[metrics["label"] == "IRF", "tier"]) == {"primary"}
+
+
+def test_differences_are_paired_and_adjusted(done: Path) -> None:
+    metrics, comparison = metrics_of(done), read_table(done / "evaluate" / "comparison.csv", COMPARISON)
+    for label in ("macro", "IRF"):
+        pair = [
+            one(metrics, arm=arm, fraction=1.0, label=label, metric="auroc")
+            for arm in ("dino-linear", "scratch-finetune")
+        ]
+        row = one(
+            comparison, arm="dino-linear", reference="scratch-finetune", fraction=1.0, label=label, metric="auroc"
+        )
+        assert row["difference"] == pytest.approx(pair[0]["value"] - pair[1]["value"], abs=1e-12)
+        assert row["low"] < row["difference"] < row["high"]
+        assert row["p_adjusted"] >= row["p"]
+    against = comparison[comparison["reference"] == "clinical"]
+    assert set(against["arm"]) == {"scratch-finetune", "dino-linear", "simclr-linear"}
+    assert set(comparison["arm"]) == set(against["arm"])
+
+
+def test_the_paired_interval_is_a_naive_loops(tmp_path: Path) -> None:
+    """Same draws, scikit-learn in a plain loop over resamples and labels."""
+    write_cohort(tmp_path)
+    folders = [write_arm(tmp_path, tmp_path, arm) for arm in ("scratch-finetune", "dino-linear")]
+    evaluate(EvaluateSettings(resamples=100), tmp_path / "manifest.csv", folders, tmp_path)
+    tables = [read_predictions(folder).take("test").table for folder in folders]
+    patient, names = pd.factorize(tables[0]["patient"])
+    differences = []
+    for column in draw(len(names), 100, seed=0)[:, 1:].T:
+        rows = np.repeat(np.arange(len(patient)), column[patient].astype(int))
+        drawn = [table.iloc[rows] for table in tables]
+        scores = [[auroc(table, label) for label in ("IRF", "DRT/ME", "FAVF")] for table in drawn]
+        differences.append(np.mean(scores[1]) - np.mean(scores[0]))
+    row = one(read_table(tmp_path / "comparison.csv", COMPARISON), label="macro", metric="auroc")
+    assert [row["low"], row["high"]] == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=1e-9)
+
+
+def auroc(table: pd.DataFrame, label: str) -> float:
+    known = table[table[label].notna()]
+    return float(roc_auc_score(known[label].astype(int), known[probability(label)]))
+
+
+def test_the_same_input_gives_the_same_bytes(done: Path, tmp_path: Path) -> None:
+    folders = [path.parent for path in sorted(done.glob("classify/**/predictions.csv"), reverse=True)]
+    evaluate(SETTINGS, done / "cohort" / "manifest.csv", folders, tmp_path)
+    for name in ["metrics.csv", "comparison.csv", *FIGURES]:
+        assert (tmp_path / name).read_bytes() == (done / "evaluate" / name).read_bytes(), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["metrics.csv", "comparison.csv", *FIGURES])
+
+
+def test_figures_have_no_background_and_follow_the_pages_ink(done: Path) -> None:
+    for name in FIGURES:
+        text = (done / "evaluate" / name).read_text()
+        assert "currentColor" in text
+        assert "<text" in text
+        assert "#ffffff" not in text
+        assert "<dc:date>" not in text
+        assert 'role="img" aria-label="' in text
+
+
+def test_folds_are_pooled_and_seeds_are_averaged(tmp_path: Path) -> None:
+    write_cohort(tmp_path, folds=3)
+    folders = [
+        write_arm(tmp_path, tmp_path, arm, fold=fold, seed=seed)
+        for arm in ("scratch-finetune", "dino-linear")
+        for fold in range(3)
+        for seed in (0, 1)
+    ]
+    evaluate(SETTINGS, tmp_path / "manifest.csv", folders, tmp_path)
+    metrics = read_table(tmp_path / "metrics.csv", METRICS)
+    assert set(metrics["fold"]) == {"pooled"}
+    macro = metrics[(metrics["arm"] == "dino-linear") & (metrics["label"] == "macro") & (metrics["metric"] == "auroc")]
+    mean = macro[macro["seed"].isna()].iloc[0]
+    assert mean["n_patients"] == 60
+    assert mean["value"] == pytest.approx(macro[macro["seed"].notna()]["value"].mean())
+    comparison = read_table(tmp_path / "comparison.csv", COMPARISON)
+    assert set(comparison["seed"].fillna(-1)) == {-1, 0, 1}
+    parts = [read_predictions(f).take("test").table for f in folders if "dino" in str(f) and f.name.endswith("seed1")]
+    pooled = pd.concat(parts)
+    assert one(metrics[metrics["seed"] == 1], arm="dino-linear", label="IRF", metric="auroc")["value"] == pytest.approx(
+        roc_auc_score(pooled["IRF"], pooled["prob:IRF"])
+    )
+
+
+def test_a_label_without_a_threshold_is_in_nobodys_macro_f1(tmp_path: Path) -> None:
+    write_cohort(tmp_path)
+    folders = [write_arm(tmp_path, tmp_path, arm) for arm in ("scratch-finetune", "dino-linear")]
+    card = json.loads((folders[1] / "classifier.json").read_text())
+    card["thresholds"]["FAVF"] = None
+    (folders[1] / "classifier.json").write_text(json.dumps(card))
+    evaluate(SETTINGS, tmp_path / "manifest.csv", folders, tmp_path)
+    metrics = read_table(tmp_path / "metrics.csv", METRICS)
+    assert pd.isna(one(metrics, arm="dino-linear", label="FAVF", metric="f1")["value"])
+    for arm in ("scratch-finetune", "dino-linear"):
+        parts = [one(metrics, arm=arm, label=label, metric="f1")["value"] for label in ("IRF", "DRT/ME")]
+        assert one(metrics, arm=arm, label="macro", metric="f1")["value"] == pytest.approx(np.mean(parts))
+
+
+def test_one_arm_and_nothing_evaluable_still_end_well(tmp_path: Path) -> None:
+    write_cohort(tmp_path)
+    folder = write_arm(tmp_path, tmp_path, "scratch-finetune")
+    settings = EvaluateSettings(resamples=100, min_positive_patients=1000)
+    evaluate(settings, tmp_path / "manifest.csv", [folder / "predictions.csv"], tmp_path)
+    metrics = read_table(tmp_path / "metrics.csv", METRICS)
+    assert metrics["value"].isna().all()
+    assert set(metrics["tier"]) == {"not evaluable"}
+    assert read_table(tmp_path / "comparison.csv", COMPARISON).empty
+    assert "no label is evaluable" in (tmp_path / "roc.svg").read_text()
+
+
+def edit(path: Path, row: int, column: str, value: object) -> None:
+    table = pd.read_csv(path, dtype=object)
+    table.loc[row, column] = value
+    table.to_csv(path, index=False)
+
+
+def test_what_may_not_be_compared_is_refused(tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    manifest_file = cohort / "manifest.csv"
+    manifest = write_cohort(cohort)
+    folders = [write_arm(tmp_path, cohort, arm) for arm in ("scratch-finetune", "dino-linear")]
+    original, predictions = manifest_file.read_text(), folders[1] / "predictions.csv"
+    before = predictions.read_text()
+
+    def refused(message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            evaluate(SETTINGS, manifest_file, folders, tmp_path / "out")
+        manifest_file.write_text(original)
+        predictions.write_text(before)
+        assert not (tmp_path / "out").exists()
+
+    table = pd.read_csv(predictions, dtype=object)
+    tested = int(np.flatnonzero(table["split"] == "test")[0])
+    scan = table["scan_id"][tested]
+    table.drop(index=tested).to_csv(predictions, index=False)
+    refused(f"different scans, 1 of them, such as {scan}")
+
+    where = int(np.flatnonzero(manifest["scan_id"] == scan)[0])
+    patient = manifest["patient"][where]
+    for row in np.flatnonzero(manifest["patient"] == patient):
+        edit(manifest_file, int(row), "split", "train")
+    refused(f"test scan {scan} is of patient {patient}, a train patient of fold 0")
+
+    edit(manifest_file, where, "scan_id", "other")
+    refused(f"test scan {scan} is not in")
+
+    edit(manifest_file, where, "IRF", 1 - int(manifest["IRF"][where]))
+    refused(f"scan {scan} has another IRF than in the manifest")
+
+    wide = pd.read_csv(manifest_file, dtype=object).assign(Drusen=1)
+    wide.to_csv(manifest_file, index=False)
+    refused("no predictions of Drusen")
+
+    wide.rename(columns={"Drusen": "macro"}).to_csv(manifest_file, index=False)
+    refused("a label is called macro")
+
+    folders.append(folders[0])
+    refused("the same run")
+    folders[:] = [folders[0], write_arm(tmp_path, cohort, "dino-linear", seed=1)]
+    card = json.loads((folders[1] / "classifier.json").read_text())
+    (folders[1] / "classifier.json").write_text(json.dumps({**card, "fold": 1}))
+    refused("tested in folds")
+    folders.clear()
+    refused("nothing to evaluate")
+
+
+def test_a_missing_labelled_test_scan_is_named(tmp_path: Path) -> None:
+    write_cohort(tmp_path)
+    folder = write_arm(tmp_path, tmp_path, "dino-linear")
+    table = pd.read_csv(folder / "predictions.csv", dtype=object)
+    table[table["split"] == "val"].to_csv(folder / "predictions.csv", index=False)
+    with pytest.raises(UserError, match="120 labelled test scans are missing"):
+        evaluate(SETTINGS, tmp_path / "manifest.csv", [folder], tmp_path / "out")
+
+
+def test_labels_and_schema_of_the_fixture() -> None:
+    assert not set(LABELS) & {column.name for column in MANIFEST}
