@@ -4,6 +4,8 @@ CORES ?= all
 BIN := .venv/bin
 # The environment's programs come first: the rules call `octdino` by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Every job is a process: without cached bytecode each would compile torch again, 10 s a job.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: all setup test slow check format lock schema clean
 

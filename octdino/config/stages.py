@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic.main import IncEx
 
 from octdino.config.base import Settings
 from octdino.config.pretrain import AugmentSettings
@@ -68,9 +67,9 @@ class ClassifySettings(Settings):
     def needed(self, arm: str) -> dict[str, Any]:
         """The part that this arm depends on, as plain values: a change of the rest need not train it again."""
         if arm.endswith("-linear"):
-            used: IncEx = {"augment": {"global_size"}, "penalties": True, "class_weights": True, "threshold": True}
+            used: dict[str, Any] = {"augment": {"global_size"}, "penalties": True, "class_weights": True, "threshold": True}
             return self.model_dump(mode="json", include=used)
-        others: IncEx = {
+        others: dict[str, Any] = {
             **dict.fromkeys(("arms", "fractions", "seeds", "penalties", "checkpoint_seconds"), True),
             "augment": {"local_size", "local_views", "local_scale"},
         }

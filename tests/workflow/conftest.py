@@ -1,0 +1,97 @@
+"""Real Snakemake in a folder of its own, with the real `octdino` or a stub of it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+class Workflow:
+    """One working directory: its config.yaml is laid over the repository's."""
+
+    def __init__(self, folder: Path, stub: bool) -> None:
+        self.folder = folder
+        path = f"{BIN}:{os.environ['PATH']}"
+        self.env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+        if stub:
+            programs = folder / "bin"
+            programs.mkdir()
+            script = programs / "octdino"
+            script.write_text(
+                f'#!/bin/sh\nexec {sys.executable} -I -S {ROOT / "tests/workflow/octdino_stub.py"} "$@"\n'
+            )
+            script.chmod(0o755)
+            self.env["PATH"] = f"{programs}:{self.env['PATH']}"
+
+    def configure(self, values: dict[str, Any]) -> None:
+        """Write the working directory's own config.yaml."""
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(values))
+
+    def command(self, *args: str) -> list[str]:
+        """The command line of Snakemake with `args`."""
+        return [str(BIN / "snakemake"), "--directory", str(self.folder), *args]
+
+    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Snakemake with `args`, to its end."""
+        return subprocess.run(
+            self.command(*args), cwd=ROOT, env={**self.env, **env}, capture_output=True, text=True, timeout=600
+        )
+
+    def rules(self, *args: str) -> Counter[str]:
+        """How often each rule would run; nothing is done."""
+        return jobs(self.many([["-n", *args]])[0])
+
+    def many(self, wanted: list[list[str]]) -> list[tuple[int, str]]:
+        """Exit code and output of Snakemake with each of `wanted`, quicker than one by one."""
+        commands = [self.command(*args)[1:] for args in wanted]
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "tests/workflow/many.py")],
+            cwd=ROOT, env=self.env, input=json.dumps(commands), stdout=subprocess.PIPE, text=True, timeout=600,
+            check=True,
+        )  # fmt: skip
+        return [(code, output) for code, output in json.loads(done.stdout)]
+
+    def calls(self) -> list[str]:
+        """The calls of the stub so far."""
+        return (self.folder / "calls.txt").read_text().splitlines()
+
+
+def jobs(done: tuple[int, str]) -> Counter[str]:
+    """The table of jobs in the exit code and output of a dry run, without `all`."""
+    code, output = done
+    assert code == 0, output
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)\ntotal ", output, re.DOTALL | re.MULTILINE)
+    rows = [line.split() for line in table[1].splitlines()] if table else []
+    return Counter({name: int(count) for name, count in rows if name != "all"})
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """A finished run of the default configuration, made by the stub; tests only dry-run in it."""
+    flow = Workflow(tmp_path_factory.mktemp("finished"), stub=True)
+    done = flow.run("--cores", "2")
+    assert done.returncode == 0, done.stderr
+    return flow
+
+
+@pytest.fixture
+def stubbed(tmp_path: Path) -> Workflow:
+    """An empty working directory with the stub and few runs."""
+    flow = Workflow(tmp_path, stub=True)
+    flow.configure(
+        {
+            "pretrain": {"methods": ["dino"]},
+            "classify": {"arms": ["scratch-finetune", "dino-linear"], "fractions": [1.0]},
+        }
+    )
+    return flow

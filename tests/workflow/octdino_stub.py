@@ -1,0 +1,31 @@
+"""Stands in for `octdino` in tests of the workflow: it writes what a verb declares, at once, and notes the call."""
+
+import os
+import sys
+from pathlib import Path
+
+FILES = {
+    "phantom": ["Biomarker_Clinical_Data_Images.csv"],
+    "cohort": ["manifest.csv", "quarantine.csv", "splits.csv", "scans.h5"],
+    "pretrain": ["backbone.safetensors", "backbone.json", "history.csv"],
+    "classify": ["predictions.csv", "classifier.safetensors", "classifier.json"],
+    "clinical": ["predictions.csv", "classifier.json"],
+    "evaluate": ["metrics.csv", "comparison.csv"],
+}
+
+
+def main() -> None:
+    """Write the outputs of the verb; their content is the call, so that another call gives other content."""
+    verb, call = sys.argv[1], " ".join(sys.argv[1:])
+    with Path("calls.txt").open("a") as calls:
+        calls.write(call + "\n")
+    if verb == os.environ.get("STUB_FAILS"):
+        print("the reason of the failure", file=sys.stderr)
+        sys.exit(3)
+    out = Path(sys.argv[sys.argv.index("--out") + 1])
+    for path in [out / name for name in FILES[verb]] if verb in FILES else [out]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(call + "\n")
+
+
+main()

@@ -1,0 +1,87 @@
+"""Editing a section of config.yaml reruns what depends on it, and nothing else."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.workflow.conftest import ROOT, Workflow, jobs
+
+END = {"evaluate": 1, "report": 1}
+TRAINED = {"classify": 12, **END}  # all arms but scratch-finetune, at three fractions
+STORE = {"cohort": 1, "pretrain": 3, "classify": 15, "clinical": 3, **END}
+
+EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
+    "nothing": ({}, {}),
+    "phantom": ({"cohort": {"phantom": {"seed": 1}}}, {"phantom": 1, **STORE}),
+    "image": ({"cohort": {"image": {"size": [64, 64]}}}, STORE),
+    "split": ({"cohort": {"split": {"seed": 1}}}, STORE),
+    "a model in use": ({"models": {"resnet18": {"timm": "resnet34"}}}, {"pretrain": 3, "classify": 15, **END}),
+    "a model not in use": ({"models": {"another": {"timm": "resnet34"}}}, {"report": 1}),
+    "what methods share": ({"pretrain": {"epochs": 7}}, {"pretrain": 3, **TRAINED}),
+    "views": ({"pretrain": {"augment": {"flip": 0}}}, {"pretrain": 3, **TRAINED}),
+    "one method": ({"pretrain": {"variants": {"dino": {"prototypes": 64}}}}, {"pretrain": 1, "classify": 6, **END}),
+    "one variant": ({"pretrain": {"variants": {"supcon_cst": {"cst_bin": 50}}}}, {"pretrain": 1, "classify": 3, **END}),
+    "another method": (
+        {"pretrain": {"methods": ["dino", "simclr", "supcon_cst", "supcon"]}},
+        {"pretrain": 1, "report": 1},
+    ),
+    "another pretraining seed": ({"pretrain": {"seeds": [0, 1]}}, {"pretrain": 3, "report": 1}),
+    "another backbone": ({"pretrain": {"backbones": ["resnet18", "vit_tiny"]}}, {"pretrain": 3, "classify": 15, **END}),
+    "scope": ({"pretrain": {"scope": "all"}}, {"pretrain": 3, **TRAINED}),
+    "checkpoints": ({"pretrain": {"checkpoint_seconds": 5}, "classify": {"checkpoint_seconds": 5}}, {"report": 1}),
+    "another fraction": ({"classify": {"fractions": [0.1, 0.3, 0.5, 1.0]}}, {"classify": 5, "clinical": 1, **END}),
+    "one fraction less": ({"classify": {"fractions": [0.1, 1.0]}}, END),
+    "another seed": ({"classify": {"seeds": [0, 1]}}, {"classify": 15, "clinical": 3, **END}),
+    "linear": ({"classify": {"penalties": [1.0]}}, {"classify": 9, **END}),
+    "finetune": ({"classify": {"lr": 0.01}}, {"classify": 6, **END}),
+    "views of finetune": ({"classify": {"augment": {"flip": 0}}}, {"classify": 6, **END}),
+    "input of all arms": ({"classify": {"augment": {"global_size": 96}}}, {"classify": 15, **END}),
+    "evaluate": ({"evaluate": {"resamples": 200}}, END),
+    "report": ({"report": {"title": "Another"}}, {"report": 1}),
+}
+
+
+@pytest.fixture(scope="module")
+def found(finished: Workflow, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int]]:
+    """What a dry run would do after each edit."""
+    folder = tmp_path_factory.mktemp("edits")
+    for edit, (values, _) in EDITS.items():
+        (folder / f"{edit}.yaml").write_text(yaml.safe_dump(values))
+    done = finished.many([["-n", "--configfile", str(folder / f"{edit}.yaml")] for edit in EDITS])
+    return {edit: dict(jobs(each)) for edit, each in zip(EDITS, done, strict=True)}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_reruns_what_depends_on_it(edit: str, found: dict[str, dict[str, int]]) -> None:
+    assert found[edit] == EDITS[edit][1]
+
+
+def test_every_section_is_edited() -> None:
+    sections = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert {section for edit, _ in EDITS.values() for section in edit} == set(sections)
+
+
+def test_a_changed_table_reads_the_cohort_again(tmp_path: Path) -> None:
+    flow = Workflow(tmp_path, stub=True)
+    table = tmp_path / "scans.csv"
+    table.write_text("path,label\na.png,1\n")
+    flow.configure(
+        {"cohort": {"name": "folder", "root": str(tmp_path), "table": str(table)}, "classify": {"seeds": [0]}}
+    )
+    assert flow.run("--cores", "2").returncode == 0
+    assert not flow.rules()
+    table.write_text("path,label\na.png,0\n")
+    assert flow.rules() == STORE
+
+
+def test_another_library_trains_nothing_again(finished: Workflow) -> None:
+    env = ROOT / "envs" / "octdino.yaml"
+    stamp = env.stat()
+    try:
+        env.touch()
+        assert not finished.rules()
+    finally:
+        os.utime(env, (stamp.st_atime, stamp.st_mtime))
