@@ -2,8 +2,9 @@
 
 `images` uint8 [N, C, H, W], chunked and uncompressed so that it is read once, sequentially, at disk speed;
 `scan_id` [N]; `moments` float64 [N, 2, C], each image's mean and mean square in [0, 1], so that the statistics of any
-set of training patients cost nothing; attributes `mean`, `std` (training patients of fold 0), `source` (hash of what
-went in), `settings` (JSON), `version`.
+set of training patients cost nothing; `boxes` int32 [N, 4], top, left, height and width of what was kept of the
+original picture, in its pixels, so that masks follow a crop; attributes `mean`, `std` (training patients of fold 0),
+`source` (hash of what went in), `settings` (JSON), `version`.
 """
 
 import json
@@ -21,6 +22,7 @@ from octdino.tables import replacing
 
 VERSION = 1
 CHUNK = 64  # images
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Store:
         images: uint8 [N, C, H, W].
         scan_id: [N].
         moments: float64 [N, 2, C].
+        boxes: int32 [N, 4], top, left, height, width in the original picture.
         attributes: mean, std, source, settings, version.
     """
 
     images: np.ndarray
     scan_id: list[str]
     moments: np.ndarray
+    boxes: np.ndarray
     attributes: dict[str, Any]
 
     def statistics(self, rows: np.ndarray) -> tuple[list[float], list[float]]:
@@ -76,7 +80,8 @@ def read_store(path: Path, rows: Sequence[int] | np.ndarray | None = None) -> St
             out = np.empty((len(wanted), *images.shape[1:]), np.uint8)
             _read_sequentially(images, wanted, out)
             ids = file["scan_id"].asstr()[:]
-            return Store(out, [str(i) for i in ids[wanted]], file["moments"][:][wanted], attributes)
+            moments, boxes = (file[name][:][wanted] for name in ("moments", "boxes"))
+            return Store(out, [str(i) for i in ids[wanted]], moments, boxes, attributes)
     except OSError as error:
         raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
 
@@ -115,15 +120,22 @@ class StoreWriter:
         self._buffer: list[np.ndarray] = []
         self._ids: list[str] = []
         self._moments: list[np.ndarray] = []
+        self._boxes: list[Box] = []
         return self
 
-    def append(self, image: np.ndarray, scan_id: str, moments: np.ndarray | None = None) -> None:
-        """Add one image, uint8 [C, H, W]; `moments` where a worker has computed them already."""
+    def append(
+        self, image: np.ndarray, scan_id: str, moments: np.ndarray | None = None, box: Box | None = None
+    ) -> None:
+        """Add one image, uint8 [C, H, W]; `moments` where a worker has computed them already.
+
+        `box` is top, left, height, width of what was kept of the original picture; the whole image if not given.
+        """
         assert image.shape == self._shape, (image.shape, self._shape)
         assert image.dtype == np.uint8, image.dtype
         self._buffer.append(image)
         self._ids.append(scan_id)
         self._moments.append(image_moments(image) if moments is None else moments)
+        self._boxes.append((0, 0, *self._shape[1:]) if box is None else box)
         if len(self._buffer) == CHUNK:
             self._flush()
 
@@ -145,10 +157,16 @@ class StoreWriter:
         for start in range(0, len(keep), CHUNK):  # moves kept images down over dropped ones, in place
             chosen = keep[start : start + CHUNK]
             if not np.array_equal(chosen, np.arange(start, start + len(chosen))):
-                self._images[start : start + len(chosen)] = self._images[chosen[0] : chosen[-1] + 1][chosen - chosen[0]]
+                runs = np.split(chosen, 1 + np.flatnonzero(np.diff(chosen) > 1))
+                self._images[start : start + len(chosen)] = np.concatenate(
+                    [self._images[run[0] : run[-1] + 1] for run in runs]
+                )
         self._images.resize(len(keep), axis=0)
-        self._file["scan_id"] = np.array([self._ids[i] for i in keep], dtype=h5py.string_dtype())
+        ids = [self._ids[i].encode() for i in keep]  # of fixed length: what HDF5 keeps for others is not reproducible
+        longest = max(map(len, ids), default=1)
+        self._file.create_dataset("scan_id", data=ids, dtype=h5py.string_dtype("utf-8", longest))
         self._file["moments"] = self.moments[keep]
+        self._file["boxes"] = np.array(self._boxes, dtype=np.int32).reshape(-1, 4)[keep]
         for key, value in {**attributes, "version": VERSION}.items():
             self._file.attrs[key] = json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
 

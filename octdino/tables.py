@@ -108,6 +108,14 @@ REASONS = {
     "bad_label": "a label is neither 0, 1 nor empty",
     "bad_value": "a clinical value is not a number in its range",
 }
+FLAGS = {
+    "path_changed": "the table spells the path otherwise than the file: case, separators or a renamed folder",
+    "laterality_clash": "the label table has this eye on another side than the clinical table",
+    "table_clash": "the two tables differ in BCVA, CST or eye; the clinical table's values are used",
+    "shared_pixels": "another patient has the same pixels; both are in one split group",
+    "label_clash": "a dropped scan with the same pixels had other labels",
+    "narrow_grey": "16 bits a pixel of which at most 12 are used: nearly black in 8 bits unless stretched",
+}
 
 
 def labels_of(manifest: pd.DataFrame) -> list[str]:

@@ -1,0 +1,82 @@
+"""Identical pictures: kept once for a patient; patients who share one stay on one side of the split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What was found among the accepted scans.
+
+    Attributes:
+        dropped: label of a scan to drop → label of the scan that is kept in its place.
+        shared: labels of kept scans whose picture another patient has too.
+        clash: labels of kept scans whose dropped double had other labels.
+    """
+
+    dropped: dict[int, int]
+    shared: set[int]
+    clash: set[int]
+
+
+def find_duplicates(scans: pd.DataFrame, labels: list[str]) -> Duplicates:
+    """Which scans to drop and to flag.
+
+    Of a patient's equal pictures the labelled one is kept, else a user's test before val before train, else the
+    first. Scans whose patient is unknown count as one patient: equal pictures without a name are one picture.
+
+    Args:
+        scans: columns digest, patient, known, given and the labels; the index names the scans.
+        labels: the label columns.
+    """
+    found = Duplicates({}, set(), set())
+    doubles = scans[scans.duplicated("digest", keep=False)]
+    values = doubles[labels].to_numpy(np.float32, na_value=np.nan)
+    row_of = {int(index): values[i] for i, index in enumerate(doubles.index)}
+    for _, equal in doubles.groupby("digest", sort=False):
+        known = equal.loc[equal["known"], "patient"]
+        whose = equal["patient"].where(equal["known"], known.iloc[0] if len(known) else "")
+        kept = []
+        for _, own in equal.groupby(whose, sort=False):
+            indices = sorted((int(i) for i in own.index), key=lambda i: _rank(scans, row_of, i))
+            kept.append(indices[0])
+            found.dropped.update(dict.fromkeys(indices[1:], indices[0]))
+            if any(_differ(row_of[indices[0]], row_of[i]) for i in indices[1:]):
+                found.clash.add(indices[0])
+        if len(kept) > 1:
+            found.shared.update(kept)
+    return found
+
+
+def _rank(scans: pd.DataFrame, row_of: dict[int, np.ndarray], index: int) -> tuple[bool, int, int]:
+    given = str(scans.loc[index, "given"])
+    priority = ["test", "val", "train"].index(given) if given else 3
+    return bool(np.isnan(row_of[index]).all()), priority, index
+
+
+def _differ(one: np.ndarray, other: np.ndarray) -> bool:
+    both = ~np.isnan(one) & ~np.isnan(other)
+    return bool((one[both] != other[both]).any())
+
+
+def split_groups(patients: list[str], digests: list[str]) -> dict[str, str]:
+    """Each patient's split group, named after the group's first patient.
+
+    Patients who share a picture, or share one with somebody who shares one, are one group (union-find).
+    """
+    parent = {patient: patient for patient in patients}
+
+    def root(patient: str) -> str:
+        while parent[patient] != patient:
+            parent[patient] = parent[parent[patient]]
+            patient = parent[patient]
+        return patient
+
+    order = {patient: i for i, patient in enumerate(dict.fromkeys(patients))}
+    first: dict[str, str] = {}
+    for patient, digest in zip(patients, digests, strict=True):
+        one, other = sorted((root(first.setdefault(digest, patient)), root(patient)), key=order.__getitem__)
+        parent[other] = one
+    return {patient: root(patient) for patient in parent}

@@ -1,0 +1,228 @@
+"""Anyone's own scans: a CSV with a path column, or folders as class names."""
+
+import logging
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from octdino.cohort.images import SUFFIXES
+from octdino.cohort.rows import Refuse, Refused, Rows, scan_table
+from octdino.cohort.sheets import ROW, column, find_column, identifier, label_value, number, read_sheet
+from octdino.cohort.tree import MASKS, Tree, clean_path
+from octdino.config.cohort import CohortSettings
+from octdino.errors import UserError
+from octdino.tables import MANIFEST
+
+# Columns with a meaning of their own, and the other names that people give them.
+KNOWN = {
+    "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
+    "eye": ("eye", "eye_id"),
+    "visit": ("visit", "visit_id"),
+    "slice": ("slice",),
+    "laterality": ("laterality",),
+    "trial": ("trial", "site", "device"),
+    "bcva": ("bcva",),
+    "cst": ("cst",),
+    "mask": ("mask",),
+    "split": ("split",),
+}
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}  # fmt: skip
+RANGES = {"slice": (0.0, 1e6), "bcva": (-1e6, 1e6), "cst": (-1e6, 1e6)}  # units are the user's own
+
+log = logging.getLogger("octdino.cohort")
+
+
+def read_folder(settings: CohortSettings) -> Rows:
+    """The rows of the table, or every image below root with its folder as the class.
+
+    Raises:
+        UserError: the root, the table, its path column or a named label is missing, or there is nothing to classify.
+    """
+    assert settings.root is not None, "the settings check it"
+    tree = Tree(settings.root)
+    table = _find_csv(settings, tree)
+    return _from_classes(settings, tree) if table is None else _from_table(settings, tree, table)
+
+
+def _find_csv(settings: CohortSettings, tree: Tree) -> Path | None:
+    if settings.table is not None:
+        inside = tree.root / settings.table
+        return inside if not settings.table.is_file() and inside.is_file() else settings.table
+    tables = [tree.root / name for name in sorted(tree.files) if "/" not in name and name.lower().endswith(".csv")]
+    tables = [path for path in tables if find_column(read_sheet(path, "cohort.table"), "path")]
+    if len(tables) > 1:
+        names = ", ".join(path.name for path in tables)
+        raise UserError(f"{tree.root}: several tables with a path column: {names}; name one by cohort.table")
+    return tables[0] if tables else None
+
+
+def _from_table(settings: CohortSettings, tree: Tree, path: Path) -> Rows:
+    table = read_sheet(path, "cohort.table")
+    column(table, path, "path")
+    names = {"path": column(table, path, "path")}
+    names |= {own: found for own, alike in KNOWN.items() if (found := find_column(table, *alike))}
+    labels = _labels(settings, table, path, set(names.values()))
+    log.info("%s: labels %s", path, ", ".join(labels) or "none")
+    if renamed := [f"{found} as {own}" for own, found in names.items() if found.lower() != own]:
+        log.info("%s: read %s", path, ", ".join(renamed))
+    if "patient" not in names:
+        log.warning("%s: no patient column; each scan is its own patient, so scans of one may test each other", path)
+    refused, records = Refused(), []
+    taken: dict[str, int] = {}
+    named = labels + [name for name in names.values() if name not in labels]
+    for row, *cells in zip(table[ROW].tolist(), *[table[name].tolist() for name in named], strict=True):
+        cell = dict(zip(named, cells, strict=True))
+        text = cell[names["path"]]
+        try:
+            record = _record(cell, names, labels, tree)
+            if (first := taken.setdefault(record["path"], row)) != row:
+                raise Refuse("duplicate_path", f"named in row {first} already")
+        except Refuse as why:
+            refused.add(text, row, why.reason, f"{path.name} row {row}: {why.detail}")
+            continue
+        records.append(record | {"row": row, "named": text})
+    _check_given(path, names, records)
+    return Rows(tree.root, scan_table(records, settings.name, labels), refused, labels, False)
+
+
+def _labels(settings: CohortSettings, table: pd.DataFrame, path: Path, known: set[str]) -> list[str]:
+    """The label columns: the ones that the user named, or all others that hold nothing but 0, 1 and empty cells."""
+    own = {column.name for column in MANIFEST}
+    if settings.labels is not None:
+        chosen = [column(table, path, name) for name in settings.labels]
+        if clash := sorted(set(chosen) & (known | own)):
+            raise UserError(f"cohort.labels: {', '.join(clash)}: a column of this name has a meaning of its own")
+        return chosen
+    labels, ignored = [], []
+    for name in table.columns:
+        if name in known | {ROW}:
+            continue
+        odd = [(row, text) for row, text in zip(table[ROW], table[name], strict=True) if not _is_label(text)]
+        if not odd and (table[name] != "").any() and name not in own:
+            labels.append(str(name))
+        elif odd:
+            ignored.append(f"{name} ({len(odd)} cells are neither 0, 1 nor empty; row {odd[0][0]}: {odd[0][1]!r})")
+        else:
+            ignored.append(f"{name} (empty or a name with a meaning of its own)")
+    if ignored:
+        log.warning("%s: no label, ignored: %s", path, "; ".join(ignored))
+    return labels
+
+
+def _is_label(text: str) -> bool:
+    try:
+        label_value(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _record(cell: dict[str, str], names: dict[str, str], labels: list[str], tree: Tree) -> dict[str, Any]:
+    """One row, checked."""
+    text = cell[names["path"]]
+    found = _resolve(text, tree)
+    record: dict[str, Any] = {own: cell[name] for own, name in names.items() if own not in ("path", "split")}
+    record |= {"path": found, "short": found, "flags": "" if text.lstrip("/").endswith(found) else "path_changed"}
+    if "patient" in names and not record["patient"]:
+        raise Refuse("missing_patient", f"{names['patient']} is empty; the scan could be on two sides of the split")
+    record["known"] = "patient" in names
+    record["patient"] = identifier(record.get("patient", found))
+    if eye := record.get("eye", ""):
+        record["laterality"] = record.get("laterality") or (eye.upper() if eye.upper() in ("OD", "OS") else "")
+        record["eye"] = f"{record['patient']}-{identifier(eye)}"
+    if not record.get("mask"):
+        record["mask"] = tree.mask_of(found)
+    for own, bounds in RANGES.items():
+        try:
+            record[own] = number(record.get(own, ""), *bounds)
+        except ValueError as error:
+            raise Refuse("bad_value", f"{names[own]}: {error}") from None
+    for name in labels:
+        try:
+            record[name] = label_value(cell[name])
+        except ValueError as error:
+            raise Refuse("bad_label", f"{name}: {error}") from None
+    record["given"] = cell.get(names.get("split", ""), "")
+    return record
+
+
+def _resolve(text: str, tree: Tree) -> str:
+    """The file below root; an absolute path may name it too."""
+    if not text:
+        raise Refuse("missing_path", "the path is empty; expected the path of a scan below root")
+    if Path(text).is_absolute() and Path(text).is_relative_to(tree.root.absolute()):
+        text = Path(text).relative_to(tree.root.absolute()).as_posix()
+    try:
+        found = tree.resolve(clean_path(text))
+    except (ValueError, LookupError) as error:
+        raise Refuse("bad_path", str(error)) from None
+    if found is None:
+        raise Refuse("missing_file", f"no file {text} below {tree.root}")
+    return found
+
+
+def _check_given(path: Path, names: dict[str, str], records: list[dict[str, Any]]) -> None:
+    """Replace the user's words for the splits by ours, and see that no patient is in two.
+
+    Raises:
+        UserError: another word, an empty cell, or a patient in two splits.
+    """
+    if "split" not in names:
+        return
+    seen: dict[str, tuple[str, int]] = {}
+    for record in records:
+        word, row, patient = record["given"], record["row"], record["patient"]
+        split = SPLIT_NAMES.get(word.lower())
+        if split is None:
+            raise UserError(f"{path}: row {row}: {names['split']} is {word!r}, expected train, val or test")
+        record["given"] = split
+        first, first_row = seen.setdefault(patient, (split, row))
+        if first != split:
+            raise UserError(
+                f"{path}: patient {patient} is in two splits: {first} in row {first_row}, {split} in row {row}; "
+                "expected one, so that no patient is tested on what was trained on"
+            )
+
+
+def _from_classes(settings: CohortSettings, tree: Tree) -> Rows:
+    """`{class}/…/file`, or `{train|val|test}/{class}/…/file`; files beside the folders have no label."""
+    images = sorted((f for f in tree.files if not f.startswith(f"{MASKS}/")), key=_natural)
+    others = Counter(Path(f).suffix.lower() or "no suffix" for f in images if not _is_image(f))
+    images = [f for f in images if _is_image(f)]
+    if others:
+        log.info("%s: no images, ignored: %s", tree.root, ", ".join(f"{n} {s}" for s, n in others.most_common()))
+    if not images:
+        raise UserError(f"{tree.root}: no table with a path column and no image below it; expected one or the other")
+    tops = {f.split("/")[0] for f in images if "/" in f}
+    split = bool(tops) and all(top.lower() in SPLIT_NAMES for top in tops)
+    folders = [f.split("/")[1:-1] if split else f.split("/")[:-1] for f in images]
+    classes = sorted({steps[0] for steps in folders if steps}, key=_natural)
+    if len(classes) < 2:
+        found = ", ".join(classes) or "none"
+        raise UserError(f"{tree.root}: class folders: {found}; expected two or more, or a table with a path column")
+    if clash := sorted({column.name for column in MANIFEST} & set(classes)):
+        raise UserError(f"{tree.root}: class folder {', '.join(clash)}: a column of this name has another meaning")
+    if settings.labels is not None and set(settings.labels) != set(classes):
+        raise UserError(f"cohort.labels: {', '.join(settings.labels)}; the class folders are {', '.join(classes)}")
+    log.warning("%s: no table; each scan is its own patient, so scans of one patient may test each other", tree.root)
+    records = [
+        {"path": f, "named": f, "short": f, "patient": f, "known": False, "mask": tree.mask_of(f)}
+        | {"given": SPLIT_NAMES[f.split("/")[0].lower()] if split and "/" in f else ""}
+        | ({name: int(name == steps[0]) for name in classes} if steps else {})
+        for f, steps in zip(images, folders, strict=True)
+    ]
+    return Rows(tree.root, scan_table(records, settings.name, classes), Refused(), classes, False)
+
+
+def _is_image(path: str) -> bool:
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

@@ -1,0 +1,165 @@
+"""One image file becomes one row of the store: decoded once, checked, hashed, cropped, resized, 8 bits.
+
+Grey: colour becomes grey by ITU-R 601 luminance; transparency is laid on white, as a viewer shows it. 16 bits become
+8 by their high byte, so that 65535 is 255 in every image; with `percentiles` the stretch is computed at full depth.
+"""
+
+import hashlib
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from octdino.config.cohort import ImageSettings
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+NARROW = 16 * 256  # 16-bit images darker than this hold 12-bit data: as good as black in 8 bits
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a worker sends back.
+
+    Attributes:
+        image: uint8 [C, H, W], or None if refused.
+        moments: float64 [2, C], mean and mean square in [0, 1]; zeros if refused.
+        digest: hash of the decoded pixels before crop and resize; equal for equal pictures, whatever their format.
+        size: width, height of the file's picture in pixels.
+        box: top, left, height, width of what was kept of it, in its pixels.
+        reason: a code of REASONS, or empty if accepted.
+        detail: what was found.
+        flags: what is odd but kept.
+    """
+
+    image: np.ndarray | None
+    moments: np.ndarray
+    digest: str = ""
+    size: tuple[int, int] = (0, 0)
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    reason: str = ""
+    detail: str = ""
+    flags: str = ""
+
+
+def read_picture(path: Path, settings: ImageSettings) -> Picture:
+    """Decode, check and shape one file; a bad file is an answer, not an exception."""
+    nothing = np.zeros((2, settings.channels))
+    try:
+        pixels = load_pixels(path, settings.channels)
+    except FileNotFoundError:
+        return Picture(None, nothing, reason="missing_file", detail="the file is gone")
+    except PermissionError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        KeyError,
+        IndexError,
+        TypeError,
+        struct.error,
+        zlib.error,
+    ) as why:
+        return Picture(None, nothing, reason="unreadable", detail=_short(path, why))
+    except Image.DecompressionBombError as why:
+        return Picture(None, nothing, reason="unreadable", detail=str(why))
+    size = (pixels.shape[1], pixels.shape[0])
+    if pixels.min() == pixels.max():
+        return Picture(None, nothing, size=size, reason="constant", detail=f"every pixel is {pixels.flat[0]}")
+    digest = digest_of(pixels)
+    flags = "narrow_grey" if pixels.dtype == np.uint16 and not settings.percentiles and pixels.max() < NARROW else ""
+    grey = to_uint8(pixels, settings.percentiles)
+    if grey.min() == grey.max():
+        detail = f"every pixel is {grey.flat[0]} in 8 bits; percentiles would stretch it"
+        return Picture(None, nothing, size=size, reason="constant", detail=detail)
+    top, bottom = 0, size[1]
+    if settings.crop == "retina":
+        from octdino.cohort.retina import retina_window  # SciPy's imports only where they are used
+
+        top, bottom = retina_window(grey if grey.ndim == 2 else to_uint8(load_pixels(path, 1), settings.percentiles))
+    image = resized(grey[top:bottom], settings.size)
+    return Picture(image, _moments(image), digest, size, (top, 0, bottom - top, size[0]), flags=flags)
+
+
+def load_pixels(path: Path, channels: int) -> np.ndarray:
+    """Decode a file: uint8 or uint16 [H, W] for one channel, uint8 [H, W, 3] for three.
+
+    Raises:
+        OSError, ValueError: no image, truncated, or a form that holds no picture.
+    """
+    with Image.open(path) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise ValueError(f"{image.n_frames} pictures in one file; expected one")  # type: ignore[attr-defined]
+        image.load()
+        picture: Image.Image = image
+        if picture.getexif().get(0x0112, 1) != 1:  # a camera's rotation
+            picture = ImageOps.exif_transpose(picture)
+        if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+            deep = _deep(np.asarray(picture))
+            return deep if channels == 1 else np.repeat(to_uint8(deep, None)[:, :, None], 3, axis=2)
+        if "A" in picture.mode or "transparency" in picture.info:
+            layer = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        elif picture.mode not in ("L", "RGB"):
+            picture = picture.convert("L" if picture.mode == "1" else "RGB")
+        return np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+
+
+def _deep(pixels: np.ndarray) -> np.ndarray:
+    """More than 8 bits a pixel as uint16: whole numbers as they are, floats from 0 to 1 over the whole range."""
+    low, high = float(pixels.min()), float(pixels.max())
+    if pixels.dtype.kind == "f":
+        if not (low >= 0 and high <= 1):  # NaN too
+            raise ValueError(f"float pixels from {low:g} to {high:g}; expected 0 to 1")
+        pixels, high = np.rint(pixels * 65535), 65535
+    if not (low >= 0 and high <= 65535):
+        raise ValueError(f"pixels from {low:g} to {high:g}; expected 0 to 65535")
+    deep: np.ndarray = pixels.astype(np.uint16)
+    return deep
+
+
+def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float] | None) -> np.ndarray:
+    """8 bits: the high byte of 16, or a stretch of the grey levels between two percentiles of the image."""
+    if percentiles:
+        low, high = np.percentile(pixels, percentiles)
+        if high > low:
+            pixels = np.rint((np.clip(pixels, low, high) - low) * (255 / (high - low))).astype(np.uint8)
+    eight: np.ndarray = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    return eight
+
+
+def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [H, W] or [H, W, 3] as uint8 [C, height, width]; the triangle filter spans the pixels that it joins.
+
+    That is antialiasing without the overshoot that sharper filters add beside the bright pigment epithelium.
+    """
+    height, width = size
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    out = np.asarray(picture)
+    return out[None] if out.ndim == 2 else np.ascontiguousarray(out.transpose(2, 0, 1))
+
+
+def digest_of(pixels: np.ndarray) -> str:
+    """Hash of a picture: its shape, its depth and its pixels."""
+    head = f"{pixels.shape}{pixels.dtype.itemsize}".encode()
+    return hashlib.blake2b(head + np.ascontiguousarray(pixels).tobytes(), digest_size=16).hexdigest()
+
+
+def _moments(image: np.ndarray) -> np.ndarray:
+    from octdino.store import image_moments  # h5py's import stays out of what only decodes
+
+    return image_moments(image)
+
+
+def _short(path: Path, why: Exception) -> str:
+    if not path.stat().st_size:
+        return "the file is empty"
+    if isinstance(why, UnidentifiedImageError):
+        return "no image format that is known; expected PNG, JPEG or TIFF"
+    return f"{why}"[:200] or type(why).__name__

@@ -1,0 +1,155 @@
+"""The whole stage: tables and files of a cohort become manifest.csv, quarantine.csv, splits.csv and scans.h5."""
+
+import hashlib
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from octdino.cohort.decode import read_pictures
+from octdino.cohort.duplicates import find_duplicates, split_groups
+from octdino.cohort.readers import READERS
+from octdino.cohort.rows import Refused, Rows
+from octdino.cohort.split import check_splittable, make_splits
+from octdino.config.cohort import CohortSettings
+from octdino.errors import UserError
+from octdino.progress import progress
+from octdino.store import StoreWriter, statistics
+from octdino.tables import MANIFEST, QUARANTINE, SPLITS, write_table
+
+OUTPUTS = ("quarantine.csv", "splits.csv", "manifest.csv", "scans.h5")
+
+log = logging.getLogger("octdino.cohort")
+
+
+def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
+    """Write the cohort's tables and store to the folder `out`; they appear when all of them are finished.
+
+    Every picture is decoded once, by `workers` processes, and streamed into the store: memory does not grow with the
+    cohort but by some hundred bytes a scan.
+
+    Raises:
+        UserError: one line naming the file, the row, the value and what is expected.
+    """
+    if settings.root is None:
+        raise UserError("cohort.root: missing; say where the cohort's files are")
+    rows = READERS[settings.name](settings)
+    _check_not_empty(rows.scans, rows.refused)
+    check_splittable(rows.scans, rows.labels, settings.split)
+    with _workspace(out) as folder:
+        with StoreWriter(folder / "scans.h5", settings.image.channels, settings.image.size) as writer:
+            scans = _decode(rows, settings, workers, writer)
+            scans = _without_odd_sizes(scans, rows)
+            scans = _without_duplicates(scans, rows)
+            _check_not_empty(scans, rows.refused)
+            splits = make_splits(scans, rows.labels, settings.split)
+            scans["split"] = scans["patient"].map(dict(zip(splits["patient"], splits["split"], strict=True)))
+            keep = scans["position"].to_numpy(np.int64)
+            writer.finish(keep, _attributes(scans, writer.moments[keep], settings))
+        manifest = scans[[column.name for column in MANIFEST] + rows.labels]
+        write_table(folder / "manifest.csv", manifest, MANIFEST)
+        write_table(folder / "quarantine.csv", rows.refused.table(), QUARANTINE)
+        write_table(folder / "splits.csv", splits, SPLITS)
+    labelled = int(manifest[rows.labels].notna().any(axis=1).sum())
+    patients = manifest["patient"].nunique()
+    log.info("%s: %d scans of %d patients, %d labelled", out, len(manifest), patients, labelled)
+    log.info("%s: %d rows refused: %s", out, len(rows.refused.rows), _reasons(rows.refused) or "none")
+
+
+@contextmanager
+def _workspace(out: Path) -> Iterator[Path]:
+    """A folder in `out` whose files move there together at the end; what a killed run left in it is removed."""
+    folder = out / ".partial"
+    if folder.exists():
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        for name in OUTPUTS:  # never an old table beside a new store
+            (out / name).unlink(missing_ok=True)
+        for name in OUTPUTS:
+            (folder / name).replace(out / name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _decode(rows: Rows, settings: CohortSettings, workers: int, writer: StoreWriter) -> pd.DataFrame:
+    """Fill the store; the accepted scans with position in the store, digest, width and height."""
+    scans = rows.scans
+    paths = [rows.root / path for path in scans["path"]]
+    pictures = progress(read_pictures(paths, settings.image, workers), len(paths), "reading scans", "scan")
+    found: list[dict[str, Any]] = []
+    for scan, picture in zip(scans[["scan_id", "named", "row", "flags"]].itertuples(), pictures, strict=True):
+        if picture.image is None:
+            _refuse(rows.refused, scan, picture.reason, picture.detail)
+            continue
+        writer.append(picture.image, str(scan.scan_id), picture.moments, picture.box)
+        width, height = picture.size
+        flags = f"{scan.flags} {picture.flags}".strip()
+        record = {"index": scan.Index, "position": len(found), "digest": picture.digest, "flags": flags}
+        found.append(record | {"width": width, "height": height})
+    columns = ["index", "position", "digest", "flags", "width", "height"]
+    extra = pd.DataFrame(found, columns=columns).set_index("index")
+    return scans.drop(columns="flags").loc[extra.index].join(extra)
+
+
+def _without_odd_sizes(scans: pd.DataFrame, rows: Rows) -> pd.DataFrame:
+    """One scanner's scans have one size; a fundus picture among them, named by a wrong row, has another."""
+    if not rows.one_size or scans.empty:
+        return scans
+    sizes = Counter(zip(scans["width"].tolist(), scans["height"].tolist(), strict=True))
+    width, height = sizes.most_common(1)[0][0]
+    odd = (scans["width"] != width) | (scans["height"] != height)
+    for scan in scans[odd].itertuples():
+        detail = f"{scan.width} x {scan.height} pixels, the cohort's scans have {width} x {height}"
+        if scan.width == scan.height:
+            detail += "; a square picture is a fundus photograph"
+        _refuse(rows.refused, scan, "wrong_size", detail)
+    same: pd.DataFrame = scans[~odd]
+    return same
+
+
+def _without_duplicates(scans: pd.DataFrame, rows: Rows) -> pd.DataFrame:
+    """Equal pictures of a patient but one go; patients who share pictures become one `group`."""
+    found = find_duplicates(scans, rows.labels)
+    for scan in scans.loc[list(found.dropped)].itertuples():
+        kept = scans.loc[found.dropped[int(str(scan.Index))]]
+        _refuse(rows.refused, scan, "duplicate_pixels", f"the same pixels as {kept['path']}, which is kept")
+    scans = scans.drop(index=list(found.dropped))
+    for flag, indices in (("shared_pixels", found.shared), ("label_clash", found.clash)):
+        chosen = sorted(indices)
+        scans.loc[chosen, "flags"] = [f"{flags} {flag}".strip() for flags in scans.loc[chosen, "flags"]]
+    scans["group"] = scans["patient"].map(split_groups(scans["patient"].tolist(), scans["digest"].tolist()))
+    return scans
+
+
+def _attributes(scans: pd.DataFrame, moments: np.ndarray, settings: CohortSettings) -> dict[str, Any]:
+    """The store's attributes: the same pictures and settings give the same bytes, wherever the files lie."""
+    mean, std = statistics(moments[(scans["split"] == "train").to_numpy()])
+    source = hashlib.sha256()
+    for path, digest in zip(scans["path"], scans["digest"], strict=True):
+        source.update(f"{path}\n{digest}\n".encode())
+    kept = settings.model_dump(mode="json", exclude={"root": True, "table": True, "clinical": True, "split": {"file"}})
+    if settings.name != "phantom":
+        del kept["phantom"]
+    return {"mean": mean, "std": std, "source": source.hexdigest(), "settings": kept}
+
+
+def _refuse(refused: Refused, scan: Any, reason: str, detail: str) -> None:
+    refused.add(str(scan.named), None if pd.isna(scan.row) else int(scan.row), reason, detail)
+
+
+def _check_not_empty(scans: pd.DataFrame, refused: Refused) -> None:
+    if scans.empty:
+        first = f"; first: {refused.rows[0]['path']}: {refused.rows[0]['detail']}" if refused.rows else ""
+        raise UserError(f"cohort: no scan is left; {len(refused.rows)} rows refused: {_reasons(refused)}{first}")
+
+
+def _reasons(refused: Refused) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in Counter(r["reason"] for r in refused.rows).most_common())

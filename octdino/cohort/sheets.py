@@ -1,0 +1,114 @@
+"""Label tables as people make them: CSV or Excel, read as text by column name, with row numbers for messages."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from octdino.errors import UserError
+
+MISSING = {"", "nan", "na", "n/a", "null", "none", "<na>", "#n/a"}
+ROW = "(row)"  # the row as a spreadsheet shows it: 2 is the first below the header
+
+
+def read_sheet(path: Path, key: str) -> pd.DataFrame:
+    """A table as stripped text, missing cells empty, and a column `ROW` with row numbers.
+
+    Args:
+        path: .csv, .tsv or .xlsx.
+        key: the setting that names the table, for messages.
+
+    Raises:
+        UserError: no such file, not a table, or two columns of one name.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such table; {key} says where it is")
+    try:
+        if path.suffix.lower() in {".xlsx", ".xlsm"}:
+            table = pd.read_excel(path, dtype=object, header=None, engine="openpyxl")
+        else:
+            separator = "\t" if path.suffix.lower() == ".tsv" else ","
+            table = pd.read_csv(
+                path, sep=separator, dtype=str, header=None, keep_default_na=False, skip_blank_lines=False,
+                encoding="utf-8-sig",
+            )  # fmt: skip
+    except (ValueError, OSError, KeyError, TypeError) as error:  # pandas' parser errors are ValueErrors, zip's OSErrors
+        raise UserError(f"{path}: cannot be read as a table: {error}; expected CSV or Excel") from None
+    except Exception as error:  # zipfile.BadZipFile, csv.Error and the like share no base class
+        raise UserError(f"{path}: cannot be read as a table: {type(error).__name__}: {error}") from None
+    if not len(table):
+        raise UserError(f"{path}: empty; expected a header and rows")
+    names = [" ".join(str(name).split()) for name in table.iloc[0].map(_text)]
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise UserError(f"{path}: column {', '.join(twice)} stands there twice")
+    table = table.iloc[1:].set_axis(names, axis=1)
+    table = table.loc[:, [name != "" for name in names]].map(_text)
+    table.insert(0, ROW, range(2, len(table) + 2))
+    return table[(table.drop(columns=ROW) != "").any(axis=1)].reset_index(drop=True)
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, float) and cell.is_integer():  # Excel and pandas turn whole numbers with gaps into floats
+        return str(int(cell))
+    text = str(cell).strip()
+    return "" if text.casefold() in MISSING else text
+
+
+def column(table: pd.DataFrame, path: Path, *names: str) -> str:
+    """The table's own spelling of the first of `names` that it has, whatever the case.
+
+    Raises:
+        UserError: it has none of them.
+    """
+    found = find_column(table, *names)
+    if found is None:
+        have = ", ".join(str(name) for name in table.columns if name != ROW)
+        raise UserError(f"{path}: no column {names[0]!r}; it has {have}")
+    return found
+
+
+def find_column(table: pd.DataFrame, *names: str) -> str | None:
+    """As `column`, but None if there is none."""
+    own = {str(name).casefold(): str(name) for name in table.columns}
+    return next((own[name.casefold()] for name in names if name.casefold() in own), None)
+
+
+def label_value(text: str) -> int | None:
+    """0, 1, or None where missing.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if text in ("0", "1"):
+        return int(text)
+    if text == "":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if value not in (0, 1):
+        raise ValueError(f"{text!r}, expected 0, 1 or empty")
+    return int(value)
+
+
+def number(text: str, low: float, high: float) -> float | None:
+    """A clinical value, or None where missing.
+
+    Raises:
+        ValueError: not a number, or outside [low, high].
+    """
+    if text == "":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r}, expected a number from {low:g} to {high:g}") from None
+    if not low <= value <= high:
+        raise ValueError(f"{text!r}, expected a number from {low:g} to {high:g}")
+    return value
+
+
+def identifier(text: str) -> str:
+    """A patient's or eye's name; `201.0` is `201`, however a spreadsheet wrote it."""
+    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text

@@ -1,0 +1,182 @@
+"""Who trains, who validates, who tests: by patient, stratified over labels, written to splits.csv."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from octdino.cohort.balance import ENOUGH, Groups, assign, order
+from octdino.config.cohort import SplitSettings
+from octdino.errors import UserError
+from octdino.tables import SPLITS, label_matrix, read_table
+
+SIDES = ("train", "val", "test")
+
+log = logging.getLogger("octdino.cohort")
+
+
+def make_splits(scans: pd.DataFrame, labels: list[str], settings: SplitSettings) -> pd.DataFrame:
+    """splits.csv of fold 0: one row a patient, in order of first appearance.
+
+    The user's own split (`given`) is honoured, a file of an earlier run too; else the split is made. Labelled groups
+    are stratified over labels and trial, groups without any label go by shares.
+
+    Args:
+        scans: columns patient, group, trial, given, path, row and the labels.
+        labels: the label columns.
+        settings: shares, seed, file.
+
+    Raises:
+        UserError: too few labelled groups, a patient that the file lacks, a group on two sides.
+    """
+    names, groups, labelled = describe(scans, labels)
+    side, rank = _fixed(scans, labels, labelled, settings)
+    if settings.file is None:
+        _fill(side, names, groups, labelled, settings)
+    learners = {name for name, has in zip(names, labelled, strict=True) if has}
+    if missing := [s for s in SIDES if s not in {side[name] for name in learners}]:
+        raise UserError(f"cohort: no patient with a label in {' or '.join(missing)}; expected one or more")
+    _report(names, groups, labelled, labels, side)
+    if not {name for name in learners if side[name] == "train"} <= set(rank):
+        rank = _ranks(names, groups, labelled, side, settings.seed)
+    whose = dict(zip(scans["patient"], scans["group"], strict=True))
+    rows = [
+        {"fold": 0, "patient": patient, "group": group, "split": side[group], "rank": rank.get(group)}
+        for patient, group in whose.items()
+    ]
+    return pd.DataFrame(rows, columns=[c.name for c in SPLITS]).astype({c.name: c.dtype for c in SPLITS})
+
+
+def describe(scans: pd.DataFrame, labels: list[str]) -> tuple[list[str], Groups, np.ndarray]:
+    """Names of the groups, what each carries (labels, then trials), and which have any label: bool [G]."""
+    codes, names = pd.factorize(scans["group"])
+    values = label_matrix(scans, labels)
+    trials = pd.get_dummies(scans["trial"]).to_numpy(np.float32)
+    known, positive = ~np.isnan(values), np.nan_to_num(values) > 0
+    labelled = np.bincount(codes, known.any(axis=1), len(names)) > 0
+    # A trait counts on labelled scans only: the balance of what is learned and tested is at stake.
+    some = known.any(axis=1, keepdims=True)
+    positive = np.concatenate([positive, (trials > 0) & some], axis=1)
+    known = np.concatenate([known, np.repeat(some, trials.shape[1], axis=1)], axis=1)
+    sums = [np.zeros((len(names), positive.shape[1])) for _ in range(2)]
+    np.add.at(sums[0], codes, positive)
+    np.add.at(sums[1], codes, known)
+    return [str(name) for name in names], Groups(sums[0] > 0, sums[0], sums[1]), labelled
+
+
+def check_splittable(scans: pd.DataFrame, labels: list[str], settings: SplitSettings) -> None:
+    """What can be known before the pictures are decoded, so that hours are not lost.
+
+    Raises:
+        UserError: as make_splits.
+    """
+    scans = scans.assign(group=scans["patient"])
+    _fixed(scans, labels, describe(scans, labels)[2], settings)
+
+
+def _fixed(
+    scans: pd.DataFrame, labels: list[str], labelled: np.ndarray, settings: SplitSettings
+) -> tuple[dict[str, str], dict[str, int]]:
+    """Sides and ranks that are not ours to choose: those of a file, or the user's own, or none."""
+    if labelled.sum() < len(SIDES):
+        raise UserError(
+            f"cohort: {labelled.sum()} patients with a label ({len(labels)} labels); expected {len(SIDES)} or more, "
+            "one each to train, validate and test"
+        )
+    if settings.file is not None:
+        return _from_file(settings.file, dict(zip(scans["patient"], scans["group"], strict=True)))
+    return _given(scans), {}
+
+
+def _fill(
+    side: dict[str, str], names: list[str], groups: Groups, labelled: np.ndarray, settings: SplitSettings
+) -> None:
+    """Give every group that has no side one, in `side`; where the user's split lacks val, val comes out of train."""
+    test = 0.0 if side else settings.test
+    shares = np.array([1 - settings.val - settings.test, settings.val, test])
+    open_sides = SIDES if test else SIDES[:2]
+    shares = shares[: len(open_sides)] / shares.sum()
+    if side and "val" in side.values():
+        return
+    chosen = np.array([side.get(name, "train") == "train" for name in names])
+    for part, seed in ((chosen & labelled, 2 * settings.seed), (chosen & ~labelled, 2 * settings.seed + 1)):
+        rows = np.flatnonzero(part)
+        if len(rows) >= len(open_sides):
+            found = assign(groups.take(rows), shares, seed)
+        else:
+            found = np.zeros(len(rows), dtype=int)  # a group or two without labels: they can only be trained on
+        side.update({names[row]: open_sides[int(s)] for row, s in zip(rows, found, strict=True)})
+
+
+def _given(scans: pd.DataFrame) -> dict[str, str]:
+    """The user's own side of each group; empty if the user gave none.
+
+    Raises:
+        UserError: patients who share a picture are on two sides, or train or test has nobody.
+    """
+    given = scans[scans["given"] != ""]
+    if given.empty:
+        return {}
+    side: dict[str, str] = {}
+    first: dict[str, Any] = {}
+    for scan in given[["group", "patient", "given", "path", "row"]].itertuples(index=False):
+        other = first.setdefault(str(scan.group), scan)
+        if side.setdefault(str(scan.group), str(scan.given)) != scan.given:
+            raise UserError(
+                f"cohort: patients {other.patient} ({other.given}) and {scan.patient} ({scan.given}) share identical "
+                f"pictures and are on two sides of the split, e.g. {other.path} and {scan.path}; put them on one"
+            )
+    if missing := {"train", "test"} - set(side.values()):
+        raise UserError(f"cohort: the split column has nobody in {' or '.join(sorted(missing))}; expected both")
+    if rest := scans.loc[~scans["group"].isin(list(side)), "patient"].unique().tolist():
+        raise UserError(f"cohort: patient {rest[0]} and {len(rest) - 1} others have no split, some patients have one")
+    return side
+
+
+def _from_file(path: Path, whose: dict[str, str]) -> tuple[dict[str, str], dict[str, int]]:
+    """Sides and ranks of the groups from a splits.csv.
+
+    Raises:
+        UserError: it lacks a patient of the cohort, or parts patients who share identical pictures.
+    """
+    table = read_table(path, SPLITS)
+    table = table[table["fold"] == 0].drop_duplicates()
+    if odd := sorted(set(table["split"].dropna()) - set(SIDES)):
+        raise UserError(f"{path}: split is {odd[0]!r}, expected train, val or test")
+    if twice := table.loc[table["patient"].duplicated(), "patient"].tolist():
+        raise UserError(f"{path}: patient {twice[0]} stands there twice")
+    sides = dict(zip(table["patient"], table["split"], strict=True))
+    if missing := [patient for patient in whose if patient not in sides]:
+        raise UserError(f"{path}: no patient {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
+    ranks: dict[str, Any] = dict(zip(table["patient"], table["rank"], strict=True))
+    side: dict[str, str] = {}
+    rank: dict[str, int] = {}
+    for patient, group in whose.items():
+        if side.setdefault(group, sides[patient]) != sides[patient]:
+            raise UserError(
+                f"{path}: patient {patient} is in {sides[patient]} and {group} in {side[group]}, "
+                "but they share identical pictures; put them on one side"
+            )
+        if ranks[patient] is not pd.NA:
+            rank[group] = min(int(ranks[patient]), rank.get(group, int(ranks[patient])))
+    return side, rank
+
+
+def _ranks(names: list[str], groups: Groups, labelled: np.ndarray, side: dict[str, str], seed: int) -> dict[str, int]:
+    """The place of each labelled training group in the order in which fractions grow."""
+    rows = np.array([i for i, name in enumerate(names) if side[name] == "train" and labelled[i]], dtype=np.int64)
+    return {names[rows[chosen]]: place for place, chosen in enumerate(order(groups.take(rows), seed))}
+
+
+def _report(names: list[str], groups: Groups, labelled: np.ndarray, labels: list[str], side: dict[str, str]) -> None:
+    """Log sizes, and each label that a side lacks."""
+    where = np.array([side[name] for name in names])
+    sizes = ", ".join(f"{s} {int((where == s).sum())}" for s in SIDES)
+    log.info("split groups: %s; %d of %d have labels", sizes, int(labelled.sum()), len(names))
+    for i, label in enumerate(labels):
+        counts = {s: int(groups.positive[where == s, i].sum()) for s in SIDES}
+        if not all(counts.values()):
+            level = logging.WARNING if sum(counts.values()) >= ENOUGH else logging.INFO
+            log.log(level, "%s: positive groups %s", label, ", ".join(f"{s} {n}" for s, n in counts.items()))

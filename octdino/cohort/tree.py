@@ -1,0 +1,115 @@
+"""The files below a cohort's root, listed once, and the file that a table means by a path."""
+
+import os
+import unicodedata
+from collections import defaultdict
+from pathlib import Path
+
+from octdino.errors import UserError
+
+MASKS = "masks"  # lesion masks mirror the images' paths below a folder of this name
+
+
+class Tree:
+    """All files below `root`; hidden ones and macOS's doubles are no part of it, links are followed.
+
+    Attributes:
+        root: the folder.
+        files: paths below root with forward slashes, in natural order of listing.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder; cohort.root says where the scans are")
+        self.root = root
+        self.files: set[str] = set()
+        self._named: dict[str, list[str]] = defaultdict(list)  # folders by loose name
+        self._folded: dict[str, list[str]] = defaultdict(list)
+        for folder, names, files in os.walk(root, followlinks=True):
+            names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX" and _forward(folder, n))
+            below = Path(folder).relative_to(root).as_posix()
+            prefix = "" if below == "." else f"{below}/"
+            for name in names if MASKS not in below.split("/") else []:
+                self._named[_loose(name)].append(prefix + name)
+            for name in sorted(files):
+                if not name.startswith("."):
+                    self.files.add(prefix + name)
+                    self._folded[_fold(prefix + name)].append(prefix + name)
+
+    def resolve(self, path: str) -> str | None:
+        """The one file that `path` means, exactly or but for case; None if there is none.
+
+        Raises:
+            LookupError: several files differ from it only in case.
+        """
+        if path in self.files:
+            return path
+        found = self._folded.get(_fold(path), [])
+        if len(found) > 1:
+            raise LookupError(f"{path} may mean {' or '.join(found)}; they differ only in case")
+        return found[0] if found else None
+
+    def find_folder(self, name: str) -> str | None:
+        """The folder of this name wherever it lies, the one nearest to root; None if there is none.
+
+        Archives disagree about `TREX DME` and `TREX_DME`, so a blank, `_` and `-` count as one where nothing fits
+        better.
+
+        Raises:
+            UserError: there are several at the same depth.
+        """
+        for alike in (_fold, _loose):
+            found = [f for f in self._named[_loose(name)] if alike(f.rsplit("/", 1)[-1]) == alike(name)]
+            if found:
+                depth = min(f.count("/") for f in found)
+                nearest = [f for f in found if f.count("/") == depth]
+                if len(nearest) > 1:
+                    raise UserError(f"{self.root}: two folders {name!r}: {', '.join(nearest)}; expected one below root")
+                return nearest[0]
+        return None
+
+    def find_table(self, name: str, key: str) -> Path:
+        """The file of this name wherever it lies; copies with the same content count as one.
+
+        Raises:
+            UserError: there is none, or several that differ; `key` is the setting that names it.
+        """
+        found = sorted(f for f in self.files if _fold(f.rsplit("/", 1)[-1]) == _fold(name))
+        if not found:
+            raise UserError(f"{self.root}: no table {name} below it; put it there or name it by {key}")
+        contents = {(self.root / f).read_bytes() for f in found}
+        if len(contents) > 1:
+            raise UserError(f"{self.root}: tables that differ: {', '.join(found)}; name the right one by {key}")
+        return self.root / found[0]
+
+    def mask_of(self, image: str, base: str = "") -> str:
+        """The lesion mask of an image, below root: `base`/masks/<path below base>.png; empty if there is none."""
+        below = image.removeprefix(base)
+        mask = f"{base}{MASKS}/{below.rsplit('.', 1)[0]}.png"
+        return mask if mask in self.files else ""
+
+
+def _forward(folder: str, name: str) -> bool:
+    """Whether following this folder leads on and not back up through a link."""
+    path = os.path.join(folder, name)  # noqa: PTH118  called for every folder
+    return not os.path.islink(path) or not os.path.realpath(folder).startswith(os.path.realpath(path))  # noqa: PTH114
+
+
+def _fold(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+def _loose(name: str) -> str:
+    return _fold(name).replace("_", " ").replace("-", " ")
+
+
+def clean_path(text: str) -> str:
+    """A table's path as a path below root: forward slashes, no leading slash, no `.` steps.
+
+    Raises:
+        ValueError: it has a `..` step or a drive, so it may leave the root.
+    """
+    parts = [part for part in text.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+    if ".." in parts or (parts and parts[0].endswith(":")):
+        raise ValueError(f"{text} leaves the root; expected a path below it")
+    return "/".join(parts)
