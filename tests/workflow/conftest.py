@@ -63,7 +63,8 @@ class Workflow:
 
     def calls(self) -> list[str]:
         """The calls of the stub so far."""
-        return (self.folder / "calls.txt").read_text().splitlines()
+        path = self.folder / "calls.txt"
+        return path.read_text().splitlines() if path.exists() else []
 
 
 def jobs(done: tuple[int, str]) -> Counter[str]:

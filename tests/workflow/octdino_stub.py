@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 FILES = {
@@ -10,7 +11,8 @@ FILES = {
     "pretrain": ["backbone.safetensors", "backbone.json", "history.csv"],
     "classify": ["predictions.csv", "classifier.safetensors", "classifier.json"],
     "clinical": ["predictions.csv", "classifier.json"],
-    "evaluate": ["metrics.csv", "comparison.csv"],
+    "evaluate": ["metrics.csv", "comparison.csv"]
+    + [f"{figure}.svg" for figure in ("comparison", "difference", "label_efficiency", "roc", "pr")],
 }
 
 
@@ -22,6 +24,8 @@ def main() -> None:
     if verb == os.environ.get("STUB_FAILS"):
         print("the reason of the failure", file=sys.stderr)
         sys.exit(3)
+    if verb == os.environ.get("STUB_WAITS"):
+        time.sleep(60)
     out = Path(sys.argv[sys.argv.index("--out") + 1])
     for path in [out / name for name in FILES[verb]] if verb in FILES else [out]:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
 # Reads the settings and says which runs they ask for. Nothing heavy is imported: every nested Snakemake reads this.
+import fcntl
 import json
 import os
 import sys
@@ -6,11 +7,14 @@ from pathlib import Path
 
 from octdino.config import load_config
 from octdino.errors import EXIT_USER, UserError
+from snakemake.exceptions import WorkflowError
 
 
 def read_settings():
     """The validated settings; a mistake in them ends everything with one line before any job starts."""
-    names = [os.path.relpath(name) for name in workflow.configfiles]
+    here = Path.cwd()
+    paths = [Path(name) for name in workflow.configfiles]
+    names = [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in paths]
     try:
         settings = load_config(config, " + ".join(dict.fromkeys(names)) or "config")
         check_files(settings)
@@ -36,6 +40,24 @@ def check_files(settings):
     for key, path in named.items():
         if path and not path.is_file():
             raise UserError(f"{key}: no such file: {path.absolute()}")
+
+
+def forget_dead_lock():
+    """Take away the lock that a Snakemake killed by force has left, so that the same command simply goes on.
+
+    Returns our own lock, to be held as long as this process lives: the system frees it with its owner, so whoever gets
+    it knows that no other Snakemake works in this folder. Whoever does not get it leaves all as it is.
+    """
+    folder = Path(".snakemake")
+    folder.mkdir(exist_ok=True)
+    own = (folder / "octdino.lock").open("w")
+    try:
+        fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another works here, or the file system cannot say
+        return own
+    for path in (folder / "locks").glob("*.lock"):
+        path.unlink(missing_ok=True)
+    return own
 
 
 def as_json(values):
@@ -86,7 +108,11 @@ def classify_runs():
 
 def pretrain_threads():
     """On few cores, single-threaded runs side by side beat many threads in sequence; cores are shared among runs."""
-    return max(1, (workflow.cores or 8) // len(pretrain_runs()))
+    try:
+        cores = workflow.cores
+    except WorkflowError:  # no --cores: a graph is drawn, or a cluster runs the jobs
+        cores = 8
+    return max(1, cores // max(1, len(pretrain_runs())))
 
 
 def cohort_tables(wildcards):
@@ -99,7 +125,7 @@ def cohort_tables(wildcards):
         cohort.name == "olives"
     ):  # the published archives hold the tables at most three folders down
         for name in ("Biomarker_Clinical_Data_Images.csv", "Clinical_Data_Images.xlsx"):
-            for depth in ("", "*/", "*/*/"):
+            for depth in ("", "*/", "*/*/", "*/*/*/"):
                 found += sorted(cohort.root.glob(depth + name))
     named = [cohort.table, cohort.clinical, cohort.split.file]
     return [str(path) for path in dict.fromkeys([*found, *named]) if path]
@@ -134,7 +160,10 @@ def start_flag(wildcards, input):
     return f"--pretrained '{Path(input.start[0]).parent}'"
 
 
+# Where envs/octdino.post-deploy.sh installs octdino from, for those who run with --sdm conda.
+os.environ.setdefault("OCTDINO_SOURCE", str(Path(workflow.current_basedir).parents[1]))
 settings = read_settings()
+lock = forget_dead_lock()
 COHORT = settings.cohort.name
 # One GPU job at a time where this machine has a GPU (profiles/default limits it), none counted where it has none.
 GPU = int(any(Path(os.sep, "dev", device).exists() for device in ("nvidia0", "kfd")))

@@ -18,6 +18,14 @@ rule evaluate:
             category="Comparison",
             caption="../report/comparison.rst",
         ),
+        figures=report(
+            expand(
+                "results/{{cohort}}/evaluate/{figure}.svg",
+                figure=["comparison", "difference", "label_efficiency", "roc", "pr"],
+            ),
+            category="Figures",
+            caption="../report/figures.rst",
+        ),
     log:
         "logs/{cohort}/evaluate/evaluate.log",
     benchmark:

@@ -5,6 +5,7 @@ rule report:
     input:
         metrics="results/{cohort}/evaluate/metrics.csv",
         comparison="results/{cohort}/evaluate/comparison.csv",
+        figures=rules.evaluate.output.figures,
         manifest="results/{cohort}/cohort/manifest.csv",
         quarantine="results/{cohort}/cohort/quarantine.csv",
         splits="results/{cohort}/cohort/splits.csv",

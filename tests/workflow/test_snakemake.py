@@ -1,0 +1,147 @@
+"""The ways in which people start, inspect, stop and restart the workflow."""
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workflow.conftest import BIN, ROOT, Workflow
+
+FLOW = {"phantom": 1, "cohort": 1, "pretrain": 1, "classify": 2, "clinical": 1, "evaluate": 1, "report": 1}
+
+MISTAKES = {
+    "{cohort: {nam: olives}}": "cohort.nam: unknown key; did you mean name?",
+    "{cohort: {name: olives}}": "cohort.root: missing",
+    "{cohort: {name: oliven}}": "cohort.name: 'oliven' is not allowed; Input should be 'phantom', 'olives' or 'folder'",
+    "{cohort: {name: olives, root: /nowhere}}": "cohort.root: no such folder: /nowhere",
+    "{cohort: {name: folder, root: ., table: no.csv}}": "cohort.table: no such file",
+    "{pretrain: {epochs: many}}": "pretrain.epochs: 'many' is not allowed; Input should be a valid integer",
+    "{pretrain: {methods: [dinosaur]}}": "pretrain.methods: 'dinosaur' is no method; known: dino, simclr, supcon",
+    "{classify: {fractions: [0.5, 2]}}": "classify.fractions: each above 0 and at most 1",
+    "{classify: {arms: [scratch-finetune, moco-linear]}}": "classify.arms: moco not among pretrain.methods",
+    "{evaluate: {reference: none}}": "evaluate.reference: 'none' is not among classify.arms",
+    "{models: {a: {tim: resnet18}}}": "models.a.tim: unknown key; did you mean timm?",
+}
+
+
+def test_every_rule_runs_once_and_then_nothing(stubbed: Workflow) -> None:
+    assert stubbed.rules() == FLOW
+    done = stubbed.run("--cores", "2")
+    assert done.returncode == 0, done.stderr
+    assert str(stubbed.folder / "results/phantom/report/report.html") in done.stderr
+    assert len(stubbed.calls()) == sum(FLOW.values())
+    assert len(list(stubbed.folder.glob("results/phantom/benchmarks/*.tsv"))) == sum(FLOW.values())
+    assert not stubbed.rules()
+    assert stubbed.rules("--forcerun", "evaluate") == {"evaluate": 1, "report": 1}
+    assert stubbed.rules("--forcerun", "pretrain") == {"pretrain": 1, "classify": 1, "evaluate": 1, "report": 1}
+    page = stubbed.folder / "report.html"
+    assert stubbed.run("--report", str(page)).returncode == 0
+    assert "metrics.csv" in page.read_text()
+
+
+@pytest.mark.parametrize("kind", ["--rulegraph", "--dag", "--filegraph"])
+def test_graphs(kind: str, stubbed: Workflow) -> None:
+    done = stubbed.run(kind)
+    assert done.stdout.startswith("digraph")
+    for rule in FLOW:
+        assert rule in done.stdout
+
+
+def test_presets_are_valid(tmp_path: Path) -> None:
+    flow = Workflow(tmp_path, stub=True)
+    presets = sorted((ROOT / "config").glob("*.yaml"))
+    assert presets
+    (tmp_path / "OLIVES").mkdir()
+    done = flow.many([["-n", "--configfile", str(p), "--config", "cohort={root: OLIVES}"] for p in presets])
+    assert [code for code, _ in done] == [0] * len(presets), done
+
+
+def test_mistakes_in_the_config_are_one_line(stubbed: Workflow) -> None:
+    wrong = stubbed.folder / "wrong.yaml"
+    commands = []
+    for number, text in enumerate(MISTAKES):
+        wrong = stubbed.folder / f"wrong{number}.yaml"
+        wrong.write_text(text)
+        commands.append(["--cores", "1", "--configfile", str(wrong)])
+    for (code, output), expected in zip(stubbed.many(commands), MISTAKES.values(), strict=True):
+        assert code == 2, output
+        assert "Traceback" not in output
+        (line,) = [line for line in output.splitlines() if line.startswith("octdino: error: ")]
+        assert expected in line
+    assert not (stubbed.folder / "calls.txt").exists()
+
+
+def test_a_mistake_takes_less_than_five_seconds(stubbed: Workflow) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = stubbed.run("--cores", "1", "--config", "cohort={nam: x}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 2
+    # CPU time, so that a busy machine does not fail the test
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+
+
+def test_broken_yaml_is_no_traceback(stubbed: Workflow) -> None:
+    wrong = stubbed.folder / "wrong.yaml"
+    wrong.write_text("cohort: [name: {")
+    done = stubbed.run("--cores", "1", "--configfile", str(wrong))
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "Config file is not valid JSON or YAML" in done.stderr
+
+
+def test_a_failing_step_shows_its_reason_and_a_rerun_goes_on(stubbed: Workflow) -> None:
+    done = stubbed.run("--cores", "1", STUB_FAILS="evaluate")
+    assert done.returncode == 1
+    assert "the reason of the failure" in done.stderr
+    done_before = len(stubbed.calls())
+    assert stubbed.run("--cores", "1").returncode == 0
+    assert [call.split()[0] for call in stubbed.calls()[done_before:]] == ["evaluate", "report"]
+
+
+def test_killed_snakemake_is_simply_started_again(stubbed: Workflow) -> None:
+    """SIGKILL leaves a lock and incomplete outputs; while it lives, a second one is refused."""
+    env = {**stubbed.env, "STUB_WAITS": "pretrain"}
+    process = subprocess.Popen(
+        stubbed.command("--cores", "2"), cwd=ROOT, env=env, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    until(lambda: any(call.startswith("pretrain") for call in stubbed.calls()))
+    second = stubbed.run("--cores", "2")
+    assert second.returncode != 0
+    assert "cannot be locked" in second.stdout + second.stderr
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = stubbed.run("--cores", "2")
+    assert done.returncode == 0, done.stderr
+    assert sum(call.startswith("pretrain") for call in stubbed.calls()) == 2
+    assert sum(call.startswith("cohort") for call in stubbed.calls()) == 1
+
+
+def until(condition: object, seconds: float = 60) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_lint() -> None:
+    done = subprocess.run([BIN / "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rules_keep_to_what_was_found_safe() -> None:
+    """`exec`, no rule-level retries, a log, a benchmark, resources and an environment for every rule with a command."""
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for text in path.read_text().split("\nrule ")[1:]:
+            name = text.split(":")[0]
+            for needed in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "gpu=", "conda:", '"exec octdino '):
+                assert needed in text, (name, needed)
+            assert "retries:" not in text
+            assert "{config" not in text
+    assert "default-resources" not in yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
