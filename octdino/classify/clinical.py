@@ -21,7 +21,7 @@ from octdino.thresholds import choose_threshold
 log = logging.getLogger("octdino.classify")
 
 FEATURES = ("cst", "bcva", "slice", "visit_order", "trial")
-# Fixed and slow: on OLIVES (five folds) 40 to 160 trees of any such size differ by less than 0.01 in AUROC, and a choice
+# Fixed and slow: on OLIVES (five folds) 40 to 160 trees of such sizes differ by 0.01 in AUROC or less, and a choice
 # on a dozen validation patients is worse than none. Leaves are a share of the scans, because those of one volume agree.
 SETTINGS = {"learning_rate": 0.06, "max_iter": 60, "max_leaf_nodes": 8, "l2_regularization": 1.0}
 SMALLEST_LEAF = 0.05  # share of the training scans
