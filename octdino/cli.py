@@ -28,7 +28,9 @@ LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # the workflow's
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb and return its exit code: 0 done, 2 the user's mistake, 75 stopped early but saved."""
-    args = build_parser().parse_args(argv)
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        args.parser.refuse(unknown)
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
@@ -56,7 +58,7 @@ def build_parser() -> Parser:
     for name, (add, run) in VERBS.items():
         about = (run.__doc__ or "").strip()
         verb = verbs.add_parser(name, help=about.splitlines()[0], description=about)
-        verb.set_defaults(run=run)
+        verb.set_defaults(run=run, parser=verb)
         add(verb)
     return parser
 

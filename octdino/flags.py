@@ -4,6 +4,7 @@ A nested setting keeps its dotted name, the one that `config.yaml` and error mes
 """
 
 import argparse
+import difflib
 import json
 import types
 from collections.abc import Collection
@@ -28,6 +29,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USER, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+    def refuse(self, unknown: list[str]) -> NoReturn:
+        """End because of arguments that this verb does not know."""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+        self.error(f"unknown {' '.join(unknown)}" + (f"; did you mean {close[0]}?" if close else ""))
 
 
 def add_flags(

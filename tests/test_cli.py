@@ -1,0 +1,251 @@
+"""The commands: flags are made from the settings, mistakes are one line, and each verb calls its stage."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from octdino import cli
+from octdino.config import ClassifySettings, CohortSettings, PhantomSettings
+from octdino.errors import StoppedEarly, UserError
+
+RUN = ["--store", "s.h5", "--backbone", "resnet18", "--out", "out"]
+
+
+class Called:
+    """Stands in for a stage's function and keeps what it was called with."""
+
+    def __init__(self, raises: Exception | None = None) -> None:
+        self.args: tuple[Any, ...] = ()
+        self.named: dict[str, Any] = {}
+        self.raises = raises
+
+    def __call__(self, *args: Any, **named: Any) -> None:
+        self.args, self.named = args, named
+        if self.raises:
+            raise self.raises
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Replace a stage's function: `stage("octdino.pretrain", "pretrain")`."""
+
+    def replace(module: str, name: str, raises: Exception | None = None) -> Called:
+        called = Called(raises)
+        stand_in = type(sys)(module)
+        setattr(stand_in, name, called)
+        monkeypatch.setitem(sys.modules, module, stand_in)
+        return called
+
+    return replace
+
+
+def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run a command that must fail as the user's mistake; the one line that it prints."""
+    try:
+        code = cli.main(list(argv))
+    except SystemExit as end:
+        code = end.code  # type: ignore[assignment]
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_phantom(stage: Any) -> None:
+    called = stage("octdino.cohort.phantom", "write_phantom")
+    argv = ["phantom", "--out", "files", "--patients", "12", "--no-flaws", "--difficulty", "0.25", "--workers", "3"]
+    assert cli.main(argv) == 0
+    assert called.args == (PhantomSettings(patients=12, flaws=False, difficulty=0.25), Path("files"), 3)
+
+
+def test_cohort(stage: Any) -> None:
+    called = stage("octdino.cohort.ingest", "build_cohort")
+    flags = [
+        "--image.size",
+        "96",
+        "128",
+        "--image.percentiles",
+        "1",
+        "99",
+        "--labels",
+        "IRF",
+        "SRF",
+        "--image.channels",
+        "3",
+    ]
+    assert cli.main(["cohort", "folder", "--root", "data", "--out", "out", *flags, "--split.val", "0.2"]) == 0
+    settings = called.args[0]
+    assert settings == CohortSettings.model_validate(
+        {
+            "name": "folder",
+            "root": "data",
+            "labels": ["IRF", "SRF"],
+            "image": {"size": [96, 128], "percentiles": [1, 99], "channels": 3},
+            "split": {"val": 0.2},
+        }
+    )
+
+
+def test_flags_win_over_settings_and_null_is_nothing(stage: Any) -> None:
+    called = stage("octdino.cohort.ingest", "build_cohort")
+    given = '{"image": {"size": [32, 32], "percentiles": [1, 99]}, "root": "data"}'
+    argv = ["cohort", "folder", "--out", "out", "--settings", given, "--image.percentiles", "null", "--labels", "null"]
+    assert cli.main(argv) == 0
+    assert called.args[0].image.size == (32, 32)
+    assert called.args[0].image.percentiles is None
+    assert called.args[0].labels is None
+
+
+def test_settings_from_a_file(stage: Any, tmp_path: Path) -> None:
+    called = stage("octdino.report", "write_report")
+    path = tmp_path / "report.yaml"
+    path.write_text(yaml.safe_dump({"title": "Ours", "examples": 2}))
+    argv = ["report", "--results", "results/x", "--out", "page.html", "--settings", str(path), "--examples", "3"]
+    assert cli.main([*argv, "--config", '{"cohort": {"name": "x"}}']) == 0
+    assert (called.args[0].title, called.args[0].examples) == ("Ours", 3)
+    assert called.args[1:] == (Path("results/x"), {"cohort": {"name": "x"}}, Path("page.html"))
+
+
+def test_pretrain(stage: Any) -> None:
+    called = stage("octdino.pretrain", "pretrain")
+    flags = [
+        "--epochs",
+        "3",
+        "--dino.prototypes",
+        "64",
+        "--augment.local-views",
+        "2",
+        "--model.args",
+        '{"drop_rate": 0}',
+    ]
+    assert cli.main(["pretrain", "dino", *RUN, *flags, "--fold", "all", "--seed", "4", "--max-minutes", "0.5"]) == 0
+    name, settings = called.args
+    assert (name, settings.methods, settings.epochs, settings.scope) == ("dino", ["dino"], 3, "all")
+    assert settings.augment.local_views == 2
+    assert settings.variant("dino").prototypes == 64
+    assert called.named["fold"] is None
+    assert called.named["model"].timm == "resnet18"
+    assert called.named["model"].args == {"drop_rate": 0}
+    assert (called.named["seed"], called.named["max_minutes"]) == (4, 0.5)
+
+
+def test_pretrain_a_variant(stage: Any) -> None:
+    called = stage("octdino.pretrain", "pretrain")
+    variants = '{"ours": {"method": "supcon", "positives": ["eye"], "lr": 0.1}}'
+    assert cli.main(["pretrain", "ours", *RUN, "--variants", variants, "--supcon.lr", "0.2"]) == 0
+    variant = called.args[1].variant("ours")
+    assert (variant.method, variant.positives, variant.lr) == ("supcon", ["eye"], 0.2)
+    assert called.named["fold"] == 0
+
+
+def test_classify(stage: Any) -> None:
+    called = stage("octdino.classify", "classify")
+    argv = ["classify", "dino-linear", *RUN, "--pretrained", "run", "--fraction", "0.3", "--penalties", "1", "2"]
+    assert cli.main([*argv, "--augment.global-size", "64"]) == 0
+    arm, settings = called.args
+    assert (arm, settings.penalties, settings.augment.global_size) == ("dino-linear", [1.0, 2.0], 64)
+    assert settings.augment.global_scale == ClassifySettings().augment.global_scale
+    assert (called.named["pretrained"], called.named["fraction"]) == (Path("run"), 0.3)
+
+
+def test_clinical_and_evaluate(stage: Any) -> None:
+    control = stage("octdino.classify.clinical", "clinical_control")
+    assert cli.main(["clinical", "--store", "c/scans.h5", "--fraction", "1", "--out", "o"]) == 0
+    assert (control.named["manifest"], control.named["splits"]) == (Path("c/manifest.csv"), Path("c/splits.csv"))
+    compared = stage("octdino.evaluate", "evaluate")
+    assert cli.main(["evaluate", "--manifest", "m.csv", "--out", "o", "--resamples", "200", "a", "b"]) == 0
+    settings, manifest, folders, out = compared.args
+    assert (settings.resamples, manifest, folders, out) == (200, Path("m.csv"), [Path("a"), Path("b")], Path("o"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["pretrainn"], "octdino: error: argument VERB: invalid choice: 'pretrainn'"),
+        (["phantom"], "octdino phantom: error: the following arguments are required: --out"),
+        (
+            ["phantom", "--out", "o", "--patient", "9"],
+            "octdino phantom: error: unknown --patient 9; did you mean --patients?",
+        ),
+        (
+            ["phantom", "--out", "o", "--patients", "x"],
+            "octdino phantom: error: settings: patients: 'x' is not allowed; ",
+        ),
+        (
+            ["phantom", "--out", "o", "--patients", "1"],
+            "octdino phantom: error: settings: patients: '1' is not allowed; ",
+        ),
+        (["phantom", "--out", "o", "--settings", "{"], "octdino phantom: error: argument --settings: not valid JSON"),
+        (
+            ["phantom", "--out", "o", "--settings", "no.yaml"],
+            "octdino phantom: error: argument --settings: no.yaml: No such",
+        ),
+        (["phantom", "--out", "o", "--settings", "{a: 1}"], "octdino phantom: error: settings: a: unknown key; "),
+        (["phantom", "--out", "o", "--workers", "0"], "octdino phantom: error: argument --workers: '0' is not a whole"),
+        (["cohort", "oliven", "--out", "o"], "octdino cohort: error: settings: name: 'oliven' is not allowed; "),
+        (["cohort", "phantom", "--out", "o"], "octdino cohort: error: --root: missing; "),
+        (["cohort", "olives", "--out", "o"], "octdino cohort: error: settings: root: missing; "),
+        (["pretrain", "dinoo", *RUN], "octdino pretrain: error: settings: methods: 'dinoo' is no method; "),
+        (
+            ["pretrain", "dino", *RUN, "--dino.lr", "0"],
+            "octdino pretrain: error: settings: variants.dino: lr: '0' is not",
+        ),
+        (
+            ["pretrain", "dino", *RUN, "--simclr.lr", "1"],
+            "octdino pretrain: error: --simclr.*: dino is a variant of dino",
+        ),
+        (
+            ["pretrain", "dino", *RUN, "--fold", "x"],
+            "octdino pretrain: error: argument --fold: 'x' is not a whole number",
+        ),
+        (
+            ["classify", "a-linear", *RUN, "--fraction", "2"],
+            "octdino classify: error: argument --fraction: '2' is not a",
+        ),
+        (
+            ["evaluate", "--manifest", "m", "--out", "o"],
+            "octdino evaluate: error: the following arguments are required: ",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(argv: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(capsys, *argv).startswith(line)
+
+
+def test_exit_codes(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["pretrain", "dino", *RUN]
+    stage("octdino.pretrain", "pretrain", UserError("s.h5: no such\nstore"))
+    assert failing(capsys, *argv) == "octdino pretrain: error: s.h5: no such store"
+    stage("octdino.pretrain", "pretrain", StoppedEarly("stopped by SIGTERM"))
+    assert cli.main(argv) == 75
+    assert capsys.readouterr().err == "octdino pretrain: stopped by SIGTERM\n"
+    stage("octdino.pretrain", "pretrain", PermissionError(13, "Permission denied", "/out"))
+    assert failing(capsys, *argv) == "octdino pretrain: error: /out: Permission denied"
+    stage("octdino.pretrain", "pretrain", ZeroDivisionError("ours"))
+    with pytest.raises(ZeroDivisionError):  # a traceback and exit code 1: it is ours to mend
+        cli.main(argv)
+
+
+@pytest.mark.parametrize("verb", [[], *([verb] for verb in cli.VERBS)])
+def test_help_is_quick_and_complete(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([*verb, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "MISSING" not in text
+    assert "PydanticUndefined" not in text
+    if verb == ["classify"]:
+        assert "default: 0.6 1.0" in " ".join(text.split())  # the section's own default, not the class's
+
+
+def test_help_from_a_shell_takes_less_than_two_seconds() -> None:
+    begin = time.monotonic()
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run([sys.executable, "-m", "octdino.cli", "--help"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert time.monotonic() - begin < 2

@@ -1,0 +1,89 @@
+"""The layering of the design: data moves down the stages, and code knows only what lies below it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "octdino"
+STAGES = ("cohort", "pretrain", "classify", "evaluate", "explain", "report")
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: str) -> str:
+    """Stage, `cli` or the ground floor's module, of a dotted name below octdino."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms of octdino that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write it in full"
+            module = node.module or ""
+            found |= {f"octdino.{alias.name}" for alias in node.names} if module == "octdino" else {module}
+    return {room(module) for module in found if module.split(".")[0] == "octdino"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down_only(path: Path) -> None:
+    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    others = imports(path) - {own}
+    if own == "cli":
+        return
+    assert "cli" not in others, "only people and the Snakefile call the commands"
+    assert not others & set(STAGES), f"{own} imports {others & set(STAGES)}: what two stages need moves down"
+
+
+def test_every_stage_has_one_name_in_three_places() -> None:
+    rules = {path.stem for path in (PACKAGE.parent / "workflow/rules").glob("*.smk")} - {"common"}
+    packages = {path.name for path in PACKAGE.iterdir() if path.name in STAGES}
+    assert rules == packages
+
+
+def test_the_snakefile_knows_the_settings_only() -> None:
+    for path in (PACKAGE.parent / "workflow").rglob("*"):
+        if path.suffix == ".smk" or path.name == "Snakefile":
+            lines = [
+                line.split()[1]
+                for line in path.read_text().splitlines()
+                if line.startswith(("from octdino", "import octdino"))
+            ]
+            assert set(lines) <= {"octdino.config", "octdino.errors"}
+
+
+@pytest.mark.parametrize("module", ["octdino.config", "octdino.cli"])
+def test_nothing_heavy_is_imported_for_settings_and_help(module: str) -> None:
+    heavy = ("torch", "timm", "pandas", "numpy", "sklearn", "monai", "matplotlib", "h5py")
+    code = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_sizes(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 320, "about 300 lines: a file is read in one sitting"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+            assert lines <= 55, f"{node.name}: {lines} lines; a function fits a screen"
+
+
+def test_data_is_never_executed() -> None:
+    """No pickle, and torch.load only with weights_only."""
+    for path in FILES:
+        text = path.read_text()
+        assert "import pickle" not in text, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load"):
+                said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert said.get("weights_only") == "True" or said.get("allow_pickle") == "False", (
+                    f"{path}:{node.lineno}"
+                )
