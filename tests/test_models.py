@@ -75,7 +75,7 @@ def test_a_damaged_run_is_one_clear_line(tmp_path, damage):
     if damage == "missing":
         (tmp_path / "backbone.safetensors").unlink()
     else:
-        other = NARROW.model_copy(update={"args": {"channels": [4, 8, 16, 16]}})
+        other = NARROW.model_copy(update={"args": {"channels": [8, 8, 8, 16]}})
         save_backbone(tmp_path, create_backbone(other, 1, 32), spec(NARROW), {})
     with pytest.raises(UserError, match=r"backbone\.safetensors"):
         load_backbone(tmp_path)
