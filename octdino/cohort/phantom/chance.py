@@ -1,0 +1,40 @@
+"""Random streams that depend on names and never on order, and stratified draws."""
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+Floats = NDArray[np.float64]
+
+
+def stream(seed: int, *keys: int | str) -> np.random.Generator:
+    """The generator of one purpose: the same keys give the same numbers, whoever asks and in whatever order."""
+    words = [zlib.crc32(key.encode()) if isinstance(key, str) else key for key in keys]
+    return np.random.default_rng(np.random.SeedSequence([seed, *words]))
+
+
+def stratified_uniform(rng: np.random.Generator, n: int) -> Floats:
+    """n shuffled draws, one from each n-th of (0, 1): a cohort of 12 patients still spans mild to severe."""
+    return (rng.permutation(n) + rng.uniform(0.02, 0.98, n)) / n
+
+
+def stratified_normal(rng: np.random.Generator, n: int) -> Floats:
+    """n shuffled standard normal draws, one from each n-th of the distribution."""
+    return np.asarray(ndtri(stratified_uniform(rng, n)), float)
+
+
+def as_normal(values: Floats) -> Floats:
+    """The values' ranks as standard normal scores; keeps who is worse than whom and fixes the margin."""
+    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    return np.asarray(ndtri((ranks + 0.5) / len(values)), float)
+
+
+def chosen(rng: np.random.Generator, weights: Floats, share: float) -> NDArray[np.bool_]:
+    """Mark share of the rows, at least one; a row's chance grows with its weight."""
+    count = max(1, round(share * len(weights)))
+    order = np.argsort(-np.log(rng.uniform(1e-9, 1, len(weights))) / np.maximum(weights, 1e-9), kind="stable")
+    mask = np.zeros(len(weights), bool)
+    mask[order[:count]] = True
+    return mask
