@@ -163,7 +163,7 @@ def _resolve(text: str, tree: Tree) -> str:
     except (ValueError, LookupError) as error:
         raise Refuse("bad_path", str(error)) from None
     if found is None:
-        raise Refuse("missing_file", f"no file {text} below {tree.root}")
+        raise Refuse("missing_file", f"no file {text} below the root")
     return found
 
 

@@ -76,13 +76,14 @@ def read_picture(path: Path, settings: ImageSettings) -> Picture:
     if grey.min() == grey.max():
         detail = f"every pixel is {grey.flat[0]} in 8 bits; percentiles would stretch it"
         return Picture(None, nothing, size=size, reason="constant", detail=detail)
-    top, bottom = 0, size[1]
+    box = (0, 0, size[1], size[0])
     if settings.crop == "retina":
-        from octdino.cohort.retina import retina_window  # SciPy's imports only where they are used
+        from octdino.cohort.retina import retina_box  # SciPy's imports only where they are used
 
-        top, bottom = retina_window(grey if grey.ndim == 2 else to_uint8(load_pixels(path, 1), settings.percentiles))
-    image = resized(grey[top:bottom], settings.size)
-    return Picture(image, _moments(image), digest, size, (top, 0, bottom - top, size[0]), flags=flags)
+        box = retina_box(grey if grey.ndim == 2 else np.asarray(Image.fromarray(grey).convert("L")))
+    top, left, height, width = box
+    image = resized(grey[top : top + height, left : left + width], settings.size)
+    return Picture(image, _moments(image), digest, size, box, flags=flags)
 
 
 def load_pixels(path: Path, channels: int) -> np.ndarray:

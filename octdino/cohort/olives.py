@@ -142,13 +142,13 @@ class _Reader:
             self._folders[first] = self.tree.find_folder(first)
         folder = self._folders[first]
         if folder is None:
-            raise Refuse("missing_file", f"no folder {first!r} below {self.tree.root}")
+            raise Refuse("missing_file", f"no folder {first!r} below the root")
         try:
             found = self.tree.resolve(f"{folder}/{rest}")
         except LookupError as error:
             raise Refuse("bad_path", str(error)) from None
         if found is None:
-            raise Refuse("missing_file", f"no file {folder}/{rest} below {self.tree.root}")
+            raise Refuse("missing_file", f"no file {folder}/{rest} below the root")
         return found
 
     def check_folders(self) -> None:

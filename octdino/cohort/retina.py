@@ -11,6 +11,24 @@ from scipy import ndimage
 ABOVE, BELOW = 0.21, 0.11  # of the height: 400 and 210 of 1920 µm
 HEIGHT = 0.70  # of the height; one window height for most scans, so that one pixel means the same in all
 WHITE = 245
+WHITE_FRAME = 128  # no column of tissue is as bright from top to bottom, so a frame's blurred edge goes too
+
+
+def retina_box(grey: np.ndarray) -> tuple[int, int, int, int]:
+    """Top, left, height, width of what is kept of a B-scan: without a plot's white frame, and the retina's window.
+
+    Args:
+        grey: uint8 [H, W], vitreous up.
+    """
+    rows, columns = (_inside((grey < WHITE_FRAME).mean(axis=axis) > 0.01) for axis in (1, 0))
+    top, bottom = retina_window(grey[rows, columns])
+    return rows.start + top, columns.start, bottom - top, columns.stop - columns.start
+
+
+def _inside(some: np.ndarray) -> slice:
+    """From the first True to the last; everything if there is none."""
+    where = np.flatnonzero(some)
+    return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, len(some))
 
 
 def retina_window(grey: np.ndarray) -> tuple[int, int]:
@@ -64,7 +82,8 @@ def _white_fill(small: np.ndarray) -> np.ndarray:
     edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     fill = np.isin(labels, edge[edge > 0])
     # A bright retina may reach the border too, but as a thin band: fill covers a deep block of its columns.
-    fill &= ndimage.binary_opening(fill, np.ones((5, 5)))
+    around = np.pad(fill, 5, constant_values=True)
+    fill &= ndimage.binary_opening(around, np.ones((5, 5)))[5:-5, 5:-5]
     return np.asarray(ndimage.binary_dilation(fill, iterations=2))
 
 

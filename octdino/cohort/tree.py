@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from octdino.errors import UserError
@@ -25,16 +26,12 @@ class Tree:
         self.files: set[str] = set()
         self._named: dict[str, list[str]] = defaultdict(list)  # folders by loose name
         self._folded: dict[str, list[str]] = defaultdict(list)
-        for folder, names, files in os.walk(root, followlinks=True):
-            names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX" and _forward(folder, n))
-            below = Path(folder).relative_to(root).as_posix()
-            prefix = "" if below == "." else f"{below}/"
-            for name in names if MASKS not in below.split("/") else []:
+        for prefix, names, files in _listing(root):
+            for name in names if MASKS not in prefix.split("/") else []:
                 self._named[_loose(name)].append(prefix + name)
-            for name in sorted(files):
-                if not name.startswith("."):
-                    self.files.add(prefix + name)
-                    self._folded[_fold(prefix + name)].append(prefix + name)
+            for name in files:
+                self.files.add(prefix + name)
+                self._folded[_fold(prefix + name)].append(prefix + name)
 
     def resolve(self, path: str) -> str | None:
         """The one file that `path` means, exactly or but for case; None if there is none.
@@ -87,6 +84,14 @@ class Tree:
         below = image.removeprefix(base)
         mask = f"{base}{MASKS}/{below.rsplit('.', 1)[0]}.png"
         return mask if mask in self.files else ""
+
+
+def _listing(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Each folder below root as the beginning of paths in it (empty, or with a final slash), its folders, its files."""
+    for folder, names, files in os.walk(root, followlinks=True):
+        names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX" and _forward(folder, n))
+        below = Path(folder).relative_to(root).as_posix()
+        yield "" if below == "." else f"{below}/", names, sorted(name for name in files if not name.startswith("."))
 
 
 def _forward(folder: str, name: str) -> bool:

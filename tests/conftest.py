@@ -1,0 +1,16 @@
+"""Fixtures for all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real tables and images: OCTDINO_SHARED_DATA, or ../shared/data beside the repository."""
+    named = os.environ.get("OCTDINO_SHARED_DATA")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real tables and images here: set OCTDINO_SHARED_DATA to their folder")
+    return folder
