@@ -1,0 +1,128 @@
+"""Everything below results/{cohort}/ that the page may show; what is not there is an empty table."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from octdino.errors import UserError
+from octdino.tables import COMPARISON, MANIFEST, METRICS, QUARANTINE, SPLITS, Column, labels_of, read_table
+
+FIGURES = ("comparison", "difference", "label_efficiency", "roc", "pr")
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One pretraining run: its card (backbone.json) and its history, a row an epoch."""
+
+    method: str
+    backbone: str
+    run: str
+    card: dict[str, Any]
+    history: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is in a cohort's results folder.
+
+    Attributes:
+        cohort: its name.
+        labels: the label columns of the manifest.
+        classifiers: folder and classifier.json of each classifier.
+        figures: SVG by name.
+        benchmarks: one row a job: rule, job, s, max_rss and whatever else Snakemake wrote.
+    """
+
+    root: Path
+    cohort: str
+    labels: list[str]
+    manifest: pd.DataFrame
+    quarantine: pd.DataFrame
+    splits: pd.DataFrame
+    metrics: pd.DataFrame
+    comparison: pd.DataFrame
+    pretraining: list[Pretraining]
+    classifiers: list[tuple[Path, dict[str, Any]]]
+    figures: dict[str, str]
+    benchmarks: pd.DataFrame
+
+
+def read_results(root: Path) -> Results:
+    """Read results/{cohort}/.
+
+    Raises:
+        UserError: there is no manifest or there are no metrics, or a file cannot be read.
+    """
+    manifest = read_table(root / "cohort" / "manifest.csv", MANIFEST)
+    names = manifest["cohort"].dropna()
+    return Results(
+        root=root,
+        cohort=str(names.iloc[0]) if len(names) else root.resolve().name,
+        labels=labels_of(manifest),
+        manifest=manifest,
+        quarantine=_optional(root / "cohort" / "quarantine.csv", QUARANTINE),
+        splits=_optional(root / "cohort" / "splits.csv", SPLITS),
+        metrics=_floats(root / "evaluate" / "metrics.csv", METRICS),
+        comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON),
+        pretraining=[_pretraining(path) for path in sorted(root.glob("pretrain/*/*/*/backbone.json"))],
+        classifiers=[(path.parent, _json(path)) for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))],
+        figures={
+            name: path.read_text(encoding="utf-8")
+            for name in FIGURES
+            if (path := root / "evaluate" / f"{name}.svg").is_file()
+        },
+        benchmarks=read_benchmarks(root / "benchmarks"),
+    )
+
+
+def _floats(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
+    """A table whose missing numbers are NaN, which compares as False where pandas' NA refuses."""
+    table = read_table(path, schema)
+    return table.astype({column.name: "float64" for column in schema if column.dtype == "Float64"})
+
+
+def _optional(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
+    if path.is_file():
+        return read_table(path, schema)
+    return pd.DataFrame({column.name: pd.Series(dtype=column.dtype) for column in schema})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected an object with keys")
+    return found
+
+
+def _pretraining(path: Path) -> Pretraining:
+    *_, method, backbone, run = path.parent.parts
+    history = path.with_name("history.csv")
+    table = pd.read_csv(history) if history.is_file() else pd.DataFrame()
+    return Pretraining(method, backbone, run, _json(path), table if "epoch" in table else pd.DataFrame())
+
+
+def read_benchmarks(folder: Path) -> pd.DataFrame:
+    """Snakemake's benchmark tables, a row a job; the rule is the file's name up to its first dot.
+
+    Seconds in `s`, peak resident memory in `max_rss` (MiB); NaN where the job was too short to be measured.
+    """
+    rows = []
+    for path in sorted(folder.rglob("*.tsv")):
+        table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+        if "s" in table and len(table):
+            job = path.relative_to(folder).with_suffix("").as_posix()
+            rows.append(
+                {
+                    "rule": job.split("/")[0].split(".")[0],
+                    "job": job,
+                    "s": pd.to_numeric(table["s"], errors="coerce").mean(),
+                    "max_rss": pd.to_numeric(table["max_rss"], errors="coerce").max() if "max_rss" in table else None,
+                }
+            )
+    return pd.DataFrame(rows, columns=["rule", "job", "s", "max_rss"])

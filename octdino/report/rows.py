@@ -1,0 +1,190 @@
+"""The page's tables as plain rows: text to show, and a number to sort by where they differ."""
+
+import math
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from octdino.report.answer import CLINICAL, NOTHING, number, one_seed, pair, percent
+from octdino.report.read import Results
+from octdino.tables import REASONS
+
+SHORT = {"auroc": "AUROC", "average_precision": "AP", "f1": "F1", "balanced_accuracy": "balanced accuracy"}
+
+
+class Cell(NamedTuple):
+    """What a cell shows, a second line, and what it is sorted by."""
+
+    text: str
+    small: str = ""
+    sort: float | str = ""
+    mark: str = ""
+
+
+def _several(results: Results) -> bool:
+    return len(set(results.metrics["backbone"]) - {"none"}) > 1
+
+
+def comparison_heads(results: Results, reference: str) -> list[str]:
+    """The heads of `comparison_rows`."""
+    backbone = ["backbone"] if _several(results) else []
+    first, *others = SHORT.values()
+    differences = [f"{first} minus {other}" for other in (reference, CLINICAL)]
+    return ["labels", "arm", *backbone, first, *differences, *others]
+
+
+def comparison_rows(results: Results, reference: str) -> list[list[Cell]]:
+    """Fraction, arm, backbone if there are several, macro AUROC, its two differences, the other macro metrics."""
+    macro = one_seed(results.metrics[results.metrics["label"] == "macro"])
+    paired = results.comparison
+    paired = one_seed(paired[(paired["label"] == "macro") & (paired["metric"] == "auroc")], ("reference",))
+    rows = []
+    keys = ["fraction", "arm", "backbone"]
+    for fraction, arm, backbone in macro[keys].drop_duplicates().sort_values(keys).itertuples(index=False):
+        scores = macro[(macro["fraction"] == fraction) & (macro["arm"] == arm) & (macro["backbone"] == backbone)]
+        row = [Cell(percent(fraction), sort=fraction), Cell(str(arm), sort=str(arm))]
+        if _several(results):
+            row.append(Cell(NOTHING if backbone == "none" else str(backbone), sort=str(backbone)))
+        first, *others = [_score(scores[scores["metric"] == metric].iloc[0]) for metric in SHORT]
+        mine = paired[(paired["fraction"] == fraction) & (paired["arm"] == arm) & (paired["backbone"] == backbone)]
+        differences = []
+        for other in (reference, CLINICAL):
+            against = mine[mine["reference"] == other]
+            differences.append(_difference(against.iloc[0]) if len(against) else Cell(NOTHING, sort=-math.inf))
+        rows.append((fraction, first.sort, [*row, first, *differences, *others]))
+    return [row for *_, row in sorted(rows, key=lambda found: (found[0], -float(found[1])))]
+
+
+def _score(row: pd.Series) -> Cell:
+    if pd.isna(row["value"]):
+        return Cell("n/e", sort=-math.inf)
+    return Cell(number(row["value"]), pair(row["low"], row["high"]), float(row["value"]))
+
+
+def _difference(row: pd.Series) -> Cell:
+    p = row["p_adjusted"]
+    small = f"{pair(row['low'], row['high'], sign=True)}, p {NOTHING if pd.isna(p) else f'{p:.3f}'}"
+    mark = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else ""
+    return Cell(number(row["difference"], sign=True), small, float(row["difference"]), mark)
+
+
+def label_tables(results: Results) -> list[dict[str, Any]]:
+    """A table a fraction: label, tier, positive test patients, prevalence, then AUROC of each arm."""
+    metrics = one_seed(results.metrics[results.metrics["label"] != "macro"])
+    tables = []
+    for fraction in sorted(set(metrics["fraction"])):
+        part = metrics[metrics["fraction"] == fraction]
+        several = len(set(part["backbone"]) - {"none"}) > 1
+        arms = sorted(set(zip(part["arm"], part["backbone"], strict=True)), key=lambda a: (a[0] == CLINICAL, a))
+        rows = []
+        for label in results.labels:
+            of_label = part[part["label"] == label]
+            auroc = of_label[of_label["metric"] == "auroc"].set_index(["arm", "backbone"])
+            if auroc.empty:
+                continue
+            first = auroc.iloc[0]
+            scans = int(first["n_scans"])
+            share = first["n_positive"] / scans if scans else float("nan")
+            row = [
+                Cell(label, sort=label),
+                Cell(str(first["tier"]), sort=str(first["tier"])),
+                Cell(
+                    f"{first['n_positive_patients']} of {first['n_patients']}", sort=float(first["n_positive_patients"])
+                ),
+                Cell(
+                    NOTHING if math.isnan(share) else f"{100 * share:.0f} %", f"{first['n_positive']} of {scans}", share
+                ),
+            ]
+            best = auroc["value"].max()
+            for arm in arms:
+                cell = _score(auroc.loc[arm])
+                row.append(cell._replace(mark="best") if auroc.loc[arm]["value"] == best else cell)
+            rows.append(row)
+        names = [f"{arm} · {backbone}" if several and backbone != "none" else arm for arm, backbone in arms]
+        tables.append({"fraction": percent(fraction), "arms": names, "rows": rows})
+    return tables
+
+
+def cohort_counts(results: Results) -> list[tuple[str, str]]:
+    """Name and number."""
+    manifest = results.manifest
+    labelled = manifest[manifest[results.labels].notna().any(axis=1)] if results.labels else manifest.iloc[:0]
+    counts = [("scans", len(manifest)), ("of them labelled", len(labelled))]
+    counts.append(("patients", manifest["patient"].nunique()))
+    counts.append(("labelled patients", labelled["patient"].nunique()))
+    for name in ("eye", "visit"):
+        known = manifest[manifest[name].fillna("") != ""]
+        keys = ["eye", "visit"] if name == "visit" else ["eye"]
+        if len(known):
+            counts.append((f"{name}s", len(known.drop_duplicates(keys))))
+    counts.append(("refused files or rows", len(results.quarantine)))
+    return [(name, f"{count:,}") for name, count in counts]
+
+
+def split_rows(results: Results) -> list[list[str]]:
+    """Split, patients, labelled patients, scans and labelled scans in fold 0."""
+    manifest = results.manifest
+    known = manifest[results.labels].notna().any(axis=1) if results.labels else pd.Series(False, index=manifest.index)
+    rows = []
+    for split in ("train", "val", "test"):
+        part, labelled = manifest[manifest["split"] == split], manifest[(manifest["split"] == split) & known]
+        counts = (part["patient"].nunique(), labelled["patient"].nunique(), len(part), len(labelled))
+        rows.append([split, *(f"{count:,}" for count in counts)])
+    return rows
+
+
+def prevalence_rows(results: Results) -> list[list[Cell]]:
+    """Label, positive scans, prevalence, positive patients, scans without this label though labelled."""
+    manifest, rows = results.manifest, []
+    labelled = manifest[manifest[results.labels].notna().any(axis=1)] if results.labels else manifest
+    for label in results.labels:
+        positive = labelled[labelled[label].eq(1).fillna(False).astype(bool)]
+        known = int(labelled[label].notna().sum())
+        share = len(positive) / known if known else 0.0
+        rows.append(
+            [
+                Cell(label, sort=label),
+                Cell(f"{len(positive):,}", sort=len(positive)),
+                Cell(f"{100 * share:.1f} %", sort=share),
+                Cell(f"{positive['patient'].nunique()}", sort=positive["patient"].nunique()),
+                Cell(f"{len(labelled) - known}", sort=len(labelled) - known),
+            ]
+        )
+    return rows
+
+
+def quarantine_rows(results: Results) -> list[list[str]]:
+    """Reason, how many, what it means, an example."""
+    rows = []
+    for reason, part in results.quarantine.groupby("reason", sort=True):
+        first = part.iloc[0]
+        example = f"{first['path']}: {first['detail']}"
+        rows.append([str(reason), f"{len(part):,}", REASONS.get(str(reason), ""), example])
+    return rows
+
+
+def benchmark_rows(results: Results) -> list[list[Cell]]:
+    """Rule, jobs, total and longest time, peak memory."""
+    rows = []
+    for rule, part in results.benchmarks.groupby("rule", sort=False):
+        peak = part["max_rss"].max()
+        rows.append(
+            [
+                Cell(str(rule), sort=str(rule)),
+                Cell(str(len(part)), sort=len(part)),
+                Cell(duration(part["s"].sum()), sort=float(part["s"].sum())),
+                Cell(duration(part["s"].max()), sort=float(part["s"].max())),
+                Cell(NOTHING if pd.isna(peak) else f"{peak:,.0f} MiB", sort=-1.0 if pd.isna(peak) else float(peak)),
+            ]
+        )
+    return rows
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 20 s, 2 h 5 min."""
+    if math.isnan(seconds):
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds) // 60
+    return f"{minutes} min {round(seconds) % 60} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,109 @@
+"""Puts the page together. No stage is imported: everything is read from files."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from octdino import __version__
+from octdino.config import EvaluateSettings, ReportSettings
+from octdino.report import answer, rows
+from octdino.report.examples import examples
+from octdino.report.limits import limits
+from octdino.report.read import Results, read_results
+from octdino.report.training import training_figure, training_rows
+from octdino.tables import replacing
+
+PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py", "snakemake")
+HERE = Path(__file__).parent
+
+
+def write_report(settings: ReportSettings, results: Path, config: dict[str, Any], out: Path) -> None:
+    """Write one self-contained HTML file: no request leaves it, images and figures are inside.
+
+    Args:
+        results: results/{cohort}: cohort/, evaluate/, and pretrain/, classify/, benchmarks/ as far as they exist.
+        config: the settings of all stages, to be shown; `evaluate` says which arm is the reference.
+
+    Raises:
+        UserError: manifest or metrics are missing, or a file cannot be read.
+    """
+    found = read_results(results)
+    page = (
+        Environment(
+            loader=PackageLoader("octdino", "report"),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=StrictUndefined,
+        )
+        .get_template("page.html.j2")
+        .render(**content(settings, found, config))
+    )
+    with replacing(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def content(settings: ReportSettings, found: Results, config: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the template shows."""
+    evaluated = config.get("evaluate") or {}
+    reference = str(evaluated.get("reference", EvaluateSettings().reference))
+    verdicts = answer.verdicts(found.metrics, found.comparison, reference)
+    last = verdicts[-1] if verdicts else None
+    best = last.arm.split(" (")[0] if last else ""
+    shown, folder = examples(found, settings.examples, best, last.fraction) if last else ([], None)
+    figure, meanings = training_figure(found.pretraining)
+    return {
+        "title": settings.title,
+        "cohort": found.cohort,
+        "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        "js": Markup((HERE / "page.js").read_text(encoding="utf-8")),
+        "figures": {name: Markup(text) for name, text in found.figures.items()},  # written by the evaluate stage
+        "headline": answer.headline(verdicts, reference),
+        "verdicts": verdicts,
+        "percent": answer.percent,
+        "clinical": answer.beside_clinical(found.metrics, found.comparison, verdicts),
+        "reference": reference,
+        "confidence": f"{100 * float(evaluated.get('confidence', EvaluateSettings().confidence)):g} %",
+        "resamples": evaluated.get("resamples", EvaluateSettings().resamples),
+        "comparison_heads": rows.comparison_heads(found, reference),
+        "comparison": rows.comparison_rows(found, reference),
+        "label_tables": rows.label_tables(found),
+        "training": Markup(figure),
+        "meanings": meanings,
+        "runs": training_rows(found.pretraining),
+        "examples": shown,
+        "example_arm": best,
+        "example_folder": folder.relative_to(found.root).as_posix() if folder else "",
+        "counts": rows.cohort_counts(found),
+        "splits": rows.split_rows(found),
+        "prevalences": rows.prevalence_rows(found),
+        "quarantine": rows.quarantine_rows(found),
+        "benchmarks": rows.benchmark_rows(found),
+        "limits": limits(found, reference),
+        "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
+        "versions": versions(),
+        "hardware": hardware(found),
+    }
+
+
+def versions() -> list[tuple[str, str]]:
+    """Of octdino, Python and what the numbers depend on."""
+    found = [("octdino", __version__), ("Python", platform.python_version())]
+    for name in PACKAGES:
+        try:
+            found.append((name, version(name)))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(found: Results) -> list[str]:
+    """What the runs say they were trained on; each once."""
+    devices = [str(run.card["device"]) for run in found.pretraining if run.card.get("device")]
+    devices += [str(card["device"]) for _, card in found.classifiers if card.get("device")]
+    return list(dict.fromkeys(devices))
