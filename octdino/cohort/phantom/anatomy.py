@@ -38,8 +38,15 @@ _INNER = np.array(  # RNFL … ONL, before scaling to the total
     float,
 )
 _OUTER = np.array(  # ELM … PED
-    [[7] * 10, [18, 16, 15, 14, 14, 14, 14, 14, 14, 14], [13] * 10, [24, 21, 19, 18, 18, 17, 17, 17, 17, 17], [0] * 10]
-    + [[23, 22, 21, 20, 20, 20, 20, 20, 20, 20], [0] * 10],
+    [
+        [7] * 10,
+        [18, 16, 15, 14, 14, 14, 14, 14, 14, 14],
+        [13] * 10,
+        [24, 21, 19, 18, 18, 17, 17, 17, 17, 17],
+        [0] * 10,
+        [23, 22, 21, 20, 20, 20, 20, 20, 20, 20],
+        [0] * 10,
+    ],
     float,
 )
 _STEP = 0.01  # mm: the table's resolution in distance from the fovea
@@ -49,7 +56,6 @@ def _thickness_table() -> Rows:
     inner = _INNER * ((_TOTAL - _OUTER.sum(0)) / _INNER.sum(0))
     knots = np.concatenate([inner, _OUTER])  # [layers, knots]
     r = np.arange(0, _KNOTS[-1], _STEP)
-    # A cosine-like ease between knots is not needed: 10 µm steps of a dense table, smoothed once
     table = np.stack([np.interp(r, _KNOTS, row) for row in knots])
     kernel = np.hanning(27)
     padded = np.pad(table, ((0, 0), (13, 13)), mode="reflect")
@@ -96,32 +102,31 @@ def anatomy_of(seed: int, eye: Eye) -> Anatomy:
             own.normal(0, 0.5),
             own.normal(0, 0.12),
             float(np.clip(own.lognormal(np.log(0.07), 0.4), 0.03, 0.16)),
-            own.uniform(22, 60),
+            own.uniform(14, 50),
         )
-        for _ in range(own.integers(5, 12))
+        for _ in range(own.integers(4, 10))
     ]
     return Anatomy(
         fovea_x=own.normal(0, 0.14),
         fovea_y=own.normal(0, 0.1),
         nasal=1.0 if eye.side == "OD" else -1.0,
-        scale=float(np.clip(shared.normal(0.975, 0.065), 0.82, 1.15)),
+        scale=float(np.clip(shared.normal(0.97, 0.055), 0.84, 1.12)),
         pit=float(np.clip(shared.normal(1.0, 0.12), 0.75, 1.3)),
         tilt=own.normal(0, 7.5),
         curvature=float(np.clip(shared.normal(1.8, 1.8), -1.5, 7)),
         wave=(abs(own.normal(0, 1.2)), own.uniform(0.15, 0.5), own.uniform(0, 2 * np.pi)),
         middle=float(np.clip(shared.normal(225, 22) + own.normal(0, 8), 165, 290)),
-        choroid=float(np.clip(shared.normal(260, 70), 120, 450)),
+        choroid=float(np.clip(shared.normal(260, 60), 170, 420)),
         vessels=tuple(vessels),
     )
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How the eye sat in front of the camera at one visit: rows, rows per mm, mm."""
+    """How the eye sat in front of the camera at one visit: rows, rows per mm."""
 
     shift: float
     tilt: float
-    offset_x: float
     jitter: Rows  # [49] rows: motion between slices
 
 
@@ -129,12 +134,12 @@ def pose_of(seed: int, eye: Eye, visit: Visit) -> Pose:
     rng = stream(seed, "pose", eye.key, visit.index)
     jitter = np.cumsum(rng.normal(0, 0.8, VOLUME)) + rng.normal(0, 1.0, VOLUME)
     jitter -= np.linspace(jitter[0], jitter[-1], VOLUME)  # eye tracking keeps the volume from drifting away
-    return Pose(rng.normal(0, 9), rng.normal(0, 2.5), rng.normal(0, 0.06), jitter.astype(np.float32))
+    return Pose(rng.normal(0, 9), rng.normal(0, 2.5), jitter.astype(np.float32))
 
 
 def distance(anatomy: Anatomy, x: Rows, y: float) -> Rows:
     """Distance from the fovea in mm."""
-    return np.hypot(x - np.float32(anatomy.fovea_x), np.float32(y - anatomy.fovea_y)).astype(np.float32)
+    return np.asarray(np.hypot(x - anatomy.fovea_x, y - anatomy.fovea_y), np.float32)
 
 
 def thickness(anatomy: Anatomy, x: Rows, y: float) -> Rows:

@@ -59,7 +59,7 @@ def shadows(case: Examined, section: Section) -> Rows:
     for vessel in case.anatomy.vessels:
         x = vessel.x + vessel.slope * section.y + vessel.bend * section.y**2
         if abs(x) < 3:
-            lost = np.maximum(lost, vessel.depth * np.exp(-(((X - x) / (0.62 * vessel.width)) ** 4)).astype(np.float32))
+            lost = np.maximum(lost, vessel.depth * np.exp(-(((X - x) / (0.55 * vessel.width)) ** 2)).astype(np.float32))
     return lost
 
 
@@ -78,7 +78,8 @@ def develop(seed: int, case: Examined, number: int, scene: Rows, exposure: Expos
     fields = sp.bank(seed)
     columns = np.interp(X, np.linspace(-3, 3, 9), rng.normal(0, 3, 9)).astype(np.float32)
     rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
-    scene += (exposure.gain + columns)[None, :] - exposure.rolloff * np.abs(rows - exposure.focus)
+    scene += exposure.gain + columns
+    scene -= np.float32(exposure.rolloff) * np.abs(rows - np.float32(exposure.focus))
     scene += np.float32(exposure.strength) * sp.window(rng, fields.speckle[exposure.grain])
     scene *= np.float32(1 / sp.NEPER)
     np.exp(scene, out=scene)

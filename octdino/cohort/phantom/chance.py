@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 def stream(seed: int, *keys: int | str) -> np.random.Generator:
@@ -31,7 +33,7 @@ def as_normal(values: Floats) -> Floats:
     return np.asarray(ndtri((ranks + 0.5) / len(values)), float)
 
 
-def chosen(rng: np.random.Generator, weights: Floats, share: float) -> NDArray[np.bool_]:
+def chosen(rng: np.random.Generator, weights: Floats, share: float) -> Bools:
     """Mark share of the rows, at least one; a row's chance grows with its weight."""
     count = max(1, round(share * len(weights)))
     order = np.argsort(-np.log(rng.uniform(1e-9, 1, len(weights))) / np.maximum(weights, 1e-9), kind="stable")

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import openpyxl
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -82,14 +82,10 @@ def write_biomarkers(rows: list[Row], root: Path) -> None:
 
 
 def write_clinical(rows: list[Row], root: Path) -> None:
-    """openpyxl writes the time into the workbook and its archive; both are set to a fixed day."""
-    book = openpyxl.Workbook(write_only=True)
-    sheet = book.create_sheet("Sheet1")
-    sheet.append(CLINICAL_HEADER)
-    for row in rows:
-        sheet.append(row)
+    """The time that stands in a workbook and in its archive is set to a fixed day, for bytes that return."""
+    table = pd.DataFrame(rows, columns=list(CLINICAL_HEADER), dtype=object)
     data = io.BytesIO()
-    book.save(data)
+    table.to_excel(data, sheet_name="clinical_data_images", index=False, engine="openpyxl")
     path = root / CLINICAL_TABLE
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(data) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from octdino.cohort.phantom.anatomy import INL, ONL, OPL, Anatomy
 from octdino.cohort.phantom.chance import stream
 from octdino.cohort.phantom.people import Eye, Visit
 
 Column = NDArray[np.float64]
+Reals = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Shapes:
         return Shapes(
             self.x[keep], self.y[keep], self.rx[keep] * shrink, self.ry[keep], self.z[keep], self.size[keep] * shrink
         )
+
+    def only(self, keep: NDArray[np.bool_]) -> "Shapes":
+        return Shapes(self.x[keep], self.y[keep], self.rx[keep], self.ry[keep], self.z[keep], self.size[keep])
 
     def __len__(self) -> int:
         return len(self.x)
@@ -66,7 +71,7 @@ class Lesions:
     traction: float  # µm by which the vitreous pulls the fovea up
 
 
-GONE = 1.045  # with slope .8 and a standard normal stage: FAVF 55.5 %, PAVF 31.7 % of slices, a third of volumes mixed
+GONE = 1.02  # with slope .8 and a standard normal stage: FAVF 55.5 %, PAVF 31.7 % of slices, a third of volumes mixed
 SLOPE = 0.80
 
 
@@ -76,7 +81,7 @@ def lesions_of(seed: int, eye: Eye, visit: Visit, anatomy: Anatomy) -> Lesions:
     vitreous = stream(seed, "vitreous", eye.key)
     trial = 0.12 if eye.trial == "PRIME" else -0.26
     traction = 0.0
-    stage = visit.scores["vitreous"] - 0.02 + trial + 0.14 * (visit.time - 0.5)
+    stage = visit.scores["vitreous"] - 0.06 + trial + 0.14 * (visit.time - 0.5)
     if "vmt" in eye.carries and visit.time < 0.6:  # traction needs a face that is detached around the fovea
         traction, stage = vitreous.uniform(90, 160), 0.45
     return Lesions(
@@ -96,7 +101,7 @@ def amplitude(eye: Eye, visit: Visit) -> float:
     score = visit.scores["oedema"]
     if eye.trial == "PRIME":
         return max(0.0, 8 * score - 4)
-    start = max(0.0, 196 + 98 * score)
+    start = max(0.0, 204 + 98 * score)
     end = max(0.0, 12 + 55 * score + 24 * max(score, 0.0) ** 2)
     left = np.exp(-3.0 * visit.time) if visit.time < 1 else 0.0
     return float(end + (start - end) * left)
@@ -112,7 +117,7 @@ def _swelling(seed: int, eye: Eye, visit: Visit, anatomy: Anatomy) -> Shapes:
     early = 1 - 0.75 * visit.time
     for number in range(3):
         angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(1.4, 2.4)
-        threshold = rng.normal(0.55 if eye.trial == "TREX" else 1.35, 0.5) + 0.25 * number
+        threshold = rng.normal(0.55 if eye.trial == "TREX" else 1.15, 0.5) + 0.25 * number
         excess = visit.scores["oedema"] + 0.9 * early - threshold
         size = 0.0 if excess <= 0 else min(170.0, 70 + 60 * excess)
         spread = rng.uniform(0.35, 0.65)
@@ -121,9 +126,9 @@ def _swelling(seed: int, eye: Eye, visit: Visit, anatomy: Anatomy) -> Shapes:
     return Shapes(*np.array(rows).T)
 
 
-def swelling_at(swelling: Shapes, x: Column, y: float | Column) -> Column:
+def swelling_at(swelling: Shapes, x: Reals, y: float | Reals) -> Reals:
     """Added thickness in µm at the places (x, y) in mm."""
-    total = np.zeros(np.shape(x), np.float32)
+    total: Reals = np.zeros(np.shape(x), np.float32)
     for sx, sy, rx, ry, top in zip(swelling.x, swelling.y, swelling.rx, swelling.ry, swelling.size, strict=True):
         if top > 2:
             total = total + top * np.exp(-0.5 * (((x - sx) / rx) ** 2 + ((y - sy) / ry) ** 2))
@@ -131,46 +136,54 @@ def swelling_at(swelling: Shapes, x: Column, y: float | Column) -> Column:
 
 
 def _cysts(seed: int, eye: Eye, visit: Visit, anatomy: Anatomy, swelling: Shapes) -> Shapes:
-    rng = stream(seed, "cysts", eye.key)
+    """Clusters of cysts: some of their own, most where the retina is swollen, larger the more it is."""
     early = 1 - visit.time
-    top = amplitude(eye, visit)
-    trial = 0.0 if eye.trial == "TREX" else -0.55
-    rate = np.exp(1.75 + trial + 0.42 * early + 0.85 * visit.scores["cysts"] + 0.30 * visit.scores["oedema"])
-    rate += top / 16
-    clusters = 90  # a pool per eye; a visit shows the first ones, so that cysts come back where they were
-    x = anatomy.fovea_x + rng.normal(0, 1.05, clusters)
-    y = anatomy.fovea_y + rng.normal(0, 1.15, clusters)
-    count = min(clusters, int(stream(seed, "cyst count", eye.key, visit.index).poisson(rate)))
-    per = rng.integers(2, 7, clusters)
-    parent = np.repeat(np.arange(clusters), per)
-    total = len(parent)
-    cx = x[parent] + rng.normal(0, 0.28, total)
-    cy = y[parent] + rng.normal(0, 0.16, total)
-    grow = rng.lognormal(0, 0.40, total)
-    shift = rng.choice([INL + 0.5, OPL + 0.6, ONL + 0.35], total, p=[0.5, 0.15, 0.35]) + rng.normal(0, 0.12, total)
-    local = swelling_at(swelling, cx, cy)
-    rz = np.clip((20 + 0.16 * local) * grow, 12, 125)
-    rx = np.clip(0.055 * grow * rng.uniform(0.8, 1.8, total) * (1 + 0.0035 * local), 0.025, 0.25)
-    keep = parent < count
-    return Shapes(*(v[keep] for v in (cx, cy, rx, np.clip(rx * 1.15, 0.08, 0.3), shift, rz)))
+    trial = 0.0 if eye.trial == "TREX" else -0.5
+    own = np.exp(1.3 + trial + 0.3 * early + 0.95 * visit.scores["cysts"] + 0.25 * visit.scores["oedema"])
+    sites = [(anatomy.fovea_x, anatomy.fovea_y, 1.1, own)]
+    sites += [
+        (x, y, 0.85 * r, top / 13 if top > 25 else 0.0)
+        for x, y, r, top in zip(swelling.x, swelling.y, swelling.ry, swelling.size, strict=True)
+    ]
+    parts = []
+    for number, (x, y, spread, rate) in enumerate(sites):
+        # A pool of places per eye: a visit shows the first of them, so that cysts come back where they were
+        pool = stream(seed, "cysts", eye.key, number)
+        places = np.array([x, y]) + pool.normal(0, spread, (60, 2))
+        members = pool.integers(2, 7, 60)
+        shown = min(60, int(stream(seed, "cyst count", eye.key, visit.index, number).poisson(rate)))
+        parent = np.repeat(np.arange(60), members)
+        inside = places[parent] + pool.normal(0, 1, (len(parent), 2)) * (0.26, 0.16)
+        look = pool.random((len(parent), 4))
+        keep = parent < shown
+        parts.append(np.column_stack([inside[keep], look[keep]]))
+    rows = np.concatenate(parts)
+    cx, cy = rows[:, 0], rows[:, 1]
+    grow = np.exp(0.42 * ndtri(np.clip(rows[:, 2], 1e-3, 1 - 1e-3)))
+    layer = np.where(rows[:, 3] < 0.5, INL + 0.5, np.where(rows[:, 3] < 0.65, OPL + 0.6, ONL + 0.38))
+    local = np.asarray(swelling_at(swelling, cx, cy), float)
+    size = np.clip((20 + 0.22 * local) * grow, 12, 150)
+    rx = np.clip(0.055 * grow * (0.8 + rows[:, 4]) * (1 + 0.0035 * local), 0.025, 0.26)
+    return Shapes(cx, cy, rx, np.clip(rx * 1.2, 0.09, 0.32), layer + 0.3 * (rows[:, 5] - 0.5), size)
 
 
 def _foci(seed: int, eye: Eye, visit: Visit, anatomy: Anatomy, swelling: Shapes) -> Shapes:
     rng = stream(seed, "foci", eye.key, visit.index)
     early = 1 - visit.time
     trial = 0.16 if eye.trial == "TREX" else -0.06
-    per_slice = np.exp(1.12 + trial + 0.30 * early + 0.75 * visit.scores["foci"])
+    per_slice = np.exp(1.0 + trial + 0.18 * early + 0.75 * visit.scores["foci"])
     count = int(rng.poisson(min(per_slice, 25) * 49 / 2.0))
     x = anatomy.fovea_x + rng.normal(0, 1.3, count)
     y = np.where(rng.random(count) < 0.45, rng.normal(0, 1.2, count), rng.uniform(-2.95, 2.95, count))
-    extra = int(rng.poisson(min(amplitude(eye, visit) * 0.4, 160)))
-    x = np.concatenate([x, rng.normal(swelling.x[0], 0.8, extra)])
-    y = np.concatenate([y, rng.normal(swelling.y[0], 0.9, extra)])
+    for sx, sy, r, top in zip(swelling.x, swelling.y, swelling.ry, swelling.size, strict=True):
+        extra = int(rng.poisson(min(top * 0.6, 160)))
+        x = np.concatenate([x, rng.normal(sx, r, extra)])
+        y = np.concatenate([y, rng.normal(sy, 0.9 * r, extra)])
     total = len(x)
     return Shapes(
         x,
         y,
-        rng.uniform(0.014, 0.026, total),
+        rng.uniform(0.018, 0.032, total),
         rng.uniform(0.09, 0.16, total),
         rng.uniform(INL + 0.1, ONL + 0.75, total),
         rng.uniform(8, 18, total),
@@ -195,19 +208,20 @@ def _debris(seed: int, eye: Eye, visit: Visit) -> Shapes:
     )
 
 
+Range = tuple[float, float]
+
+
 def _patches(
-    rng: np.random.Generator, n: int, at: tuple[float, float], spread: float, rx: tuple[float, float], **sizes: object
+    rng: np.random.Generator, n: int, at: Range, spread: float, rx: Range, ry: Range, size: Range, z: float = 0.0
 ) -> Shapes:
-    """n patches scattered about `at`; `ry` and `size` as (low, high), `z` a layer coordinate."""
-    ry_low, ry_high = sizes.get("ry", rx)  # type: ignore[misc]
-    low, high = sizes.get("size", (0.0, 0.0))  # type: ignore[misc]
+    """n patches scattered about the place `at`; rx, ry, size: lowest and highest value; z: a layer coordinate."""
     return Shapes(
         at[0] + rng.normal(0, spread, n),
         at[1] + rng.normal(0, spread, n),
         rng.uniform(*rx, n),
-        rng.uniform(ry_low, ry_high, n),
-        np.full(n, float(sizes.get("z", 0.0))),  # type: ignore[arg-type]
-        rng.uniform(low, high, n),
+        rng.uniform(*ry, n),
+        np.full(n, z),
+        rng.uniform(*size, n),
     )
 
 

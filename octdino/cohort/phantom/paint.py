@@ -20,8 +20,11 @@ Mask = NDArray[np.uint16]
 
 # Grey at the top and the bottom of each layer, and of the space below the retina; from real Spectralis scans
 _TONES = np.array(
-    [[196, 176], [136, 126], [134, 140], [104, 100], [128, 122], [78, 70], [98, 98], [84, 92], [214, 204], [158, 150]]
-    + [[18, 18], [238, 222], [30, 30]],
+    [
+        *[[208, 190], [146, 138], [146, 150], [110, 106], [138, 130]],  # RNFL, GCL, IPL, INL, OPL
+        *[[80, 72], [102, 102], [88, 96], [228, 218], [168, 160]],  # ONL, ELM, IS, EZ, OS
+        *[[16, 16], [250, 236], [26, 26]],  # SUB (fluid), RPE, PED
+    ],
     np.float32,
 )
 _STEPS = 16
@@ -34,7 +37,8 @@ def paint(seed: int, case: Examined, section: Section, difficulty: float, frame:
     """Picture uint8 [496, 504] and mask uint16 [496, 504]: bit i where BIOMARKERS[i] is to be seen.
 
     A lesion below the size that makes its label positive is painted but not in the mask: before the graders' errors
-    a label is positive exactly when its bit is somewhere in the mask. `frame` names the noise: a second pass over a place has the same anatomy.
+    a label is positive exactly when its bit is somewhere in the mask. `frame` names the noise: a second pass over a
+    place has the same anatomy.
     """
     contrast = 1.25 - 0.6 * difficulty
     exposure = exposure_of(seed, case, difficulty)
@@ -55,15 +59,14 @@ def _retina(seed: int, case: Examined, s: Section, scene: Rows, contrast: float)
     top = max(0, int(surfaces[0].min()))
     bottom = min(HEIGHT, int(surfaces[-1].max()) + 2)
     rows = np.arange(top, bottom, dtype=np.float32)[:, None]
-    layer = np.zeros((bottom - top, WIDTH), np.int32)
+    layer = np.zeros((bottom - top, WIDTH), np.uint8)
     for surface in surfaces[1:-1]:
-        layer += rows >= surface
-    columns = np.arange(WIDTH, dtype=np.int32)
-    place = layer * WIDTH + columns
+        layer += (rows >= surface).view(np.uint8)
+    place = layer * np.int32(WIDTH) + np.arange(WIDTH, dtype=np.int32)
     thick = np.maximum(np.diff(surfaces, axis=0), 0.5)
     depth = (rows - surfaces[:-1].ravel()[place]) * (_STEPS / thick).astype(np.float32).ravel()[place]
     index = np.clip(depth, 0, _STEPS - 1).astype(np.int32)
-    index += layer * _STEPS
+    index += layer * np.int32(_STEPS)
     tones = _TONE[index]
     _layer_changes(s, tones, layer, contrast)
     tones += 3.2 * sp.window(eye, fields.mottle, bottom - top, WIDTH)
@@ -76,10 +79,10 @@ def _retina(seed: int, case: Examined, s: Section, scene: Rows, contrast: float)
     _choroid(seed, case, s, scene, lost)
 
 
-def _layer_changes(s: Section, tones: Rows, layer: NDArray[np.int32], contrast: float) -> None:
+def _layer_changes(s: Section, tones: Rows, layer: NDArray[np.uint8], contrast: float) -> None:
     """Changes of a whole layer over some columns: EZ, RPE, DRIL, sponge-like swelling, fluid below the retina."""
     if s.ez_gap.any():
-        tones[:, s.ez_gap] -= np.where(np.isin(layer[:, s.ez_gap], (an.EZ, an.OS)), 82 * contrast, 0)
+        tones[:, s.ez_gap] -= np.where(np.isin(layer[:, s.ez_gap], (an.EZ, an.OS)), 128 * contrast, 0)
     if s.rpe_gap.any():
         tones[:, s.rpe_gap] -= np.where(layer[:, s.rpe_gap] == an.RPE, 110 * contrast, 0)
     if s.dril.any():
@@ -96,23 +99,25 @@ def _layer_changes(s: Section, tones: Rows, layer: NDArray[np.int32], contrast: 
 
 
 def _choroid(seed: int, case: Examined, s: Section, scene: Rows, lost: Rows) -> None:
+    """The choroid is made flat, then each column is slid to its Bruch's membrane."""
     fields, rng = sp.bank(seed), stream(seed, "choroid", case.eye.key)
-    top = max(0, int(s.surfaces[-1].min()))
-    height = HEIGHT - top
-    rows = np.arange(top, HEIGHT, dtype=np.float32)[:, None]
-    below = rows - s.surfaces[-1]
     thick = case.anatomy.choroid / an.AXIAL
-    profile_at = np.array([-1, 0, 3, 10, 30, thick, thick * 1.5, thick * 3.2, 500], float)
-    profile = np.interp(np.arange(500), profile_at, [186, 176, 150, 126, 106, 74, 50, 14, -40]).astype(np.float32)
-    tones = profile[np.clip(below, 0, 499).astype(np.int32)]
+    deep = min(int(2.2 * thick), 240)
+    depth = np.arange(deep)
+    at = np.array([0, 3, 12, 26, 40, 40 + 0.45 * thick, deep])
+    profile = np.interp(depth, at, [178, 136, 106, 84, 66, 34, -90]).astype(np.float32)[:, None]
+    fade = np.interp(depth, [0, 4, 14, thick, 1.6 * thick], [0, 3, 15, 13, 4]).astype(np.float32)[:, None]
     # The eye's own vessel pattern moves on slowly from slice to slice, and returns at the next visit
-    row, column = rng.integers(0, sp.SIDE - HEIGHT), rng.integers(0, sp.SIDE - WIDTH - 150)
-    start = int(column) + 3 * s.number
-    fade = np.interp(np.arange(500), [0, 4, 14, thick, thick * 1.6], [0, 4, 17, 15, 3]).astype(np.float32)
-    tones += fields.clouds[row : row + height, start : start + WIDTH] * fade[np.clip(below, 0, 499).astype(np.int32)]
-    tones -= 0.8 * lost
-    tones += 35 * (s.rpe_gap | (s.thinned & False))  # light that no RPE holds back
-    np.copyto(scene[top:], tones, where=below >= 0)
+    row, column = int(rng.integers(0, sp.SIDE - 240)), int(rng.integers(0, sp.SIDE - WIDTH - 150)) + 3 * s.number
+    flat = np.full((deep + 1, WIDTH), _VITREOUS, np.float32)
+    flat[:-1] = profile + fade * fields.clouds[row : row + deep, column : column + WIDTH]
+    flat[:-1] -= 0.7 * lost
+    flat[:-1] += 35 * s.rpe_gap  # light that no RPE holds back
+    bottom = s.surfaces[-1]
+    top, end = max(0, int(bottom.min())), min(HEIGHT, int(bottom.max()) + deep)
+    below = np.arange(top, end, dtype=np.float32)[:, None] - bottom
+    index = np.clip(below, 0, deep).astype(np.int32) * np.int32(WIDTH) + np.arange(WIDTH, dtype=np.int32)
+    np.copyto(scene[top:end], flat.ravel()[index], where=below >= 0)
 
 
 def _inside(seed: int, case: Examined, s: Section, scene: Rows, mask: Mask, contrast: float) -> None:
@@ -123,29 +128,40 @@ def _inside(seed: int, case: Examined, s: Section, scene: Rows, mask: Mask, cont
         row = float(s.surfaces[an.GCL, c] * 0.6 + s.surfaces[an.IPL, c] * 0.4)
         _ellipse(scene, row, column, 0.55 * width * 2.2, 0.5 * width, add=26)
     retina = (s.surfaces[-1] - s.surfaces[0]) * an.AXIAL
+    bit = se.IRF if s.labels[se.IRF] else None
     for x, rx, z, size in _each(s.cysts):
         row, column = _at(s, x, z)
-        half = min(size, 0.36 * float(retina[int(column)])) / an.AXIAL
-        bit = se.IRF if s.labels[se.IRF] else None
-        fluid = 105 - 72 * contrast
+        c = int(column)
+        half = min(size, 0.36 * float(retina[c])) / an.AXIAL
+        # A cyst has retina around it
+        row = float(
+            np.clip(row, s.surfaces[0, c] + half + 5, max(s.surfaces[an.EZ, c] - half - 2, s.surfaces[0, c] + 6))
+        )
+        fluid = 96 - 78 * contrast
         _ellipse(scene, row, column, half, rx / an.LATERAL, towards=fluid, mask=mask, bit=bit)
+    bit = se.HAEMORRHAGE if s.labels[se.HAEMORRHAGE] else None
     for x, rx, z, size in _each(s.haemorrhage):
         row, column = _at(s, x, z)
-        bit = se.HAEMORRHAGE if s.labels[se.HAEMORRHAGE] else None
         _ellipse(scene, row, column, size / an.AXIAL, rx / an.LATERAL, towards=120 + 75 * contrast, mask=mask, bit=bit)
-        below = slice(int(row + size / an.AXIAL), int(s.surfaces[-1, int(column)]) + 60)
-        reach = slice(max(0, int(column - rx / an.LATERAL)), int(column + rx / an.LATERAL) + 1)
-        scene[below, reach] -= 42 * contrast
+        _shadow(scene, row, column, rx / an.LATERAL, float(s.surfaces[-1, int(column)]), 48 * contrast)
+    bit = se.HRF if s.labels[se.HRF] else None
     for x, rx, z, size in _each(s.foci):
         row, column = _at(s, x, z)
-        bit = se.HRF if s.labels[se.HRF] else None
         level = rng.uniform(150, 190) + 45 * contrast
         _ellipse(scene, row, column, size / an.AXIAL, rx / an.LATERAL, towards=level, mask=mask, bit=bit)
 
 
+def _shadow(scene: Rows, row: float, column: float, half_width: float, bm: float, depth: float) -> None:
+    """What absorbs takes light from all below it, fading into the choroid."""
+    c0, c1 = max(0, int(column - 2 * half_width)), min(WIDTH, int(column + 2 * half_width) + 1)
+    r0, r1 = max(0, int(row)), min(HEIGHT, int(bm) + 70)
+    across = np.exp(-(((np.arange(c0, c1) - column) / (0.8 * half_width)) ** 2))
+    along = np.interp(np.arange(r0, r1), [row, row + 8, bm, bm + 70], [0, 1, 1, 0.2])
+    scene[r0:r1, c0:c1] -= (depth * along[:, None] * across).astype(np.float32)
+
+
 def _each(shapes: Shapes) -> list[tuple[float, float, float, float]]:
-    inside = np.abs(shapes.x) < -an.X[0] - 0.02
-    return list(zip(shapes.x[inside], shapes.rx[inside], shapes.z[inside], shapes.size[inside], strict=True))
+    return list(zip(shapes.x, shapes.rx, shapes.z, shapes.size, strict=True))
 
 
 def _at(s: Section, x: float, z: float) -> tuple[float, float]:
@@ -186,41 +202,45 @@ def _ellipse(
 def _vitreous(
     seed: int, case: Examined, s: Section, scene: Rows, mask: Mask, contrast: float, exposure: Exposure
 ) -> None:
-    """Gel, vitreous face, debris, tissue on the retina."""
+    """Gel, vitreous face, tissue on the retina, debris."""
     ilm = s.surfaces[0]
     reach = min(HEIGHT, int(ilm.max()) + 1)
-    rows = np.arange(reach, dtype=np.float32)[:, None]
-    above = (ilm - rows) * an.AXIAL  # µm over the ILM
-    free = above > 0
-    view = scene[:reach]
+    view, marks = scene[:reach], mask[:reach]
+    above = (ilm - np.arange(reach, dtype=np.float32)[:, None]) * np.float32(an.AXIAL)  # µm over the ILM
     if s.face is not None:
-        over = above - s.face
-        gel = 14 + exposure.haze + 12 * contrast
-        grey = gel - np.abs(over) * 0.085
-        np.copyto(view, np.maximum(view, grey), where=free & (over > 0))
-        attached = not s.labels[se.PAVF]
-        # An attached face is seen as a fine line close to the ILM, broken where it lies on it
-        offset = 22.0 if attached else 0.0
-        line = np.exp(-(((over - offset) / (5.5 if attached else 8.0)) ** 2))
-        breaks = np.clip(0.75 + 0.5 * np.sin(1.7 * an.X + case.anatomy.wave[2] + s.y), 0.25, 1)
-        level = (_FACE_LINE - 12 if attached else _FACE_LINE) * (0.55 + 0.45 * contrast) + 0.5 * exposure.haze
-        bright = level + 28 * np.log(np.maximum(line * breaks, 1e-4))
-        np.copyto(view, np.maximum(view, bright), where=free)
-        bit = se.FAVF if attached else se.PAVF
-        mask[:reach] |= ((np.abs(over - offset) < 9) & free).astype(np.uint16) << np.uint16(bit)
+        _gel_and_face(case, s, s.face, view, marks, above, contrast, exposure.haze)
     if s.tissue.any():
         band = (above > -6) & (above < s.tissue)
         view[band] = 112 + 72 * contrast
         if s.labels[se.PRERETINAL]:
-            mask[:reach] |= band.astype(np.uint16) << np.uint16(se.PRERETINAL)
+            marks |= band.astype(np.uint16) << np.uint16(se.PRERETINAL)
     rng = stream(seed, "debris look", case.eye.key, case.visit.index)
+    bit = se.DEBRIS if s.labels[se.DEBRIS] else None
     for x, rx, z, size in _each(s.debris):
         column = (x - an.X[0]) / an.LATERAL
         row = float(ilm[int(column)]) - z / an.AXIAL
-        bit = se.DEBRIS if s.labels[se.DEBRIS] else None
-        _ellipse(
-            scene, row, column, size / an.AXIAL, rx / an.LATERAL, rng.uniform(50, 80) + 28 * contrast, 0, mask, bit
-        )
+        level = rng.uniform(50, 80) + 28 * contrast
+        _ellipse(scene, row, column, size / an.AXIAL, rx / an.LATERAL, level, mask=mask, bit=bit)
+
+
+def _gel_and_face(
+    case: Examined, s: Section, face: Rows, view: Rows, marks: Mask, above: Rows, contrast: float, haze: float
+) -> None:
+    """The gel above the face scatters a little; the face is a fine line, close to the ILM where it is attached."""
+    attached = bool(face.max() < se.FACE)
+    free = above > 0
+    over = above - face
+    gel = np.float32(14 + haze + 12 * contrast) - np.float32(0.085) * np.abs(over)
+    np.copyto(view, np.maximum(view, gel), where=free & (over > 0))
+    offset, width, level = (22.0, 5.5, _FACE_LINE - 12) if attached else (0.0, 8.0, _FACE_LINE)
+    level = level * (0.55 + 0.45 * contrast) + 0.5 * haze
+    breaks = np.clip(0.75 + 0.5 * np.sin(1.7 * an.X + case.anatomy.wave[2] + s.y), 0.25, 1)
+    over -= np.float32(offset)
+    line = (level + 28 * np.log(breaks)).astype(np.float32) - np.float32(28 / width**2) * over * over
+    np.copyto(view, np.maximum(view, line), where=free)
+    bit = se.FAVF if attached else se.PAVF
+    if s.labels[bit]:
+        marks |= ((np.abs(over) < 9) & free).astype(np.uint16) << np.uint16(bit)
 
 
 def _outline(s: Section, mask: Mask) -> None:
@@ -236,10 +256,10 @@ def _outline(s: Section, mask: Mask) -> None:
         (se.SHRM, an.SUB, an.RPE, s.shrm >= 30),
         (se.VMT, 0, an.ELM, np.abs(an.X) < 0.5),
     ]
-    for bit, upper, lower, columns in regions:
-        if s.labels[bit]:
+    for label, upper, lower, columns in regions:
+        if s.labels[label]:
             c = np.flatnonzero(columns)
             top, bottom = np.floor(s.surfaces[upper, c]), np.ceil(s.surfaces[lower, c])
             first, last = max(0, int(top.min())), min(HEIGHT, int(bottom.max()) + 1)
             rows = np.arange(first, last)[:, None]
-            mask[first:last, c] |= ((rows >= top) & (rows <= bottom)).astype(np.uint16) << np.uint16(bit)
+            mask[first:last, c] |= ((rows >= top) & (rows <= bottom)).astype(np.uint16) << np.uint16(label)

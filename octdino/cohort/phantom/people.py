@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from octdino.cohort.phantom.chance import Floats, as_normal, chosen, stratified_normal, stream
+from octdino.cohort.phantom.chance import Bools, Floats, Ints, as_normal, chosen, stratified_normal, stream
 from octdino.config.cohort import PhantomSettings
 
 VOLUME = 49  # B-scans of a full volume
@@ -26,10 +26,10 @@ CARRIERS = {
     "atrophy": (14 / 87, 12.0),
     "ez": (43 / 87, 1.8),
     "dril": (4 / 87, 1.0),
-    "haemorrhage": (46 / 87, 1.2),
+    "haemorrhage": (44 / 87, 1.2),
     "preretinal": (33 / 87, 2.0),
     "vmt": (3 / 87, 1.0),
-    "srf": (23 / 87, 6.0),
+    "srf": (23 / 87, 16.0),
     "rpe": (5 / 87, 1.0),
     "ped": (1 / 87, 3.0),
     "shrm": (13 / 87, 1.5),
@@ -106,15 +106,15 @@ def _visit_counts(settings: PhantomSettings, n: int) -> Floats:
     return np.asarray(counts, float)
 
 
-def _scores(settings: PhantomSettings, owners: Floats, is_trex: Floats, visits: int) -> dict[str, Floats]:
+def _scores(settings: PhantomSettings, owners: Ints, is_trex: Bools, visits: int) -> dict[str, Floats]:
     """Standard normal scores [eyes, visits] per name; stratified within trial at the first and the last visit."""
     result = {}
     for name, between_visits in SCORES.items():
         rng = stream(settings.seed, "scores", name)
         patient = np.empty(int(owners.max()) + 1)
-        for group in (np.unique(owners[is_trex]), np.unique(owners[~is_trex])):
-            patient[group.astype(int)] = stratified_normal(rng, len(group))
-        eye = np.sqrt(0.75) * patient[owners.astype(int)] + np.sqrt(0.25) * rng.standard_normal(len(owners))
+        for people in (np.unique(owners[is_trex]), np.unique(owners[~is_trex])):
+            patient[people] = stratified_normal(rng, len(people))
+        eye = np.sqrt(0.75) * patient[owners] + np.sqrt(0.25) * rng.standard_normal(len(owners))
         noise = rng.standard_normal((len(owners), max(visits, 2)))
         value = np.sqrt(between_visits) * eye[:, None] + np.sqrt(1 - between_visits) * noise
         for column in (0, 1):  # column 1 is the last visit: the labelled ones carry the statistics
@@ -125,7 +125,7 @@ def _scores(settings: PhantomSettings, owners: Floats, is_trex: Floats, visits: 
 
 
 def _carriers(
-    settings: PhantomSettings, trex: int, owners: Floats, oedema: Floats
+    settings: PhantomSettings, trex: int, owners: Ints, oedema: Floats
 ) -> tuple[list[frozenset[str]], list[dict[str, float]]]:
     rng = stream(settings.seed, "carriers")
     patients = settings.patients

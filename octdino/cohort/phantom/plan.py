@@ -8,10 +8,9 @@ the two tables, files that cannot be read or are not what they should be, and fi
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from octdino.cohort.phantom.chance import stream
 from octdino.cohort.phantom.people import VOLUME, Eye, Visit, slice_numbers
+from octdino.cohort.phantom.section import DEBRIS, FAVF, PAVF, PRERETINAL
 from octdino.config.cohort import PhantomSettings
 
 UNREADABLE = ("truncated", "empty", "wrong size", "missing")
@@ -157,14 +156,12 @@ class _Flaws:
             index = self._take(lambda v: v.graded)
             if index is not None:
                 numbers = self.rng.permutation(self.volumes[index].numbers)[: int(self.rng.integers(1, 4))]
-                blank = tuple(
-                    (
-                        int(n),
-                        tuple(sorted(int(i) for i in self.rng.choice([5, 6, 7, 8], self.rng.integers(1, 3), False))),
-                    )
-                    for n in numbers
-                )
+                blank = tuple((int(n), self._two_of_the_vitreous()) for n in numbers)
                 self._change(index, blank_labels=blank)
+
+    def _two_of_the_vitreous(self) -> tuple[int, ...]:
+        labels = (PAVF, FAVF, PRERETINAL, DEBRIS)
+        return tuple(sorted(int(i) for i in self.rng.choice(labels, self.rng.integers(1, 3), replace=False)))
 
     def _untabled(self) -> None:
         """Fellow eyes, fundus pictures and arrays that a search of the folders would pick up."""

@@ -88,19 +88,23 @@ def cut(case: Examined, number: int) -> Section:
     thinned = _within(lesions.atrophy, y)
     _swell(layers, swelling)
     if thinned.any():
-        loss = _dome(lesions.atrophy, y, power=0.25)
+        loss = _dome(lesions.atrophy, y, power=0.8)
         layers[an.GCL : an.ELM] *= 1 - np.minimum(loss, 0.7)
     r = an.distance(case.anatomy, x, y)
     if lesions.traction:
         layers[an.ONL] += lesions.traction * np.exp(-((r / 0.32) ** 2))
-    srf, shrm, ped = _dome(lesions.srf, y), _dome(lesions.shrm, y, power=0.35), _dome(lesions.ped, y)
+    srf, shrm, ped = (
+        _dome(lesions.srf, y, power=1.5),
+        _dome(lesions.shrm, y, power=0.9),
+        _dome(lesions.ped, y, power=0.8),
+    )
     layers[an.SUB] = np.maximum(srf, shrm)
     layers[an.PED] = ped
     rpe_gap = _within(lesions.rpe, y)
-    layers[an.RPE][rpe_gap] *= 0.25
-    tissue = _dome(lesions.preretinal, y, power=0.2)
+    tissue = _dome(lesions.preretinal, y, power=0.35)
     if tissue.any():  # a membrane wrinkles the retina below it
-        layers[an.RNFL] += np.minimum(tissue, 12) * (0.5 + 0.5 * np.sin(2 * np.pi * 2.3 * x + case.anatomy.wave[2]))
+        fold = 0.5 + 0.5 * np.sin(2 * np.pi * 1.9 * x + case.anatomy.wave[2])
+        layers[an.RNFL] += 14 * np.clip(tissue / 40, 0, 1) * fold
     bottom = an.bruch(case.anatomy, case.pose, x, y, number)
     surfaces = np.empty((an.LAYERS + 1, an.WIDTH), np.float32)
     surfaces[-1] = bottom
@@ -119,14 +123,23 @@ def cut(case: Examined, number: int) -> Section:
         ped=ped,
         tissue=tissue,
         face=_face(case, y, x),
-        cysts=lesions.cysts.cut(y),
-        foci=lesions.foci.cut(y, 0.15),
-        debris=lesions.debris.cut(y),
-        haemorrhage=lesions.haemorrhage.cut(y),
+        cysts=_in_view(lesions.cysts.cut(y)),
+        foci=_in_view(lesions.foci.cut(y, 0.15)),
+        debris=_in_view(lesions.debris.cut(y), surfaces[0]),
+        haemorrhage=_in_view(lesions.haemorrhage.cut(y)),
         labels=np.zeros(len(BIOMARKERS), bool),
     )
     found.labels[:] = _labels(found, case)
     return found
+
+
+def _in_view(shapes: Shapes, ilm: Rows | None = None) -> Shapes:
+    """Those whose centre is in the picture; with `ilm`, z is µm above it."""
+    seen = np.abs(shapes.x) < -an.X[0] - 0.05
+    if ilm is not None:
+        column = np.clip((shapes.x - an.X[0]) / an.LATERAL, 0, an.WIDTH - 1).astype(np.intp)
+        seen &= ilm[column] - shapes.z / an.AXIAL > 3
+    return shapes if seen.all() else shapes.only(seen)
 
 
 def _swell(layers: Rows, swelling: Rows) -> None:
@@ -176,6 +189,7 @@ def area(shapes: Shapes) -> float:
 def _labels(s: Section, case: Examined) -> list[bool]:
     mm = an.LATERAL
     detached = s.face is not None and bool(s.face.max() >= FACE)
+    in_view = s.face is not None and ((s.face >= FACE) & (s.surfaces[0] - s.face / an.AXIAL > 3)).sum() * mm >= 0.3
     at_fovea = abs(s.y - case.anatomy.fovea_y) < 0.22
     return [
         s.thinned.sum() * mm >= 0.4,
@@ -183,11 +197,11 @@ def _labels(s: Section, case: Examined) -> list[bool]:
         s.dril.sum() * mm >= 0.6,
         area(s.haemorrhage) >= 55,
         len(s.foci) >= 3,
-        detached,
+        in_view,
         s.face is not None and not detached,
         (s.tissue >= 10).sum() * mm >= 0.3,
         area(s.debris) >= 75,
-        detached and case.lesions.traction > 0 and at_fovea,
+        in_view and case.lesions.traction > 0 and at_fovea,
         (s.swelling >= SWOLLEN).sum() * mm >= 0.6,
         area(s.cysts) >= 60,
         (s.srf >= 30).sum() * mm >= 0.2,
