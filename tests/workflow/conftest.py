@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,14 @@ class Workflow:
         """The calls of the stub so far."""
         path = self.folder / "calls.txt"
         return path.read_text().splitlines() if path.exists() else []
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def jobs(done: tuple[int, str]) -> Counter[str]:

@@ -4,13 +4,12 @@ import os
 import resource
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.workflow.conftest import BIN, ROOT, Workflow
+from tests.workflow.conftest import BIN, ROOT, Workflow, until
 
 FLOW = {"phantom": 1, "cohort": 1, "pretrain": 1, "classify": 2, "clinical": 1, "evaluate": 1, "report": 1}
 
@@ -119,15 +118,6 @@ def test_killed_snakemake_is_simply_started_again(stubbed: Workflow) -> None:
     assert done.returncode == 0, done.stderr
     assert sum(call.startswith("pretrain") for call in stubbed.calls()) == 2
     assert sum(call.startswith("cohort") for call in stubbed.calls()) == 1
-
-
-def until(condition: object, seconds: float = 60) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    assert callable(condition)
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_lint() -> None:
