@@ -28,10 +28,10 @@ setup: .venv/.ready
 	@touch $@
 
 test: setup
-	python -m pytest
+	python -m pytest -n auto --dist loadfile
 
 slow: setup
-	python -m pytest -m slow
+	python -m pytest -m slow -n auto --dist loadfile
 
 check: setup
 	ruff check .
