@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 
 
-def draw(patients: int, resamples: int, seed: int) -> np.ndarray:
+def draw_patients(patients: int, resamples: int, seed: int) -> np.ndarray:
     """How many times each patient is drawn: float64 [P, 1 + B]; column 0 is the test set itself, once each."""
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(patients, np.full(patients, 1 / patients), size=resamples)

@@ -19,7 +19,7 @@ from octdino.figures import INK, WIDTH, Look, looks, save_svg, style
 ALPHA = 0.05
 
 
-def draw(
+def draw_figures(
     settings: EvaluateSettings,
     test: TestSet,
     runs: list[Run],

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from octdino.config import EvaluateSettings
-from octdino.evaluate import bootstrap, figures
+from octdino.evaluate.bootstrap import draw_patients, holm, interval, p_value
+from octdino.evaluate.figures import draw_figures
 from octdino.evaluate.gather import NOT_EVALUABLE, Key, Run, TestSet, gather
 from octdino.evaluate.metrics import NAMES, decision_metrics, ranking_metrics
 from octdino.tables import COMPARISON, METRICS, write_table
@@ -36,14 +37,14 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
         UserError: see `gather`.
     """
     test, runs = gather(settings, manifest, classifiers)
-    times = bootstrap.draw(int(test.patient.max()) + 1, settings.resamples, settings.seed)
+    times = draw_patients(int(test.patient.max()) + 1, settings.resamples, settings.seed)
     scores = replicates(test, runs, times)
     with_mean = {**scores, **seed_means(scores)}
     metrics = metrics_table(settings, test, with_mean)
     comparison = comparison_table(settings, test, with_mean)
     write_table(out / "metrics.csv", metrics, METRICS)
     write_table(out / "comparison.csv", comparison, COMPARISON)
-    figures.draw(settings, test, runs, metrics, comparison, out)
+    draw_figures(settings, test, runs, metrics, comparison, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))
     log.info("%d classifiers, %d test patients, labels: %s", len(runs), len(times), counts or "none")
 
@@ -90,7 +91,7 @@ def metrics_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, n
     counts = [_counts(test, index) for index in range(len(test.labels))] + [_macro_counts(test)]
     rows: list[dict[str, Any]] = []
     for key, values in scores.items():
-        low, high = bootstrap.interval(values[:, 1:].swapaxes(0, 1), settings.confidence)
+        low, high = interval(values[:, 1:].swapaxes(0, 1), settings.confidence)
         drawn = np.isfinite(values[:, 1:]).sum(axis=1)
         for index, label in enumerate([*test.labels, MACRO]):
             for which, metric in enumerate(NAMES):
@@ -134,8 +135,8 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
     rows: list[dict[str, Any]] = []
     for key, reference in pairs(settings.reference, scores):
         difference = scores[key] - scores[reference]
-        low, high = bootstrap.interval(difference[:, 1:].swapaxes(0, 1), settings.confidence)
-        p = bootstrap.p_value(difference[:, 1:].swapaxes(0, 1))
+        low, high = interval(difference[:, 1:].swapaxes(0, 1), settings.confidence)
+        p = p_value(difference[:, 1:].swapaxes(0, 1))
         drawn = np.isfinite(difference[:, 1:]).sum(axis=1)
         for which, index in np.argwhere(np.isfinite(difference[:, 0])):
             rows.append(
@@ -157,7 +158,7 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
     table = pd.DataFrame(rows, columns=[column.name for column in COMPARISON])
     # One family: all arms (and backbones) against the same reference in the same label, metric, fraction and seed.
     family = table.groupby(["reference", "label", "metric", "fraction", "seed"], dropna=False)["p"]
-    table["p_adjusted"] = family.transform(lambda p: bootstrap.holm(p.to_numpy(np.float64))).astype(float)
+    table["p_adjusted"] = family.transform(lambda p: holm(p.to_numpy(np.float64))).astype(float)
     return table
 
 

@@ -11,12 +11,12 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 from octdino.config import EvaluateSettings
 from octdino.errors import UserError
 from octdino.evaluate import evaluate
-from octdino.evaluate.bootstrap import draw
+from octdino.evaluate.bootstrap import draw_patients
 from octdino.predictions import read_predictions
 from octdino.tables import COMPARISON, MANIFEST, METRICS, probability, read_table
 from tests.results import LABELS, write_arm, write_cohort
 
-SETTINGS = EvaluateSettings(resamples=200)
+SETTINGS = EvaluateSettings(resamples=100)
 FIGURES = ["comparison.svg", "difference.svg", "label_efficiency.svg", "pr.svg", "roc.svg"]
 
 
@@ -65,7 +65,7 @@ def test_values_are_scikit_learns_on_test_scans(done: Path) -> None:
             assert row["n_patients"] == rows["patient"].nunique()
             assert row["n_positive"] == y.sum()
             assert row["n_positive_patients"] == rows.loc[y == 1, "patient"].nunique()
-            assert row["n_resamples"] == 200
+            assert row["n_resamples"] == 100
             macro.setdefault(metric, []).append(value)
     for metric, values in macro.items():
         row = one(metrics, arm="dino-linear", fraction=0.3, label="macro", metric=metric)
@@ -107,7 +107,7 @@ def test_the_paired_interval_is_a_naive_loops(tmp_path: Path) -> None:
     tables = [read_predictions(folder).take("test").table for folder in folders]
     patient, names = pd.factorize(tables[0]["patient"])
     differences = []
-    for column in draw(len(names), 100, seed=0)[:, 1:].T:
+    for column in draw_patients(len(names), 100, seed=0)[:, 1:].T:
         rows = np.repeat(np.arange(len(patient)), column[patient].astype(int))
         drawn = [table.iloc[rows] for table in tables]
         scores = [[auroc(table, label) for label in ("IRF", "DRT/ME", "FAVF")] for table in drawn]

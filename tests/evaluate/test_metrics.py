@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from octdino.evaluate import metrics
-from octdino.evaluate.bootstrap import draw
+from octdino.evaluate.bootstrap import draw_patients
 
 
 @st.composite
@@ -54,7 +54,7 @@ def test_equal_to_scikit_learn_with_weights_at_size() -> None:
     patient = rng.integers(0, 40, 3000)
     truth = rng.random(3000) < 0.2
     score = np.round(rng.random(3000) + 0.3 * truth, 2)  # about 30 scans share each score
-    times = draw(40, 5, seed=2)
+    times = draw_patients(40, 5, seed=2)
     area, average = metrics.ranking_metrics(truth, score, patient, times)
     for column in range(6):
         weight = times[patient, column]
@@ -66,7 +66,7 @@ def test_equal_to_scikit_learn_with_weights_at_size() -> None:
 def test_chunks_do_not_change_the_numbers(patients: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     patient, truth, score = rng.integers(0, patients, 400), rng.random(400) < 0.5, rng.random(400)
-    times = draw(patients, 50, seed=0)
+    times = draw_patients(patients, 50, seed=0)
     whole = metrics.ranking_metrics(truth, score, patient, times)
     monkeypatch.setattr(metrics, "CELLS", 700)
     for one, other in zip(whole, metrics.ranking_metrics(truth, score, patient, times), strict=True):
@@ -77,7 +77,7 @@ def test_a_thousand_resamples_of_a_real_test_set_take_a_moment() -> None:
     """20 patients with 98 scans, as one fold of OLIVES; 16 labels and 20 arms are 320 of these."""
     rng = np.random.default_rng(0)
     patient, truth, score = np.repeat(np.arange(20), 98), rng.random(1960) < 0.3, rng.random(1960)
-    times = draw(20, 1000, seed=0)
+    times = draw_patients(20, 1000, seed=0)
     began = time.process_time()
     metrics.ranking_metrics(truth, score, patient, times)
     assert time.process_time() - began < 0.25  # 0.015 measured; 5 s for 320

@@ -16,7 +16,7 @@ from octdino.config import Config, EvaluateSettings, ReportSettings
 from octdino.errors import UserError
 from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report
-from octdino.report.examples import KINDS, choose, data_uri, examples
+from octdino.report.examples import KINDS, data_uri, examples
 from octdino.report.read import read_benchmarks, read_results
 from octdino.tables import MANIFEST, QUARANTINE, write_table
 from tests.results import write_arm, write_cohort, write_pretraining, write_store
@@ -93,8 +93,13 @@ def render(root: Path, **settings: object) -> tuple[str, Page]:
     return text, Page(text)
 
 
-def test_the_page_has_every_part_and_needs_nothing_else(results: Path) -> None:
-    text, page = render(results)
+@pytest.fixture(scope="module")
+def rendered(results: Path) -> tuple[str, Page]:
+    return render(results)
+
+
+def test_the_page_has_every_part_and_needs_nothing_else(rendered: tuple[str, Page]) -> None:
+    text, page = rendered
     assert set(page.ids) >= {"answer", "comparison", "labels", "clinical", "training", "examples", "run", "limits"}
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert all(link.startswith(("#", "data:")) for link in page.links)
@@ -111,21 +116,21 @@ def test_the_page_has_every_part_and_needs_nothing_else(results: Path) -> None:
     assert len(text) < 1_500_000
 
 
-def test_ids_are_unique_within_the_page(results: Path) -> None:
-    _, page = render(results)
+def test_ids_are_unique_within_the_page(rendered: tuple[str, Page]) -> None:
+    _, page = rendered
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_the_answer_comes_first_and_says_how_sure(results: Path) -> None:
-    _, page = render(results)
+def test_the_answer_comes_first_and_says_how_sure(rendered: tuple[str, Page]) -> None:
+    _, page = rendered
     answer = page.text.index("dino-linear beats training from scratch")
     assert answer < page.text.index("The arms compared")
     assert "interval" in page.text[answer : answer + 400]
     assert "not clinical evidence" in page.text[: answer + 400]
 
 
-def test_what_was_run_is_told(results: Path) -> None:
-    _, page = render(results)
+def test_what_was_run_is_told(rendered: tuple[str, Page]) -> None:
+    _, page = rendered
     for words in (
         "360 scans", "60 patients", "unreadable 2 the file is truncated", "missing_file 1", "3 min 20 s", "512 MiB",
         "CPU, 2 thread(s)", "torch", "VMT", "not evaluable", "Of 360 scans 6 lack CST",
@@ -135,8 +140,8 @@ def test_what_was_run_is_told(results: Path) -> None:
     assert "reference: scratch-finetune" in page.text
 
 
-def test_the_same_results_give_the_same_page(results: Path) -> None:
-    assert render(results)[0] == render(results)[0]
+def test_the_same_results_give_the_same_page(results: Path, rendered: tuple[str, Page]) -> None:
+    assert render(results)[0] == rendered[0]
 
 
 def test_names_from_tables_cannot_break_the_page(tmp_path: Path, results: Path) -> None:
@@ -233,7 +238,6 @@ def test_examples_are_hits_and_misses_of_different_patients(results: Path) -> No
 def test_more_examples_than_there_are_is_no_trouble(results: Path) -> None:
     found, _ = examples(read_results(results), 500, "dino-linear", 1.0)
     assert 0 < len(found) <= 12  # three labels, four kinds
-    assert choose is not None
 
 
 @pytest.mark.parametrize("channels", [1, 3])
