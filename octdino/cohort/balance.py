@@ -4,13 +4,14 @@ Iterative stratification (Sechidis et al. 2011, https://doi.org/10.1007/978-3-64
 group, then moves and swaps of groups while they help: no library does grouped multi-label splits.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from iterstrat.ml_stratifiers import IterativeStratification
 
 ENOUGH = 3  # positive groups of a label from which on every side must have one
-STEPS = 6000  # moves or swaps that are tried
+STEPS = 5000  # moves or swaps that are tried
 CANDIDATES = 256  # groups that are compared for the next place in the order
 
 
@@ -63,9 +64,9 @@ def _refine(groups: Groups, side: np.ndarray, shares: np.ndarray, rng: np.random
         axis=1, dtype=np.float64,
     )  # fmt: skip
     sides = len(shares)
-    total = each.sum(axis=0)
     sums = np.stack([each[side == s].sum(axis=0) for s in range(sides)])
-    best = _badness(sums, total, shares)
+    badness = _judge(each.sum(axis=0), shares)
+    best = badness(sums)
     side = side.copy()
     for _ in range(STEPS):
         one, other = rng.integers(len(side), size=2)
@@ -76,7 +77,7 @@ def _refine(groups: Groups, side: np.ndarray, shares: np.ndarray, rng: np.random
         change = each[one] - each[other] if swap else each[one]
         sums[source] -= change
         sums[target] += change
-        if (now := _badness(sums, total, shares)) < best - 1e-12:
+        if (now := badness(sums)) < best - 1e-12:
             best, side[one] = now, target
             side[other] = source if swap else side[other]
         else:
@@ -85,22 +86,25 @@ def _refine(groups: Groups, side: np.ndarray, shares: np.ndarray, rng: np.random
     return side
 
 
-def _badness(sums: np.ndarray, total: np.ndarray, shares: np.ndarray) -> float:
-    """How far a split is from perfect: empty cells first, then positive groups, prevalence and size."""
-    labels = (sums.shape[1] - 1) // 4
-    share = shares[:, None]
-    groups, negatives, positives, known = (slice(i * labels, (i + 1) * labels) for i in range(4))
-    enough, enough_negative = total[groups] >= ENOUGH, total[negatives] >= ENOUGH
-    empty = ((sums[:, groups] == 0) & enough).sum() + ((sums[:, negatives] == 0) & enough_negative).sum()
-    expected = np.maximum(share * total[groups], 1)
-    counts = (((sums[:, groups] - share * total[groups]) / expected) ** 2).mean()
+def _judge(total: np.ndarray, shares: np.ndarray) -> Callable[[np.ndarray], float]:
+    """How far sums a side [S, 4 L + 1] are from perfect: empty cells first, then size, prevalence, positive groups."""
+    labels = (len(total) - 1) // 4
+    cells, positives, known = slice(0, 2 * labels), slice(2 * labels, 3 * labels), slice(3 * labels, 4 * labels)
+    wanted = shares[:, None] * total
+    scale = 1 / np.maximum(wanted, 1)
+    enough = total[cells] >= ENOUGH
     overall = total[positives] / np.maximum(total[known], 1)
-    prevalence = sums[:, positives] / np.maximum(sums[:, known], 1)
     spread = np.sqrt(np.maximum(overall * (1 - overall), 0.01))
-    drift = (((prevalence - overall) / spread) ** 2).mean()
-    size = (((sums[:, -1] - shares * total[-1]) / (shares * total[-1])) ** 2).mean()
-    scans = (((sums[:, known] - share * total[known]) / np.maximum(share * total[known], 1)) ** 2).mean()
-    return float(100 * (sums[:, -1] == 0).sum() + 10 * empty + 2 * counts + 4 * drift + 4 * size + scans)
+
+    def badness(sums: np.ndarray) -> float:
+        off = ((sums - wanted) * scale) ** 2
+        drift = ((sums[:, positives] / np.maximum(sums[:, known], 1) - overall) / spread) ** 2
+        empty = ((sums[:, cells] == 0) & enough).sum() + 10 * (sums[:, -1] == 0).sum()
+        return float(
+            10 * empty + 20 * off[:, -1].mean() + 4 * drift.mean() + 2 * off[:, :labels].mean() + off[:, known].mean()
+        )
+
+    return badness
 
 
 def order(groups: Groups, seed: int) -> np.ndarray:

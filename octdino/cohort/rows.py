@@ -64,7 +64,7 @@ def scan_table(records: Iterable[dict[str, Any]], cohort: str, labels: list[str]
     table["cohort"] = cohort
     for column in MANIFEST:
         if column.dtype == "string":
-            table[column.name] = table[column.name].fillna("")
+            table[column.name] = table[column.name].astype("string").fillna("")
     types: dict[str, Any] = {c.name: c.dtype for c in MANIFEST} | dict.fromkeys(labels, "Int64")
     table = table.astype(types | {"named": "string", "row": "Int64", "known": "bool", "given": "string"})
     table["scan_id"] = scan_ids(cohort, table["short"])

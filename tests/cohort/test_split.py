@@ -1,0 +1,200 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sklearn.model_selection import GroupShuffleSplit
+
+from octdino.cohort.split import make_splits
+from octdino.config import SplitSettings
+from octdino.errors import UserError
+from octdino.tables import SPLITS, fraction_patients, label_matrix, write_table
+
+from .trees import BIOMARKERS, PATH
+
+
+def scans(patients: int, seed: int = 0, labels: int = 4, each: int = 4, unlabelled: float = 0.3) -> pd.DataFrame:
+    """Label l is positive in about 1 of l+2 patients; some patients have no label at all."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for patient in range(patients):
+        has = rng.random(labels) < 1 / (np.arange(labels) + 2)
+        known = rng.random() >= unlabelled or patient < 3
+        for number in range(each):
+            marks = (has & (rng.random(labels) < 0.7)).astype(float) if known else np.full(labels, np.nan)
+            row = {"patient": f"p{patient}", "trial": "AB"[patient % 2], "path": f"{patient}-{number}", "row": number}
+            rows.append(row | {f"L{i}": mark for i, mark in enumerate(marks)})
+    return pd.DataFrame(rows).assign(given="").assign(group=lambda t: t["patient"])
+
+
+def real_scans(shared_data: Path) -> pd.DataFrame:
+    table = pd.read_csv(shared_data / "olives" / "Biomarker_Clinical_Data_Images.csv")
+    table = table.rename(columns={PATH: "path", "Patient_ID": "patient"}).assign(given="", row=0)
+    table["patient"] = table["group"] = table["patient"].astype(str)
+    return table.assign(trial=np.where(table["path"].str.contains("Prime"), "PRIME", "TREX"))
+
+
+LABELS = [f"L{i}" for i in range(4)]
+
+
+@given(patients=st.integers(3, 40), seed=st.integers(0, 50), val=st.floats(0.05, 0.45), test=st.floats(0.05, 0.45))
+@hypothesis_settings(max_examples=8, deadline=None)
+def test_each_patient_once_and_all_sides_have_labels(patients: int, seed: int, val: float, test: float) -> None:
+    table = scans(patients, seed)
+    splits = make_splits(table, LABELS, SplitSettings(val=val, test=test, seed=seed))
+    assert splits["patient"].tolist() == table["patient"].unique().tolist()
+    assert set(splits["fold"]) == {0}
+    labelled = set(table.loc[table["L0"].notna(), "patient"])
+    sides = splits.set_index("patient")["split"]
+    assert set(sides[sorted(labelled)]) == {"train", "val", "test"}
+    ranked = splits[splits["rank"].notna()]
+    assert set(ranked["patient"]) == {p for p in labelled if sides[p] == "train"}
+    assert sorted(ranked["rank"]) == list(range(len(ranked)))
+
+
+@given(st.integers(0, 5), st.lists(st.floats(0.001, 1), min_size=2, max_size=6))
+@hypothesis_settings(max_examples=5, deadline=None)
+def test_fractions_nest(seed: int, fractions: list[float]) -> None:
+    splits = make_splits(scans(30, seed), LABELS, SplitSettings(seed=seed))
+    seen = [fraction_patients(splits, 0, fraction) for fraction in sorted(fractions)]
+    for small, large in zip(seen, seen[1:], strict=False):
+        assert small <= large
+    assert all(seen)
+    everybody = splits[(splits["split"] == "train") & splits["rank"].notna()]["patient"]
+    assert fraction_patients(splits, 0, 1.0) == set(everybody)
+
+
+def test_groups_stay_together() -> None:
+    table = scans(24)
+    table["group"] = table["patient"].map(lambda p: f"p{int(p[1:]) // 3 * 3}")
+    splits = make_splits(table, LABELS, SplitSettings())
+    assert (splits.groupby("group")["split"].nunique() == 1).all()
+    assert splits.groupby("group")["patient"].nunique().max() == 3
+    for _, group in splits.groupby("group"):
+        assert group["rank"].nunique(dropna=False) == 1
+
+
+def test_seed_decides_alone() -> None:
+    one = make_splits(scans(60), LABELS, SplitSettings(seed=3))
+    assert one.equals(make_splits(scans(60), LABELS, SplitSettings(seed=3)))
+    assert not one["split"].equals(make_splits(scans(60), LABELS, SplitSettings(seed=4))["split"])
+
+
+def test_shares_are_kept() -> None:
+    splits = make_splits(scans(200, labels=4), LABELS, SplitSettings(val=0.15, test=0.25))
+    counts = splits["split"].value_counts()
+    assert abs(counts["val"] - 30) <= 3
+    assert abs(counts["test"] - 50) <= 4
+
+
+def prevalence_gap(table: pd.DataFrame, test: set[str], labels: list[str]) -> float:
+    values = label_matrix(table, labels)
+    inside = table["patient"].isin(test).to_numpy()
+    return float(np.abs(np.nanmean(values[inside], axis=0) - np.nanmean(values, axis=0)).mean())
+
+
+def test_real_table_is_split_better_than_at_random(shared_data: Path) -> None:
+    """Against drawing patients: no empty cell where there are enough positive patients, and a smaller prevalence gap."""
+    table = real_scans(shared_data)
+    any_positive = table.groupby("patient")[BIOMARKERS].max()
+    enough = [name for name in BIOMARKERS if any_positive[name].sum() >= 25]
+    ours, drawn, drawn_empty = [], [], 0
+    for seed in range(3):
+        splits = make_splits(table, BIOMARKERS, SplitSettings(seed=seed))
+        sides = splits.set_index("patient")["split"]
+        positives = any_positive.groupby(sides.loc[any_positive.index].to_numpy())[BIOMARKERS].sum()
+        for name in BIOMARKERS:
+            if any_positive[name].sum() >= 3:
+                assert (positives[name] > 0).all(), name
+        assert positives.loc["test", enough].min() >= 4
+        counts = sides.value_counts()
+        assert abs(counts["test"] - 87 * 0.25) <= 2
+        assert abs(counts["val"] - 87 * 0.15) <= 2
+        trial = table.groupby("patient")["trial"].first()
+        assert abs((trial[sides[sides == "test"].index] == "PRIME").mean() - 40 / 87) < 0.1
+        ours.append(prevalence_gap(table, set(sides[sides == "test"].index), enough))
+    for seed in range(20):
+        _, rows = next(GroupShuffleSplit(1, test_size=0.25, random_state=seed).split(table, groups=table["patient"]))
+        test = set(table["patient"].iloc[rows])
+        drawn.append(prevalence_gap(table, test, enough))
+        drawn_empty += (any_positive.loc[sorted(test)].sum() == 0)[any_positive.sum() >= 3].sum()
+    assert np.mean(ours) < 0.6 * np.mean(drawn)
+    assert drawn_empty > 0
+
+
+def test_early_prefixes_hold_the_common_labels(shared_data: Path) -> None:
+    table = real_scans(shared_data)
+    splits = make_splits(table, BIOMARKERS, SplitSettings())
+    any_positive = table.groupby("patient")[BIOMARKERS].max()
+    tenth = any_positive.loc[sorted(fraction_patients(splits, 0, 0.1))]
+    common = [name for name in BIOMARKERS if (any_positive[name].sum()) >= 40]
+    assert len(tenth) == 5
+    assert (tenth[common].sum() > 0).all()
+    quarter = table[table["patient"].isin(fraction_patients(splits, 0, 0.25))]
+    gap = (quarter[common].mean() - table[common].mean()).abs().mean()
+    train = splits[splits["rank"].notna()]["patient"].to_numpy()
+    rng = np.random.default_rng(0)
+    random = [table[table["patient"].isin(rng.choice(train, 13, replace=False))][common].mean() for _ in range(30)]
+    assert gap < np.mean([(means - table[common].mean()).abs().mean() for means in random])
+
+
+def test_too_few_patients() -> None:
+    with pytest.raises(UserError, match=r"2 patients with a label.*expected 3 or more"):
+        make_splits(scans(40).query("patient in ['p0', 'p1']"), LABELS, SplitSettings())
+    with pytest.raises(UserError, match="0 patients with a label"):
+        make_splits(scans(10)[["patient", "group", "trial", "given", "path", "row"]], [], SplitSettings())
+
+
+def test_users_split_is_honoured_and_val_comes_out_of_train() -> None:
+    table = scans(40, unlabelled=0)
+    table["given"] = np.where(table["patient"].str[1:].astype(int) < 30, "train", "test")
+    sides = make_splits(table, LABELS, SplitSettings(val=0.2)).set_index("patient")["split"]
+    assert {p for p in sides.index if sides[p] == "test"} == {f"p{i}" for i in range(30, 40)}
+    assert (sides == "val").sum() == 8  # 20 % of all 40, since test has the 25 % that it would have by default
+    table.loc[table["patient"].isin(["p0", "p1"]), "given"] = "val"
+    sides = make_splits(table, LABELS, SplitSettings()).set_index("patient")["split"]
+    assert set(sides[sides == "val"].index) == {"p0", "p1"}
+
+
+def test_users_split_needs_train_and_test() -> None:
+    with pytest.raises(UserError, match="nobody in test"):
+        make_splits(scans(9).assign(given="train"), LABELS, SplitSettings())
+
+
+def test_users_split_parts_a_group() -> None:
+    table = scans(9, unlabelled=0)
+    table["given"] = np.where(table["patient"] == "p0", "test", "train")
+    table.loc[table["patient"] == "p1", "group"] = "p0"
+    with pytest.raises(UserError, match=r"p0 \(test\) and p1 \(train\) share identical"):
+        make_splits(table, LABELS, SplitSettings())
+
+
+def test_file_is_reused(tmp_path: Path) -> None:
+    table = scans(30)
+    first = make_splits(table, LABELS, SplitSettings(seed=1))
+    write_table(tmp_path / "splits.csv", first, SPLITS)
+    again = make_splits(table, LABELS, SplitSettings(seed=2, file=tmp_path / "splits.csv"))
+    assert again.equals(first)
+    with pytest.raises(UserError, match=r"splits.csv: no patient p30 and 1 more"):
+        make_splits(scans(32), LABELS, SplitSettings(file=tmp_path / "splits.csv"))
+    sides = first.set_index("patient")["split"]
+    train, test = sides[sides == "train"].index[0], sides[sides == "test"].index[0]
+    table.loc[table["patient"].isin([train, test]), "group"] = min(train, test)
+    with pytest.raises(UserError, match="share identical pictures"):
+        make_splits(table, LABELS, SplitSettings(file=tmp_path / "splits.csv"))
+    with pytest.raises(UserError, match="no such table"):
+        make_splits(table, LABELS, SplitSettings(file=tmp_path / "none.csv"))
+
+
+def test_many_patients_are_quick() -> None:
+    """Images without patients are their own; a collection of ten thousand must not take minutes."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"patient": [f"p{i}" for i in range(10_000)], "trial": "", "given": "", "path": "", "row": 0})
+    table["group"] = table["patient"]
+    for i in range(4):
+        table[f"L{i}"] = (rng.integers(0, 4, 10_000) == i).astype(float)
+    splits = make_splits(table, LABELS, SplitSettings())
+    assert splits["split"].value_counts()["test"] == pytest.approx(2500, abs=5)
