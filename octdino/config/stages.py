@@ -67,7 +67,12 @@ class ClassifySettings(Settings):
     def needed(self, arm: str) -> dict[str, Any]:
         """The part that this arm depends on, as plain values: a change of the rest need not train it again."""
         if arm.endswith("-linear"):
-            used: dict[str, Any] = {"augment": {"global_size"}, "penalties": True, "class_weights": True, "threshold": True}
+            used: dict[str, Any] = {
+                "augment": {"global_size"},
+                "penalties": True,
+                "class_weights": True,
+                "threshold": True,
+            }
             return self.model_dump(mode="json", include=used)
         others: dict[str, Any] = {
             **dict.fromkeys(("arms", "fractions", "seeds", "penalties", "checkpoint_seconds"), True),

@@ -14,7 +14,10 @@ def read_settings():
     """The validated settings; a mistake in them ends everything with one line before any job starts."""
     here = Path.cwd()
     paths = [Path(name) for name in workflow.configfiles]
-    names = [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in paths]
+    names = [
+        str(path.relative_to(here) if path.is_relative_to(here) else path)
+        for path in paths
+    ]
     try:
         settings = load_config(config, " + ".join(dict.fromkeys(names)) or "config")
         check_files(settings)
