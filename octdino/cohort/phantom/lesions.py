@@ -139,7 +139,7 @@ def _cysts(seed: int, eye: Eye, visit: Visit, anatomy: Anatomy, swelling: Shapes
     """Clusters of cysts: some of their own, most where the retina is swollen, larger the more it is."""
     early = 1 - visit.time
     trial = 0.0 if eye.trial == "TREX" else -0.5
-    own = np.exp(1.3 + trial + 0.3 * early + 0.95 * visit.scores["cysts"] + 0.25 * visit.scores["oedema"])
+    own = np.exp(1.2 + trial + 0.3 * early + 0.95 * visit.scores["cysts"] + 0.25 * visit.scores["oedema"])
     sites = [(anatomy.fovea_x, anatomy.fovea_y, 1.1, own)]
     sites += [
         (x, y, 0.85 * r, top / 13 if top > 25 else 0.0)
@@ -162,8 +162,8 @@ def _cysts(seed: int, eye: Eye, visit: Visit, anatomy: Anatomy, swelling: Shapes
     grow = np.exp(0.42 * ndtri(np.clip(rows[:, 2], 1e-3, 1 - 1e-3)))
     layer = np.where(rows[:, 3] < 0.5, INL + 0.5, np.where(rows[:, 3] < 0.65, OPL + 0.6, ONL + 0.38))
     local = np.asarray(swelling_at(swelling, cx, cy), float)
-    size = np.clip((20 + 0.22 * local) * grow, 12, 150)
-    rx = np.clip(0.055 * grow * (0.8 + rows[:, 4]) * (1 + 0.0035 * local), 0.025, 0.26)
+    size = np.clip((26 + 0.22 * local) * grow, 15, 150)
+    rx = np.clip(0.066 * grow * (0.8 + rows[:, 4]) * (1 + 0.0035 * local), 0.03, 0.27)
     return Shapes(cx, cy, rx, np.clip(rx * 1.2, 0.09, 0.32), layer + 0.3 * (rows[:, 5] - 0.5), size)
 
 
@@ -201,10 +201,10 @@ def _debris(seed: int, eye: Eye, visit: Visit) -> Shapes:
     return Shapes(
         x[parent] + rng.normal(0, 0.16, total),
         y[parent] + rng.normal(0, 0.12, total),
-        rng.uniform(0.02, 0.06, total),
-        rng.uniform(0.10, 0.26, total),
+        rng.uniform(0.026, 0.07, total),
+        rng.uniform(0.11, 0.28, total),
         np.clip(z[parent] + rng.normal(0, 45, total), 30, 600),
-        rng.uniform(10, 26, total),
+        rng.uniform(12, 30, total),
     )
 
 
@@ -246,8 +246,8 @@ def _grown(
 ) -> Shapes:
     quantiles = np.array([0, 0.25, 0.5, 0.75, 1])
     if kind == "haemorrhage" and u < 0.80 - 0.52 * time:
-        n = round(float(np.interp(share, quantiles, [1, 2, 4, 7, 14]) * (1.0 - 0.35 * time)))
-        return _patches(rng, max(n, 1), fovea, 1.25, (0.05, 0.14), ry=(0.10, 0.22), size=(16, 42), z=INL + 0.1)
+        n = round(float(np.interp(share, quantiles, [1, 1.6, 2.8, 4.8, 9]) * (1.0 - 0.35 * time)))
+        return _patches(rng, max(n, 1), fovea, 1.25, (0.06, 0.15), ry=(0.16, 0.32), size=(18, 44), z=INL + 0.1)
     if kind == "ez" and u < 0.35 + 0.55 * time:
         n = round(float(np.interp(share, quantiles, [1, 2, 4, 9, 20]) * (0.5 + 0.95 * time)))
         return _patches(rng, max(n, 1), fovea, 0.9, (0.09, 0.36), ry=(0.10, 0.26), size=(1, 1))
