@@ -42,7 +42,9 @@ def test_test_copy_of_a_users_split_is_kept() -> None:
 
 
 def test_no_labels_at_all() -> None:
-    assert find_duplicates(scans([("x", "a", None), ("x", "a", None)])[["digest", "patient", "known", "given"]], []).dropped
+    assert find_duplicates(
+        scans([("x", "a", None), ("x", "a", None)])[["digest", "patient", "known", "given"]], []
+    ).dropped
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), max_size=40))

@@ -164,7 +164,12 @@ def test_a_folder_is_no_picture(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "a.png", PLAIN).reason == "unreadable"
 
 
-FORMATS = {"png": {}, "jpg": {"quality": 90}, "tif": {}, "tiff": {"compression": "tiff_lzw"}}
+FORMATS = {
+    "png": {"format": "PNG"},
+    "jpg": {"format": "JPEG", "quality": 90},
+    "tif": {"format": "TIFF"},
+    "tiff": {"format": "TIFF", "compression": "tiff_lzw"},
+}
 
 
 @given(kind=st.sampled_from(sorted(FORMATS)), share=st.floats(0, 1), data=st.data())
@@ -172,7 +177,7 @@ FORMATS = {"png": {}, "jpg": {"quality": 90}, "tif": {}, "tiff": {"compression":
 def test_truncated_or_damaged_files_never_raise(tmp_path: Path, kind: str, share: float, data: st.DataObject) -> None:
     """Cut anywhere or with bytes changed: refused as unreadable, or a picture of the right shape."""
     out = io.BytesIO()
-    Image.fromarray(GREY).save(out, format={"jpg": "JPEG", "tif": "TIFF", "tiff": "TIFF"}.get(kind, "PNG"), **FORMATS[kind])
+    Image.fromarray(GREY).save(out, **FORMATS[kind])
     content = bytearray(out.getvalue())
     if data.draw(st.booleans()):
         content = content[: int(share * len(content))]
@@ -186,6 +191,6 @@ def test_truncated_or_damaged_files_never_raise(tmp_path: Path, kind: str, share
 @pytest.mark.parametrize("kind", sorted(FORMATS))
 def test_half_a_file_is_unreadable(tmp_path: Path, kind: str) -> None:
     out = io.BytesIO()
-    Image.fromarray(GREY).save(out, format={"jpg": "JPEG", "tif": "TIFF", "tiff": "TIFF"}.get(kind, "PNG"), **FORMATS[kind])
+    Image.fromarray(GREY).save(out, **FORMATS[kind])
     (tmp_path / f"a.{kind}").write_bytes(out.getvalue()[: len(out.getvalue()) // 2])
     assert read_picture(tmp_path / f"a.{kind}", PLAIN).reason == "unreadable"

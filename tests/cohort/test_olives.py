@@ -158,7 +158,9 @@ def test_a_bad_row_is_refused_with_its_reason(tmp_path: Path, change: dict, reas
 def test_a_path_named_twice(tmp_path: Path) -> None:
     tree = olives_tree()
     tree.labels.append(dict(tree.labels[3]))
-    tree.clinical.append(dict(tree.clinical[-1], File_Path=str(tree.clinical[-1]["File_Path"]).upper().replace("TIF", "tif")))
+    tree.clinical.append(
+        dict(tree.clinical[-1], File_Path=str(tree.clinical[-1]["File_Path"]).upper().replace("TIF", "tif"))
+    )
     rows = read(tree, tmp_path)
     assert reasons(rows) == ["duplicate_path"] * 2
     assert "named in row 5" in rows.refused.rows[0]["detail"]
@@ -229,7 +231,7 @@ def test_missing_column(tmp_path: Path, column: str) -> None:
     tree = olives_tree()
     for row in tree.labels:
         del row[column]
-    with pytest.raises(UserError, match=r"Biomarker_Clinical_Data_Images.csv: no column '.*; it has Scan|no column") as caught:
+    with pytest.raises(UserError, match=r"Biomarker_Clinical_Data_Images.csv: no column '") as caught:
         read(tree, tmp_path)
     assert column in str(caught.value)
 

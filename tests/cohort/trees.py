@@ -49,7 +49,7 @@ def picture(number: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
 
 
 def olives_tree(patients: int = 8, slices: int = 3) -> OlivesTree:
-    """Half TREX, half PRIME; visits 1 and 2 labelled, 3 not; patient i is positive for the label i % 3 and the fourth."""
+    """Half TREX, half PRIME; visits 1 and 2 labelled, 3 not; patient i is positive for label i % 3 and the fourth."""
     tree = OlivesTree()
     for patient in range(patients):
         number, prime = 201 + patient, patient % 2
@@ -62,7 +62,9 @@ def olives_tree(patients: int = 8, slices: int = 3) -> OlivesTree:
                 values = {"Eye_ID": patient + 1, "BCVA": 60 + visit, "CST": 300 + patient, "Patient_ID": number}
                 tree.clinical.append({"File_Path": path, **values})
                 if visit < 3:
-                    marks = {name: int(i == patient % 3 or (i == 3 and index == 0)) for i, name in enumerate(BIOMARKERS)}
+                    marks = {
+                        name: int(i == patient % 3 or (i == 3 and index == 0)) for i, name in enumerate(BIOMARKERS)
+                    }
                     tree.labels.append({PATH: path, "Scan (n/49)": index + 1, **marks, **values})
     return tree
 
