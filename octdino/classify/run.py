@@ -66,7 +66,7 @@ def classify(
             "arm": arm,
             "run": [backbone, fraction, fold, seed],
             "model": model.model_dump(mode="json"),
-            "settings": settings.model_dump(mode="json", exclude={"arms", "fractions", "seeds", "penalties"}),
+            "settings": settings.needed(arm),
             "origin": origin,
             "source": data.source,
             "patients": sorted(set(data.manifest["patient"].iloc[data.rows("train")])),
@@ -93,7 +93,7 @@ def classify(
         "pretrained": origin,
         "n_train_patients": int(train["patient"].nunique()),
         "n_train_scans": len(train),
-        "settings": settings.model_dump(mode="json", exclude={"arms", "fractions", "seeds"}),
+        "settings": settings.needed(arm),
         "octdino": __version__,
         **how,
     }

@@ -67,10 +67,8 @@ def pretrain(
         StoppedEarly: a signal or the time limit came; the state is saved.
     """
     data = read_data(store, fold)
-    variant = settings.variant(name)
     fingerprint = {
-        "method": variant.model_dump(mode="json"),
-        "shared": settings.model_dump(mode="json", exclude={"methods", "variants", "backbones", "seeds"}),
+        "settings": settings.needed(name),
         "model": model.model_dump(mode="json"),
         "run": [backbone, fold, seed],
         "source": data.source,
@@ -92,8 +90,7 @@ def pretrain(
             "device": run.device_name(),
             "octdino": __version__,
             "torch": torch.__version__,
-            "settings": fingerprint["shared"],
-            "method": fingerprint["method"],
+            "settings": fingerprint["settings"],
         }
         with replacing(out / "history.csv") as temporary:
             pd.DataFrame(run.history).to_csv(temporary, index=False)

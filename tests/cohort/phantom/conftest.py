@@ -14,7 +14,7 @@ from octdino.cohort.phantom.section import BIOMARKERS, cut, examine
 from octdino.config.cohort import PhantomSettings
 
 SEED = 11
-PAIRS = (3, 4, 11, 12, 19, 20, 28, 29, 36, 37, 44, 45)  # adjacent slices, spread over the volume
+PAIRS = tuple(n for k in range(3, 49, 7) for n in (k, k + 1))  # adjacent slices, spread over the volume
 PICTURED = (10, 11, 24, 25)
 
 

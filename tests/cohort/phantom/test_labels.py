@@ -37,12 +37,11 @@ def check_statistics(table: pd.DataFrame) -> None:
     real = pd.Series(PREVALENCE, BIOMARKERS)
     assert (share - real).abs()[COMMON].max() <= 0.05, (share - real)[COMMON]
     assert (share[[b for b in BIOMARKERS if b not in COMMON]] < 0.05).all()
-    first, second = (
-        table[table.slice.isin(table.slice.unique()[::2])],
-        table[table.slice.isin(table.slice.unique()[1::2])],
-    )
+    follows = (table.slice.diff() == 1).to_numpy()[1:]  # the row before is the neighbouring slice of the volume
     for name, expected in KAPPA.items():
-        assert abs(kappa(first[name].to_numpy(), second[name].to_numpy()) - expected) <= 0.15, name
+        values = table[name].to_numpy()
+        found = kappa(values[:-1][follows], values[1:][follows])
+        assert abs(found - expected) <= 0.15, (name, found)
     assert 0.75 <= roc_auc_score(table[DRT], table.cst) <= 0.9
     visits = table.groupby(["eye", "visit"])[["cst", "bcva"]].first()
     assert -0.55 <= visits.corr("spearman").loc["cst", "bcva"] <= -0.25
@@ -55,9 +54,9 @@ def test_statistics(labels: pd.DataFrame) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20, 28))
+@pytest.mark.parametrize("seed", range(20, 26))
 def test_statistics_of_other_seeds(seed: int) -> None:
-    check_statistics(label_table(seed))
+    check_statistics(label_table(seed, tuple(range(49))))
 
 
 def test_who_has_what(labels: pd.DataFrame) -> None:
@@ -74,7 +73,7 @@ def test_who_has_what(labels: pd.DataFrame) -> None:
     assert labels[FAVF].corr(labels[PAVF]) < -0.6  # -.76
     assert (labels[FAVF] & labels[PAVF]).mean() < 0.03
     assert labels[DRT].corr(labels[IRF]) > 0.45  # .71
-    edge, centre = labels[labels.slice.isin([3, 45])], labels[labels.slice.isin([20, 28])]
+    edge, centre = labels[labels.slice.isin([3, 4, 45, 46])], labels[labels.slice.isin([24, 25])]
     assert centre[IRF].mean() > edge[IRF].mean() + 0.2  # .23 to .57
     assert abs(centre[FAVF].mean() - edge[FAVF].mean()) < 0.08
     cst = labels.groupby(["trial", "visit"]).cst.mean()
