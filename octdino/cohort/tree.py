@@ -88,16 +88,18 @@ class Tree:
 
 def _listing(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     """Each folder below root as the beginning of paths in it (empty, or with a final slash), its folders, its files."""
+    seen: set[str] = set()
     for folder, names, files in os.walk(root, followlinks=True):
-        names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX" and _forward(folder, n))
+        seen.add(os.path.realpath(folder))
+        names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX" and _is_new(folder, n, seen))
         below = Path(folder).relative_to(root).as_posix()
         yield "" if below == "." else f"{below}/", names, sorted(name for name in files if not name.startswith("."))
 
 
-def _forward(folder: str, name: str) -> bool:
-    """Whether following this folder leads on and not back up through a link."""
+def _is_new(folder: str, name: str, seen: set[str]) -> bool:
+    """Whether this is a folder itself or a link to one that the walk has not seen: links may lead in circles."""
     path = os.path.join(folder, name)  # noqa: PTH118  called for every folder
-    return not os.path.islink(path) or not os.path.realpath(folder).startswith(os.path.realpath(path))  # noqa: PTH114
+    return not os.path.islink(path) or os.path.realpath(path) not in seen  # noqa: PTH114
 
 
 def _fold(path: str) -> str:
