@@ -80,6 +80,8 @@ def _fixed(
     scans: pd.DataFrame, labels: list[str], labelled: np.ndarray, settings: SplitSettings
 ) -> tuple[dict[str, str], dict[str, int]]:
     """Sides and ranks that are not ours to choose: those of a file, or the user's own, or none."""
+    if not labels:
+        raise UserError("cohort: no label column; expected one or more whose cells are 0, 1 or empty")
     if labelled.sum() < len(SIDES):
         raise UserError(
             f"cohort: {labelled.sum()} patients with a label ({len(labels)} labels); expected {len(SIDES)} or more, "
