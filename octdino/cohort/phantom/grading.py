@@ -49,8 +49,7 @@ def graded(seed: int, eye: Eye, visit: Visit, section: Section, noise: float) ->
 def charted(seed: int, case: Examined) -> Clinical:
     """CST as measured on the drawn geometry; BCVA = 88 - .042 (CST - 260)+ - 6 EZ_central - 4 SRF + N(0, 8)."""
     centre = central(case)
-    # Part of the scatter is the person's, part the day's
-    person = stream(seed, "acuity", case.eye.patient).normal(0, 6.0)
+    person = 6.0 * case.eye.sight  # part of the scatter is the person's, part the day's
     today = stream(seed, "acuity", case.eye.key, case.visit.index).normal(0, 5.3)
     bcva = 88 - 0.042 * max(centre.cst - 260, 0) - 6 * centre.ez_gap - 4 * centre.srf + person + today
     return Clinical(round(float(np.clip(bcva, 20, 100))), round(centre.cst))

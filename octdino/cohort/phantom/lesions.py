@@ -249,8 +249,8 @@ def _grown(
         n = round(float(np.interp(share, quantiles, [1, 1.6, 2.8, 4.8, 9]) * (1.0 - 0.35 * time)))
         return _patches(rng, max(n, 1), fovea, 1.25, (0.06, 0.15), ry=(0.16, 0.32), size=(18, 44), z=INL + 0.1)
     if kind == "ez" and u < 0.35 + 0.55 * time:
-        n = round(float(np.interp(share, quantiles, [1, 2, 4, 9, 20]) * (0.5 + 0.95 * time)))
-        return _patches(rng, max(n, 1), fovea, 0.9, (0.09, 0.36), ry=(0.10, 0.26), size=(1, 1))
+        n = round(float(np.interp(share, quantiles, [1, 2, 4.5, 10, 22]) * (0.5 + 0.95 * time)))
+        return _patches(rng, max(n, 1), fovea, 0.9, (0.09, 0.36), ry=(0.08, 0.20), size=(1, 1))
     if kind == "atrophy":
         ry = float(np.interp(share, quantiles, [0.05, 0.12, 0.35, 0.9, 1.5])) * (0.42 + 0.9 * time)
         return _patches(rng, 1, fovea, 0.8, (0.5, 1.3), ry=(ry, ry * 1.05), size=(0.4, 0.6))

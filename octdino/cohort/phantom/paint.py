@@ -219,7 +219,7 @@ def _vitreous(
     for x, rx, z, size in _each(s.debris):
         column = (x - an.X[0]) / an.LATERAL
         row = float(ilm[int(column)]) - z / an.AXIAL
-        level = rng.uniform(50, 80) + 28 * contrast
+        level = rng.uniform(58, 92) + 30 * contrast
         _ellipse(scene, row, column, size / an.AXIAL, rx / an.LATERAL, level, mask=mask, bit=bit)
 
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from octdino.cohort.phantom.chance import Bools, Floats, Ints, as_normal, chosen, stratified_normal, stream
+from octdino.cohort.phantom.chance import (
+    Bools,
+    Floats,
+    Ints,
+    as_normal,
+    balanced_normal,
+    chosen,
+    stratified_normal,
+    stream,
+)
 from octdino.config.cohort import PhantomSettings
 
 VOLUME = 49  # B-scans of a full volume
@@ -61,6 +70,7 @@ class Eye:
     pattern: str
     carries: frozenset[str]
     sizes: dict[str, float]  # how large each carried lesion is, as a standard normal score
+    sight: float  # how well this person reads whatever the retina looks like, as a standard normal score
     visits: tuple[Visit, ...] = field(default=())
 
     def path(self, visit: Visit, number: int, side: str | None = None) -> str:
@@ -81,17 +91,26 @@ def enrol(settings: PhantomSettings) -> list[Eye]:
     patients = settings.patients
     trex = min(patients - 2, max(2, round(patients * TREX_SHARE)))
     both = max(1, round(trex * BOTH_EYES_SHARE))
-    owners = [p for p in range(trex) for _ in range(2 if p < both else 1)] + list(range(trex, patients))
-    is_trex = np.array([owner < trex for owner in owners])
+    owners = np.array([p for p in range(patients) for _ in range(2 if p < both else 1)])
     visit_counts = _visit_counts(settings, len(owners))
-    scores = _scores(settings, np.array(owners), is_trex, int(visit_counts.max()))
-    carries, sizes = _carriers(settings, trex, np.array(owners), scores["oedema"][:, 0])
+    scores = _scores(settings, owners, owners < trex, int(visit_counts.max()))
+    severity = np.array([scores["oedema"][owners == p, 0].max() for p in range(patients)])
+    carries, sizes = _carriers(settings, trex, owners, severity)
+    worse = severity + 10.0 * (np.arange(patients) < trex)
+    sight = balanced_normal(stream(settings.seed, "sight"), worse)
     numbers = _numbers(settings, both, trex, len(owners))
     eyes = []
-    for key, owner in enumerate(owners):
+    for key, owner in enumerate(int(o) for o in owners):
         side, folder, pattern, patient_id = numbers[key] if owner < trex else _prime_name(settings, key, owner - trex)
         trial = "TREX" if owner < trex else "PRIME"
-        eyes.append(Eye(key, owner, patient_id, key + 1, trial, folder, side, pattern, carries[key], sizes[key]))
+        eyes.append(
+            Eye(
+                *(key, owner, patient_id, key + 1, trial, folder, side, pattern),
+                carries[key],
+                sizes[key],
+                float(sight[owner]),
+            )
+        )
     return [_with_visits(settings, eye, int(visit_counts[eye.key]), scores) for eye in eyes]
 
 
@@ -125,13 +144,12 @@ def _scores(settings: PhantomSettings, owners: Ints, is_trex: Bools, visits: int
 
 
 def _carriers(
-    settings: PhantomSettings, trex: int, owners: Ints, oedema: Floats
+    settings: PhantomSettings, trex: int, owners: Ints, severity: Floats
 ) -> tuple[list[frozenset[str]], list[dict[str, float]]]:
     rng = stream(settings.seed, "carriers")
     patients = settings.patients
     carries: list[set[str]] = [set() for _ in owners]
     sizes: list[dict[str, float]] = [{} for _ in owners]
-    severity = np.array([oedema[owners == p].max() for p in range(patients)])
     for name, (share, ratio) in CARRIERS.items():
         weights = np.where(np.arange(patients) < trex, ratio, 1.0)
         if name == "srf":  # follows the swelling: CST alone tells it with AUROC .87 in the real table
@@ -148,7 +166,7 @@ def _carriers(
 
 def _numbers(settings: PhantomSettings, both: int, trex: int, eyes: int) -> dict[int, tuple[str, str, str, int]]:
     """Side, folder, file pattern and Patient_ID of the TREX eyes: numbers start at 201 as in the real trial."""
-    first = 201 if eyes <= 200 else 1001
+    first = next(n for n in (201, 1001, 10_001, 100_001) if eyes < n)  # PRIME's numbers are below
     names = {}
     key = 0
     for patient in range(trex):
