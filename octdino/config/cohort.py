@@ -18,7 +18,7 @@ class PhantomSettings(Settings):
     difficulty: float = Field(
         0.5, ge=0, le=1, description="0: large, contrasty lesions and little speckle; 1: as hard as it gets"
     )
-    label_noise: float = Field(0.04, ge=0, le=0.2, description="chance that a grader misses a finding; false alarms are as many, so prevalences stay")
+    label_noise: float = Field(0.04, ge=0, le=0.2, description="share of label cells flipped, as graders err")
     flaws: bool = Field(
         True, description="write the real cohort's kinds of flaws: duplicates, missing cells, bad files"
     )
