@@ -134,9 +134,8 @@ def _inside(seed: int, case: Examined, s: Section, scene: Rows, mask: Mask, cont
         c = int(column)
         half = min(size, 0.36 * float(retina[c])) / an.AXIAL
         # A cyst has retina around it
-        row = float(
-            np.clip(row, s.surfaces[0, c] + half + 5, max(s.surfaces[an.EZ, c] - half - 2, s.surfaces[0, c] + 6))
-        )
+        ilm, ez = float(s.surfaces[0, c]), float(s.surfaces[an.EZ, c])
+        row = min(max(row, ilm + half + 5), max(ez - half - 2, ilm + 6))
         fluid = 96 - 78 * contrast
         _ellipse(scene, row, column, half, rx / an.LATERAL, towards=fluid, mask=mask, bit=bit)
     bit = se.HAEMORRHAGE if s.labels[se.HAEMORRHAGE] else None
@@ -166,7 +165,7 @@ def _each(shapes: Shapes) -> list[tuple[float, float, float, float]]:
 
 def _at(s: Section, x: float, z: float) -> tuple[float, float]:
     """Row and column of a place given in mm and layer coordinates."""
-    column = float(np.clip((x - an.X[0]) / an.LATERAL, 0, WIDTH - 1))
+    column = min(max((x - float(an.X[0])) / an.LATERAL, 0.0), WIDTH - 1.0)
     c, layer = int(column), int(z)
     return float(s.surfaces[layer, c] + (z - layer) * (s.surfaces[layer + 1, c] - s.surfaces[layer, c])), column
 
