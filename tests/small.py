@@ -12,7 +12,7 @@ LABELS = ["square", "stripes"]
 
 
 def write_small_cohort(folder: Path, patients: int = 20, scans: int = 6, size: int = 32, seed: int = 0) -> Path:
-    """manifest.csv, splits.csv and scans.h5 in `folder`; one label is a bright square, the other dim stripes. Returns the store.
+    """manifest.csv, splits.csv and scans.h5 in `folder`; the labels are a bright square and dim stripes. The store.
 
     Half of each patient's scans are unlabelled; 60 % of patients train, 20 % validate, 20 % test.
     """

@@ -38,7 +38,10 @@ class DinoSettings(MethodSettings):
     teacher_temp_start: float = Field(0.02, gt=0, description="at the first step")
     teacher_temp_warmup: float = Field(0.3, ge=0, le=1, description="share of the run in which it moves")
     momentum: float = Field(0.99, ge=0, le=1, description="teacher's EMA at the start, cosine to 1 (0.996 on ImageNet)")
-    center_momentum: float = Field(0.9, ge=0, lt=1)
+    centering: Literal["mean", "sinkhorn"] = Field(
+        "mean", description="mean: the paper's centre; sinkhorn: SwAV's, which settles in fewer steps"
+    )
+    center_momentum: float = Field(0.9, ge=0, lt=1, description="of the mean")
     freeze_last_layer: float = Field(0.05, ge=0, le=1, description="share of the run in which prototypes are fixed")
 
 

@@ -27,12 +27,16 @@ def projection_head(dims: list[int], *, norm: bool) -> nn.Sequential:
 class PrototypeHead(nn.Module):
     """DINO's head: MLP, L2 normalisation, cosine similarity to K unit-length prototypes (Caron et al. 2021, 3.1).
 
-    The prototypes are normalised where they are used: `weight_norm` cannot be deep-copied into a teacher.
+    The prototypes are normalised where they are used: `weight_norm` cannot be deep-copied into a teacher. With `norm`
+    the bottleneck is standardised over the batch, too: an untrained backbone maps scans of one organ to nearly one
+    direction, and the teacher's targets would stay uniform for thousands of steps.
     """
 
     def __init__(self, in_dim: int, hidden_dim: int, bottleneck_dim: int, prototypes: int, *, norm: bool) -> None:
         super().__init__()
         self.mlp = projection_head([in_dim, hidden_dim, hidden_dim, bottleneck_dim], norm=norm)
+        if norm:
+            self.mlp.append(nn.BatchNorm1d(bottleneck_dim, affine=False))
         self.prototypes = nn.Linear(bottleneck_dim, prototypes, bias=False)
         nn.init.trunc_normal_(self.prototypes.weight, std=0.02)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightly.loss import DINOLoss, NTXentLoss
+from lightly.loss.swav_loss import sinkhorn as lightly_sinkhorn
 
-from octdino.pretrain.methods.dino import dino_loss
+from octdino.pretrain.methods.dino import dino_loss, sinkhorn
 from octdino.pretrain.methods.simclr import nt_xent
 from octdino.pretrain.methods.supcon import UNKNOWN, supcon_loss
 
@@ -84,3 +85,18 @@ def test_supcon_without_known_values_is_simclr():
     embeddings = torch.randn(12, 5)
     unknown = torch.full((6,), UNKNOWN)
     torch.testing.assert_close(supcon_loss(embeddings, unknown, 0.3), nt_xent(embeddings, 0.3))
+
+
+def test_sinkhorn_equals_lightly():
+    logits = torch.rand(12, 7, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    theirs = lightly_sinkhorn(logits, iterations=3, epsilon=0.05)
+    torch.testing.assert_close(sinkhorn(logits, 0.05), theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_sinkhorn_is_balanced_and_does_not_overflow():
+    logits = torch.randn(64, 8, generator=torch.Generator().manual_seed(6)) * 100
+    once = sinkhorn(logits, 0.04)
+    assert torch.isfinite(once).all()
+    torch.testing.assert_close(once.sum(1), torch.ones(64))
+    settled = sinkhorn(logits / 100, 0.5, iterations=200)
+    torch.testing.assert_close(settled.sum(0), torch.full((8,), 64 / 8), rtol=1e-3, atol=1e-3)

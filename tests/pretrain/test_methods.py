@@ -24,7 +24,8 @@ def tiny() -> nn.Module:
 
 def dino(**changes) -> Dino:
     torch.manual_seed(0)
-    return Dino(DinoSettings(prototypes=16, hidden_dim=8, bottleneck_dim=8, **changes), tiny, 4)
+    sizes = {"prototypes": 16, "hidden_dim": 8, "bottleneck_dim": 8}
+    return Dino(DinoSettings(**{**sizes, **changes}), tiny, 4)
 
 
 def views(method, batch=4):
@@ -86,6 +87,14 @@ def test_the_centre_follows_the_teachers_mean():
         logits = method.teacher["head"](method.teacher["backbone"](batch[0]))
     method.loss(batch, torch.zeros(4, 0), 0.0)
     torch.testing.assert_close(method.center, 0.1 * logits.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_sinkhorn_takes_the_centres_place():
+    method = dino(centering="sinkhorn", prototypes=8)
+    method.center += 1e3  # would decide everything if it were used
+    _, scalars = method.loss(views(method, batch=16), torch.zeros(16, 0), 0.5)
+    assert method.usage.count_nonzero() > 1
+    assert scalars["teacher_entropy"] > 0
 
 
 def test_teacher_temperature_warms_up():

@@ -34,6 +34,23 @@ def dino_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (same - every) / (len(teacher) * (len(student) - 1) * student.shape[1])
 
 
+def sinkhorn(logits: Tensor, temperature: float, iterations: int = 3) -> Tensor:
+    """Probabilities that use every prototype equally over the batch (Caron et al. 2020, SwAV, sec. 3.1).
+
+    Args:
+        logits: float32 [N, K]; the iterations run on logarithms: exponentials overflow, or leave rows of zeros.
+        temperature: > 0.
+
+    Returns:
+        [N, K]; rows sum to 1 exactly, columns to N / K as nearly as the iterations bring them.
+    """
+    log_q = logits / temperature
+    for _ in range(iterations):
+        log_q = log_q - log_q.logsumexp(0, keepdim=True)
+        log_q = log_q - log_q.logsumexp(1, keepdim=True)
+    return log_q.exp()
+
+
 class Dino(Method):
     """Student sees all views, teacher the large ones; the teacher is the student's moving average.
 
@@ -71,7 +88,7 @@ class Dino(Method):
     def loss(self, views: list[Tensor], targets: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             logits = self.teacher["head"](self.teacher["backbone"](views[0]))  # [G*B, K]
-            probability = torch.softmax((logits - self.center) / self.teacher_temp(progress), dim=-1)
+            probability = self._targets(logits, self.teacher_temp(progress))
         # One forward a size (not one a view), one head for all views.
         features = torch.cat([self.student["backbone"](view) for view in views])
         log_student = torch.log_softmax(self.student["head"](features) / self.settings.student_temp, dim=-1)
@@ -81,6 +98,11 @@ class Dino(Method):
             entropy = -torch.special.xlogy(probability, probability).sum(-1).mean()
             self._accumulate(logits, probability)
         return loss, {"teacher_entropy": entropy, "kl": loss.detach() - entropy}
+
+    def _targets(self, logits: Tensor, temperature: float) -> Tensor:
+        if self.settings.centering == "sinkhorn":
+            return sinkhorn(logits, temperature)
+        return torch.softmax((logits - self.center) / temperature, dim=-1)
 
     def _accumulate(self, logits: Tensor, probability: Tensor) -> None:
         self.center.lerp_(logits.mean(0), 1 - self.settings.center_momentum)  # eq. 4
