@@ -15,6 +15,7 @@ from octdino.classify.data import Labelled
 from octdino.classify.linear import validation_score
 from octdino.config import ClassifySettings
 from octdino.models.backbones import num_features
+from octdino.progress import progress
 from octdino.training import (
     RunState,
     Stopper,
@@ -74,7 +75,9 @@ class Finetune:
             self.best = saved["best"]
             log.info("resumed at step %d of %d", self.step, self.total)
         log.info("%d labelled scans, up to %d steps of %d", len(self.train_rows), self.total, self.batch)
-        while self.step < self.total and not self._done():
+        for _ in progress(range(self.step, self.total), self.total - self.step, "fine-tuning", "step"):
+            if self._done():
+                break
             self._take_step()
             if self.step % self.check_every == 0 or self.step == self.total:
                 self._check()

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from octdino import __version__
 from octdino.augment import Augment, resize, standardise
@@ -20,6 +19,7 @@ from octdino.pretrain import monitor
 from octdino.pretrain.data import Data, Watch, batch_order, read_data
 from octdino.pretrain.methods import method_class
 from octdino.pretrain.methods.base import Method
+from octdino.progress import progress
 from octdino.tables import replacing
 from octdino.training import (
     RunState,
@@ -161,15 +161,13 @@ class Run:
             self.device_name(),
         )  # fmt: skip
         self.method.train()
-        bar = tqdm(total=self.total, initial=self.step, unit="step", disable=None)
         order, began = None, time.monotonic()
         since = self.step
-        while self.step < self.total:
+        for _ in progress(range(self.step, self.total), self.total - self.step, "pretraining", "step"):
             epoch, index = divmod(self.step, self.steps)
             if order is None or index == 0:
                 order = batch_order(len(self.images), self.batch, self.seed, epoch)
             self.take_step(order[index])
-            bar.update()
             if index == self.steps - 1:
                 rate = (self.step - since) * self.batch / (time.monotonic() - began)
                 self.end_epoch(epoch, rate)
@@ -178,7 +176,6 @@ class Run:
                 self.state.stop(self.position(), reason)
             if self.state.due() and self.step < self.total:
                 self.state.save(self.position())
-        bar.close()
 
     def take_step(self, rows: Tensor) -> None:
         """One step on the scans `rows`."""
