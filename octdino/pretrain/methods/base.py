@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from octdino.augment import View
 from octdino.config import AugmentSettings
+from octdino.models import projection_head
 
 
 class Method(nn.Module):
@@ -63,3 +64,28 @@ class Method(nn.Module):
     def end_epoch(self) -> dict[str, float]:
         """Scalars over the epoch; resets what it accumulated."""
         return {}
+
+
+class Contrastive(Method):
+    """One backbone and one projection head on two large views; a subclass says which pairs attract each other.
+
+    Settings need `hidden_dim` and `out_dim`.
+    """
+
+    def __init__(self, settings: Any, make_backbone: Callable[[], nn.Module], dim: int) -> None:
+        super().__init__(settings, make_backbone, dim)
+        head = projection_head([dim, settings.hidden_dim, settings.out_dim], norm=True)
+        self.network = nn.ModuleDict({"backbone": make_backbone(), "head": head})
+
+    @property
+    def exported(self) -> nn.Module:
+        return self.network["backbone"]
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.network
+
+    def embed(self, views: list[Tensor]) -> Tensor:
+        """[2 * B, out_dim]; rows b and B + b are two views of scan b."""
+        embeddings: Tensor = self.network["head"](self.network["backbone"](views[0]))
+        return embeddings

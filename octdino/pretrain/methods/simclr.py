@@ -1,14 +1,10 @@
 """SimCLR: a simple framework for contrastive learning (Chen et al. 2020, https://arxiv.org/abs/2002.05709)."""
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from octdino.config.methods import SimclrSettings
-from octdino.models import projection_head
-from octdino.pretrain.methods.base import Method
+from octdino.pretrain.methods.base import Contrastive
 
 
 def nt_xent(embeddings: Tensor, temperature: float) -> Tensor:
@@ -25,22 +21,8 @@ def nt_xent(embeddings: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(similarity, other)
 
 
-class Simclr(Method):
-    """One network, two views, NT-Xent."""
-
-    def __init__(self, settings: SimclrSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
-        super().__init__(settings, make_backbone, dim)
-        head = projection_head([dim, settings.hidden_dim, settings.out_dim], norm=True)
-        self.network = nn.ModuleDict({"backbone": make_backbone(), "head": head})
-
-    @property
-    def exported(self) -> nn.Module:
-        return self.network["backbone"]
-
-    @property
-    def trained(self) -> nn.Module:
-        return self.network
+class Simclr(Contrastive):
+    """Two views of a scan attract each other, all else repels."""
 
     def loss(self, views: list[Tensor], targets: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        embeddings = self.network["head"](self.network["backbone"](views[0]))
-        return nt_xent(embeddings, self.settings.temperature), {}
+        return nt_xent(self.embed(views), self.settings.temperature), {}

@@ -1,16 +1,12 @@
 """Supervised contrastive learning on clinical values (Khosla et al. 2020, https://arxiv.org/abs/2004.11362;
 Kokilepersaud et al. 2023, https://arxiv.org/abs/2305.15154)."""
 
-from collections.abc import Callable
-
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from octdino.config.methods import SupconSettings
-from octdino.models import projection_head
-from octdino.pretrain.methods.base import Method
+from octdino.pretrain.methods.base import Contrastive
 
 UNKNOWN = -1
 
@@ -34,21 +30,8 @@ def supcon_loss(embeddings: Tensor, values: Tensor, temperature: float) -> Tenso
     return -(summed / positive.sum(-1)).mean()
 
 
-class Supcon(Method):
-    """SimCLR's network; positives share a clinical value; several values: the sum of their losses."""
-
-    def __init__(self, settings: SupconSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
-        super().__init__(settings, make_backbone, dim)
-        head = projection_head([dim, settings.hidden_dim, settings.out_dim], norm=True)
-        self.network = nn.ModuleDict({"backbone": make_backbone(), "head": head})
-
-    @property
-    def exported(self) -> nn.Module:
-        return self.network["backbone"]
-
-    @property
-    def trained(self) -> nn.Module:
-        return self.network
+class Supcon(Contrastive):
+    """Scans that share a clinical value attract each other; several values: the sum of their losses."""
 
     def targets(self, manifest: pd.DataFrame) -> Tensor:
         columns = [self._codes(manifest[name], name) for name in self.settings.positives]
@@ -61,6 +44,6 @@ class Supcon(Method):
         return torch.from_numpy(codes.astype("int64"))  # factorize gives missing values -1
 
     def loss(self, views: list[Tensor], targets: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        embeddings = self.network["head"](self.network["backbone"](views[0]))
+        embeddings = self.embed(views)
         losses = [supcon_loss(embeddings, values, self.settings.temperature) for values in targets.unbind(1)]
         return torch.stack(losses).sum(), {}
