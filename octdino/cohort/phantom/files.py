@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from octdino.cohort.phantom.section import BIOMARKERS
+from octdino.cohort.olives import BIOMARKERS
 
 LABELS = Path("OLIVES_Dataset_Labels/ml_centric_labels")
 BIOMARKER_TABLE = LABELS / "Biomarker_Clinical_Data_Images.csv"

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from octdino.cohort.olives import BIOMARKERS
 from octdino.cohort.phantom.chance import stream
 from octdino.cohort.phantom.people import Eye, Visit
-from octdino.cohort.phantom.section import BIOMARKERS, DEBRIS, HRF, IRF, Examined, Section, central
+from octdino.cohort.phantom.section import DEBRIS, HRF, IRF, Examined, Section, central
 
 # Share of positive scans in the real table: the false positives of the graders are as many as their misses
 PREVALENCE = np.array([166, 604, 32, 373, 6341, 2984, 5222, 807, 2836, 10, 3003, 4088, 233, 10, 10, 76], float) / 9408

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from octdino.cohort.olives import BIOMARKERS
 from octdino.cohort.phantom import anatomy as an
 from octdino.cohort.phantom.anatomy import Anatomy, Pose, Rows, anatomy_of, pose_of
 from octdino.cohort.phantom.lesions import GONE, Lesions, Shapes, lesions_of, swelling_at
@@ -16,24 +17,7 @@ from octdino.cohort.phantom.people import VOLUME, Eye, Visit
 
 Columns = NDArray[np.bool_]
 
-BIOMARKERS = (  # in the order of the real table; bit i of a mask is BIOMARKERS[i]
-    "Atrophy / thinning of retinal layers",
-    "Disruption of EZ",
-    "DRIL",
-    "IR hemorrhages",
-    "IR HRF",
-    "Partially attached vitreous face",
-    "Fully attached vitreous face",
-    "Preretinal tissue/hemorrhage",
-    "Vitreous debris",
-    "VMT",
-    "DRT/ME",
-    "Fluid (IRF)",
-    "Fluid (SRF)",
-    "Disruption of RPE",
-    "PED (serous)",
-    "SHRM",
-)
+# In the order of BIOMARKERS, the real table's; bit i of a mask is the i-th.
 ATROPHY, EZ, DRIL, HAEMORRHAGE, HRF, PAVF, FAVF, PRERETINAL, DEBRIS, VMT, DRT, IRF, SRF, RPE, PED, SHRM = range(16)
 
 SWOLLEN = 50.0  # µm above the healthy eye: oedematous

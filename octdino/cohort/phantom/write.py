@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from octdino.cohort.olives import BIOMARKERS
 from octdino.cohort.phantom import files
 from octdino.cohort.phantom.chance import stream
 from octdino.cohort.phantom.files import Row
@@ -21,7 +22,7 @@ from octdino.cohort.phantom.grading import charted, graded
 from octdino.cohort.phantom.paint import paint
 from octdino.cohort.phantom.people import VOLUME, enrol
 from octdino.cohort.phantom.plan import Volume, volumes_of
-from octdino.cohort.phantom.section import BIOMARKERS, cut, examine
+from octdino.cohort.phantom.section import cut, examine
 from octdino.config.cohort import PhantomSettings
 from octdino.errors import UserError
 

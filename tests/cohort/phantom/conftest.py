@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from octdino.cohort.olives import BIOMARKERS
 from octdino.cohort.phantom.grading import charted, graded
 from octdino.cohort.phantom.paint import paint
 from octdino.cohort.phantom.people import enrol
-from octdino.cohort.phantom.section import BIOMARKERS, cut, examine
+from octdino.cohort.phantom.section import cut, examine
 from octdino.config.cohort import PhantomSettings
 
 SEED = 11

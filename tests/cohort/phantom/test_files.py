@@ -12,10 +12,10 @@ import openpyxl
 import pytest
 from PIL import Image
 
+from octdino.cohort.olives import BIOMARKERS
 from octdino.cohort.phantom import PhantomSettings, write_phantom
 from octdino.cohort.phantom.people import enrol, slice_numbers
 from octdino.cohort.phantom.plan import volumes_of
-from octdino.cohort.phantom.section import BIOMARKERS
 from octdino.errors import UserError
 
 SMALL = PhantomSettings(seed=5, patients=10, visits=2, slices=3)

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from octdino.cohort.olives import BIOMARKERS
 from octdino.cohort.phantom.grading import PREVALENCE
-from octdino.cohort.phantom.section import BIOMARKERS
 from tests.cohort.phantom.conftest import label_table
 
 COMMON = [name for name, share in zip(BIOMARKERS, PREVALENCE, strict=True) if share > 0.02]
