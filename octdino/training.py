@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from octdino.errors import StoppedEarly, UserError
 from octdino.tables import replacing
 
+log = logging.getLogger("octdino.training")
+
 
 def pick_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
@@ -30,7 +33,7 @@ def pick_device() -> torch.device:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """bfloat16 autocast if `precision` asks for it or, by "auto", if this hardware multiplies bfloat16 natively.
 
-    A CPU without AVX-512 bf16 or AMX emulates bfloat16 ten times slower than float32.
+    A CPU without AVX-512 bf16 or AMX emulates bfloat16 ten times slower than float32. Weights stay float32.
     """
     if precision == "auto":
         native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_bf16()
@@ -112,14 +115,23 @@ class Stopper:
 class RunState:
     """The resumable state of a run, in a folder that no rule declares (declared outputs are deleted on a kill).
 
-    `last.pt` is replaced atomically; `fingerprint.json` says what it belongs to, and another fingerprint starts afresh;
-    `lock` is held while a trainer runs and freed by the system when it dies, so a stale lock cannot exist.
+    `step-N.pt` are checkpoints, each written under another name first; `mark.json` says what they belong to, and
+    another fingerprint starts afresh; `lock` is held while a trainer runs and freed by the system when it dies, so a
+    stale lock cannot exist.
+
+    Args:
+        fingerprint: settings and input; plain values.
+        every_seconds: between two checkpoints.
+        keep: how many of the latest checkpoints stay.
+        length: of the run; a finished run may be extended to a greater one.
     """
 
-    def __init__(self, folder: Path, fingerprint: dict[str, Any], every_seconds: float) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: dict[str, Any], every_seconds: float, *, keep: int = 1, length: int = 0
+    ) -> None:
         self.folder = folder
-        self.fingerprint = json.loads(json.dumps(fingerprint, sort_keys=True))
-        self._every = every_seconds
+        self._mark = {"fingerprint": json.loads(json.dumps(fingerprint)), "length": length, "finished": False}
+        self._every, self._keep = every_seconds, keep
         self._saved_at = time.monotonic()
 
     @contextmanager
@@ -138,34 +150,65 @@ class RunState:
             lock.flush()
             yield self
 
-    def load(self) -> dict[str, Any] | None:
-        """The saved state if it belongs to this run, else None; tensors on the CPU, nothing executable."""
-        mark, last = self.folder / "fingerprint.json", self.folder / "last.pt"
-        if not (mark.is_file() and last.is_file()) or json.loads(mark.read_text()) != self.fingerprint:
-            last.unlink(missing_ok=True)
-            with replacing(mark) as temporary:
-                temporary.write_text(json.dumps(self.fingerprint, indent=2, sort_keys=True) + "\n")
-            return None
-        state: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True)
+    def load(self, *, extend: bool = False) -> dict[str, Any] | None:
+        """The newest readable checkpoint if it belongs to this run, else None; tensors on the CPU, nothing executable.
+
+        A finished run is not resumed (who asks for it again wants it anew) unless `extend` and it was shorter.
+        """
+        mark, before = self.folder / "mark.json", {}
+        if mark.is_file():
+            before = json.loads(mark.read_text())
+        same = before.get("fingerprint") == self._mark["fingerprint"]
+        unfinished = same and before["length"] == self._mark["length"] and not before["finished"]
+        longer = same and extend and before["length"] < self._mark["length"] and before["finished"]
+        state = self._newest() if unfinished or longer else None
+        if state is None:
+            for path in self._checkpoints():
+                path.unlink()
+        self._write_mark()
         return state
+
+    def _write_mark(self) -> None:
+        with replacing(self.folder / "mark.json") as temporary:
+            temporary.write_text(json.dumps(self._mark, indent=2, sort_keys=True) + "\n")
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.pt"))
+
+    def _newest(self) -> dict[str, Any] | None:
+        for path in reversed(self._checkpoints()):
+            try:
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            except (RuntimeError, OSError, EOFError, ValueError) as error:
+                log.warning("%s: cannot be read (%s); going on from an earlier one", path, str(error).splitlines()[0])
+                continue
+            return state
+        return None
 
     def due(self) -> bool:
         """Whether the last save is older than the interval."""
         return time.monotonic() - self._saved_at >= self._every
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace the saved state; a kill leaves either the old or the new one."""
-        with replacing(self.folder / "last.pt") as temporary:
+    def save(self, state: dict[str, Any], step: int) -> None:
+        """Add the checkpoint of `step` and take away all but the latest; a kill leaves what was there before."""
+        with replacing(self.folder / f"step-{step:09d}.pt") as temporary:
             torch.save(state, temporary)
+        for path in self._checkpoints()[: -self._keep]:
+            path.unlink()
         self._saved_at = time.monotonic()
 
-    def stop(self, state: dict[str, Any], reason: str) -> None:
+    def stop(self, state: dict[str, Any], step: int, reason: str) -> None:
         """Save, and end with exit code 75."""
-        self.save(state)
+        self.save(state, step)
         raise StoppedEarly(f"stopped by {reason} after saving; run the same command again to go on")
 
+    def finish(self) -> None:
+        """The run has ended, its last checkpoint is its end, and it may be extended from there."""
+        self._mark["finished"] = True
+        self._write_mark()
+
     def discard(self) -> None:
-        """The run is finished: forget the state, so that a forced rerun starts from the beginning."""
+        """The run is finished for good: forget the state, so that a forced rerun starts from the beginning."""
         shutil.rmtree(self.folder)
 
 

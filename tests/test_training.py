@@ -84,7 +84,7 @@ def test_precision_is_asked_of_the_hardware(monkeypatch):
 def test_state_comes_back_and_other_settings_start_afresh(tmp_path):
     with RunState(tmp_path / "state", {"lr": 0.1}, 0).locked() as state:
         assert state.load() is None
-        state.save({"step": 3, "weights": torch.arange(3)})
+        state.save({"step": 3, "weights": torch.arange(3)}, 3)
     with RunState(tmp_path / "state", {"lr": 0.1}, 0).locked() as state:
         saved = state.load()
         assert saved is not None
@@ -105,7 +105,7 @@ def test_nothing_executable_is_loaded(tmp_path):
 
     with RunState(tmp_path / "state", {}, 0).locked() as state:
         state.load()
-        torch.save({"step": Evil()}, tmp_path / "state" / "last.pt")
+        torch.save({"step": Evil()}, tmp_path / "state" / "step-000000001.pt")
         with pytest.raises(Exception, match=r"[Ww]eights"):
             state.load()
     assert not (tmp_path / "owned").exists()
@@ -151,5 +151,5 @@ def test_time_limit_stops_and_saves(tmp_path):
     assert stopper.asked() == "the time limit"
     with RunState(tmp_path / "state", {}, 0).locked() as state:
         with pytest.raises(StoppedEarly, match="time limit"):
-            state.stop({"step": 1}, "the time limit")
-        assert (tmp_path / "state" / "last.pt").is_file()
+            state.stop({"step": 1}, 1, "the time limit")
+        assert (tmp_path / "state" / "step-000000001.pt").is_file()

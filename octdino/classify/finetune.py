@@ -82,9 +82,9 @@ class Finetune:
             if self.step % self.check_every == 0 or self.step == self.total:
                 self._check()
             if reason := stopper.asked():
-                state.stop(self._position(), reason)
+                state.stop(self._position(), self.step, reason)
             if state.due():
-                state.save(self._position())
+                state.save(self._position(), self.step)
         self.network.load_state_dict(self.best)
 
     def _position(self) -> dict[str, Any]:

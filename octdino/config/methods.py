@@ -2,60 +2,116 @@
 
 A method is this class, the registry line below and `octdino/pretrain/methods/{name}.py`. The settings live here and
 not beside the method because the Snakefile reads them and must not import torch.
+
+Values that depend on how many scans there are default to null, which means: by the cohort's size (`by_size`). For half
+a million scans and more they are the paper's; for fewer they follow what small data were found to need.
 """
 
-from typing import Literal
+import math
+from bisect import bisect_right
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from octdino.config.base import Settings
 
+SIZES = (20_000, 50_000, 100_000, 200_000, 500_000)  # scans: where the columns of every `by_size` begin
+HEAD = (512, 512, 1024, 2048, 2048, 2048)
+WIDE_HEAD = (512, 1024, 2048, 4096, 4096, 4096)
+
 
 class MethodSettings(Settings):
-    """What every method has: its optimiser. Learning rates are per 256 images and scale linearly with the batch."""
+    """What every method has: its optimiser. Learning rates are per 256 images and scale with the batch."""
+
+    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     method: str
+    backbones: list[str] | None = Field(
+        None, description="which of pretrain.backbones the workflow trains with it; null: all"
+    )
+    init: str | None = Field(
+        None,
+        description="the backbone's first weights; null: random; imagenet: the model's `weights`, or timm's download; "
+        "or the folder of an earlier run, in which {backbone}, {fold} and {seed} are filled in",
+    )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW for ViTs and small data, SGD for long runs")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate for a batch of 256; scaled by batch_size / 256")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate for a batch of 256")
+    lr_scaling: Literal["linear", "sqrt", "none"] = Field(
+        "linear", description="how it grows with batch_size / 256 (linear: Goyal 2017; sqrt: DINOv2)"
+    )
     min_lr: float = Field(1e-6, ge=0, description="where the cosine ends")
     warmup: float = Field(0.1, ge=0, le=0.5, description="share of the run in which the learning rate rises from 0")
     weight_decay: float = Field(0.04, ge=0, description="at the start; none on biases and norms")
     weight_decay_end: float = Field(0.04, ge=0, description="at the end, on a cosine")
     clip_grad: float | None = Field(3.0, gt=0, description="global gradient norm; null: no clipping")
 
+    def resolved(self, scans: int) -> Self:
+        """With a value for every setting that depends on the number of scans and was left to it."""
+        column = bisect_right(SIZES, scans)
+        chosen = {name: row[column] for name, row in self.by_size.items() if getattr(self, name) is None}
+        return self.model_copy(update=chosen)
 
-class DinoSettings(MethodSettings):
-    """DINO (Caron et al. 2021). Defaults are for cohorts under 20,000 scans; ImageNet's are in the comments."""
+    def peak_lr(self, batch: int) -> float:
+        """The peak learning rate for a batch of `batch` images."""
+        power = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}[self.lr_scaling]
+        return self.lr * math.pow(batch / 256, power)
 
-    method: Literal["dino"] = "dino"
+
+class PrototypeSettings(MethodSettings):
+    """Self-distillation over prototypes: what DINO and DINOv2 share (by size: LightlyTrain's values)."""
+
+    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "prototypes": (1024, 2048, 4096, 16384, 32768, 65536),
+        "hidden_dim": HEAD,
+        "bottleneck_dim": (128, 128, 256, 256, 256, 256),
+        "teacher_temp": (0.02, 0.02, 0.02, 0.03, 0.03, 0.07),
+        "teacher_temp_start": (0.02, 0.02, 0.02, 0.02, 0.02, 0.04),
+        "momentum": (0.99, 0.99, 0.99, 0.991, 0.992, 0.996),
+    }
+
     weight_decay_end: float = Field(0.4, ge=0, description="at the end, on a cosine")
-    prototypes: int = Field(1024, ge=2, description="K, the head's outputs (65536 on ImageNet; 4096 for 78k scans)")
-    hidden_dim: int = Field(512, ge=8, description="width of the head's two hidden layers (2048 in the paper)")
-    bottleneck_dim: int = Field(128, ge=8, description="width before the prototypes (256 in the paper)")
+    prototypes: int | None = Field(None, ge=2, description="K, the head's outputs; null: by the cohort's size")
+    hidden_dim: int | None = Field(None, ge=8, description="width of the head's hidden layers; null: by size")
+    bottleneck_dim: int | None = Field(None, ge=8, description="width before the prototypes; null: by size")
     head_norm: bool = Field(True, description="batch norm in the head (helps ResNets, the paper has none for ViTs)")
     student_temp: float = Field(0.1, gt=0)
-    teacher_temp: float = Field(0.02, gt=0, description="after warm-up (0.04 to 0.07 on ImageNet)")
-    teacher_temp_start: float = Field(0.02, gt=0, description="at the first step")
+    teacher_temp: float | None = Field(None, gt=0, description="after warm-up; null: by the cohort's size")
+    teacher_temp_start: float | None = Field(None, gt=0, description="at the first step; null: by the cohort's size")
     teacher_temp_warmup: float = Field(0.3, ge=0, le=1, description="share of the run in which it moves")
-    momentum: float = Field(0.99, ge=0, le=1, description="teacher's EMA at the start, cosine to 1 (0.996 on ImageNet)")
-    centering: Literal["mean", "sinkhorn"] = Field(
-        "mean", description="mean: the paper's centre; sinkhorn: SwAV's, which settles in fewer steps"
+    momentum: float | None = Field(
+        None, ge=0, le=1, description="teacher's EMA at the start, cosine to 1; null: by the cohort's size"
     )
     center_momentum: float = Field(0.9, ge=0, lt=1, description="of the mean")
     freeze_last_layer: float = Field(0.05, ge=0, le=1, description="share of the run in which prototypes are fixed")
 
 
+class DinoSettings(PrototypeSettings):
+    """DINO (Caron et al. 2021)."""
+
+    method: Literal["dino"] = "dino"
+    centering: Literal["mean", "sinkhorn", "none"] = Field(
+        "mean", description="mean: the paper's centre; sinkhorn: SwAV's, which settles in fewer steps; none: collapses"
+    )
+
+
 class SimclrSettings(MethodSettings):
     """SimCLR (Chen et al. 2020), NT-Xent loss."""
 
+    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden_dim": HEAD}
+
     method: Literal["simclr"] = "simclr"
     temperature: float = Field(0.1, gt=0)
-    hidden_dim: int = Field(512, ge=8)
-    out_dim: int = Field(128, ge=2)
+    hidden_dim: int | None = Field(None, ge=8, description="width of the head's hidden layer; null: by size")
+    out_dim: int = Field(128, ge=2, description="width of the embeddings that are compared")
+    negatives: Literal["all", "other_eyes", "other_patients"] = Field(
+        "all", description="which scans repel each other: slices of one volume are near-copies"
+    )
 
 
 class SupconSettings(MethodSettings):
     """Supervised contrastive learning (Khosla et al. 2020) on clinical values (Kokilepersaud et al. 2023)."""
+
+    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden_dim": HEAD}
 
     method: Literal["supcon"] = "supcon"
     positives: list[Literal["bcva", "cst", "eye", "patient"]] = Field(
@@ -64,8 +120,11 @@ class SupconSettings(MethodSettings):
     cst_bin: float = Field(25.0, gt=0, description="µm; central subfield thickness is binned to this width")
     bcva_bin: float = Field(5.0, gt=0, description="letters; visual acuity is binned to this width")
     temperature: float = Field(0.07, gt=0)
-    hidden_dim: int = Field(512, ge=8)
-    out_dim: int = Field(128, ge=2)
+    hidden_dim: int | None = Field(None, ge=8, description="width of the head's hidden layer; null: by size")
+    out_dim: int = Field(128, ge=2, description="width of the embeddings that are compared")
+    negatives: Literal["all", "other_eyes", "other_patients"] = Field(
+        "all", description="which scans repel each other: slices of one volume are near-copies"
+    )
 
 
 METHODS: dict[str, type[MethodSettings]] = {

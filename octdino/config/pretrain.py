@@ -8,6 +8,8 @@ from octdino.config.base import Settings
 from octdino.config.methods import METHODS, MethodSettings
 from octdino.errors import UserError
 
+UNTRACKED = ("extend", "tensorboard", "checkpoint_seconds", "keep_checkpoints")  # they change no weight
+
 
 class AugmentSettings(Settings):
     """Random views for OCT: weak by default, never a vertical flip, no colour on grey."""
@@ -53,14 +55,22 @@ class PretrainSettings(Settings):
         "train_patients", description="which unlabelled scans are seen; all: the test patients' too, labels unseen"
     )
     epochs: int = Field(100, ge=1)
-    batch_size: int = Field(128, ge=2)
+    batch_size: int = Field(128, ge=2, description="scans a step; losses and learning rates see the whole of it")
+    accumulate: int = Field(1, ge=1, description="parts in which a batch passes the backbone, where memory is short")
     augment: AugmentSettings = AugmentSettings()
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the hardware is fast at it, else float32"
     )
     knn: int = Field(20, ge=1, description="neighbours of the online kNN, never of the same patient")
     eval_every: int = Field(1, ge=1, description="epochs between two online evaluations")
+    export: Literal["last", "best"] = Field(
+        "last", description="which weights are handed on; best: of the epoch with the best kNN on validation patients"
+    )
+    extend: bool = Field(False, description="more epochs than a finished run had go on from its end")
+    max_skipped: int = Field(10, ge=0, description="steps without a finite loss and gradient before the run gives up")
+    tensorboard: bool = Field(False, description="write the history for TensorBoard, too")
     checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between two checkpoints")
+    keep_checkpoints: int = Field(1, ge=1, description="how many of the latest checkpoints stay")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -81,9 +91,9 @@ class PretrainSettings(Settings):
 
     def needed(self, name: str) -> dict[str, Any]:
         """The part that the run `name` depends on, as plain values: a change of the rest need not train it again."""
-        others = {"methods", "variants", "backbones", "seeds", "scope", "checkpoint_seconds"}
+        others = {"methods", "variants", "backbones", "seeds", "scope", *UNTRACKED}
         return {
             "methods": [name],
-            "variants": {name: self.variant(name).model_dump(mode="json")},
+            "variants": {name: self.variant(name).model_dump(mode="json", exclude={"backbones"})},
             **self.model_dump(mode="json", exclude=others),
         }

@@ -6,16 +6,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def projection_head(dims: list[int], *, norm: bool) -> nn.Sequential:
-    """An MLP through `dims`: linear, batch norm (if `norm`), GELU between; linear at the end."""
+def projection_head(
+    dims: list[int], *, norm: bool, activation: type[nn.Module] = nn.ReLU, last_norm: bool = False
+) -> nn.Sequential:
+    """An MLP through `dims`: linear, batch norm (if `norm`), activation between; linear at the end.
+
+    With `last_norm` the end is standardised over the batch, too, without learned scale (Chen et al. 2021, MoCo v3).
+    """
     layers: list[nn.Module] = []
     for index, (before, after) in enumerate(pairwise(dims)):
-        last = index == len(dims) - 2
         layers.append(nn.Linear(before, after))
-        if norm and not last:
+        if index == len(dims) - 2:
+            break
+        if norm:
             layers.append(nn.BatchNorm1d(after))
-        if not last:
-            layers.append(nn.GELU())
+        layers.append(activation())
+    if last_norm:
+        layers.append(nn.BatchNorm1d(dims[-1], affine=False))
     head = nn.Sequential(*layers)
     for module in head.modules():
         if isinstance(module, nn.Linear):
@@ -34,9 +41,8 @@ class PrototypeHead(nn.Module):
 
     def __init__(self, in_dim: int, hidden_dim: int, bottleneck_dim: int, prototypes: int, *, norm: bool) -> None:
         super().__init__()
-        self.mlp = projection_head([in_dim, hidden_dim, hidden_dim, bottleneck_dim], norm=norm)
-        if norm:
-            self.mlp.append(nn.BatchNorm1d(bottleneck_dim, affine=False))
+        dims = [in_dim, hidden_dim, hidden_dim, bottleneck_dim]
+        self.mlp = projection_head(dims, norm=norm, activation=nn.GELU, last_norm=norm)
         self.prototypes = nn.Linear(bottleneck_dim, prototypes, bias=False)
         nn.init.trunc_normal_(self.prototypes.weight, std=0.02)
 

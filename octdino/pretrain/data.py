@@ -42,6 +42,11 @@ class Watch:
     patients: Tensor  # int64 [M]
     is_query: np.ndarray  # bool [M]
 
+    def both_sides(self) -> bool:
+        """Whether there are labelled scans that ask and such that answer."""
+        known = ~np.isnan(self.labels).all(1)
+        return bool((known & self.is_query).any() and (known & ~self.is_query).any())
+
 
 def read_data(store_file: Path, fold: int | None) -> Data:
     """Read the store and its tables; `fold` None: every scan trains, statistics stay the train patients'.

@@ -4,7 +4,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
-from torch import Tensor
+from torch import Tensor, nn
+
+from octdino.augment import resize, standardise
+from octdino.models import BackboneSpec
+from octdino.models.backbones import extract_features
+from octdino.pretrain.data import Watch
 
 
 def knn_scores(
@@ -64,3 +69,17 @@ def rank_me(features: Tensor) -> float:
 def feature_spread(features: Tensor) -> float:
     """Mean standard deviation a dimension of unit-length features, times sqrt(D): 1 is isotropic, 0 collapsed."""
     return float(F.normalize(features, dim=-1).std(0).mean() * features.shape[1] ** 0.5)
+
+
+def watch(backbone: nn.Module, scans: Watch, spec: BackboneSpec, k: int, device: torch.device) -> dict[str, float]:
+    """kNN macro AUROC on validation patients, and the spread of the features."""
+    mean, std = (torch.tensor(x, device=device) for x in (spec.mean, spec.std))
+    batches = (resize(standardise(b.to(device), mean, std), spec.size) for b in torch.split(scans.images, 256))
+    features = extract_features(backbone, batches)
+    found = {"feature_std": feature_spread(features), "rankme": rank_me(features)}
+    if scans.both_sides():
+        query = torch.from_numpy(scans.is_query)
+        bank = torch.from_numpy(scans.labels)[~query]
+        scores = knn_scores(features[query], features[~query], bank, scans.patients[query], scans.patients[~query], k=k)
+        found["knn_auroc"] = macro_auroc(scans.labels[scans.is_query], scores.numpy())
+    return {key: value for key, value in found.items() if np.isfinite(value)}

@@ -52,7 +52,7 @@ def test_dino_loss_of_uniform_outputs_is_ln_k():
 def test_nt_xent_equals_lightly(temperature, batch):
     torch.manual_seed(2)
     embeddings = torch.randn(2 * batch, 8, requires_grad=True)
-    ours = nt_xent(embeddings, temperature)
+    ours = nt_xent(embeddings, torch.arange(batch), temperature)
     theirs = NTXentLoss(temperature=temperature)(*embeddings.chunk(2))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient(ours, embeddings), gradient(theirs, embeddings), rtol=1e-5, atol=1e-5)
@@ -75,7 +75,7 @@ def naive_supcon(embeddings, values, temperature):
 def test_supcon_equals_the_double_loop(values):
     torch.manual_seed(3)
     embeddings, values = torch.randn(10, 6, requires_grad=True), torch.tensor(values)
-    ours, naive = supcon_loss(embeddings, values, 0.2), naive_supcon(embeddings, values, 0.2)
+    ours, naive = supcon_loss(embeddings, values, torch.arange(5), 0.2), naive_supcon(embeddings, values, 0.2)
     torch.testing.assert_close(ours, naive, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient(ours, embeddings), gradient(naive, embeddings), rtol=1e-5, atol=1e-5)
 
@@ -84,7 +84,7 @@ def test_supcon_without_known_values_is_simclr():
     torch.manual_seed(4)
     embeddings = torch.randn(12, 5)
     unknown = torch.full((6,), UNKNOWN)
-    torch.testing.assert_close(supcon_loss(embeddings, unknown, 0.3), nt_xent(embeddings, 0.3))
+    torch.testing.assert_close(supcon_loss(embeddings, unknown, torch.arange(6), 0.3), nt_xent(embeddings, torch.arange(6), 0.3))
 
 
 def test_sinkhorn_equals_lightly():

@@ -1,7 +1,14 @@
-"""What a pretraining method is: views wanted, loss, and what happens after each step. The loop knows no more."""
+"""What a pretraining method is: views wanted, networks, loss, and what happens after each step. The loop knows no more.
 
-from collections.abc import Callable
-from typing import Any
+A step has three parts, so that a batch may be too large for the device and its loss is still that of the whole batch:
+
+- `teach` and `encode` pass images through backbones, any part of the batch at a time, whose results are joined;
+- `loss` takes the joined features of the whole batch through the heads.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -9,17 +16,48 @@ from torch import Tensor, nn
 
 from octdino.augment import View
 from octdino.config import AugmentSettings
-from octdino.models import projection_head
+
+Features = dict[str, Tensor]  # by name, each [V, B, ...]: the second axis is that of the images
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step sees of its images.
+
+    Attributes:
+        views: float32 [V, B, C, S, S] a kind of view, in the order of `Method.views`.
+        drawn: what `Method.draw` drew, each [V, B, ...].
+        targets: int64 [B, T], the rows of `Method.targets`.
+        progress: share of the run that is done, 0 to 1.
+    """
+
+    views: list[Tensor]
+    drawn: Features
+    targets: Tensor
+    progress: float
+
+    def parts(self, count: int) -> Iterator["Batch"]:
+        """The batch in `count` parts, of other images each."""
+        for rows in torch.arange(self.views[0].shape[1]).chunk(count):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            yield replace(
+                self,
+                views=[view[:, part] for view in self.views],
+                drawn={name: value[:, part] for name, value in self.drawn.items()},
+                targets=self.targets[part],
+            )
 
 
 class Method(nn.Module):
     """A method owns its networks; the loop owns data, optimiser, schedules and time.
 
-    Buffers and parameters are the whole state of a method: they are saved and restored, nothing else is.
+    Buffers and parameters are the whole state of a method: they are saved and restored, nothing else is. All
+    randomness is torch's global one (seeded anew for every step) or that of `draw`'s generator.
 
     Args (of every subclass):
-        settings: the method's settings class.
-        make_backbone: returns a new backbone [B, C, S, S] -> [B, D], initialised from the global random state.
+        settings: the method's settings class, resolved for the cohort's size.
+        make_backbone: returns a new backbone [B, C, S, S] -> [B, D]; each call starts from the same weights only if
+            the run starts from given ones.
         dim: D.
     """
 
@@ -45,14 +83,20 @@ class Method(nn.Module):
         """What the loss needs to know of each scan, int64 [N, T]; nothing by default."""
         return torch.zeros(len(manifest), 0, dtype=torch.int64)
 
-    def loss(self, views: list[Tensor], targets: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of a batch, and scalars to log.
+    def draw(self, batch: int, generator: torch.Generator) -> Features:
+        """Random choices for a whole batch of images beyond its views, each [V, batch, ...] on generator's device."""
+        return {}
 
-        Args:
-            views: one [count * B, C, size, size] a kind of view.
-            targets: int64 [B, T].
-            progress: share of the run that is done, 0 to 1.
-        """
+    def teach(self, batch: Batch) -> Features:
+        """Features of the networks that are not trained; called without gradient."""
+        return {}
+
+    def encode(self, batch: Batch) -> Features:
+        """Features of the trained backbone, with gradient."""
+        raise NotImplementedError
+
+    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the whole batch from its joined features, and scalars to log."""
         raise NotImplementedError
 
     def before_step(self, progress: float) -> None:
@@ -66,26 +110,27 @@ class Method(nn.Module):
         return {}
 
 
-class Contrastive(Method):
-    """One backbone and one projection head on two large views; a subclass says which pairs attract each other.
+def encode_views(backbone: nn.Module, view: Tensor) -> Tensor:
+    """[V, B, C, S, S] to pooled features [V, B, D] in one forward."""
+    images = view.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    features: Tensor = backbone(images)
+    return features.view(*view.shape[:2], -1)
 
-    Settings need `hidden_dim` and `out_dim`.
+
+Apart = Literal["all", "other_eyes", "other_patients"]
+
+
+def scan_groups(manifest: pd.DataFrame, apart: Apart) -> Tensor:
+    """int64 [N]: scans of one group are too alike to be told apart (slices of one volume are near-copies).
+
+    Args:
+        apart: all: every scan is a group of its own; other_eyes, other_patients: those of an eye, of a patient, are
+            one group. A scan whose eye or patient is unknown is a group of its own.
     """
-
-    def __init__(self, settings: Any, make_backbone: Callable[[], nn.Module], dim: int) -> None:
-        super().__init__(settings, make_backbone, dim)
-        head = projection_head([dim, settings.hidden_dim, settings.out_dim], norm=True)
-        self.network = nn.ModuleDict({"backbone": make_backbone(), "head": head})
-
-    @property
-    def exported(self) -> nn.Module:
-        return self.network["backbone"]
-
-    @property
-    def trained(self) -> nn.Module:
-        return self.network
-
-    def embed(self, views: list[Tensor]) -> Tensor:
-        """[2 * B, out_dim]; rows b and B + b are two views of scan b."""
-        embeddings: Tensor = self.network["head"](self.network["backbone"](views[0]))
-        return embeddings
+    own = pd.Series(range(len(manifest)), index=manifest.index).astype(str).radd("scan ")
+    if apart == "all":
+        groups = own
+    else:
+        named = manifest["eye" if apart == "other_eyes" else "patient"].replace("", pd.NA)
+        groups = named.where(named.notna(), own)
+    return torch.from_numpy(pd.factorize(groups)[0].astype("int64"))

@@ -1,6 +1,5 @@
 """DINO: self-distillation with no labels (Caron et al. 2021, https://arxiv.org/abs/2104.14294)."""
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -11,8 +10,9 @@ from octdino.augment import View
 from octdino.config import AugmentSettings
 from octdino.config.methods import DinoSettings
 from octdino.models import PrototypeHead
-from octdino.pretrain.methods.base import Method
-from octdino.training import cosine, ema_update
+from octdino.pretrain.methods.base import Batch, Features, encode_views
+from octdino.pretrain.methods.teacher import Distillation
+from octdino.ranks import all_logsumexp, all_mean
 
 GLOBAL_VIEWS = 2
 
@@ -37,6 +37,8 @@ def dino_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def sinkhorn(logits: Tensor, temperature: float, iterations: int = 3) -> Tensor:
     """Probabilities that use every prototype equally over the batch (Caron et al. 2020, SwAV, sec. 3.1).
 
+    Several processes balance the prototypes over their joined batch.
+
     Args:
         logits: float32 [N, K]; the iterations run on logarithms: exponentials overflow, or leave rows of zeros.
         temperature: > 0.
@@ -46,68 +48,97 @@ def sinkhorn(logits: Tensor, temperature: float, iterations: int = 3) -> Tensor:
     """
     log_q = logits / temperature
     for _ in range(iterations):
-        log_q = log_q - log_q.logsumexp(0, keepdim=True)
+        log_q = log_q - all_logsumexp(log_q, 0)
         log_q = log_q - log_q.logsumexp(1, keepdim=True)
     return log_q.exp()
 
 
-class Dino(Method):
-    """Student sees all views, teacher the large ones; the teacher is the student's moving average.
+class Targets(nn.Module):
+    """Teacher logits to probabilities that do not collapse, and the measures that tell whether they do.
 
-    Batch norm: the teacher normalises by its own batch, as in the reference code; its running statistics come from
-    its own forward passes (never averaged from the student's) and are what the exported backbone uses.
+    Args:
+        prototypes: K.
+        centering: mean (eq. 4), sinkhorn, or none.
+        momentum: of the centre.
     """
 
     center: Tensor
     usage: Tensor
     mean_probability: Tensor
 
+    def __init__(self, prototypes: int, centering: str, momentum: float) -> None:
+        super().__init__()
+        self.centering, self.momentum = centering, momentum
+        for name in ("center", "usage", "mean_probability"):
+            self.register_buffer(name, torch.zeros(prototypes))
+
+    @torch.no_grad()
+    def forward(self, logits: Tensor, temperature: float) -> Tensor:
+        """[N, K] to probabilities [N, K]; the centre then follows these logits, of all processes."""
+        if self.centering == "sinkhorn":
+            probability = sinkhorn(logits, temperature)
+        else:
+            probability = torch.softmax((logits - self.center) / temperature, dim=-1)
+        if self.centering == "mean":
+            self.center.lerp_(all_mean(logits.mean(0)), 1 - self.momentum)
+        self.usage += torch.bincount(probability.argmax(-1), minlength=len(self.usage))
+        self.mean_probability += probability.sum(0)
+        return probability
+
+    def end_epoch(self) -> dict[str, float]:
+        """Entropy of the mean target, its ceiling ln K, and the share of prototypes that some view preferred."""
+        mean = self.mean_probability / self.mean_probability.sum().clamp(min=1)
+        scalars = {
+            "mean_entropy": -torch.special.xlogy(mean, mean).sum().item(),
+            "prototypes_used": (self.usage > 0).float().mean().item(),
+            "ln_k": math.log(len(mean)),
+        }
+        self.usage.zero_()
+        self.mean_probability.zero_()
+        return scalars
+
+
+def entropy_of(probability: Tensor) -> Tensor:
+    """Mean entropy of the rows of [..., K], in nats."""
+    entropy: Tensor = -torch.special.xlogy(probability, probability).sum(-1).mean()
+    return entropy
+
+
+class Dino(Distillation):
+    """Student sees all views, teacher the large ones; the teacher is the student's moving average."""
+
     def __init__(self, settings: DinoSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
         super().__init__(settings, make_backbone, dim)
-        s = settings
+        s = self.settings
         head = PrototypeHead(dim, s.hidden_dim, s.bottleneck_dim, s.prototypes, norm=s.head_norm)
-        self.student = nn.ModuleDict({"backbone": make_backbone(), "head": head})
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.register_buffer("center", torch.zeros(s.prototypes))
-        self.register_buffer("usage", torch.zeros(s.prototypes))
-        self.register_buffer("mean_probability", torch.zeros(s.prototypes))
-
-    @property
-    def exported(self) -> nn.Module:
-        return self.teacher["backbone"]
-
-    @property
-    def trained(self) -> nn.Module:
-        return self.student
+        self.pair({"backbone": make_backbone(), "head": head}, taught=("backbone", "head"))
+        self.center = Targets(s.prototypes, s.centering, s.center_momentum)
 
     def views(self, augment: AugmentSettings) -> list[View]:
         large = View(GLOBAL_VIEWS, augment.global_size, augment.global_scale)
         small = View(augment.local_views, augment.local_size, augment.local_scale)
         return [large, small] if augment.local_views else [large]
 
-    def loss(self, views: list[Tensor], targets: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def teach(self, batch: Batch) -> Features:
+        return {"views": encode_views(self.teacher["backbone"], batch.views[0])}
+
+    def encode(self, batch: Batch) -> Features:
+        # One forward a size, not one a view.
+        return {"views": torch.cat([encode_views(self.student["backbone"], view) for view in batch.views])}
+
+    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.view_loss(encoded["views"], taught["views"], batch.progress)
+
+    def view_loss(self, student: Tensor, teacher: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of features [V, B, D] and [G, B, D], and the two measures of collapse."""
         with torch.no_grad():
-            logits = self.teacher["head"](self.teacher["backbone"](views[0]))  # [G*B, K]
-            probability = self._targets(logits, self.teacher_temp(progress))
-        # One forward a size (not one a view), one head for all views.
-        features = torch.cat([self.student["backbone"](view) for view in views])
-        log_student = torch.log_softmax(self.student["head"](features) / self.settings.student_temp, dim=-1)
-        batch = len(views[0]) // GLOBAL_VIEWS
-        loss = dino_loss(*(x.view(-1, batch, x.shape[-1]) for x in (log_student, probability)))
-        with torch.no_grad():
-            entropy = -torch.special.xlogy(probability, probability).sum(-1).mean()
-            self._accumulate(logits, probability)
+            logits = self.teacher["head"](teacher.flatten(0, 1))  # [G*B, K]
+            probability: Tensor = self.center(logits, self.teacher_temp(progress))
+        logits = self.student["head"](student.flatten(0, 1))
+        log_student = torch.log_softmax(logits / self.settings.student_temp, dim=-1)
+        loss = dino_loss(*(x.view(-1, student.shape[1], x.shape[-1]) for x in (log_student, probability)))
+        entropy = entropy_of(probability)
         return loss, {"teacher_entropy": entropy, "kl": loss.detach() - entropy}
-
-    def _targets(self, logits: Tensor, temperature: float) -> Tensor:
-        if self.settings.centering == "sinkhorn":
-            return sinkhorn(logits, temperature)
-        return torch.softmax((logits - self.center) / temperature, dim=-1)
-
-    def _accumulate(self, logits: Tensor, probability: Tensor) -> None:
-        self.center.lerp_(logits.mean(0), 1 - self.settings.center_momentum)  # eq. 4
-        self.usage += torch.bincount(probability.argmax(-1), minlength=len(self.usage))
-        self.mean_probability += probability.sum(0)
 
     def teacher_temp(self, progress: float) -> float:
         """Linear from start to end over the warm-up, then constant."""
@@ -121,16 +152,6 @@ class Dino(Method):
             for parameter in self.student["head"].get_submodule("prototypes").parameters():
                 parameter.grad = None
 
-    def after_step(self, progress: float) -> None:
-        ema_update(self.teacher, self.student, cosine(progress, self.settings.momentum, 1.0))
-
     def end_epoch(self) -> dict[str, float]:
-        mean = self.mean_probability / self.mean_probability.sum().clamp(min=1)
-        scalars = {
-            "mean_entropy": -torch.special.xlogy(mean, mean).sum().item(),
-            "prototypes_used": (self.usage > 0).float().mean().item(),
-            "ln_k": math.log(len(mean)),
-        }
-        self.usage.zero_()
-        self.mean_probability.zero_()
+        scalars: dict[str, float] = self.center.end_epoch()
         return scalars

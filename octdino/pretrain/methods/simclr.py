@@ -4,25 +4,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octdino.pretrain.methods.base import Contrastive
+from octdino.pretrain.methods.base import Batch, Features
+from octdino.pretrain.methods.contrastive import Contrastive, same_group, without
 
 
-def nt_xent(embeddings: Tensor, temperature: float) -> Tensor:
-    """NT-Xent (eq. 1): each view must find the image's other view among all views of the batch.
+def nt_xent(embeddings: Tensor, groups: Tensor, temperature: float) -> Tensor:
+    """NT-Xent (eq. 1): each view must find the scan's other view among all views of the batch.
 
     Args:
-        embeddings: [2 * B, D]; rows b and B + b are two views of one image; any length (normalised here).
+        embeddings: [2 * B, D]; rows b and B + b are two views of scan b; any length (normalised here).
+        groups: int64 [B]; scans of one group are no negatives of each other.
         temperature: > 0.
     """
     z = F.normalize(embeddings.float(), dim=-1)
     count = len(z)
-    similarity = (z @ z.T / temperature).fill_diagonal_(-torch.inf)  # never its own negative
     other = torch.arange(count, device=z.device).roll(count // 2)
-    return F.cross_entropy(similarity, other)
+    excluded = same_group(groups)  # never its own negative
+    excluded[torch.arange(count, device=z.device), other] = False
+    return F.cross_entropy(without(z @ z.T / temperature, excluded), other)
 
 
 class Simclr(Contrastive):
     """Two views of a scan attract each other, all else repels."""
 
-    def loss(self, views: list[Tensor], targets: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        return nt_xent(self.embed(views), self.settings.temperature), {}
+    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return nt_xent(self.embed(encoded), batch.targets[:, 0], self.settings.temperature), {}

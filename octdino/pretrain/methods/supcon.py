@@ -6,26 +6,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octdino.pretrain.methods.base import Contrastive
+from octdino.pretrain.methods.base import Batch, Features
+from octdino.pretrain.methods.contrastive import Contrastive, same_group, without
 
 UNKNOWN = -1
 
 
-def supcon_loss(embeddings: Tensor, values: Tensor, temperature: float) -> Tensor:
+def supcon_loss(embeddings: Tensor, values: Tensor, groups: Tensor, temperature: float) -> Tensor:
     """SupCon, the outside-sum form L_out (Khosla eq. 2), averaged over anchors.
 
     Args:
         embeddings: [2 * B, D]; rows b and B + b are two views of scan b; any length (normalised here).
         values: int64 [B]; scans with an equal value are positives of each other; `UNKNOWN` has its own views only.
+        groups: int64 [B]; scans of one group that are no positives are no negatives either.
         temperature: > 0.
     """
     z = F.normalize(embeddings.float(), dim=-1)
-    count, batch = len(z), len(values)
-    own = torch.eye(count, dtype=torch.bool, device=z.device)
+    own = torch.eye(len(z), dtype=torch.bool, device=z.device)
     equal = (values[:, None] == values[None, :]) & (values[:, None] != UNKNOWN)
-    equal |= torch.eye(batch, dtype=torch.bool, device=z.device)
+    equal |= torch.eye(len(values), dtype=torch.bool, device=z.device)
     positive = equal.repeat(2, 2) & ~own
-    log_probability = torch.log_softmax((z @ z.T / temperature).masked_fill(own, -torch.inf), dim=-1)
+    excluded = same_group(groups) & ~positive
+    log_probability = torch.log_softmax(without(z @ z.T / temperature, excluded), dim=-1)
     summed = log_probability.masked_fill(~positive, 0).sum(-1)
     return -(summed / positive.sum(-1)).mean()
 
@@ -35,7 +37,7 @@ class Supcon(Contrastive):
 
     def targets(self, manifest: pd.DataFrame) -> Tensor:
         columns = [self._codes(manifest[name], name) for name in self.settings.positives]
-        return torch.stack(columns, dim=1)
+        return torch.cat([super().targets(manifest), torch.stack(columns, dim=1)], dim=1)
 
     def _codes(self, values: pd.Series, name: str) -> Tensor:
         """One integer a value, measured values binned; missing is UNKNOWN."""
@@ -43,7 +45,8 @@ class Supcon(Contrastive):
         codes, _ = pd.factorize(values.replace("", pd.NA) if width is None else values // width, sort=True)
         return torch.from_numpy(codes.astype("int64"))  # factorize gives missing values -1
 
-    def loss(self, views: list[Tensor], targets: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        embeddings = self.embed(views)
-        losses = [supcon_loss(embeddings, values, self.settings.temperature) for values in targets.unbind(1)]
+    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        embeddings, groups = self.embed(encoded), batch.targets[:, 0]
+        values = batch.targets[:, 1:].unbind(1)
+        losses = [supcon_loss(embeddings, each, groups, self.settings.temperature) for each in values]
         return torch.stack(losses).sum(), {}

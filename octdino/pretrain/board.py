@@ -1,0 +1,24 @@
+"""The history as TensorBoard reads it."""
+
+import shutil
+from pathlib import Path
+
+from octdino.errors import UserError
+
+
+def write_board(folder: Path, history: list[dict[str, float]]) -> None:
+    """Write the whole history to `folder`, so that a resumed run shows every epoch once.
+
+    Raises:
+        UserError: the tensorboard package is not installed.
+    """
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        raise UserError("tensorboard: its package is missing; pip install tensorboard, or set it to false") from None
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        for row in history:
+            for name, value in row.items():
+                if name not in ("epoch", "step"):
+                    writer.add_scalar(name, value, int(row["step"]))

@@ -1,0 +1,240 @@
+"""The loop, read top to bottom. It knows no method by name."""
+
+import logging
+import time
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from octdino.augment import Augment
+from octdino.config import PretrainSettings
+from octdino.errors import UserError
+from octdino.models import BackboneSpec
+from octdino.models.backbones import num_features
+from octdino.pretrain.alarm import alarms
+from octdino.pretrain.board import write_board
+from octdino.pretrain.data import Data, batch_order
+from octdino.pretrain.methods import method_class
+from octdino.pretrain.methods.base import Batch, Method
+from octdino.pretrain.monitor import watch
+from octdino.pretrain.speed import Utilisation
+from octdino.pretrain.start import Start
+from octdino.pretrain.step import Guard, backward, gradient_norm
+from octdino.progress import duration, progress
+from octdino.tables import replacing
+from octdino.training import (
+    RunState,
+    Stopper,
+    autocast,
+    cosine,
+    parameter_groups,
+    pick_device,
+    resident,
+    seed_of,
+    set_schedule,
+    warmup_cosine,
+)
+
+log = logging.getLogger("octdino.pretrain")
+
+
+class Run:
+    """One run's networks, optimiser and position. `position` and `restore` are the whole of it."""
+
+    def __init__(
+        self, settings: PretrainSettings, name: str, start: Start, data: Data, seed: int, state: RunState
+    ) -> None:
+        self.settings, self.data, self.seed, self.state = settings, data, seed, state
+        self.device = pick_device()
+        self.variant = settings.variant(name).resolved(len(data.images))
+        channels, size = data.images.shape[1], settings.augment.global_size
+        torch.manual_seed(seed_of(seed, "weights"))
+        dim = num_features(start.backbone(channels, size))
+        self.spec = BackboneSpec(
+            timm=start.model.timm, args=start.model.args, in_chans=channels, size=size, mean=data.mean, std=data.std
+        )
+
+        def make_backbone() -> nn.Module:
+            return start.backbone(channels, size).to(memory_format=torch.channels_last)
+
+        self.method: Method = method_class(self.variant)(self.variant, make_backbone, dim)
+        self.method.to(self.device)
+        kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+        extra: dict[str, Any] = {"momentum": 0.9} if self.variant.optimizer == "sgd" else {}
+        self.optimizer = kinds[self.variant.optimizer](parameter_groups(self.method.trained), lr=0.0, **extra)
+        self.guard = Guard(self.method)
+        self.augment = Augment(settings.augment, data.mean, data.std)
+        self.views = self.method.views(settings.augment)
+        self.targets = self.method.targets(data.manifest)
+        self.images = resident(data.images, self.device)
+        self.batch = min(settings.batch_size, len(data.images))
+        self.steps = len(data.images) // self.batch  # an epoch
+        self.total = self.steps * settings.epochs
+        self.autocast = autocast(self.device, settings.precision)
+        self.use = Utilisation(self.device, self.autocast.fast_dtype if self.autocast._enabled else torch.float32)
+        self.step = 0
+        self.sums: dict[str, Tensor] = {}  # on the device, of this epoch's scalars so far
+        self.history: list[dict[str, float]] = []
+        self.skipped: list[tuple[int, list[str]]] = []  # steps without a finite loss, and their scans
+        self.lengths: list[int] = []  # epochs after which the run was finished once, and extended
+        self.best: dict[str, Any] = {}  # score, epoch and weights, if the best are to be exported
+        if settings.export == "best" and not data.watch.both_sides():
+            raise UserError("export: best needs labelled scans of training and of validation patients; use last")
+
+    def position(self) -> dict[str, Any]:
+        """Everything that the next step depends on. Randomness is a function of seed and step, so it is not here."""
+        return {
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "sums": self.sums,
+            "history": self.history,
+            "skipped": self.skipped,
+            "lengths": self.lengths,
+            "best": self.best,
+            "epochs": self.settings.epochs,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take up a saved position."""
+        self.method.load_state_dict(saved["method"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.history, self.skipped = saved["step"], saved["history"], saved["skipped"]
+        self.lengths, self.best = saved["lengths"], saved["best"]
+        self.sums = {key: value.to(self.device) for key, value in saved["sums"].items()}
+        log.info("resumed at step %d of %d", self.step, self.total)
+        if saved["epochs"] != self.settings.epochs:
+            self.lengths = [*self.lengths, saved["epochs"]]
+            log.info("going on from the end of a run of %d epochs", saved["epochs"])
+
+    def train(self, stopper: Stopper) -> None:
+        """Step to the end, saving now and then; raises StoppedEarly when asked to stop."""
+        if saved := self.state.load(extend=self.settings.extend):
+            self.restore(saved)
+        log.info(
+            "%d scans of %d patients, %d epochs of %d steps of %d scans on %s",
+            len(self.images), self.data.manifest["patient"].nunique(), self.settings.epochs, self.steps, self.batch,
+            self.device_name(),
+        )  # fmt: skip
+        self.method.train()
+        order, began = None, time.monotonic()
+        since = self.step
+        for _ in progress(range(self.step, self.total), self.total - self.step, "pretraining", "step"):
+            epoch, index = divmod(self.step, self.steps)
+            if order is None or index == 0:
+                order = batch_order(len(self.images), self.batch, self.seed, epoch)
+            self.take_step(order[index])
+            if index == self.steps - 1:
+                rate = (self.step - since) * self.batch / (time.monotonic() - began)
+                self.end_epoch(epoch, rate)
+                since, began = self.step, time.monotonic()
+            if reason := stopper.asked():
+                self.state.stop(self.position(), self.step, reason)
+            if self.state.due() and self.step < self.total:
+                self.state.save(self.position(), self.step)
+        self.state.save(self.position(), self.step)
+
+    def take_step(self, rows: Tensor) -> None:
+        """One step on the scans `rows`; it changes nothing if its loss or gradient is not finite."""
+        progress = self.step / self.total
+        self.guard.remember()
+        batch = self.make_batch(rows, progress)
+        with self.use.counting(len(rows)):
+            seed = seed_of(self.seed, "step", self.step)
+            loss, scalars = backward(self.method, batch, self.settings.accumulate, seed, self.autocast)
+        self.method.before_step(progress)
+        v = self.variant
+        set_schedule(
+            self.optimizer,
+            warmup_cosine(progress, v.peak_lr(self.batch), v.min_lr, v.warmup),
+            cosine(progress, v.weight_decay, v.weight_decay_end),
+        )
+        gradients = [p for p in self.method.trained.parameters() if p.grad is not None]
+        norm = gradient_norm(gradients)
+        if torch.isfinite(loss + norm):
+            if v.clip_grad is not None:
+                nn.utils.clip_grads_with_norm_(gradients, v.clip_grad, norm, foreach=True)
+            self.optimizer.step()
+            self.method.after_step(progress)
+            for key, value in {"loss": loss, **scalars, "taken": torch.ones(())}.items():
+                self.sums[key] = self.sums.get(key, 0) + value.double()
+        else:
+            self.guard.take_back()
+            self.skip(rows)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+
+    def make_batch(self, rows: Tensor, progress: float) -> Batch:
+        """The views of the scans `rows`, a function of the seed and the step."""
+        generator = torch.Generator(self.device).manual_seed(seed_of(self.seed, "views", self.step))
+        images = self.images[rows.to(self.images.device)].to(self.device, non_blocking=True)
+        views = self.augment(images, self.views, generator)
+        return Batch(
+            views=[view.view(-1, len(rows), *view.shape[1:]) for view in views],
+            drawn=self.method.draw(len(rows), generator),
+            targets=self.targets[rows].to(self.device),
+            progress=progress,
+        )
+
+    def skip(self, rows: Tensor) -> None:
+        """Note the scans of a step that was taken back; too many of them end the run."""
+        names = self.data.manifest["scan_id"].iloc[rows.numpy()].tolist()
+        self.skipped.append((self.step, names))
+        path = self.state.folder.with_name("skipped.csv")
+        with replacing(path) as temporary:
+            table = [{"step": step, "scan_id": name} for step, scans in self.skipped for name in scans]
+            pd.DataFrame(table).to_csv(temporary, index=False)
+        log.warning("step %d: no finite loss and gradient; skipped, its scans are in %s", self.step, path)
+        if len(self.skipped) > self.settings.max_skipped:
+            raise UserError(
+                f"{path}: {len(self.skipped)} steps had no finite loss and gradient, more than max_skipped "
+                f"({self.settings.max_skipped}); expected none: lower lr, set clip_grad, or use precision float32"
+            )
+
+    def end_epoch(self, epoch: int, rate: float) -> None:
+        """Add the epoch's row to the history; one plain line says how it goes."""
+        row: dict[str, float] = {"epoch": epoch + 1, "step": self.step, "images_seen": self.step * self.batch}
+        taken = self.sums.pop("taken", torch.zeros(())).item()
+        row |= {key: value.item() / taken for key, value in self.sums.items()}
+        row |= {"lr": self.optimizer.param_groups[0]["lr"], "skipped": self.steps - taken}
+        row |= {"images_per_second": rate, "utilisation": self.use.at(rate), **self.method.end_epoch()}
+        self.sums = {}
+        if (epoch + 1) % self.settings.eval_every == 0 or self.step == self.total:
+            row |= watch(self.method.exported, self.data.watch, self.spec, self.settings.knn, self.device)
+            self.keep_best(row)
+        self.history.append(row)
+        shown = ("loss", "knn_auroc", "teacher_entropy", "feature_std")
+        log.info(
+            "epoch %d/%d %s %.0f img/s, %.0f %% of the machine, %s left",
+            epoch + 1, self.settings.epochs, " ".join(f"{key} {row[key]:.4g}" for key in shown if key in row),
+            rate, 100 * row["utilisation"], duration((self.total - self.step) * self.batch / rate),
+        )  # fmt: skip
+        for alarm in alarms(self.history, self.settings.epochs):
+            log.warning("%s", alarm)
+        if self.settings.tensorboard:
+            write_board(self.state.folder.with_name("tensorboard"), self.history)
+
+    def keep_best(self, row: dict[str, float]) -> None:
+        """Remember the weights that neighbours among validation patients like best, if they are to be exported."""
+        score = row.get("knn_auroc", float("-inf"))
+        if self.settings.export == "best" and score > self.best.get("score", float("-inf")):
+            weights = {key: value.detach().clone() for key, value in self.method.exported.state_dict().items()}
+            self.best = {"score": score, "epoch": int(row["epoch"]), "weights": weights}
+
+    def export(self) -> int:
+        """Bring the weights that are handed on into `method.exported`; the epoch that they are of."""
+        if self.settings.export == "last":
+            return self.settings.epochs
+        if not self.best:
+            raise UserError("export: best needs a label with both classes among validation patients; use last")
+        self.method.exported.load_state_dict(self.best["weights"])
+        epoch: int = self.best["epoch"]
+        return epoch
+
+    def device_name(self) -> str:
+        """What the run was trained on."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"CPU, {torch.get_num_threads()} thread(s)"

@@ -1,0 +1,54 @@
+"""What the methods that tell scans apart share: one network on two views, and which scans count as negatives."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from octdino.models import projection_head
+from octdino.pretrain.methods.base import Batch, Features, Method, encode_views, scan_groups
+
+
+class Contrastive(Method):
+    """One backbone and one projection head on two large views; a subclass says which pairs attract each other.
+
+    Settings need `hidden_dim`, `out_dim` and `negatives`. Column 0 of the targets are the scans' groups: only scans
+    of other groups are negatives of each other.
+    """
+
+    def __init__(self, settings: Any, make_backbone: Callable[[], nn.Module], dim: int) -> None:
+        super().__init__(settings, make_backbone, dim)
+        head = projection_head([dim, settings.hidden_dim, settings.out_dim], norm=True)
+        self.network = nn.ModuleDict({"backbone": make_backbone(), "head": head})
+
+    @property
+    def exported(self) -> nn.Module:
+        return self.network["backbone"]
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.network
+
+    def targets(self, manifest: pd.DataFrame) -> Tensor:
+        return scan_groups(manifest, self.settings.negatives)[:, None]
+
+    def encode(self, batch: Batch) -> Features:
+        return {"views": encode_views(self.network["backbone"], batch.views[0])}
+
+    def embed(self, encoded: Features) -> Tensor:
+        """[2 * B, out_dim]; rows b and B + b are two views of scan b."""
+        embeddings: Tensor = self.network["head"](encoded["views"].flatten(0, 1))
+        return embeddings
+
+
+def same_group(groups: Tensor) -> Tensor:
+    """bool [2 * B, 2 * B] of the groups [B] of two views a scan: the pairs that are never negatives."""
+    groups = groups.repeat(2)
+    return groups[:, None] == groups[None, :]
+
+
+def without(similarity: Tensor, excluded: Tensor) -> Tensor:
+    """The similarities with the excluded pairs at minus infinity: they take no part in a softmax."""
+    return similarity.masked_fill(excluded, -torch.inf)

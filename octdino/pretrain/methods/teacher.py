@@ -1,0 +1,49 @@
+"""A student and a teacher that is the student's moving average: what the self-distilling methods share."""
+
+import copy
+
+import torch
+from timm.layers import DropPath
+from torch import nn
+
+from octdino.pretrain.methods.base import Method
+from octdino.training import cosine, ema_update
+
+
+class Distillation(Method):
+    """`student` learns; `teacher` follows it and is never trained. A subclass calls `pair` once in its constructor.
+
+    Batch norm in the teacher: it normalises by its own batch, as in the reference codes of DINO, BYOL and MoCo; its
+    running statistics come from its own forward passes and are never averaged from the student's. (Averaged buffers
+    would lag behind averaged weights: the statistics of an average of networks are not the average of theirs.)
+
+    Drop path and dropout are the student's alone: the teacher's targets are those of the whole network.
+    """
+
+    student: nn.ModuleDict
+    teacher: nn.ModuleDict
+
+    def pair(self, student: dict[str, nn.Module], taught: tuple[str, ...]) -> None:
+        """Take the student's networks by name, and make the teacher of copies of those in `taught`."""
+        self.student = nn.ModuleDict(student)
+        self.teacher = nn.ModuleDict({name: copy.deepcopy(self.student[name]) for name in taught})
+        self.teacher.requires_grad_(False)
+        for module in self.teacher.modules():
+            if isinstance(module, DropPath):
+                module.drop_prob = 0.0
+            elif isinstance(module, nn.Dropout):
+                module.p = 0.0
+
+    @property
+    def exported(self) -> nn.Module:
+        return self.teacher["backbone"]
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.student
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        momentum = cosine(progress, self.settings.momentum, 1.0)
+        for name, network in self.teacher.items():
+            ema_update(network, self.student[name], momentum)
