@@ -99,7 +99,7 @@ def _add_pretrain(parser: Parser) -> None:
     parser.add_argument("--max-minutes", type=float, metavar="X", help="save and stop with exit code 75 after so long")
     add_flags(parser, PretrainSettings, skip=[name for name in LISTS if name != "variants"])
     for name, method in METHODS.items():
-        add_flags(parser, method, f"{name}.", skip=("method",))
+        add_flags(parser, method, f"{name}.", skip=("method", "backbones"))
     add_flags(parser, ModelSettings, "model.")
 
 

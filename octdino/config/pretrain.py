@@ -76,9 +76,12 @@ class PretrainSettings(Settings):
     def _known(self) -> Self:
         for name in [*self.methods, *self.variants]:
             try:
-                self.variant(name)
+                chosen = self.backbones_of(name)
             except UserError as error:
                 raise ValueError(str(error)) from None  # begins with methods: or variants
+            if unknown := sorted(set(chosen) - set(self.backbones)):
+                where = f"variants.{name}.backbones: {', '.join(unknown)}"
+                raise ValueError(f"{where} not among pretrain.backbones {self.backbones}")
         return self
 
     def variant(self, name: str) -> MethodSettings:
@@ -88,6 +91,10 @@ class PretrainSettings(Settings):
             known = f"{', '.join(METHODS)}, or a name below pretrain.variants"
             raise UserError(f"methods: {name!r} is no method; known: {known}")
         return METHODS[values["method"]].parse(values, f"variants.{name}")
+
+    def backbones_of(self, name: str) -> list[str]:
+        """The backbones that the workflow trains with the method `name`: all, or those that its settings name."""
+        return self.variant(name).backbones or self.backbones
 
     def needed(self, name: str) -> dict[str, Any]:
         """The part that the run `name` depends on, as plain values: a change of the rest need not train it again."""

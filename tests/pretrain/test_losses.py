@@ -84,7 +84,9 @@ def test_supcon_without_known_values_is_simclr():
     torch.manual_seed(4)
     embeddings = torch.randn(12, 5)
     unknown = torch.full((6,), UNKNOWN)
-    torch.testing.assert_close(supcon_loss(embeddings, unknown, torch.arange(6), 0.3), nt_xent(embeddings, torch.arange(6), 0.3))
+    torch.testing.assert_close(
+        supcon_loss(embeddings, unknown, torch.arange(6), 0.3), nt_xent(embeddings, torch.arange(6), 0.3)
+    )
 
 
 def test_sinkhorn_equals_lightly():

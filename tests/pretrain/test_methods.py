@@ -11,8 +11,10 @@ from torch import nn
 
 from octdino.config import METHODS, AugmentSettings, ModelSettings
 from octdino.config.methods import DinoSettings, SupconSettings
+from octdino.errors import UserError
 from octdino.models import create_backbone
 from octdino.pretrain.methods import method_class
+from octdino.pretrain.methods.base import Batch
 from octdino.pretrain.methods.dino import Dino
 from octdino.pretrain.methods.supcon import UNKNOWN, Supcon
 from octdino.training import parameter_groups
@@ -25,12 +27,23 @@ def tiny() -> nn.Module:
 def dino(**changes) -> Dino:
     torch.manual_seed(0)
     sizes = {"prototypes": 16, "hidden_dim": 8, "bottleneck_dim": 8}
-    return Dino(DinoSettings(**{**sizes, **changes}), tiny, 4)
+    return Dino(DinoSettings(**{**sizes, **changes}).resolved(100), tiny, 4)
 
 
-def views(method, batch=4):
+def make_batch(method, size=4, progress=0.0, targets=None):
     kinds = method.views(AugmentSettings(global_size=32, local_size=16, local_views=3))
-    return [torch.randn(kind.count * batch, 1, kind.size, kind.size) for kind in kinds]
+    return Batch(
+        views=[torch.randn(kind.count, size, 1, kind.size, kind.size) for kind in kinds],
+        drawn=method.draw(size, torch.Generator().manual_seed(0)),
+        targets=torch.zeros(size, 0, dtype=torch.int64) if targets is None else targets,
+        progress=progress,
+    )
+
+
+def loss_of(method, batch):
+    with torch.no_grad():
+        taught = method.teach(batch)
+    return method.loss(method.encode(batch), taught, batch)
 
 
 def storages(module):
@@ -73,7 +86,7 @@ def test_prototypes_are_frozen_at_first(progress, moves):
     method = dino(freeze_last_layer=0.5)
     optimizer = torch.optim.SGD(method.trained.parameters(), lr=0.1)
     before = method.student["head"].prototypes.weight.clone()
-    method.loss(views(method), torch.zeros(4, 0), progress)[0].backward()
+    loss_of(method, make_batch(method, progress=progress))[0].backward()
     method.before_step(progress)
     optimizer.step()
     assert (not torch.equal(before, method.student["head"].prototypes.weight)) == moves
@@ -82,18 +95,18 @@ def test_prototypes_are_frozen_at_first(progress, moves):
 
 def test_the_centre_follows_the_teachers_mean():
     method = dino(center_momentum=0.9)
-    batch = views(method)
+    batch = make_batch(method)
     with torch.no_grad():
-        logits = method.teacher["head"](method.teacher["backbone"](batch[0]))
-    method.loss(batch, torch.zeros(4, 0), 0.0)
-    torch.testing.assert_close(method.center, 0.1 * logits.mean(0), rtol=1e-4, atol=1e-6)
+        logits = method.teacher["head"](method.teacher["backbone"](batch.views[0].flatten(0, 1)))
+    loss_of(method, batch)
+    torch.testing.assert_close(method.center.center, 0.1 * logits.mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_sinkhorn_takes_the_centres_place():
     method = dino(centering="sinkhorn", prototypes=8)
-    method.center += 1e3  # would decide everything if it were used
-    _, scalars = method.loss(views(method, batch=16), torch.zeros(16, 0), 0.5)
-    assert method.usage.count_nonzero() > 1
+    method.center.center[0] += 1e3  # would decide everything if it were used
+    _, scalars = loss_of(method, make_batch(method, size=16, progress=0.5))
+    assert method.center.usage.count_nonzero() > 1
     assert scalars["teacher_entropy"] > 0
 
 
@@ -104,54 +117,100 @@ def test_teacher_temperature_warms_up():
 
 def test_collapse_is_seen():
     method = dino()
-    method.usage[3] = 8
-    method.mean_probability[3] = 8.0
+    method.center.usage[3] = 8
+    method.center.mean_probability[3] = 8.0
     scalars = method.end_epoch()
     assert scalars["prototypes_used"] == 1 / 16
     assert scalars["mean_entropy"] == pytest.approx(0, abs=1e-6)
     assert scalars["ln_k"] == pytest.approx(math.log(16))
-    assert method.usage.sum() == 0
+    assert method.center.usage.sum() == 0
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_biases_and_norms_do_not_decay(name):
-    settings = METHODS[name]()
-    method = method_class(settings)(settings, tiny, 4)
+def build(name, model="test_vit"):
+    """A method on a small network of a family, or the error that it does not train such."""
+    settings = METHODS[name]().resolved(100)
+    spec = ModelSettings(timm=model, args={"patch_size": 8} if "vit" in model else {})
+    dim = create_backbone(spec, 1, 32).num_features
+    return method_class(settings)(settings, lambda: create_backbone(spec, 1, 32), dim), dim
+
+
+FAMILIES = [(name, model) for name in METHODS for model in ("test_resnet", "test_vit")]
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda pair: "-".join(pair))
+def built(request):
+    name, model = request.param
+    try:
+        return build(name, model)
+    except UserError as error:
+        pytest.skip(f"{name} trains no {model}: {error}")
+
+
+def test_biases_and_norms_do_not_decay(built):
+    method, _ = built
     decaying, others = parameter_groups(method.trained)
     assert decaying["decays"]
     assert not others["decays"]
     assert others["weight_decay"] == 0
-    kinds = (nn.Linear, nn.Conv2d)
-    weights = {id(m.weight) for m in method.trained.modules() if isinstance(m, kinds)}
-    assert {id(p) for p in decaying["params"]} == weights
-    assert len(decaying["params"]) + len(others["params"]) == len(list(method.trained.parameters()))
+    for module in method.trained.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            kernel = isinstance(module, nn.Linear | nn.Conv2d) and name == "weight"
+            if parameter.requires_grad and (kernel or parameter.ndim == 1):  # a ViT's tokens are neither
+                assert any(p is parameter for p in decaying["params"]) == kernel
+    trained = [p for p in method.trained.parameters() if p.requires_grad]
+    assert len(decaying["params"]) + len(others["params"]) == len(trained)
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
-def test_every_method_steps_on_both_families(name, model):
-    settings = METHODS[name]()
-    method = method_class(settings)(
-        settings, lambda: create_backbone(ModelSettings(timm=model), 1, 32), 0 or _dim(model)
-    )
-    batch = views(method)
-    targets = method.targets(pd.DataFrame({"cst": [1.0, 2, 1, np.nan], "bcva": 1.0, "eye": "a", "patient": "a"}))
-    loss, scalars = method.loss(batch, targets, 0.5)
+def test_every_method_steps_on_the_families_that_it_trains(built):
+    method, dim = built
+    table = {"cst": [1.0, 2, 1, np.nan], "bcva": 1.0, "eye": list("aabb"), "patient": list("aabb")}
+    batch = make_batch(method, progress=0.5, targets=method.targets(pd.DataFrame(table)))
+    loss, scalars = loss_of(method, batch)
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(value) for value in scalars.values())
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in method.trained.parameters())
-    assert method.exported(batch[0]).shape == (8, _dim(model))
+    trained = [p for p in method.trained.parameters() if p.requires_grad]
+    assert trained
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
+    assert method.exported(batch.views[0].flatten(0, 1)).shape == (8, dim)
 
 
-def _dim(model):
-    return create_backbone(ModelSettings(timm=model), 1, 32).num_features
+@pytest.mark.parametrize("name", METHODS)
+def test_exported_weights_have_timms_own_names(name):
+    method, _ = build(name)
+    plain = create_backbone(ModelSettings(timm="test_vit", args={"patch_size": 8}), 1, 32)
+    plain.load_state_dict(method.exported.state_dict())
+
+
+def test_only_the_student_drops_paths():
+    model = ModelSettings(timm="test_vit", args={"patch_size": 8, "drop_path_rate": 0.3, "proj_drop_rate": 0.2})
+    method = Dino(DinoSettings().resolved(100), lambda: create_backbone(model, 1, 32), 64)
+    images = torch.randn(16, 1, 32, 32)
+    torch.manual_seed(0)
+    for network, repeats in ((method.student["backbone"], False), (method.teacher["backbone"], True)):
+        assert network.training
+        assert torch.equal(network(images), network(images)) == repeats
+
+
+def test_the_teachers_batch_norm_follows_its_own_batches_only():
+    """The decision on buffers: they come from the teacher's own forward passes, never from the student's average."""
+    method = dino(momentum=0.5)
+    student, teacher = (network["backbone"][1] for network in (method.student, method.teacher))
+    batch = make_batch(method)
+    with torch.no_grad():
+        values = method.teacher["backbone"][0](batch.views[0].flatten(0, 1))  # [8, 4, 15, 15]
+    loss_of(method, batch)
+    moved = teacher.running_mean.clone()
+    torch.testing.assert_close(moved, 0.1 * values.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(moved, student.running_mean), "the student has seen small views, too"
+    method.after_step(0.0)
+    assert torch.equal(teacher.running_mean, moved)
 
 
 def test_supcon_bins_measured_values_and_keeps_missing_apart():
-    method = Supcon(SupconSettings(positives=["cst", "eye"], cst_bin=25), tiny, 4)
+    method = Supcon(SupconSettings(positives=["cst", "eye"], cst_bin=25).resolved(100), tiny, 4)
     table = pd.DataFrame({"cst": [250.0, 274.0, 276.0, np.nan], "eye": ["a", "b", "a", ""]})
-    cst, eye = method.targets(table).unbind(1)
+    _, cst, eye = method.targets(table).unbind(1)
     assert cst[0] == cst[1] != cst[2]
     assert cst[3] == UNKNOWN
     assert eye[0] == eye[2] != eye[1]

@@ -20,6 +20,11 @@ SMALL = [
 ]  # fmt: skip
 
 
+def checkpoints(out: Path) -> set[str]:
+    """Names of a run's checkpoints."""
+    return {path.name for path in (out / "state").glob("step-*.pt")}
+
+
 class Pretraining:
     """`octdino pretrain dino` on a small store, in processes of their own."""
 
@@ -47,10 +52,9 @@ class Pretraining:
 
     def disturb(self, out: Path, number: signal.Signals) -> tuple[int, str]:
         """Go on, send a signal after some more steps; exit code and what it said."""
-        last = out / "state" / "last.pt"
-        before = last.stat().st_mtime_ns if last.exists() else 0
+        before = checkpoints(out)
         process = self.start(out)
-        until(lambda: process.poll() is not None or (last.exists() and last.stat().st_mtime_ns > before))
+        until(lambda: process.poll() is not None or checkpoints(out) - before)
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.2)  # some steps
         process.send_signal(number)
@@ -66,7 +70,7 @@ def pretraining(tmp_path_factory: pytest.TempPathFactory) -> Pretraining:
 def test_killed_and_stopped_runs_end_bit_for_bit_alike(pretraining: Pretraining, tmp_path: Path) -> None:
     undisturbed = pretraining.start(tmp_path / "undisturbed")  # beside the others, to save time
     disturbed = tmp_path / "disturbed"
-    until(lambda: (tmp_path / "undisturbed/state/last.pt").exists())
+    until(lambda: checkpoints(tmp_path / "undisturbed"))
     with pytest.raises(UserError, match=f"another trainer works here: process {undisturbed.pid} on "):
         RunState(tmp_path / "undisturbed/state", {}, 1).locked().__enter__()
     code, _ = pretraining.disturb(disturbed, signal.SIGKILL)
@@ -80,4 +84,4 @@ def test_killed_and_stopped_runs_end_bit_for_bit_alike(pretraining: Pretraining,
     names = ("backbone.safetensors", "backbone.json")
     for name in names:
         assert (disturbed / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name
-    assert not (disturbed / "state").exists()
+    assert len(checkpoints(disturbed)) == 1, "the end, from which the run may be extended"

@@ -89,17 +89,22 @@ def pretrain_runs():
     return [
         pretrain_run(m, b, s)
         for m in chosen.methods
-        for b in chosen.backbones
+        for b in chosen.backbones_of(m)
         for s in chosen.seeds
     ]
 
 
 def classify_runs():
     """Every classifier that is asked for, and the clinical controls."""
+    chosen = settings.pretrain
     arms = [
         f"{arm}/{backbone}"
         for arm in settings.classify.arms
-        for backbone in settings.pretrain.backbones
+        for backbone in (
+            chosen.backbones_of(init_of(arm))
+            if init_of(arm) in chosen.methods
+            else chosen.backbones
+        )
     ]
     return [
         f"results/{COHORT}/classify/{arm}/f{fraction:g}/fold0-seed{seed}"
@@ -107,6 +112,37 @@ def classify_runs():
         for fraction in settings.classify.fractions
         for seed in settings.classify.seeds
     ]
+
+
+def init_of(arm):
+    """Where an arm starts: scratch, imagenet or a method."""
+    return arm.rsplit("-", 1)[0]
+
+
+def first_weights(wildcards):
+    """Files that a pretraining starts from: ImageNet weights, or an earlier run's, which this workflow may make."""
+    init = settings.pretrain.variant(wildcards.method).init
+    if init is None:
+        return []
+    if init == "imagenet":
+        weights = settings.model(wildcards.backbone).weights
+        return [str(weights)] if weights else []
+    folder = init.format(
+        backbone=wildcards.backbone, fold=wildcards.fold, seed=wildcards.seed
+    )
+    return [f"{folder}/backbone.safetensors", f"{folder}/backbone.json"]
+
+
+def pretrain_flags(wildcards, threads):
+    """What changes no weight. `threads` makes it untracked: another interval must not train again."""
+    chosen = settings.pretrain
+    flags = f"--checkpoint-seconds {chosen.checkpoint_seconds} --keep-checkpoints {chosen.keep_checkpoints}"
+    flags += " --extend" if chosen.extend else ""
+    flags += " --tensorboard" if chosen.tensorboard else ""
+    if chosen.variant(wildcards.method).init == "imagenet":
+        for weights in first_weights(wildcards):
+            flags += f" --model.weights '{weights}'"
+    return flags
 
 
 def pretrain_threads():
@@ -144,7 +180,7 @@ def cohort_settings(wildcards):
 
 def start_of(wildcards):
     """Where an arm starts: a pretraining run's weights, a file of ImageNet weights, or nothing."""
-    init = wildcards.arm.rsplit("-", 1)[0]
+    init = init_of(wildcards.arm)
     if init == "imagenet":
         weights = settings.model(wildcards.backbone).weights
         return [str(weights)] if weights else []

@@ -6,6 +6,7 @@ rule pretrain:
         store="results/{cohort}/cohort/scans.h5",
         manifest="results/{cohort}/cohort/manifest.csv",
         splits="results/{cohort}/cohort/splits.csv",
+        start=first_weights,
     output:
         # Written once, at the end. Checkpoints live in the undeclared folder `state` beside them: Snakemake deletes
         # the declared outputs of a failed or restarted job.
@@ -27,10 +28,9 @@ rule pretrain:
     params:
         settings=lambda wildcards: as_json(settings.pretrain.needed(wildcards.method)),
         model=lambda wildcards: model_json(wildcards.backbone),
-        # `threads` makes it untracked: another interval must not train again
-        every=lambda wildcards, threads: settings.pretrain.checkpoint_seconds,
+        flags=pretrain_flags,
         out=subpath(output.weights, parent=True),
     shell:
         "exec octdino pretrain {wildcards.method} --store {input.store:q} --backbone {wildcards.backbone:q}"
-        " --model {params.model:q} --settings {params.settings:q} --checkpoint-seconds {params.every}"
+        " --model {params.model:q} --settings {params.settings:q} {params.flags}"
         " --fold {wildcards.fold} --seed {wildcards.seed} --threads {threads} --out {params.out:q} > {log:q} 2>&1"
