@@ -94,6 +94,24 @@ class DinoSettings(PrototypeSettings):
     )
 
 
+class ByolSettings(MethodSettings):
+    """BYOL (Grill et al. 2020)."""
+
+    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "hidden_dim": WIDE_HEAD,
+        "momentum": (0.99, 0.99, 0.99, 0.991, 0.992, 0.996),
+    }
+
+    method: Literal["byol"] = "byol"
+    hidden_dim: int | None = Field(
+        None, ge=8, description="width of the projector's and the predictor's hidden layer; null: by size"
+    )
+    out_dim: int = Field(256, ge=2, description="width of the embeddings that are compared")
+    momentum: float | None = Field(
+        None, ge=0, le=1, description="teacher's EMA at the start, cosine to 1; null: by the cohort's size"
+    )
+
+
 class SimclrSettings(MethodSettings):
     """SimCLR (Chen et al. 2020), NT-Xent loss."""
 
@@ -106,6 +124,44 @@ class SimclrSettings(MethodSettings):
     negatives: Literal["all", "other_eyes", "other_patients"] = Field(
         "all", description="which scans repel each other: slices of one volume are near-copies"
     )
+
+
+class MocoSettings(MethodSettings):
+    """MoCo: v2 with a queue of keys (He et al. 2020, Chen et al. 2020) and v3 without (Chen et al. 2021)."""
+
+    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "hidden_dim": WIDE_HEAD,
+        "queue": (1024, 4096, 8192, 16384, 32768, 65536),
+        "momentum": (0.99, 0.99, 0.99, 0.995, 0.998, 0.999),
+    }
+
+    method: Literal["moco"] = "moco"
+    version: Literal["auto", "v2", "v3"] = Field("auto", description="auto: v3 for a VisionTransformer, v2 otherwise")
+    temperature: float = Field(0.2, gt=0)
+    hidden_dim: int | None = Field(None, ge=8, description="width of the heads' hidden layers; null: by size")
+    out_dim: int | None = Field(
+        None, ge=2, description="width of the embeddings that are compared; null: the papers' 128 for v2, 256 for v3"
+    )
+    negatives: Literal["all", "other_eyes", "other_patients"] = Field(
+        "all", description="which scans repel each other; never a scan's own earlier keys in the queue"
+    )
+    queue: int | None = Field(None, ge=1, description="v2: how many of the last keys are negatives; null: by size")
+    key_groups: int = Field(4, ge=1, description="v2: shuffled groups in which keys pass batch norm")
+    momentum: float | None = Field(None, ge=0, le=1, description="v2: the key network's EMA, constant; null: by size")
+    momentum_start: float = Field(0.99, ge=0, le=1, description="v3: the key network's EMA at the start, cosine to 1")
+    frozen_patch_embed: bool = Field(True, description="v3: a VisionTransformer's patch projection is not trained")
+
+
+class VicregSettings(MethodSettings):
+    """VICReg (Bardes et al. 2022)."""
+
+    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {"width": (512, 1024, 2048, 4096, 8192, 8192)}
+
+    method: Literal["vicreg"] = "vicreg"
+    invariance: float = Field(25.0, ge=0, description="weight of the distance between a scan's two views")
+    variance: float = Field(25.0, ge=0, description="weight of the hinge that keeps each dimension's deviation at 1")
+    covariance: float = Field(1.0, ge=0, description="weight of the squared covariances between dimensions")
+    width: int | None = Field(None, ge=8, description="of all three layers of the expander; null: by size")
 
 
 class SupconSettings(MethodSettings):
@@ -129,6 +185,9 @@ class SupconSettings(MethodSettings):
 
 METHODS: dict[str, type[MethodSettings]] = {
     "dino": DinoSettings,
+    "byol": ByolSettings,
     "simclr": SimclrSettings,
+    "moco": MocoSettings,
+    "vicreg": VicregSettings,
     "supcon": SupconSettings,
 }

@@ -1,0 +1,164 @@
+"""MoCo: momentum contrast, v2 (He et al. 2020, https://arxiv.org/abs/1911.05722; Chen et al. 2020,
+https://arxiv.org/abs/2003.04297) and v3 (Chen et al. 2021, https://arxiv.org/abs/2104.02057)."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from octdino.config.methods import MocoSettings
+from octdino.models import projection_head
+from octdino.pretrain.methods.base import Batch, Features, encode_views, scan_groups
+from octdino.pretrain.methods.contrastive import without
+from octdino.pretrain.methods.teacher import Distillation
+from octdino.training import cosine, ema_update
+
+EMPTY = -1  # the group of a place in the queue that no key has taken yet
+OUT_DIM = {"v2": 128, "v3": 256}
+
+
+class Queue(nn.Module):
+    """The last keys with their scans' groups, in a ring; `next` is the place of the oldest, which goes first.
+
+    Buffers are written in place: the loop's guard holds on to them.
+    """
+
+    keys: Tensor
+    groups: Tensor
+    next: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(size, dim))
+        self.register_buffer("groups", torch.full((size,), EMPTY))
+        self.register_buffer("next", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def put(self, keys: Tensor, groups: Tensor) -> None:
+        """Keys float32 [N, D] and groups int64 [N] take the oldest places; of more than fit, the last stay."""
+        size = len(self.keys)
+        begin = max(len(keys) - size, 0)
+        places = (self.next + torch.arange(begin, len(keys), device=keys.device)) % size
+        self.keys[places] = keys[begin:]
+        self.groups[places] = groups[begin:]
+        self.next.add_(len(keys)).remainder_(size)
+
+    def filled(self) -> Tensor:
+        """Share of the places that hold a key."""
+        return (self.groups != EMPTY).float().mean()
+
+
+def queue_loss(
+    query: Tensor, key: Tensor, groups: Tensor, queue: Tensor, queue_groups: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE against a queue (He 2020, eq. 1), averaged over queries; 0 where a query has no negative.
+
+    Args:
+        query: [N, D], any length (normalised here).
+        key: [N, D], the queries' positives, any length.
+        groups: int64 [N], of the queries.
+        queue: float32 [Q, D], unit length.
+        queue_groups: int64 [Q]; keys of a query's own group are no negatives of it, `EMPTY` places of none.
+        temperature: > 0.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        q, k = (F.normalize(x.float(), dim=-1) for x in (query, key))
+        excluded = (queue_groups == groups[:, None]) | (queue_groups == EMPTY)
+        logits = torch.cat([(q * k).sum(-1, keepdim=True), without(q @ queue.T, excluded)], dim=1)
+        return F.cross_entropy(logits / temperature, torch.zeros_like(groups))
+
+
+def batch_loss(query: Tensor, key: Tensor, groups: Tensor, temperature: float) -> Tensor:
+    """InfoNCE against the batch's other keys (Chen 2021, eq. 1 and algorithm 1), times 2 * temperature.
+
+    Args:
+        query, key: [B, D], any length (normalised here); rows of one scan are positives.
+        groups: int64 [B]; keys of other scans of a query's group are no negatives of it.
+        temperature: > 0.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        q, k = (F.normalize(x.float(), dim=-1) for x in (query, key))
+        excluded = (groups[:, None] == groups).fill_diagonal_(False)
+        logits = without(q @ k.T / temperature, excluded)
+        return 2 * temperature * F.cross_entropy(logits, torch.arange(len(q), device=q.device))
+
+
+class Moco(Distillation):
+    """The student's queries find the teacher's keys: v2 among a queue of earlier keys, v3 among the batch's.
+
+    Column 0 of the targets are the scans' groups, which keep their meaning over the run. With `negatives: all` each
+    scan is a group: a scan's own keys of earlier epochs, which a queue longer than an epoch holds, never repel it.
+
+    In v2 the queue starts empty and the first step's loss is 0; it rises while the queue fills.
+    """
+
+    queue: Queue | None
+
+    def __init__(self, settings: MocoSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
+        super().__init__(settings, make_backbone, dim)
+        s, backbone = self.settings, make_backbone()
+        is_vit = isinstance(backbone, VisionTransformer)
+        self.version = ("v3" if is_vit else "v2") if s.version == "auto" else s.version
+        out = s.out_dim or OUT_DIM[self.version]
+        if self.version == "v2":
+            head = projection_head([dim, s.hidden_dim, out], norm=False)
+            self.pair({"backbone": backbone, "head": head}, taught=("backbone", "head"))
+            self.queue = Queue(s.queue, out)
+        else:
+            head = projection_head([dim, s.hidden_dim, s.hidden_dim, out], norm=True, last_norm=True)
+            predictor = projection_head([out, s.hidden_dim, out], norm=True, last_norm=True)
+            if is_vit and s.frozen_patch_embed:  # its gradient's spikes are what makes training unstable (sec. 4.2)
+                backbone.get_submodule("patch_embed").requires_grad_(False)
+            self.pair({"backbone": backbone, "head": head, "predictor": predictor}, taught=("backbone", "head"))
+            self.queue = None
+
+    @property
+    def exported(self) -> nn.Module:
+        """The query network's, as in the papers."""
+        return self.student["backbone"]
+
+    def targets(self, manifest: pd.DataFrame) -> Tensor:
+        return scan_groups(manifest, self.settings.negatives)[:, None]
+
+    def draw(self, batch: int, generator: torch.Generator) -> Features:
+        if self.queue is None:
+            return {}
+        return {"order": torch.rand(1, batch, generator=generator, device=generator.device)}
+
+    def teach(self, batch: Batch) -> Features:
+        backbone, views = self.teacher["backbone"], batch.views[0]
+        if self.queue is None:
+            return {"views": encode_views(backbone, views)}
+        # Shuffling BN (He sec. 3.3): else a query and its key, and no key of the queue, share the batch's statistics.
+        order = batch.drawn["order"][0].argsort()  # a rank for each image, also of a part of a batch
+        groups = [encode_views(backbone, views[:, rows]) for rows in order.chunk(self.settings.key_groups)]
+        return {"views": torch.cat(groups, dim=1)[:, order.argsort()]}
+
+    def encode(self, batch: Batch) -> Features:
+        return {"views": encode_views(self.student["backbone"], batch.views[0])}
+
+    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        groups, temperature = batch.targets[:, 0], self.settings.temperature
+        query = self.student["head"](encoded["views"].flatten(0, 1))  # [2 * B, out_dim]
+        with torch.no_grad():
+            key = F.normalize(self.teacher["head"](taught["views"].flatten(0, 1)).float(), dim=-1)
+        if self.queue is None:
+            first, second = self.student["predictor"](query).chunk(2)
+            pairs = zip((first, second), key.chunk(2)[::-1], strict=True)
+            return torch.stack([batch_loss(q, k, groups, temperature) for q, k in pairs]).sum(), {}
+        groups = groups.repeat(2)
+        other = key.roll(len(groups) // 2, 0)
+        keys = self.queue.keys.clone()  # backward needs them as they are now
+        loss = queue_loss(query, other, groups, keys, self.queue.groups, temperature)
+        self.queue.put(key, groups)
+        return loss, {"queue_filled": self.queue.filled()}
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        s = self.settings
+        momentum = s.momentum if self.version == "v2" else cosine(progress, s.momentum_start, 1.0)
+        for name, network in self.teacher.items():
+            ema_update(network, self.student[name], momentum)
