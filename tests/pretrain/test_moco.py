@@ -1,0 +1,380 @@
+"""MoCo: losses against lightly's and double loops, the queue, shuffled keys, and which networks learn and follow."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightly.loss import NTXentLoss
+from torch import nn
+
+from octdino.config import ModelSettings
+from octdino.config.methods import MocoSettings
+from octdino.errors import StoppedEarly
+from octdino.models import create_backbone
+from octdino.pretrain.methods.base import encode_views
+from octdino.pretrain.methods.moco import EMPTY, Moco, Queue, batch_loss, queue_loss
+from octdino.pretrain.step import Guard, backward
+from octdino.training import autocast, parameter_groups
+from tests.pretrain.test_methods import loss_of, make_batch, storages, tiny
+from tests.pretrain.test_run import SETTINGS, run, stop_at
+from tests.small import write_small_cohort
+
+SMALL = {"hidden_dim": 16, "out_dim": 8, "queue": 20, "key_groups": 2}
+
+
+def plain() -> nn.Module:
+    """A backbone whose features of an image do not depend on the others in the batch."""
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def vit() -> nn.Module:
+    return create_backbone(ModelSettings(timm="test_vit", args={"patch_size": 8}), 1, 32)
+
+
+def moco(backbone=tiny, dim=4, **changes) -> Moco:
+    torch.manual_seed(0)
+    return Moco(MocoSettings(**{**SMALL, **changes}).resolved(100), backbone, dim)
+
+
+def batch_of(method, size=4, first=0):
+    return make_batch(method, size=size, targets=torch.arange(first, first + size)[:, None])
+
+
+def unit(*shape):
+    return F.normalize(torch.randn(*shape), dim=-1)
+
+
+# The loss of v2.
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1e-3])
+@pytest.mark.parametrize("batch", [1, 6])
+def test_queue_loss_equals_lightly_with_a_memory_bank(batch, temperature):
+    torch.manual_seed(1)
+    query, key = torch.randn(batch, 8, requires_grad=True), torch.randn(batch, 8)
+    theirs = NTXentLoss(temperature=temperature, memory_bank_size=(15, 8))
+    queue = theirs.memory_bank.bank.clone()
+    expected = theirs(query, key)
+    ours = queue_loss(query, key, torch.arange(batch), queue, torch.arange(15) + 100, temperature)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(loss, query)[0] * temperature for loss in (ours, expected)]
+    assert gradients[0].abs().max() > 1e-3
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+def test_places_that_are_not_taken_are_no_negatives():
+    torch.manual_seed(2)
+    query, key, queue, groups = torch.randn(5, 8), torch.randn(5, 8), unit(12, 8), torch.arange(5)
+    places = torch.arange(12) + 100
+    places[7:] = EMPTY
+    half = queue_loss(query, key, groups, queue, places, 0.2)
+    torch.testing.assert_close(half, queue_loss(query, key, groups, queue[:7], places[:7], 0.2))
+    assert abs(half - queue_loss(query, key, groups, queue, torch.arange(12) + 100, 0.2)) > 0.1
+
+
+def test_identical_views_have_a_finite_loss_even_at_huge_logits():
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    queue = F.normalize(x.detach(), dim=-1)
+    for loss in (
+        queue_loss(x, x.detach(), torch.arange(4), queue, torch.arange(4) + 9, 1e-6),
+        batch_loss(x, x.detach(), torch.arange(4), 1e-6),
+        batch_loss(x * 1e10, x.detach() * 1e-10, torch.arange(4), 0.2),
+    ):
+        assert torch.isfinite(loss)
+        assert torch.isfinite(torch.autograd.grad(loss, x)[0]).all()
+
+
+# The loss of v3.
+
+
+def naive_batch_loss(query, key, temperature):
+    """-log of the positive's share of the softmax, one query and one key at a time."""
+    q, k = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+    total = 0.0
+    for i in range(len(q)):
+        terms = torch.stack([q[i] @ k[j] / temperature for j in range(len(k))])
+        total = total + terms.logsumexp(0) - terms[i]
+    return 2 * temperature * total / len(q)
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1e-3])
+@pytest.mark.parametrize("batch", [1, 6])
+def test_batch_loss_equals_the_double_loop(batch, temperature):
+    torch.manual_seed(4)
+    query, key = torch.randn(batch, 8, requires_grad=True), torch.randn(batch, 8)
+    ours, naive = batch_loss(query, key, torch.arange(batch), temperature), naive_batch_loss(query, key, temperature)
+    torch.testing.assert_close(ours, naive, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(loss, query)[0] for loss in (ours, naive)]
+    assert (gradients[0].abs().max() > 1e-3) == (batch > 1)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_autocast_does_not_round_the_losses():
+    torch.manual_seed(5)
+    query, key, queue, groups = torch.randn(5, 8), torch.randn(5, 8), unit(12, 8), torch.arange(5)
+
+    def losses():
+        places = torch.arange(12) + 100
+        return queue_loss(query, key, groups, queue, places, 0.2), batch_loss(query, key, groups, 0.2)
+
+    expected = losses()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (query @ queue.T).dtype == torch.bfloat16
+        assert losses() == expected
+
+
+# The queue.
+
+
+def test_the_queue_is_a_ring_that_need_not_be_a_multiple_of_the_batch():
+    queue, everything = Queue(7, 3), torch.randn(50, 3)
+    begin = 0
+    for count in (3, 3, 3, 5, 1, 7, 2):
+        rows = torch.arange(begin, begin + count)
+        queue.put(everything[rows], rows)
+        begin += count
+        held = queue.groups[queue.groups != EMPTY]
+        assert sorted(held.tolist()) == list(range(max(begin - 7, 0), begin)), "the last ones, whatever their places"
+        for place, group in enumerate(queue.groups.tolist()):
+            if group != EMPTY:
+                assert torch.equal(queue.keys[place], everything[group])
+        assert queue.next == begin % 7
+        assert queue.filled().item() == pytest.approx(min(begin, 7) / 7)
+
+
+def test_of_more_keys_than_fit_the_last_stay():
+    queue, keys = Queue(4, 3), torch.randn(11, 3)
+    queue.put(keys[:1], torch.tensor([100]))
+    queue.put(keys, torch.arange(11))
+    assert sorted(queue.groups.tolist()) == [7, 8, 9, 10]
+    for place, group in enumerate(queue.groups.tolist()):
+        assert torch.equal(queue.keys[place], keys[group])
+    queue.put(keys[:1], torch.tensor([50]))
+    assert 7 not in queue.groups, "the oldest went first"
+
+
+def test_a_step_compares_with_the_queue_as_it_was_and_then_adds_both_views_keys():
+    method = moco(plain)
+    twin = copy.deepcopy(method)
+    first, second = batch_of(method), batch_of(method, first=10)
+    loss, scalars = loss_of(method, first)
+    loss.backward()
+    assert loss == 0, "nothing to tell a positive from yet"
+    assert scalars["queue_filled"].item() == pytest.approx(8 / 20)
+    assert method.queue.groups.tolist() == [0, 1, 2, 3, 0, 1, 2, 3] + [EMPTY] * 12
+
+    def embed(network, batch):
+        return F.normalize(network["head"](network["backbone"](batch.views[0].flatten(0, 1))), dim=-1)
+
+    keys = embed(twin.teacher, first)
+    torch.testing.assert_close(method.queue.keys[:8], keys)
+    assert not method.queue.keys.requires_grad
+    loss, _ = loss_of(method, second)
+    loss.backward()
+    query, (k1, k2) = embed(twin.student, second), embed(twin.teacher, second).chunk(2)
+    expected = queue_loss(query, torch.cat([k2, k1]), torch.arange(8), keys, torch.arange(8) + 100, 0.2)
+    torch.testing.assert_close(loss, expected)
+    assert abs(loss - queue_loss(query, torch.cat([k1, k2]), torch.arange(8), keys, torch.arange(8) + 100, 0.2)) > 1e-6
+
+
+def test_a_refused_step_gives_the_queue_back():
+    method = moco()
+    loss_of(method, batch_of(method))
+    before = {name: value.clone() for name, value in method.queue.state_dict().items()}
+    assert before["next"] == 8
+    guard = Guard(method)
+    guard.remember()
+    loss_of(method, batch_of(method, first=10))[0].backward()
+    assert method.queue.next == 16
+    guard.take_back()
+    for name, value in method.queue.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+# Shuffled keys.
+
+
+def test_keys_come_back_in_the_images_order_whatever_the_shuffle():
+    method = moco(plain, key_groups=4)
+    batch = batch_of(method, size=7)
+    expected = encode_views(method.teacher["backbone"], batch.views[0])
+    for seed in range(3):
+        drawn = method.draw(7, torch.Generator().manual_seed(seed))
+        batch.drawn.update(drawn)
+        torch.testing.assert_close(method.teach(batch)["views"], expected)
+    assert (expected[:, 0] - expected[:, 1]).abs().max() > 1e-3, "a wrong order would be seen"
+
+
+def test_an_image_shares_batch_norm_with_its_shuffled_group_only():
+    method = moco(key_groups=2)
+    batch = batch_of(method, size=8)
+    group = batch.drawn["order"][0].argsort()[:4].tolist()
+    assert group not in ([0, 1, 2, 3], [4, 5, 6, 7])
+    image, other = group[0], next(i for i in range(8) if i not in group)
+    before = method.teach(batch)["views"]
+    batch.views[0][:, other] += 10 * torch.randn(1, 32, 32)
+    outside = method.teach(batch)["views"]
+    torch.testing.assert_close(outside[:, group], before[:, group])
+    batch.views[0][:, image] += 10 * torch.randn(1, 32, 32)
+    inside = method.teach(batch)["views"]
+    assert (inside[:, group[1]] - before[:, group[1]]).abs().max() > 1e-3
+
+
+def test_the_order_is_drawn_from_the_generator_alone():
+    method = moco()
+    draws = [method.draw(6, torch.Generator().manual_seed(seed))["order"] for seed in (3, 3, 4)]
+    assert draws[0].shape == (1, 6)
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert moco(version="v3").draw(6, torch.Generator()) == {}
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_v2_in_parts_equals_the_whole(parts):
+    method = moco(plain)
+    loss_of(method, batch_of(method, size=5))  # something in the queue
+    batch, results = batch_of(method, size=5, first=10), []
+    for count in (1, parts):
+        twin = copy.deepcopy(method)
+        loss, _ = backward(twin, batch, count, seed=0, autocast=autocast(torch.device("cpu"), "float32"))
+        results.append([loss, *[p.grad for p in twin.trained.parameters()], *twin.buffers()])
+    assert results[0][0] > 0
+    for whole, part in zip(*results, strict=True):
+        torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)
+
+
+# Networks.
+
+
+def test_the_version_follows_the_backbone_unless_it_is_named():
+    assert moco().version == "v2"
+    assert moco(vit, 64).version == "v3"
+    assert moco(version="v3").version == "v3"
+    assert moco(vit, 64, version="v2").version == "v2"
+
+
+def kinds(network):
+    return [type(module).__name__ for module in network]
+
+
+def test_the_heads_are_the_papers():
+    v2, v3 = moco(), moco(version="v3")
+    assert set(v2.student) == {"backbone", "head"}
+    assert kinds(v2.student["head"]) == ["Linear", "ReLU", "Linear"]
+    assert set(v3.student) == {"backbone", "head", "predictor"}
+    block = ["Linear", "BatchNorm1d", "ReLU"]
+    assert kinds(v3.student["head"]) == [*block, *block, "Linear", "BatchNorm1d"]
+    assert kinds(v3.student["predictor"]) == [*block, "Linear", "BatchNorm1d"]
+    assert set(v3.teacher) == {"backbone", "head"}
+    assert v3.queue is None
+    for version, width in (("v2", 128), ("v3", 256)):
+        head = moco(version=version, out_dim=None).student["head"]
+        assert [m.out_features for m in head if isinstance(m, nn.Linear)][-1] == width
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_keys_have_no_gradient_and_no_storage_of_the_students(version):
+    method = moco(version=version)
+    assert not storages(method.student) & storages(method.teacher)
+    loss_of(method, batch_of(method))  # v2: something in the queue
+    batch = batch_of(method, first=10)
+    with torch.no_grad():
+        taught = method.teach(batch)
+    taught["views"].requires_grad_()
+    method.loss(method.encode(batch), taught, batch)[0].backward()
+    assert taught["views"].grad is None
+    assert not any(p.requires_grad or p.grad is not None for p in method.teacher.parameters())
+    for name, network in method.student.items():
+        assert any(p.grad.abs().max() > 0 for p in network.parameters()), name
+    assert method.exported is method.student["backbone"]
+
+
+def test_v3_adds_both_directions():
+    method = moco(version="v3")
+    twin, batch = copy.deepcopy(method), batch_of(method)
+    loss, _ = loss_of(method, batch)
+    images = batch.views[0].flatten(0, 1)
+    q1, q2 = twin.student["predictor"](twin.student["head"](twin.student["backbone"](images))).chunk(2)
+    k1, k2 = twin.teacher["head"](twin.teacher["backbone"](images)).chunk(2)
+    torch.testing.assert_close(loss, naive_batch_loss(q1, k2, 0.2) + naive_batch_loss(q2, k1, 0.2))
+    assert abs(loss - naive_batch_loss(q1, k1, 0.2) - naive_batch_loss(q2, k2, 0.2)) > 1e-3
+
+
+def shifted(method):
+    """The teacher before, and the student moved away from it by 1."""
+    with torch.no_grad():
+        for parameter in method.student.parameters():
+            parameter.add_(1.0)
+    return copy.deepcopy(method.teacher)
+
+
+def test_v2_follows_with_a_constant_momentum():
+    method = moco(momentum=0.9)
+    start = shifted(method)
+    for progress in (0.0, 0.3, 0.5, 0.9, 1.0):
+        method.after_step(progress)
+    for before, after in zip(start.parameters(), method.teacher.parameters(), strict=True):
+        torch.testing.assert_close(after, before + (1 - 0.9**5), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("progress", "share"), [(0.0, 0.2), (0.5, 0.1), (1.0, 0.0)])
+def test_v3_follows_less_and_less(progress, share):
+    method = moco(version="v3", momentum_start=0.8, momentum=0.1)
+    start = shifted(method)
+    method.after_step(progress)
+    for before, after in zip(start.parameters(), method.teacher.parameters(), strict=True):
+        torch.testing.assert_close(after, before + share, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("changes", "frozen"), [({}, True), ({"frozen_patch_embed": False}, False)])
+def test_the_patch_embedding_of_a_vit_is_not_trained_in_v3(changes, frozen):
+    method = moco(vit, 64, **changes)
+    optimizer = torch.optim.AdamW(parameter_groups(method.trained), lr=0.01, weight_decay=0.1)
+    before = copy.deepcopy(method.student["backbone"])
+    loss_of(method, batch_of(method))[0].backward()
+    optimizer.step()
+    method.after_step(0.0)
+    for old, networks in ((before, (method.student, method.teacher)),):
+        for network in networks:
+            new = network["backbone"]
+            assert torch.equal(old.patch_embed.proj.weight, new.patch_embed.proj.weight) == frozen
+            assert torch.equal(old.patch_embed.proj.bias, new.patch_embed.proj.bias) == frozen
+            assert not torch.equal(old.blocks[0].mlp.fc1.weight, new.blocks[0].mlp.fc1.weight)
+
+
+def test_a_vit_in_v2_is_trained_whole():
+    assert all(p.requires_grad for p in moco(vit, 64, version="v2").student.parameters())
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_one_scan_and_bfloat16(version):
+    method = moco(version=version)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = loss_of(method, batch_of(method, size=1))
+        loss.backward()
+        assert loss.dtype == torch.float32
+        assert torch.isfinite(loss)
+        assert all(torch.isfinite(p.grad).all() for p in method.trained.parameters())
+
+
+def test_sizes_are_the_papers_for_a_large_cohort():
+    large, small = MocoSettings().resolved(1_000_000), MocoSettings().resolved(5_000)
+    assert (large.queue, large.momentum, large.temperature) == (65536, 0.999, 0.2)
+    assert (large.hidden_dim, large.momentum_start) == (4096, 0.99)
+    assert (small.queue, small.momentum, small.hidden_dim) == (1024, 0.99, 512)
+
+
+def test_a_stopped_and_resumed_run_has_the_undisturbed_runs_queue(tmp_path, monkeypatch):
+    store = write_small_cohort(tmp_path / "cohort")
+    variant = {"method": "moco", "queue": 50, "out_dim": 8, "hidden_dim": 16}
+    settings = SETTINGS.model_copy(update={"variants": {"moco": variant}})
+    run(store, tmp_path / "whole", "moco", settings=settings)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(StoppedEarly):
+            run(store, tmp_path / "parts", "moco", settings=settings)
+    run(store, tmp_path / "parts", "moco", settings=settings)
+    weights = [(tmp_path / part / "backbone.safetensors").read_bytes() for part in ("whole", "parts")]
+    assert weights[0] == weights[1]
