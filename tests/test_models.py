@@ -34,6 +34,22 @@ def test_vits_take_views_of_several_sizes():
     assert backbone(torch.randn(2, 1, 64, 64)).shape == backbone(torch.randn(2, 1, 32, 32)).shape
 
 
+FAMILIES = {
+    "resnet18": 512, "resnet50": 2048, "vit_tiny_patch16_224": 192, "vit_small_patch16_224": 384,
+    "vit_base_patch16_224": 768, "vit_small_patch8_224": 384, "vit_base_patch8_224": 768,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_usual_backbones_take_large_and_small_views(name, channels):
+    args = {"drop_path_rate": 0.1} if "vit" in name else {}
+    with torch.device("meta"):  # shapes without arithmetic
+        backbone = create_backbone(ModelSettings(timm=name, args=args), channels, 224)
+        for size in (224, 96):
+            assert backbone(torch.empty(2, channels, size, size)).shape == (2, FAMILIES[name])
+
+
 def test_imagenet_weights_from_a_local_file_are_summed_over_the_colours(tmp_path):
     torch.manual_seed(0)
     colour = timm.create_model("resnet18", channels=[8, 8, 16, 16], num_classes=1000)
