@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from octdino.config import METHODS
+
 PACKAGE = Path(__file__).parents[1] / "octdino"
 STAGES = ("cohort", "pretrain", "classify", "evaluate", "explain", "report")
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -74,6 +76,21 @@ def test_sizes(path: Path) -> None:
             body = node.body[1:] if ast.get_docstring(node) else node.body
             lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
             assert lines <= 55, f"{node.name}: {lines} lines; a function fits a screen"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_has_no_special_case(method: str) -> None:
+    """Its name stands in its file, the registry and the defaults of settings; in prose it has capitals."""
+    root = PACKAGE.parent
+    code = [*FILES, root / "Snakefile", *(path for path in (root / "workflow").rglob("*") if path.is_file())]
+    allowed = {"octdino/pretrain/methods", "octdino/config", "workflow/schemas"}
+    allowed |= {"octdino/figures.py"}  # an arm's colour
+    for path in code:
+        if any(str(path.relative_to(root)).startswith(place) for place in allowed) or path.suffix == ".pyc":
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if f'"{method}' in line or f"'{method}" in line:
+                raise AssertionError(f"{path}:{number}: {line.strip()}")
 
 
 def test_data_is_never_executed() -> None:
