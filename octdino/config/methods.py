@@ -11,7 +11,7 @@ import math
 from bisect import bisect_right
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from octdino.config.base import Settings
 
@@ -92,6 +92,33 @@ class DinoSettings(PrototypeSettings):
     centering: Literal["mean", "sinkhorn", "none"] = Field(
         "mean", description="mean: the paper's centre; sinkhorn: SwAV's, which settles in fewer steps; none: collapses"
     )
+
+
+class Dinov2Settings(PrototypeSettings):
+    """DINOv2 (Oquab et al. 2023): vision transformers only."""
+
+    method: Literal["dinov2"] = "dinov2"
+    lr: float = Field(2e-3, gt=0, description="peak learning rate for a batch of 256 (the paper's 4e-3 for 1024)")
+    lr_scaling: Literal["linear", "sqrt", "none"] = Field(
+        "sqrt", description="how it grows with batch_size / 256 (linear: Goyal 2017; sqrt: DINOv2)"
+    )
+    centering: Literal["mean", "sinkhorn", "none"] = Field(
+        "sinkhorn", description="of views and of patches; mean: DINO's centre; sinkhorn: SwAV's; none: collapses"
+    )
+    mask_probability: float = Field(0.5, gt=0, le=1, description="share of large views with patches masked")
+    mask_ratio: tuple[float, float] = Field((0.1, 0.5), description="share of patches masked, from and to")
+    patch_weight: float = Field(1.0, ge=0, description="of iBOT's loss on masked patches")
+    koleo_weight: float = Field(0.1, ge=0, description="of KoLeo, which spreads scans apart")
+    koleo_neighbours: Literal["all", "other_eyes", "other_patients"] = Field(
+        "other_eyes", description="which scans KoLeo drives apart: slices of one volume are near-copies"
+    )
+    shared_head: bool = Field(False, description="one head for views and patches (iBOT), not one each (DINOv2)")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not 0 < self.mask_ratio[0] <= self.mask_ratio[1] <= 1:
+            raise ValueError("mask_ratio: 0 < low <= high <= 1")
+        return self
 
 
 class ByolSettings(MethodSettings):
@@ -185,6 +212,7 @@ class SupconSettings(MethodSettings):
 
 METHODS: dict[str, type[MethodSettings]] = {
     "dino": DinoSettings,
+    "dinov2": Dinov2Settings,
     "byol": ByolSettings,
     "simclr": SimclrSettings,
     "moco": MocoSettings,

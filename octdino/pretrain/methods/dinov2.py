@@ -1,0 +1,220 @@
+"""DINOv2: DINO's loss on images, iBOT's on masked patches, KoLeo (Oquab et al. 2023, https://arxiv.org/abs/2304.07193).
+
+Vision transformers only: a masked patch needs a place of its own in the network.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from octdino.augment import View
+from octdino.config import AugmentSettings
+from octdino.config.methods import Dinov2Settings
+from octdino.models import PrototypeHead
+from octdino.models.masked import MaskedViT
+from octdino.pretrain.methods.base import Batch, Features, encode_views, scan_groups
+from octdino.pretrain.methods.dino import GLOBAL_VIEWS, Dino, Targets
+
+KOLEO_EPS = 1e-4  # far below the distances of scans that differ; bounds a pair's gradient at 1 / (2 * KOLEO_EPS)
+MIN_BLOCK = 4  # patches
+MIN_ASPECT = 0.3
+BLOCKS = 16  # an image, at most: blocks halve what is left of the target, so few are needed
+
+
+def ibot_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy on the masked patches (Zhou et al. 2022, https://arxiv.org/abs/2111.07832, eq. 2).
+
+    Mean over the masked patches of an image, then over all images: as in the codes of iBOT and DINOv2, those without
+    a mask count as 0, and the share of images with a mask scales the loss.
+
+    Args:
+        student: log-probabilities float32 [M, K] of the masked patches, in the mask's order.
+        teacher: probabilities float32 [M, K] of the same patches.
+        mask: bool [N, P] with M patches masked.
+    """
+    weight = (1 / mask.sum(1, keepdim=True).clamp(min=1)).expand_as(mask)[mask]
+    return -((teacher * student).sum(-1) * weight).sum() / len(mask)
+
+
+def koleo_loss(features: Tensor, groups: Tensor) -> Tensor:
+    """Minus the mean log distance to the nearest neighbour (Sablayrolles et al. 2019, https://arxiv.org/abs/1806.03198).
+
+    It spreads scans over the sphere, and its gradient grows as 1 / distance. Neighbouring slices of one volume are
+    near-copies that no training should tear apart, so neighbours are looked for among scans of other groups. The
+    distance d is taken as sqrt(d^2 + eps^2): the gradient of exact copies is 0, none is infinite.
+
+    Args:
+        features: [B, D], any length (normalised here).
+        groups: int64 [B]; a scan without any of another group contributes nothing.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        x = F.normalize(features.float(), dim=-1)
+        other = groups[:, None] != groups
+        with torch.no_grad():
+            nearest = (x @ x.T).masked_fill(~other, -torch.inf).argmax(1)
+        squared = (x - x[nearest]).square().sum(-1)
+        alone = ~other.any(1)
+        log_distance = 0.5 * torch.log(squared + KOLEO_EPS**2).masked_fill(alone, 0.0)
+        return -log_distance.sum() / (~alone).sum().clamp(min=1)
+
+
+def draw_masks(
+    count: int,
+    grid: tuple[int, int],
+    probability: float,
+    ratio_range: tuple[float, float],
+    generator: torch.Generator,
+) -> Tensor:
+    """Block-wise masks (Bao et al. 2022, BEiT, https://arxiv.org/abs/2106.08254, algorithm 1) for a part of the images.
+
+    Rectangles are added, of a random area and of an aspect ratio from .3 to 1 / .3, until an image's share of patches
+    is masked; the last ones are cut, or single patches added, to reach it exactly.
+
+    Args:
+        count: images N.
+        grid: H, W in patches.
+        probability: the share of images that get a mask, at least one; the others' masks are empty.
+        ratio_range: the shares of patches masked are spread evenly over it, one a stratum and image.
+        generator: of all randomness, on the device of the masks.
+
+    Returns:
+        bool [N, H * W] on generator's device.
+    """
+    device, (rows, columns) = generator.device, grid
+    chosen = min(max(round(count * probability), 1), count)
+    low, high = ratio_range
+    even = (torch.arange(chosen, device=device) + torch.rand(chosen, generator=generator, device=device)) / chosen
+    target = ((low + (high - low) * even) * rows * columns).ceil().clamp(1, rows * columns)
+    filled = torch.zeros(chosen, rows * columns, dtype=torch.bool, device=device)
+    for drawn in torch.rand(BLOCKS, 4, chosen, generator=generator, device=device):
+        filled = _add(filled, target, random_blocks(drawn, grid, target - filled.sum(1)))
+    rest = torch.rand(filled.shape, generator=generator, device=device).argsort(1)  # patches in random order
+    filled = filled.scatter(1, rest, _add(filled.gather(1, rest), target, torch.ones_like(filled)))
+    mask = torch.zeros(count, rows * columns, dtype=torch.bool, device=device)
+    mask[torch.randperm(count, generator=generator, device=device)[:chosen]] = filled
+    return mask
+
+
+def random_blocks(drawn: Tensor, grid: tuple[int, int], left: Tensor) -> Tensor:
+    """A rectangle an image, as bool [N, H * W].
+
+    Args:
+        drawn: uniform float32 [4, N]: of area, aspect, row, and column.
+        grid: H, W in patches.
+        left: [N], the patches still to be masked; the area is from MIN_BLOCK to that.
+    """
+    rows, columns = grid
+    area = MIN_BLOCK + drawn[0] * (left - MIN_BLOCK).clamp(min=0)
+    aspect = torch.exp((2 * drawn[1] - 1) * math.log(MIN_ASPECT))
+    height = (area * aspect).sqrt().round().clamp(1, rows)
+    width = (area / aspect).sqrt().round().clamp(1, columns)
+    top = (drawn[2] * (rows - height + 1)).floor()
+    left_edge = (drawn[3] * (columns - width + 1)).floor()
+    row, column = torch.arange(rows, device=drawn.device), torch.arange(columns, device=drawn.device)
+    inside_rows = (row >= top[:, None]) & (row < (top + height)[:, None])  # [N, H]
+    inside_columns = (column >= left_edge[:, None]) & (column < (left_edge + width)[:, None])  # [N, W]
+    return (inside_rows[:, :, None] & inside_columns[:, None, :]).flatten(1)
+
+
+def _add(filled: Tensor, target: Tensor, block: Tensor) -> Tensor:
+    """The masks with as much of the blocks, in patch order, as the targets still allow."""
+    new = block & ~filled
+    allowed = new.cumsum(1) <= (target - filled.sum(1))[:, None]
+    return filled | (new & allowed)
+
+
+def encode_patches(backbone: nn.Module, view: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """[V, B, C, S, S], masks [V, B, P] to pooled [V, B, D] and patches [V, B, P, D] of a MaskedViT in one forward."""
+    images = view.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    pooled, patches = backbone(images, None if mask is None else mask.flatten(0, 1))
+    return pooled.unflatten(0, view.shape[:2]), patches.unflatten(0, view.shape[:2])
+
+
+class Dinov2(Dino):
+    """DINO whose student sees some large views with patches masked, and predicts what the teacher sees there.
+
+    The patches have a head of their own unless `shared_head`, and always their own centre. Loss: DINO's, plus
+    patch_weight times iBOT's, plus koleo_weight times the sum of KoLeo over the large views.
+
+    Raises:
+        UserError: the backbone is no VisionTransformer.
+    """
+
+    grid: tuple[int, int]  # rows and columns of patches of a large view; known since `views` was asked for
+
+    def __init__(self, settings: Dinov2Settings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
+        same_base: Any = settings  # all that Dino reads of its settings
+        super().__init__(same_base, lambda: MaskedViT(make_backbone()), dim)
+        s = self.settings
+        if not s.shared_head:
+            head = PrototypeHead(dim, s.hidden_dim, s.bottleneck_dim, s.prototypes, norm=s.head_norm)
+            self.student["patch_head"] = head
+            self.teacher["patch_head"] = copy.deepcopy(head).requires_grad_(False)
+        self.patch_head = "head" if s.shared_head else "patch_head"
+        self.patch_center = Targets(s.prototypes, s.centering, s.center_momentum)
+
+    @property
+    def exported(self) -> nn.Module:
+        return self.teacher["backbone"].get_submodule("vit")
+
+    def views(self, augment: AugmentSettings) -> list[View]:
+        backbone = self.student["backbone"]
+        assert isinstance(backbone, MaskedViT)
+        self.grid = backbone.grid(augment.global_size)
+        return super().views(augment)
+
+    def targets(self, manifest: pd.DataFrame) -> Tensor:
+        return scan_groups(manifest, self.settings.koleo_neighbours)[:, None]
+
+    def draw(self, batch: int, generator: torch.Generator) -> Features:
+        s = self.settings
+        mask = draw_masks(GLOBAL_VIEWS * batch, self.grid, s.mask_probability, s.mask_ratio, generator)
+        return {"mask": mask.view(GLOBAL_VIEWS, batch, -1)}
+
+    def teach(self, batch: Batch) -> Features:
+        pooled, patches = encode_patches(self.teacher["backbone"], batch.views[0], None)
+        return {"views": pooled, "patches": patches}
+
+    def encode(self, batch: Batch) -> Features:
+        backbone = self.student["backbone"]
+        pooled, patches = encode_patches(backbone, batch.views[0], batch.drawn["mask"])
+        small = [encode_views(backbone.get_submodule("vit"), view) for view in batch.views[1:]]
+        return {"views": torch.cat([pooled, *small]), "patches": patches}
+
+    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        s = self.settings
+        # Heads, too, in float32: autocast would round their cosines, which the temperatures then enlarge.
+        with torch.autocast(batch.targets.device.type, enabled=False):
+            student, teacher = ({name: x.float() for name, x in found.items()} for found in (encoded, taught))
+            dino, scalars = self.view_loss(student["views"], teacher["views"], batch.progress)
+            ibot = self.patch_loss(student["patches"], teacher["patches"], batch.drawn["mask"], batch.progress)
+            # Each view on its own: a scan's two views should stay together.
+            large = student["views"][:GLOBAL_VIEWS]
+            koleo = torch.stack([koleo_loss(view, batch.targets[:, 0]) for view in large]).sum()
+        loss = dino + s.patch_weight * ibot + s.koleo_weight * koleo
+        return loss, scalars | {"dino": dino.detach(), "ibot": ibot.detach(), "koleo": koleo.detach()}
+
+    def patch_loss(self, student: Tensor, teacher: Tensor, mask: Tensor, progress: float) -> Tensor:
+        """iBOT's loss of patches [V, B, P, D]; only the masked ones pass through the heads."""
+        with torch.no_grad():
+            logits = self.teacher[self.patch_head](teacher[mask])  # [M, K]
+            probability = self.patch_center(logits, self.teacher_temp(progress))
+        logits = self.student[self.patch_head](student[mask])
+        log_student = torch.log_softmax(logits / self.settings.student_temp, dim=-1)
+        return ibot_loss(log_student, probability, mask.flatten(0, 1))
+
+    def before_step(self, progress: float) -> None:
+        super().before_step(progress)
+        if progress < self.settings.freeze_last_layer:
+            for parameter in self.student[self.patch_head].get_submodule("prototypes").parameters():
+                parameter.grad = None
+
+    def end_epoch(self) -> dict[str, float]:
+        patches: dict[str, float] = self.patch_center.end_epoch()
+        return super().end_epoch() | {f"patch_{name}": value for name, value in patches.items()}
