@@ -40,7 +40,7 @@ class Queue(nn.Module):
     def put(self, keys: Tensor, groups: Tensor) -> None:
         """Keys float32 [N, D] and groups int64 [N] take the oldest places; of more than fit, the last stay."""
         size = len(self.keys)
-        begin = max(len(keys) - size, 0)
+        begin = max(len(keys) - size, 0)  # of two keys for one place a GPU keeps either
         places = (self.next + torch.arange(begin, len(keys), device=keys.device)) % size
         self.keys[places] = keys[begin:]
         self.groups[places] = groups[begin:]
