@@ -93,6 +93,8 @@ class Moco(Distillation):
     scan is a group: a scan's own keys of earlier epochs, which a queue longer than an epoch holds, never repel it.
 
     In v2 the queue starts empty and the first step's loss is 0; it rises while the queue fills.
+    The momentum must be slow against the queue's turnover (He sec. 3.2): else a key's age tells the positive, not what
+    it shows, and the loss climbs to the log of the queue's length when the learning rate falls.
     """
 
     queue: Queue | None
