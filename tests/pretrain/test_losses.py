@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from lightly.loss import DINOLoss, NTXentLoss
 from lightly.loss.swav_loss import sinkhorn as lightly_sinkhorn
 
+from octdino.models import PrototypeHead
 from octdino.pretrain.methods.dino import dino_loss, sinkhorn
 from octdino.pretrain.methods.simclr import nt_xent
 from octdino.pretrain.methods.supcon import UNKNOWN, supcon_loss
+
+VALUES, GROUPS = torch.tensor([0, 0, 1, 2, 1, 3, 3, 3]), torch.arange(8)
 
 
 def gradient(loss, *inputs):
@@ -102,3 +105,23 @@ def test_sinkhorn_is_balanced_and_does_not_overflow():
     torch.testing.assert_close(once.sum(1), torch.ones(64))
     settled = sinkhorn(logits / 100, 0.5, iterations=200)
     torch.testing.assert_close(settled.sum(0), torch.full((8,), 64 / 8), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda z: nt_xent(z, torch.arange(8), 0.1), lambda z: supcon_loss(z, VALUES, GROUPS, 0.1)]
+)
+def test_losses_stay_in_float32_under_autocast(loss):
+    embeddings = torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
+    plain = loss(embeddings)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(embeddings), plain)
+
+
+def test_similarities_to_prototypes_stay_in_float32_under_autocast():
+    torch.manual_seed(0)
+    head = PrototypeHead(8, 16, 16, 32, norm=False)
+    head.mlp = torch.nn.Identity()  # what lies before may be bfloat16
+    features = torch.randn(4, 16)
+    plain = head(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(head(features), plain)

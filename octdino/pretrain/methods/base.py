@@ -127,10 +127,9 @@ def scan_groups(manifest: pd.DataFrame, apart: Apart) -> Tensor:
         apart: all: every scan is a group of its own; other_eyes, other_patients: those of an eye, of a patient, are
             one group. A scan whose eye or patient is unknown is a group of its own.
     """
-    own = pd.Series(range(len(manifest)), index=manifest.index).astype(str).radd("scan ")
+    own = torch.arange(len(manifest))
     if apart == "all":
-        groups = own
-    else:
-        named = manifest["eye" if apart == "other_eyes" else "patient"].replace("", pd.NA)
-        groups = named.where(named.notna(), own)
-    return torch.from_numpy(pd.factorize(groups)[0].astype("int64"))
+        return own
+    named = manifest["eye" if apart == "other_eyes" else "patient"].replace("", pd.NA)
+    codes = torch.from_numpy(pd.factorize(named)[0].astype("int64"))  # -1 where unknown
+    return torch.where(codes >= 0, codes, len(manifest) + own)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octdino.models import projection_head
@@ -41,6 +42,13 @@ class Contrastive(Method):
         """[2 * B, out_dim]; rows b and B + b are two views of scan b."""
         embeddings: Tensor = self.network["head"](encoded["views"].flatten(0, 1))
         return embeddings
+
+
+def cosines(embeddings: Tensor) -> Tensor:
+    """Cosine similarity of all pairs of rows of [N, D], float32 [N, N], also where autocast would have bfloat16."""
+    with torch.autocast(embeddings.device.type, enabled=False):
+        z = F.normalize(embeddings.float(), dim=-1)
+        return z @ z.T
 
 
 def same_group(groups: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octdino.pretrain.methods.base import Batch, Features
-from octdino.pretrain.methods.contrastive import Contrastive, same_group, without
+from octdino.pretrain.methods.contrastive import Contrastive, cosines, same_group, without
 
 
 def nt_xent(embeddings: Tensor, groups: Tensor, temperature: float) -> Tensor:
@@ -16,12 +16,11 @@ def nt_xent(embeddings: Tensor, groups: Tensor, temperature: float) -> Tensor:
         groups: int64 [B]; scans of one group are no negatives of each other.
         temperature: > 0.
     """
-    z = F.normalize(embeddings.float(), dim=-1)
-    count = len(z)
-    other = torch.arange(count, device=z.device).roll(count // 2)
+    count = len(embeddings)
+    other = torch.arange(count, device=embeddings.device).roll(count // 2)
     excluded = same_group(groups)  # never its own negative
-    excluded[torch.arange(count, device=z.device), other] = False
-    return F.cross_entropy(without(z @ z.T / temperature, excluded), other)
+    excluded[torch.arange(count, device=embeddings.device), other] = False
+    return F.cross_entropy(without(cosines(embeddings) / temperature, excluded), other)
 
 
 class Simclr(Contrastive):

@@ -3,11 +3,10 @@ Kokilepersaud et al. 2023, https://arxiv.org/abs/2305.15154)."""
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from octdino.pretrain.methods.base import Batch, Features
-from octdino.pretrain.methods.contrastive import Contrastive, same_group, without
+from octdino.pretrain.methods.contrastive import Contrastive, cosines, same_group, without
 
 UNKNOWN = -1
 
@@ -21,13 +20,12 @@ def supcon_loss(embeddings: Tensor, values: Tensor, groups: Tensor, temperature:
         groups: int64 [B]; scans of one group that are no positives are no negatives either.
         temperature: > 0.
     """
-    z = F.normalize(embeddings.float(), dim=-1)
-    own = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    own = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
     equal = (values[:, None] == values[None, :]) & (values[:, None] != UNKNOWN)
-    equal |= torch.eye(len(values), dtype=torch.bool, device=z.device)
+    equal |= torch.eye(len(values), dtype=torch.bool, device=embeddings.device)
     positive = equal.repeat(2, 2) & ~own
     excluded = same_group(groups) & ~positive
-    log_probability = torch.log_softmax(without(z @ z.T / temperature, excluded), dim=-1)
+    log_probability = torch.log_softmax(without(cosines(embeddings) / temperature, excluded), dim=-1)
     summed = log_probability.masked_fill(~positive, 0).sum(-1)
     return -(summed / positive.sum(-1)).mean()
 
