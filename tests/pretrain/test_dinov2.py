@@ -311,6 +311,17 @@ def test_the_teacher_sees_whole_images_and_the_student_masked_ones():
     assert torch.equal(before["views"][1], after["views"][1])
 
 
+def test_the_teacher_starts_equal_shares_no_storage_and_is_not_trained():
+    method = dinov2()
+    for network in method.student:
+        pairs = zip(method.student[network].parameters(), method.teacher[network].parameters(), strict=True)
+        for ours, theirs in pairs:
+            assert torch.equal(ours, theirs)
+            assert ours.data_ptr() != theirs.data_ptr()
+            assert ours.requires_grad
+            assert not theirs.requires_grad
+
+
 def test_only_the_student_drops_paths():
     method = dinov2({"drop_path_rate": 0.5})
     batch = make_batch(method)

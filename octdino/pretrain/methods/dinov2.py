@@ -189,14 +189,11 @@ class Dinov2(Dino):
 
     def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.settings
-        # Heads, too, in float32: autocast would round their cosines, which the temperatures then enlarge.
-        with torch.autocast(batch.targets.device.type, enabled=False):
-            student, teacher = ({name: x.float() for name, x in found.items()} for found in (encoded, taught))
-            dino, scalars = self.view_loss(student["views"], teacher["views"], batch.progress)
-            ibot = self.patch_loss(student["patches"], teacher["patches"], batch.drawn["mask"], batch.progress)
-            # Each view on its own: a scan's two views should stay together.
-            large = student["views"][:GLOBAL_VIEWS]
-            koleo = torch.stack([koleo_loss(view, batch.targets[:, 0]) for view in large]).sum()
+        dino, scalars = self.view_loss(encoded["views"], taught["views"], batch.progress)
+        ibot = self.patch_loss(encoded["patches"], taught["patches"], batch.drawn["mask"], batch.progress)
+        # Each view on its own: a scan's two views should stay together.
+        large = encoded["views"][:GLOBAL_VIEWS]
+        koleo = torch.stack([koleo_loss(view, batch.targets[:, 0]) for view in large]).sum()
         loss = dino + s.patch_weight * ibot + s.koleo_weight * koleo
         return loss, scalars | {"dino": dino.detach(), "ibot": ibot.detach(), "koleo": koleo.detach()}
 
