@@ -81,6 +81,9 @@ class PrototypeSettings(MethodSettings):
     momentum: float | None = Field(
         None, ge=0, le=1, description="teacher's EMA at the start, cosine to 1; null: by the cohort's size"
     )
+    centering: Literal["mean", "sinkhorn", "none"] = Field(
+        "mean", description="mean: the paper's centre; sinkhorn: SwAV's, which settles in fewer steps; none: collapses"
+    )
     center_momentum: float = Field(0.9, ge=0, lt=1, description="of the mean")
     freeze_last_layer: float = Field(0.05, ge=0, le=1, description="share of the run in which prototypes are fixed")
 
@@ -89,9 +92,6 @@ class DinoSettings(PrototypeSettings):
     """DINO (Caron et al. 2021)."""
 
     method: Literal["dino"] = "dino"
-    centering: Literal["mean", "sinkhorn", "none"] = Field(
-        "mean", description="mean: the paper's centre; sinkhorn: SwAV's, which settles in fewer steps; none: collapses"
-    )
 
 
 class Dinov2Settings(PrototypeSettings):

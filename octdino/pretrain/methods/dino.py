@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from octdino.augment import View
 from octdino.config import AugmentSettings
-from octdino.config.methods import DinoSettings
+from octdino.config.methods import PrototypeSettings
 from octdino.models import PrototypeHead
 from octdino.pretrain.methods.base import Batch, Features, encode_views
 from octdino.pretrain.methods.teacher import Distillation
@@ -107,7 +107,7 @@ def entropy_of(probability: Tensor) -> Tensor:
 class Dino(Distillation):
     """Student sees all views, teacher the large ones; the teacher is the student's moving average."""
 
-    def __init__(self, settings: DinoSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
+    def __init__(self, settings: PrototypeSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
         super().__init__(settings, make_backbone, dim)
         s = self.settings
         head = PrototypeHead(dim, s.hidden_dim, s.bottleneck_dim, s.prototypes, norm=s.head_norm)

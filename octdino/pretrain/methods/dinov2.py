@@ -6,7 +6,6 @@ Vision transformers only: a masked patch needs a place of its own in the network
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pandas as pd
 import torch
@@ -149,8 +148,7 @@ class Dinov2(Dino):
     grid: tuple[int, int]  # rows and columns of patches of a large view; known since `views` was asked for
 
     def __init__(self, settings: Dinov2Settings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
-        same_base: Any = settings  # all that Dino reads of its settings
-        super().__init__(same_base, lambda: MaskedViT(make_backbone()), dim)
+        super().__init__(settings, lambda: MaskedViT(make_backbone()), dim)
         s = self.settings
         if not s.shared_head:
             head = PrototypeHead(dim, s.hidden_dim, s.bottleneck_dim, s.prototypes, norm=s.head_norm)
