@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,8 +109,10 @@ def write_arm(
     return out
 
 
-def write_pretraining(root: Path, method: str, backbone: str = "resnet18", scope: str = "train_patients") -> Path:
-    """history.csv and backbone.json of one pretraining run."""
+def write_pretraining(
+    root: Path, method: str, backbone: str = "resnet18", scope: str = "train_patients", **card_values: Any
+) -> Path:
+    """history.csv and backbone.json of one pretraining run; `card_values` are added to the card."""
     folder = root / method / backbone / "fold0-seed0"
     folder.mkdir(parents=True)
     epoch = np.arange(1, 21)
@@ -127,7 +130,7 @@ def write_pretraining(root: Path, method: str, backbone: str = "resnet18", scope
         "name": method, "backbone": backbone, "fold": 0, "seed": 0, "scope": scope, "images_seen": 12800, "scans": 240,
         "patients": 30, "device": "CPU, 2 thread(s)", "octdino": "0.1.0", "torch": "2.9.0",
         "settings": {"epochs": 20, "batch_size": 64}, "method": {"method": method},
-        "model": {"timm": "resnet18", "args": {}, "in_chans": 1},
+        "model": {"timm": "resnet18", "args": {}, "in_chans": 1}, **card_values,
     }  # fmt: skip
     (folder / "backbone.json").write_text(json.dumps(card))
     return folder

@@ -27,7 +27,8 @@ class ClassifySettings(Settings):
     arms: list[str] = Field(
         ["scratch-finetune", "dino-linear", "dino-finetune", "simclr-linear", "supcon_cst-linear"],
         min_length=2,
-        description="{init}-{mode}: init is scratch, imagenet or a pretraining method; mode is linear or finetune",
+        description="{init}-{mode}: init is scratch, imagenet or a pretraining method; mode is linear or finetune; "
+        "scratch-linear are random features, the floor that every linear arm has to leave behind",
     )
     fractions: list[float] = Field(
         [0.1, 0.3, 1.0], min_length=1, description="shares of the labelled training patients; they nest"
@@ -56,8 +57,6 @@ class ClassifySettings(Settings):
         for arm in self.arms:
             if not ARM.match(arm):
                 raise ValueError(f"arms: {arm!r} is not {{init}}-linear or {{init}}-finetune")
-        if "scratch-linear" in self.arms:
-            raise ValueError("arms: scratch-linear trains nothing of the backbone; use scratch-finetune")
         if not all(0 < fraction <= 1 for fraction in self.fractions):
             raise ValueError("fractions: each above 0 and at most 1")
         if len(set(self.fractions)) != len(self.fractions) or len(set(self.arms)) != len(self.arms):

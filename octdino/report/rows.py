@@ -25,6 +25,36 @@ def _several(results: Results) -> bool:
     return len(set(results.metrics["backbone"]) - {"none"}) > 1
 
 
+def backbone_tables(results: Results, reference: str) -> list[dict[str, Any]]:
+    """Where there are several backbones: a table a fraction, a row an arm, two columns a backbone.
+
+    The columns are the macro AUROC and its difference to the reference arm on the same backbone.
+    """
+    if not _several(results):
+        return []
+    macro = one_seed(results.metrics)
+    macro = macro[(macro["label"] == "macro") & (macro["metric"] == "auroc") & (macro["arm"] != CLINICAL)]
+    paired = results.comparison
+    paired = one_seed(paired[(paired["label"] == "macro") & (paired["metric"] == "auroc")], ("reference",))
+    paired = paired[paired["reference"] == reference]
+    backbones = sorted(set(macro["backbone"]))
+    nothing = Cell(NOTHING, sort=-math.inf)
+    tables = []
+    for fraction in sorted(set(macro["fraction"])):
+        scores = macro[macro["fraction"] == fraction].set_index(["arm", "backbone"])
+        gaps = paired[paired["fraction"] == fraction].set_index(["arm", "backbone"])
+        rows = []
+        for arm in sorted(set(scores.index.get_level_values("arm")), key=lambda arm: (arm != reference, arm)):
+            row = [Cell(str(arm), sort=str(arm))]
+            for key in [(arm, backbone) for backbone in backbones]:
+                row.append(_score(scores.loc[key]) if key in scores.index else nothing)
+                row.append(_difference(gaps.loc[key]) if key in gaps.index else nothing)
+            rows.append(row)
+        heads = [head for backbone in backbones for head in (f"{backbone}: AUROC", f"minus {reference}")]
+        tables.append({"fraction": percent(fraction), "heads": ["arm", *heads], "rows": rows})
+    return tables
+
+
 def comparison_heads(results: Results, reference: str) -> list[str]:
     """The heads of `comparison_rows`."""
     backbone = ["backbone"] if _several(results) else []

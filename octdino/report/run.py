@@ -15,7 +15,7 @@ from octdino.report import answer, rows
 from octdino.report.examples import examples
 from octdino.report.limits import limits
 from octdino.report.read import Results, read_results
-from octdino.report.training import training_figure, training_rows
+from octdino.report.training import training_alarms, training_figure, training_rows
 from octdino.tables import replacing
 
 PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py", "snakemake")
@@ -72,9 +72,11 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "resamples": evaluated.get("resamples", EvaluateSettings().resamples),
         "comparison_heads": rows.comparison_heads(found, reference),
         "comparison": rows.comparison_rows(found, reference),
+        "backbone_tables": rows.backbone_tables(found, reference),
         "label_tables": rows.label_tables(found),
         "training": Markup(figure),
         "meanings": meanings,
+        "alarms": training_alarms(found.pretraining),
         "runs": training_rows(found.pretraining),
         "examples": shown,
         "example_arm": best,

@@ -67,6 +67,14 @@ def test_frozen_means_frozen(store):
     assert digest(backbone) == before
 
 
+def test_random_features_are_the_floor_and_the_same_for_a_seed(store, tmp_path):
+    found = [run("scratch-linear", store, tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    a, b, c = (predictions.probabilities() for predictions in found)
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+    assert set(load_file(tmp_path / "a/classifier.safetensors")) == {"head.weight", "head.bias"}
+
+
 def test_finetuning_moves_every_weight(store):
     data = read_labelled(store, 1.0, 0)
     tuned = Finetune(SETTINGS, data, create_backbone(MODEL, 1, 32), pretrained=False, seed=0)
