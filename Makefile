@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every job is a process: without cached bytecode each would compile torch again, 10 s a job.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup test slow check format lock schema clean
+.PHONY: all setup test slow learning check format lock schema clean
 
 all: setup
 	snakemake --cores $(CORES)
@@ -32,6 +32,9 @@ test: setup
 
 slow: setup
 	python -m pytest -m slow -n auto --dist loadfile
+
+learning: setup
+	python -m pytest -m learning -n auto --dist load -rP
 
 check: setup
 	ruff check .

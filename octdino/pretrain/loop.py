@@ -211,8 +211,10 @@ class Run:
             epoch + 1, self.settings.epochs, " ".join(f"{key} {row[key]:.4g}" for key in shown if key in row),
             rate, 100 * row["utilisation"], duration((self.total - self.step) * self.batch / rate),
         )  # fmt: skip
+        before = alarms(self.history[:-1], self.settings.epochs)
         for alarm in alarms(self.history, self.settings.epochs):
-            log.warning("%s", alarm)
+            if alarm not in before:
+                log.warning("%s", alarm)
         if self.settings.tensorboard:
             write_board(self.state.folder.with_name("tensorboard"), self.history)
 

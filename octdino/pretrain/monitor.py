@@ -60,8 +60,12 @@ def macro_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def rank_me(features: Tensor) -> float:
-    """Effective rank: exp of the entropy of the normalised singular values (Garrido et al. 2023, eq. 1)."""
-    singular = torch.linalg.svdvals(features.double())
+    """Effective rank: exp of the entropy of the normalised singular values (Garrido et al. 2023, eq. 1).
+
+    Of centred features: what all scans share, which in vision transformers is most of a feature's length, is no
+    dimension in which they differ.
+    """
+    singular = torch.linalg.svdvals((features - features.mean(0)).double())
     share = singular / singular.sum().clamp(min=1e-12) + 1e-7
     return float(torch.exp(-(share * share.log()).sum()))
 

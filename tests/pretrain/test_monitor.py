@@ -45,6 +45,8 @@ def test_spread_and_rank_of_known_clouds():
     cloud = torch.randn(4000, 32, generator=generator)
     assert feature_spread(cloud) == pytest.approx(1, abs=0.02)
     assert rank_me(cloud) > 30
+    assert rank_me(cloud + 100) == pytest.approx(rank_me(cloud), rel=1e-3)  # what all share is no dimension
+    assert rank_me(cloud[:, :1] * torch.randn(32)) == pytest.approx(1, abs=0.01)
     collapsed = torch.ones(100, 32)
     assert feature_spread(collapsed) == pytest.approx(0, abs=1e-6)
     assert rank_me(collapsed) == pytest.approx(1, abs=0.01)
