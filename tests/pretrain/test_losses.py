@@ -51,10 +51,14 @@ def test_dino_loss_of_uniform_outputs_is_ln_k():
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
-@pytest.mark.parametrize("batch", [2, 9])
-def test_nt_xent_equals_lightly(temperature, batch):
+@pytest.mark.parametrize("batch", [1, 2, 9])
+@pytest.mark.parametrize("kind", ["random", "identical views", "huge"])
+def test_nt_xent_equals_lightly(temperature, batch, kind):
     torch.manual_seed(2)
-    embeddings = torch.randn(2 * batch, 8, requires_grad=True)
+    embeddings = torch.randn(2 * batch, 8) * (1e4 if kind == "huge" else 1)
+    if kind == "identical views":
+        embeddings = embeddings[:batch].repeat(2, 1)
+    embeddings.requires_grad_()
     ours = nt_xent(embeddings, torch.arange(batch), temperature)
     theirs = NTXentLoss(temperature=temperature)(*embeddings.chunk(2))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -74,11 +78,13 @@ def naive_supcon(embeddings, values, temperature):
     return total / len(z)
 
 
-@pytest.mark.parametrize("values", [[0, 0, 1, 2, 1], [0, 0, 0, 0, 0], [0, UNKNOWN, 0, UNKNOWN, 3]])
-def test_supcon_equals_the_double_loop(values):
+@pytest.mark.parametrize("values", [[0, 0, 1, 2, 1], [0, 0, 0, 0, 0], [0, UNKNOWN, 0, UNKNOWN, 3], [0], [UNKNOWN]])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_supcon_equals_the_double_loop(values, scale):
     torch.manual_seed(3)
-    embeddings, values = torch.randn(10, 6, requires_grad=True), torch.tensor(values)
-    ours, naive = supcon_loss(embeddings, values, torch.arange(5), 0.2), naive_supcon(embeddings, values, 0.2)
+    batch, values = len(values), torch.tensor(values)
+    embeddings = (torch.randn(2 * batch, 6) * scale).requires_grad_()
+    ours, naive = supcon_loss(embeddings, values, torch.arange(batch), 0.2), naive_supcon(embeddings, values, 0.2)
     torch.testing.assert_close(ours, naive, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient(ours, embeddings), gradient(naive, embeddings), rtol=1e-5, atol=1e-5)
 
