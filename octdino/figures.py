@@ -24,8 +24,8 @@ INK = "#0a0b0c"  # becomes currentColor
 # Okabe & Ito's colours, moved towards the middle so that each keeps a contrast of 3 to white and to near-black.
 FIXED = {"scratch": "#858585", "imagenet": "#b8860b", "clinical": "#b565a7"}
 POOL = (
-    "#2684d0", "#d9631e", "#139c77", "#7a6fd6", "#a8892c", "#c8517e", "#4a9aa8", "#7d9440", "#b06a4f", "#3f9a4a",
-    "#9a6fb0", "#8a7f6a",
+    "#2684d0", "#d9631e", "#139c77", "#7a6fd6", "#cc1a40", "#6b8210", "#0d7380", "#806640", "#a67373", "#26a60d",
+    "#a61ad9", "#736680",
 )  # fmt: skip
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MODES: dict[str, tuple[str, str | tuple[int, tuple[int, ...]]]] = {

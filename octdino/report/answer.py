@@ -1,23 +1,25 @@
 """The answer in sentences, computed from the tables, no surer than the intervals allow."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 CLINICAL = "clinical"
 NOTHING = "\N{EN DASH}"
+FLOORS = {"scratch-finetune": "training from scratch", "scratch-linear": "random features"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said about one fraction.
+    """What can be said about one fraction, on one backbone.
 
     Attributes:
         fraction: share of the labelled training patients.
         outcome: better, worse, open (the interval includes 0) or alone (nothing to compare with).
         arm, value, low, high: the best arm and its macro AUROC; empty and NaN where nothing is evaluable.
         text: one or two sentences.
+        backbone: whose arms were compared; empty where there is only one.
     """
 
     fraction: float
@@ -27,6 +29,7 @@ class Verdict:
     low: float
     high: float
     text: str
+    backbone: str = ""
 
 
 def one_seed(table: pd.DataFrame, extra: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -64,14 +67,22 @@ def percent(fraction: float) -> str:
 
 
 def verdicts(metrics: pd.DataFrame, comparison: pd.DataFrame, reference: str) -> list[Verdict]:
-    """The best arm at each fraction against the reference, by macro AUROC; fractions ascend."""
+    """The best arm at each fraction against the reference on the same backbone, by macro AUROC.
+
+    Backbones come one after the other; fractions ascend.
+    """
     macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == "auroc")])
+    macro = macro[macro["arm"] != CLINICAL]
     paired = one_seed(comparison[(comparison["label"] == "macro") & (comparison["metric"] == "auroc")], ("reference",))
+    paired = paired[paired["reference"] == reference]
+    backbones = sorted(set(macro["backbone"]))
     found = []
-    for fraction in sorted(set(macro["fraction"])):
-        arms = macro[(macro["fraction"] == fraction) & (macro["arm"] != CLINICAL) & macro["value"].notna()]
-        pairs = paired[(paired["fraction"] == fraction) & (paired["reference"] == reference)]
-        found.append(_verdict(float(fraction), arms, pairs, reference))
+    for backbone in backbones:
+        arms, pairs = macro[macro["backbone"] == backbone], paired[paired["backbone"] == backbone]
+        for fraction in sorted(set(arms["fraction"])):
+            scored = arms[(arms["fraction"] == fraction) & arms["value"].notna()]
+            verdict = _verdict(float(fraction), scored, pairs[pairs["fraction"] == fraction], reference)
+            found.append(replace(verdict, backbone=str(backbone)) if len(backbones) > 1 else verdict)
     return found
 
 
@@ -80,11 +91,11 @@ def _verdict(fraction: float, arms: pd.DataFrame, pairs: pd.DataFrame, reference
         nan = float("nan")
         text = "no label has enough positive patients for a number."
         return Verdict(fraction, "alone", "", nan, nan, nan, text)
-    best = arms.sort_values(["value", "arm", "backbone"], ascending=[False, True, True]).iloc[0]
-    name = named(best, arms)
+    best = arms.sort_values(["value", "arm"], ascending=[False, True]).iloc[0]
+    name = str(best["arm"])
     scored = f"macro AUROC {number(best['value'])} (interval {span(best['low'], best['high'])})"
-    pair = pairs[(pairs["arm"] == best["arm"]) & (pairs["backbone"] == best["backbone"])]
-    if best["arm"] == reference:
+    pair = pairs[pairs["arm"] == name]
+    if name == reference:
         outcome, text = _reference_leads(pairs, reference, scored)
     elif pair.empty:
         outcome, text = "alone", f"{name} scores best, {scored}; {reference} was not run, so there is no comparison."
@@ -110,25 +121,31 @@ def _reference_leads(pairs: pd.DataFrame, reference: str, scored: str) -> tuple[
     return outcome, f"{text} The nearest, {where} (interval {span(nearest['low'], nearest['high'], sign=True)})."
 
 
-def named(row: pd.Series, among: pd.DataFrame) -> str:
-    """The arm, with its backbone where there are several."""
-    several = len(set(among["backbone"]) - {"none"}) > 1
-    return f"{row['arm']} ({row['backbone']})" if several and row["backbone"] != "none" else str(row["arm"])
-
-
 def headline(found: list[Verdict], reference: str) -> str:
-    """The one sentence on top of the page."""
+    """What stands on top of the page: one sentence, or one a backbone where there are several."""
     if not found or all(not verdict.arm for verdict in found):
         return "This cohort cannot answer: no label has enough positive patients."
+    if all(verdict.outcome == "alone" for verdict in found):
+        return "There is nothing to compare: only one arm was run."
+    sentences = []
+    for backbone in dict.fromkeys(verdict.backbone for verdict in found):
+        short, rest = _short([verdict for verdict in found if verdict.backbone == backbone], reference)
+        opening = f"On {backbone}, {short}" if backbone else {"yes": "Here, yes"}.get(short, short.capitalize())
+        sentences.append(f"{opening}: {rest}.")
+    return " ".join(sentences)
+
+
+def _short(found: list[Verdict], reference: str) -> tuple[str, str]:
+    """Yes, no or not shown, and on what ground; of one backbone."""
     better = [verdict for verdict in found if verdict.outcome == "better"]
     first = found[0]
-    scratch = "training from scratch" if reference.startswith("scratch") else reference
+    floor = FLOORS.get(reference, reference)
     if not better:
-        if any(verdict.outcome == "worse" for verdict in found) and first.outcome == "worse":
-            return f"No: at {percent(first.fraction)} of the labels, {scratch} scores above every other arm."
+        if first.outcome == "worse":
+            return "no", f"at {percent(first.fraction)} of the labels, {floor} scores above every other arm"
         if all(verdict.outcome == "alone" for verdict in found):
-            return "There is nothing to compare: only one arm was run."
-        return f"Not shown: no arm's lead over {scratch} is clear of chance at any fraction."
+            return "not shown", "there is nothing to compare"
+        return "not shown", f"no arm's lead over {floor} is clear of chance at any fraction"
     if len(better) == len(found):
         where = "at every fraction" if len(found) > 1 else f"at {percent(first.fraction)} of the labelled patients"
     else:
@@ -136,11 +153,11 @@ def headline(found: list[Verdict], reference: str) -> str:
     arms = list(dict.fromkeys(verdict.arm for verdict in better))
     who = arms[0] if len(arms) == 1 else ", ".join(arms[:-1]) + " and " + arms[-1]
     tail = "" if len(better) == len(found) else ", and not shown elsewhere"
-    return f"Here, yes: {who} beat{'s' if len(arms) == 1 else ''} {scratch} {where}{tail}."
+    return "yes", f"{who} beat{'s' if len(arms) == 1 else ''} {floor} {where}{tail}"
 
 
 def beside_clinical(metrics: pd.DataFrame, comparison: pd.DataFrame, found: list[Verdict]) -> list[str]:
-    """Does the image add to what thickness, acuity, slice and visit say? A sentence a fraction."""
+    """Does the image add to what thickness, acuity, slice and visit say? A sentence a fraction and backbone."""
     macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == "auroc")])
     control = macro[(macro["arm"] == CLINICAL) & macro["value"].notna()]
     paired = one_seed(comparison[(comparison["label"] == "macro") & (comparison["metric"] == "auroc")], ("reference",))
@@ -153,13 +170,15 @@ def beside_clinical(metrics: pd.DataFrame, comparison: pd.DataFrame, found: list
         one = at.iloc[0]
         where = f"At {percent(verdict.fraction)} of the labels"
         text = f"{where} the control reaches {number(one['value'])} ({span(one['low'], one['high'])})"
-        rows = paired[paired["fraction"] == verdict.fraction]
-        rows = rows[[named(row, rows) == verdict.arm for _, row in rows.iterrows()]]
+        rows = paired[(paired["fraction"] == verdict.fraction) & (paired["arm"] == verdict.arm)]
+        if verdict.backbone:
+            rows = rows[rows["backbone"] == verdict.backbone]
         if len(rows):
             row = rows.iloc[0]
             clear = row["low"] > 0 or row["high"] < 0
             end = "" if clear else ", which includes 0: the image is not shown to add anything"
             gap = number(row["difference"], sign=True)
-            text += f"; {verdict.arm} differs from it by {gap} ({span(row['low'], row['high'], sign=True)}){end}"
+            name = f"{verdict.arm} ({verdict.backbone})" if verdict.backbone else verdict.arm
+            text += f"; {name} differs from it by {gap} ({span(row['low'], row['high'], sign=True)}){end}"
         sentences.append(text + ".")
     return sentences

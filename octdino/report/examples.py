@@ -35,12 +35,17 @@ class Example:
     rows: list[dict[str, Any]]
 
 
-def examples(results: Results, count: int, arm: str, fraction: float) -> tuple[list[Example], Path | None]:
-    """Up to `count` test scans with the predictions of `arm` at `fraction` (its first backbone, fold and seed)."""
+def examples(
+    results: Results, count: int, arm: str, fraction: float, backbone: str = ""
+) -> tuple[list[Example], Path | None]:
+    """Up to `count` test scans with the predictions of `arm` at `fraction` (its first fold and seed).
+
+    Without `backbone` it is the arm's first.
+    """
     folders = [
         folder
         for folder, card in results.classifiers
-        if f"{card.get('arm')}" == arm and card.get("fraction") == fraction
+        if (card.get("arm"), card.get("fraction")) == (arm, fraction) and backbone in ("", card.get("backbone"))
     ]
     tiers = results.metrics.drop_duplicates("label").set_index("label")["tier"]
     labels = [label for label in results.labels if tiers.get(label) in ("primary", "exploratory")]

@@ -1,6 +1,6 @@
 // Headers sort their column: first click descending for numbers, ascending for words; the next click turns it round.
 for (const table of document.querySelectorAll("table.sortable")) {
-  const heads = [...table.tHead.rows[0].cells];
+  const heads = [...[...table.tHead.rows].pop().cells]; // above them may stand the names of groups
   const body = table.tBodies[0];
   heads.forEach((head, column) => {
     const numeric = body.rows.length > 0 && body.rows[0].cells[column].classList.contains("number");
@@ -21,4 +21,4 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 // Everything is shown on paper.
-addEventListener("beforeprint", () => document.querySelectorAll("#labels details").forEach((d) => (d.open = true)));
+addEventListener("beforeprint", () => document.querySelectorAll("#labels details, #comparison details").forEach((d) => (d.open = true)));

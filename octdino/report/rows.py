@@ -28,7 +28,8 @@ def _several(results: Results) -> bool:
 def backbone_tables(results: Results, reference: str) -> list[dict[str, Any]]:
     """Where there are several backbones: a table a fraction, a row an arm, two columns a backbone.
 
-    The columns are the macro AUROC and its difference to the reference arm on the same backbone.
+    The columns are the macro AUROC and its difference to the reference arm on the same backbone; a dash where the arm
+    was not run. The reference comes first.
     """
     if not _several(results):
         return []
@@ -48,10 +49,11 @@ def backbone_tables(results: Results, reference: str) -> list[dict[str, Any]]:
             row = [Cell(str(arm), sort=str(arm))]
             for key in [(arm, backbone) for backbone in backbones]:
                 row.append(_score(scores.loc[key]) if key in scores.index else nothing)
-                row.append(_difference(gaps.loc[key]) if key in gaps.index else nothing)
+                alone = Cell("reference", sort=-math.inf) if arm == reference and key in scores.index else nothing
+                row.append(_difference(gaps.loc[key]) if key in gaps.index else alone)
             rows.append(row)
-        heads = [head for backbone in backbones for head in (f"{backbone}: AUROC", f"minus {reference}")]
-        tables.append({"fraction": percent(fraction), "heads": ["arm", *heads], "rows": rows})
+        heads = ["arm", *[SHORT["auroc"], f"minus {reference}"] * len(backbones)]
+        tables.append({"fraction": percent(fraction), "groups": backbones, "heads": heads, "rows": rows})
     return tables
 
 

@@ -15,7 +15,7 @@ from octdino.report import answer, rows
 from octdino.report.examples import examples
 from octdino.report.limits import limits
 from octdino.report.read import Results, read_results
-from octdino.report.training import training_alarms, training_figure, training_rows
+from octdino.report.training import training_alarms, training_figures, training_table
 from octdino.tables import replacing
 
 PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py", "snakemake")
@@ -53,10 +53,10 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
     evaluated = config.get("evaluate") or {}
     reference = str(evaluated.get("reference", EvaluateSettings().reference))
     verdicts = answer.verdicts(found.metrics, found.comparison, reference)
-    last = verdicts[-1] if verdicts else None
-    best = last.arm.split(" (")[0] if last else ""
-    shown, folder = examples(found, settings.examples, best, last.fraction) if last else ([], None)
-    figure, meanings = training_figure(found.pretraining)
+    scored = [verdict for verdict in verdicts if verdict.arm]
+    best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
+    shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.backbone) if best else ([], None)
+    heads, runs = training_table(found.pretraining)
     return {
         "title": settings.title,
         "cohort": found.cohort,
@@ -74,12 +74,12 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "comparison": rows.comparison_rows(found, reference),
         "backbone_tables": rows.backbone_tables(found, reference),
         "label_tables": rows.label_tables(found),
-        "training": Markup(figure),
-        "meanings": meanings,
+        "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"]))),
         "alarms": training_alarms(found.pretraining),
-        "runs": training_rows(found.pretraining),
+        "run_heads": heads,
+        "runs": runs,
         "examples": shown,
-        "example_arm": best,
+        "example_arm": best.arm if best else "",
         "example_folder": folder.relative_to(found.root).as_posix() if folder else "",
         "counts": rows.cohort_counts(found),
         "splits": rows.split_rows(found),

@@ -69,6 +69,46 @@ def test_the_control_is_never_the_best_arm() -> None:
     assert "the image is not shown to add anything" in sentence
 
 
+def test_random_features_are_not_called_training() -> None:
+    metrics, comparison = tables({0.1: (0.2, 0.1, 0.3)})
+    swap = {REFERENCE: "scratch-linear"}
+    found = verdicts(metrics.replace(swap), comparison.replace(swap), "scratch-linear")
+    assert headline(found, "scratch-linear").startswith("Here, yes: dino-linear beats random features at 10 %")
+
+
+def two_backbones() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """On resnet18 (reference at 0.7) dino leads; on vit, whose reference scores highest of all, it trails."""
+    metrics, comparison = tables({1.0: (0.1, 0.05, 0.2)}, clinical=True)
+    others, differences = tables({1.0: (-0.2, -0.3, -0.1)}, clinical=True)
+    others = others[others["arm"] != "clinical"].assign(backbone="vit", value=lambda table: table["value"] + 0.25)
+    return pd.concat([metrics, others]), pd.concat([comparison, differences.assign(backbone="vit")])
+
+
+def test_each_backbone_has_its_own_answer() -> None:
+    metrics, comparison = two_backbones()
+    found = verdicts(metrics, comparison, REFERENCE)
+    assert [(v.backbone, v.arm, v.outcome) for v in found] == [
+        ("resnet18", "dino-linear", "better"),
+        ("vit", REFERENCE, "worse"),
+    ]
+    assert headline(found, REFERENCE) == (
+        "On resnet18, yes: dino-linear beats training from scratch at 100 % of the labelled patients. "
+        "On vit, no: at 100 % of the labels, training from scratch scores above every other arm."
+    )
+    of_resnet, of_vit = beside_clinical(metrics, comparison, found)
+    assert "dino-linear (resnet18) differs from it by +0.100" in of_resnet
+    assert "dino-linear" not in of_vit, "of vit the reference is best"
+
+
+def test_a_backbone_without_the_reference_is_not_compared() -> None:
+    metrics, comparison = two_backbones()
+    metrics = metrics[(metrics["backbone"] != "vit") | (metrics["arm"] != REFERENCE)]
+    comparison = comparison[comparison["backbone"] != "vit"]
+    found = verdicts(metrics, comparison, REFERENCE)
+    assert found[1].outcome == "alone"
+    assert headline(found, REFERENCE).endswith("On vit, not shown: there is nothing to compare.")
+
+
 def test_the_mean_over_seeds_speaks_where_there_are_several() -> None:
     metrics, comparison = tables({0.1: (0.1, 0.05, 0.2)})
     more = [metrics.assign(seed=seed, value=metrics["value"] + shift) for seed, shift in ((1, 0.2), (None, 0.1))]

@@ -1,23 +1,28 @@
 """The page of a comparison of methods: several backbones in one table, the curves, and runs that collapsed."""
 
+import re
+import shutil
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from octdino.config import EvaluateSettings
+from octdino.config import EvaluateSettings, ReportSettings
 from octdino.evaluate import evaluate  # only tests may join two stages
-from octdino.figures import POOL, looks
+from octdino.figures import FIXED, POOL, looks
+from octdino.report import write_report
 from octdino.report.answer import NOTHING
-from octdino.report.read import read_results
+from octdino.report.read import Pretraining, _pretraining, read_results
 from octdino.report.rows import backbone_tables
-from octdino.report.training import training_figure
-from tests.report.test_report import render
+from octdino.report.training import _line, _styles, training_figures, training_table
+from tests.report.test_report import Page
 from tests.results import write_arm, write_cohort, write_pretraining, write_store
 
 ARMS = {"scratch-linear": ("resnet18", "vit"), "simclr-linear": ("resnet18", "vit"), "dinov2-linear": ("vit",)}
-ALARM = "collapsed to uniform: remedy"
+OTHER = "collapsed to a point: another remedy"
+ALARM = "collapsed to uniform: the remedy"
 
 
 @pytest.fixture(scope="module")
@@ -30,28 +35,45 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for backbone in backbones
     ]
     write_pretraining(root / "pretrain", "simclr", "resnet18", start=None, skipped_steps=2, exported_epoch=20)
-    start = {"from": "results/x", "name": "simclr", "scope": "all"}
+    start = {"from": "old/pretrain/simclr/vit/fold0-seed0", "name": "simclr", "scope": "all"}
     write_pretraining(root / "pretrain", "simclr", "vit", start=start)
-    write_pretraining(root / "pretrain", "dinov2", "vit", alarms=[ALARM], start={"from": "imagenet", "sha256": None})
+    imagenet = {"from": "imagenet", "sha256": None}
+    write_pretraining(root / "pretrain", "dinov2", "vit", alarms=[ALARM, OTHER], start=imagenet, epochs=[10, 20])
     settings = EvaluateSettings(resamples=100, reference="scratch-linear")
     evaluate(settings, root / "cohort" / "manifest.csv", folders, root / "evaluate")
     return root
 
 
+def render(root: Path) -> tuple[str, Page]:
+    out = root / "report.html"
+    write_report(ReportSettings(), root, {"evaluate": {"reference": "scratch-linear"}}, out)
+    text = out.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
 def test_all_arms_and_backbones_stand_in_one_table_with_intervals(root: Path) -> None:
     (table,) = backbone_tables(read_results(root), "scratch-linear")
-    assert table["heads"] == ["arm", "resnet18: AUROC", "minus scratch-linear", "vit: AUROC", "minus scratch-linear"]
+    assert table["groups"] == ["resnet18", "vit"]
+    assert table["heads"] == ["arm", *["AUROC", "minus scratch-linear"] * 2]
     rows = {row[0].text: row[1:] for row in table["rows"]}
     assert list(rows) == ["scratch-linear", "dinov2-linear", "simclr-linear"]
     assert [cell.text for cell in rows["dinov2-linear"][:2]] == [NOTHING, NOTHING]
     metrics = pd.read_csv(root / "evaluate/metrics.csv")
     chosen = (metrics["arm"] == "simclr-linear") & (metrics["backbone"] == "vit") & (metrics["label"] == "macro")
     one = metrics[chosen & (metrics["metric"] == "auroc")].iloc[0]
+    pairs = pd.read_csv(root / "evaluate/comparison.csv")
+    chosen = (pairs["arm"] == "simclr-linear") & (pairs["backbone"] == "vit") & (pairs["label"] == "macro")
+    pair = pairs[chosen & (pairs["metric"] == "auroc") & (pairs["reference"] == "scratch-linear")].iloc[0]
     score, gap = rows["simclr-linear"][2:]
     assert score.text == f"{one['value']:.3f}"
     assert score.small == f"[{one['low']:.3f}, {one['high']:.3f}]"
     assert gap.mark == "better"
-    assert rows["scratch-linear"][1].text == NOTHING, "the reference has no difference to itself"
+    assert gap.text == f"{pair['difference']:+.3f}"
+    assert gap.small.startswith(f"[{pair['low']:+.3f}, {pair['high']:+.3f}]")
+    assert [cell.text for cell in rows["scratch-linear"][1::2]] == ["reference"] * 2
+    text, page = render(root)
+    assert text.count('scope="colgroup" colspan="2"') == 2
+    assert "resnet18 vit arm AUROC minus scratch-linear" in page.text
 
 
 def test_one_backbone_needs_no_such_table(tmp_path: Path) -> None:
@@ -63,53 +85,112 @@ def test_one_backbone_needs_no_such_table(tmp_path: Path) -> None:
     assert backbone_tables(read_results(tmp_path), "scratch-finetune") == []
 
 
+def test_the_top_of_the_page_names_the_backbones(root: Path) -> None:
+    _, page = render(root)
+    top = page.text[: page.text.index("The arms compared")]
+    assert "On resnet18, yes: simclr-linear beats random features" in top
+    assert "On vit, yes: " in top
+    assert "100 % of labelled patients, vit" in top
+    assert "(classify/" in page.text, "examples of one backbone's arm"
+
+
 def test_a_collapsed_run_is_told_on_top_and_beside_its_curves(root: Path) -> None:
     _, page = render(root)
-    assert "1 pretraining run collapsed." in page.text[: page.text.index("The arms compared")]
-    assert f"dinov2 · vit · fold0-seed0: {ALARM}" in page.text[page.text.index("learning, or collapsing") :]
+    top = page.text[: page.text.index("The arms compared")]
+    assert "1 pretraining run collapsed." in top, "two alarms, one run"
+    assert "dinov2 · vit · fold0-seed0: collapsed to uniform, collapsed to a point" in top
+    assert f"dinov2 · vit · fold0-seed0 {ALARM} {OTHER}" in page.text[page.text.index("learning, or collapsing") :]
+
+
+def test_an_alarm_is_told_without_a_history(root: Path, tmp_path: Path) -> None:
+    bare = linked(root, tmp_path)
+    (write_pretraining(bare / "pretrain", "simclr", alarms=[ALARM]) / "history.csv").unlink()
+    _, page = render(bare)
+    assert "training" in page.ids
+    assert f"simclr · resnet18 · fold0-seed0 {ALARM}" in page.text
 
 
 def test_where_runs_started_and_what_they_skipped(root: Path) -> None:
+    heads, rows = training_table(read_results(root).pretraining)
+    table = {(row[0].text, row[1].text): dict(zip(heads, row, strict=True)) for row in rows}
+    first, vit, dinov2 = table["simclr", "resnet18"], table["simclr", "vit"], table["dinov2", "vit"]
+    assert [run["starts from"].text for run in (first, vit, dinov2)] == ["random", "simclr", "imagenet"]
+    assert vit["starts from"].small == "simclr/vit/fold0-seed0, scope all"
+    assert [run["skipped steps"].text for run in (first, vit)] == ["2", NOTHING]
+    assert [run["exported epoch"].text for run in (first, vit)] == ["20", NOTHING]
+    assert (dinov2["epochs"].text, dinov2["epochs"].small) == ("20", "extended after 10")
     _, page = render(root)
-    assert "simclr resnet18 fold0-seed0 random" in page.text
-    assert "simclr vit fold0-seed0 simclr (scope all)" in page.text
-    assert "dinov2 vit fold0-seed0 imagenet" in page.text
+    assert "simclr vit fold0-seed0 simclr simclr/vit/fold0-seed0, scope all" in page.text
+
+
+def linked(root: Path, tmp_path: Path) -> Path:
+    """The same results without the pretraining runs."""
+    found = tmp_path / "phantom"
+    found.mkdir()
+    for name in ("cohort", "evaluate", "classify"):
+        (found / name).symlink_to(root / name)
+    return found
 
 
 def test_a_healthy_page_warns_of_nothing(root: Path, tmp_path: Path) -> None:
-    healthy = tmp_path / "phantom"
-    healthy.mkdir()
-    for name in ("cohort", "evaluate", "classify"):
-        (healthy / name).symlink_to(root / name)
-    write_pretraining(healthy / "pretrain", "simclr", alarms=[])
+    healthy = linked(root, tmp_path)
+    write_pretraining(healthy / "pretrain", "simclr", alarms=[], skipped_steps=0)
     write_pretraining(healthy / "pretrain", "dino")  # an old card, without the key
     _, page = render(healthy)
     assert "collapsed." not in page.text
+    assert "skipped steps" not in page.text
 
 
-def test_each_backbone_has_its_own_column_of_curves(root: Path) -> None:
-    text, meanings = training_figure(read_results(root).pretraining)
-    names = [name for name, _ in meanings]
-    for backbone in ("resnet18", "vit"):
-        assert f"kNN macro AUROC, {backbone}" in text
-    assert names[0] == "kNN macro AUROC"
+def history(folder: Path, **columns: object) -> Path:
+    """Change columns of a run's history."""
+    pd.read_csv(folder / "history.csv").assign(**columns).to_csv(folder / "history.csv", index=False)
+    return folder
 
 
-def test_entropy_and_divergence_lie_side_by_side(tmp_path: Path) -> None:
+def runs(root: Path) -> list[Pretraining]:
+    return [_pretraining(path) for path in sorted(root.glob("*/*/*/backbone.json"))]
+
+
+def test_each_backbone_has_its_own_panels(root: Path) -> None:
+    learning, features = training_figures(read_results(root).pretraining)
+    for figure, measures in ((learning, ("kNN macro AUROC", "loss")), (features, ("feature spread", "RankMe"))):
+        assert [name for name, _ in figure.meanings] == list(measures)
+        for measure in measures:
+            assert len(re.findall(rf">\s*{measure}\s*<", figure.svg)) == 2
+        assert figure.svg.count(">resnet18<") == figure.svg.count(">vit<") == 2
+        assert ">dinov2<" in figure.svg
+
+
+@pytest.mark.parametrize("watched", [1, 2])
+def test_the_teacher_leads_where_two_runs_can_be_compared(tmp_path: Path, watched: int) -> None:
     """Figure 7 of Caron et al. 2021, from the runs of config/collapse.yaml."""
-    write_cohort(tmp_path / "cohort")
-    folders = [write_arm(tmp_path / "classify", tmp_path / "cohort", arm) for arm in ("scratch-linear", "dino-linear")]
-    settings = EvaluateSettings(resamples=100, reference="scratch-linear")
-    evaluate(settings, tmp_path / "cohort" / "manifest.csv", folders, tmp_path / "evaluate")
-    for method in ("centring_only", "neither"):
-        folder = write_pretraining(tmp_path / "pretrain", method)
-        history = pd.read_csv(folder / "history.csv")
-        history.assign(teacher_entropy=5.0, kl=0.1, ln_k=np.log(256)).to_csv(folder / "history.csv", index=False)
-    _, meanings = training_figure(read_results(tmp_path).pretraining)
-    names = [name for name, _ in meanings]
-    place = names.index("teacher entropy")
-    assert place % 2 == 0
-    assert names[place + 1] == "KL teacher to student"
+    for method in ("centring_only", "neither")[:watched]:
+        columns = {"teacher_entropy": 5.0, "kl": 0.1, "mean_entropy": 5.1, "ln_k": np.log(256)}
+        history(write_pretraining(tmp_path, method), **columns)
+    write_pretraining(tmp_path, "simclr")
+    names = [[name for name, _ in figure.meanings] for figure in training_figures(runs(tmp_path))]
+    place = 0 if watched > 1 else 2
+    assert names[place] == ["teacher entropy / ln K", "KL teacher to student", "entropy of the mean / ln K"]
+    assert names[1 - (place == 2)] == ["kNN macro AUROC", "loss"]
+
+
+def test_entropies_are_shares_of_each_runs_own_maximum(tmp_path: Path) -> None:
+    for method, prototypes in (("a", 256), ("b", 65536)):
+        history(write_pretraining(tmp_path, method), teacher_entropy=np.log(prototypes), ln_k=np.log(prototypes))
+    a, b = runs(tmp_path)
+    assert set(_line(a, "teacher_entropy")) == set(_line(b, "teacher_entropy")) == {1.0}
+    assert training_figures([a, b])[0].svg.count(">ln K<") == 1
+
+
+def test_seeds_share_a_thinner_line_and_methods_keep_their_colour(tmp_path: Path) -> None:
+    first = write_pretraining(tmp_path, "simclr")
+    write_pretraining(tmp_path, "byol")
+    alone = _styles(runs(tmp_path), ["scratch-linear", "simclr-linear"])
+    shutil.copytree(first, first.with_name("fold0-seed1"))
+    both = _styles(runs(tmp_path), ["scratch-linear", "simclr-linear"])
+    assert both["simclr"]["linewidth"] < alone["simclr"]["linewidth"] == both["byol"]["linewidth"]
+    assert both["simclr"]["color"] == looks(["scratch-linear", "simclr-linear"])["simclr-linear"].color
+    assert both["byol"]["color"] not in (both["simclr"]["color"], FIXED["scratch"])
 
 
 def luminance(color: str) -> float:
@@ -119,11 +200,28 @@ def luminance(color: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("color", POOL)
+@pytest.mark.parametrize("color", [*POOL, *FIXED.values()])
 def test_colours_read_on_a_light_and_on_a_dark_page(color: str) -> None:
     for page in ("#fdfdfc", "#15181b"):
         light, dark = sorted((luminance(color), luminance(page)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 3
+
+
+def lab(color: str) -> np.ndarray:
+    """Oklab (Ottosson 2020): distances are about as large as they look."""
+    channels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    lms = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566]]
+    lms.append([0.0883024619, 0.2817188376, 0.6299787005])
+    out = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099]]
+    out.append([0.0259040371, 0.7827717662, -0.8086757660])
+    found: np.ndarray = np.array(out) @ np.cbrt(np.array(lms) @ linear)
+    return found
+
+
+def test_no_two_colours_are_taken_for_each_other() -> None:
+    for one, other in combinations([*POOL, *FIXED.values()], 2):
+        assert np.linalg.norm(lab(one) - lab(other)) > 0.06, (one, other)
 
 
 def test_twelve_methods_have_twelve_colours() -> None:

@@ -112,7 +112,7 @@ def test_the_page_has_every_part_and_needs_nothing_else(rendered: tuple[str, Pag
     }
     assert "@import" not in text
     assert "url(http" not in text
-    assert text.count("<svg") == 6  # five of evaluate's and the training curves
+    assert text.count("<svg") == 8  # five of evaluate's; curves of learning, features and collapse
     assert len(text) < 1_500_000
 
 
