@@ -50,3 +50,18 @@ def test_epochs_between_two_evaluations_do_not_hide_a_collapse():
     """Features are measured every other epoch; the rows between lack the measure."""
     rows = [{"epoch": 1, "feature_std": 0.001}, {"epoch": 2}] * 5
     assert alarms(rows, 10) == [POINT]
+
+
+def test_between_two_evaluations_the_last_one_counts():
+    sick, unmeasured = {"epoch": 1, "rankme": 1.1}, {"epoch": 2}
+    assert alarms([sick, unmeasured] * 4 + [{"epoch": 9, "rankme": 20.0}, unmeasured], 10) == [], "it recovered"
+    assert alarms([sick, *[unmeasured] * 3], 10) == [], "too long ago to say"
+
+
+def test_two_epochs_say_nothing():
+    assert alarms(history(SICK[POINT], SICK[POINT]), 2) == []
+    assert alarms([], 10) == []
+
+
+def test_both_signs_of_one_run_are_told():
+    assert alarms(history(*[{**SICK[POINT], **SICK[LINE]}] * 3), 3) == [POINT, LINE]
