@@ -47,8 +47,8 @@ def limits(results: Results, reference: str) -> list[str]:
     found.append(
         f"{arms} arms, {metrics['fraction'].nunique()} fractions and {labels} labels were compared. Holm's correction "
         f"covers the arms of all backbones within a label, metric and fraction, against {reference} and "
-        "against the control apart; it does not cover all of them together. The arm called best was picked on the test patients, so its "
-        "score flatters it."
+        "against the control apart; it does not cover all of them together. "
+        "The arm called best was picked on the test patients, so its score flatters it."
     )
     found.append(
         "Arms share a budget and one set of settings. An arm that lost may have wanted other ones; a difference "
