@@ -39,7 +39,7 @@ MEASURES = {
 COLLAPSE = ("teacher_entropy", "kl", "mean_entropy", "prototypes_used")
 GROUPS = {"learning": ("knn_auroc", "loss"), "features": ("feature_std", "rankme")}
 SHARES = ("teacher_entropy", "mean_entropy")  # drawn as shares of ln K, because K may differ between runs
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 0.7)))  # lines that lie on each other are told by them
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # lines that lie on each other are told by them
 
 
 @dataclass(frozen=True)
