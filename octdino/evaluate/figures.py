@@ -153,7 +153,7 @@ def label_efficiency(table: pd.DataFrame, look: dict[str, Look], patients: dict[
             axes.set_xlim(places[0] * 0.9, places[0] * 1.1)
         axes.set_title(f"macro AUROC{f', {backbone}' if len(backbones) > 1 else ''}")
         axes.set_xlabel("labelled training patients", loc="left")
-    _legend(figure, grid[0])
+    _legend(figure)
     return figure
 
 
@@ -180,7 +180,7 @@ def curves(
         axes.set_title(f"{name}\n{backbone}" if len(backbones) > 1 else name)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    _legend(figure, grid[0])
+    _legend(figure)
     return figure
 
 
@@ -202,9 +202,10 @@ def _pr(axes: Axes, truth: np.ndarray, score: np.ndarray, look: Look) -> None:
     axes.step(recall, precision, color=look.color, linestyle=look.dash, linewidth=1.3, where="post")
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _legend(figure: Figure) -> None:
+    """Every arm once, also one that some backbone alone has."""
     handles: dict[str, Line2D] = {}
-    for line in axes.lines:
+    for line in (line for axes in figure.axes for line in axes.lines):
         if not str(line.get_label()).startswith("_"):
             handles.setdefault(str(line.get_label()), line)
     figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=2)

@@ -256,3 +256,13 @@ def test_a_missing_labelled_test_scan_is_named(tmp_path: Path) -> None:
 
 def test_labels_and_schema_of_the_fixture() -> None:
     assert not set(LABELS) & {column.name for column in MANIFEST}
+
+
+def test_legends_name_an_arm_that_only_one_backbone_has(tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    write_cohort(cohort)
+    chosen = [("scratch-finetune", "a"), ("scratch-finetune", "b"), ("dinov2-linear", "b")]
+    folders = [write_arm(tmp_path / "classify", cohort, arm, backbone=backbone) for arm, backbone in chosen]
+    evaluate(EvaluateSettings(resamples=100), cohort / "manifest.csv", folders, tmp_path / "evaluate")
+    for name in ("label_efficiency", "roc", "pr"):
+        assert "dinov2-linear" in (tmp_path / f"evaluate/{name}.svg").read_text()
