@@ -42,7 +42,7 @@ def draw_figures(
             "Macro AUROC of every arm at every fraction, with intervals; the numbers stand in metrics.csv",
         )
         save_svg(
-            forest(paired, "difference", f"macro AUROC minus {settings.reference}'s\n{share}", look, patients),
+            forest(paired, "difference", f"macro AUROC\nminus {settings.reference}'s\n{share}", look, patients),
             out / "difference.svg",
             f"Paired difference of macro AUROC to {settings.reference}; the numbers stand in comparison.csv",
         )
@@ -95,8 +95,8 @@ def forest(
         y += 0.35
         axes.annotate(
             share_of(float(str(fraction)), patients.get(float(str(fraction)))), (0, y),
-            xycoords=("axes fraction", "data"), xytext=(2, 0), textcoords="offset points", va="center",
-            fontsize=8.5, fontweight="bold",
+            xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points", va="center",
+            ha="right", fontsize=8.5, fontweight="bold",
         )  # fmt: skip
         y += 1.0
         for _, row in rows.sort_values(column, ascending=False).iterrows():

@@ -127,7 +127,7 @@ def _styles(runs: list[Pretraining], arms: Sequence[str]) -> Look:
         color = colors[method] if method in colors else free[others.index(method) % len(free)]
         seeds = max(sum(run.backbone == b and run.method == method for run in runs) for b in {r.backbone for r in runs})
         found[method] = {
-            "color": color, "linestyle": DASHES[index % len(DASHES)], "label": method,
+            "color": color, "linestyle": DASHES[(index + index // len(POOL)) % len(DASHES)], "label": method,
             "linewidth": 1.4 if seeds == 1 else 1.0,
         }  # fmt: skip
     return found
