@@ -18,11 +18,6 @@ def all_sum(x: Tensor) -> Tensor:
     return x
 
 
-def all_mean(x: Tensor) -> Tensor:
-    """`x` averaged over all processes; no gradient."""
-    return all_sum(x) / world_size()
-
-
 def all_logsumexp(x: Tensor, dim: int) -> Tensor:
     """logsumexp over a dimension of which every process holds a part, keeping the dimension; no gradient."""
     if world_size() == 1:

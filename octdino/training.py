@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,7 +131,8 @@ class RunState:
         self, folder: Path, fingerprint: dict[str, Any], every_seconds: float, *, keep: int = 1, length: int = 0
     ) -> None:
         self.folder = folder
-        self._mark = {"fingerprint": json.loads(json.dumps(fingerprint)), "length": length, "finished": False}
+        self._mark = {"fingerprint": json.loads(json.dumps(fingerprint)), "length": length}
+        self._mark |= {"finished": False, "extended": False}
         self._every, self._keep = every_seconds, keep
         self._saved_at = time.monotonic()
 
@@ -155,18 +157,28 @@ class RunState:
 
         A finished run is not resumed (who asks for it again wants it anew) unless `extend` and it was shorter.
         """
-        mark, before = self.folder / "mark.json", {}
-        if mark.is_file():
-            before = json.loads(mark.read_text())
+        before = self._read_mark()
         same = before.get("fingerprint") == self._mark["fingerprint"]
         unfinished = same and before["length"] == self._mark["length"] and not before["finished"]
-        longer = same and extend and before["length"] < self._mark["length"] and before["finished"]
-        state = self._newest() if unfinished or longer else None
+        longer = same and before["length"] < self._mark["length"] and before["finished"]
+        extended = longer or (unfinished and before["extended"])
+        wanted = (unfinished or longer) and (extend or not extended)
+        state = self._newest() if wanted else None
         if state is None:
-            for path in self._checkpoints():
+            if found := self._checkpoints():
+                log.warning("%s: not of this very run, or of one that was finished; starting afresh", found[-1])
+            for path in self.folder.glob("*step-*.pt"):  # those that a kill left half written, too
                 path.unlink()
+        self._mark["extended"] = bool(state is not None and extended)
         self._write_mark()
         return state
+
+    def _read_mark(self) -> dict[str, Any]:
+        try:
+            mark: dict[str, Any] = json.loads((self.folder / "mark.json").read_text())
+        except (OSError, ValueError):  # there is none, or a crash of the machine has left it empty
+            return {}
+        return mark
 
     def _write_mark(self) -> None:
         with replacing(self.folder / "mark.json") as temporary:
@@ -177,12 +189,10 @@ class RunState:
 
     def _newest(self) -> dict[str, Any] | None:
         for path in reversed(self._checkpoints()):
-            try:
+            if _intact(path):
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            except (RuntimeError, OSError, EOFError, ValueError) as error:
-                log.warning("%s: cannot be read (%s); going on from an earlier one", path, str(error).splitlines()[0])
-                continue
-            return state
+                return state
+            log.warning("%s: is damaged; going on from an earlier one, or from the beginning", path)
         return None
 
     def due(self) -> bool:
@@ -193,6 +203,8 @@ class RunState:
         """Add the checkpoint of `step` and take away all but the latest; a kill leaves what was there before."""
         with replacing(self.folder / f"step-{step:09d}.pt") as temporary:
             torch.save(state, temporary)
+            with temporary.open("rb") as file:  # on the disk before the earlier one goes
+                os.fsync(file.fileno())
         for path in self._checkpoints()[: -self._keep]:
             path.unlink()
         self._saved_at = time.monotonic()
@@ -210,6 +222,15 @@ class RunState:
     def discard(self) -> None:
         """The run is finished for good: forget the state, so that a forced rerun starts from the beginning."""
         shutil.rmtree(self.folder)
+
+
+def _intact(path: Path) -> bool:
+    """Whether a checkpoint (a zip archive) is whole: every part has the checksum that was written with it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
+        return False
 
 
 def resident(images: Tensor, device: torch.device) -> Tensor:

@@ -92,6 +92,15 @@ def test_a_method_has_no_special_case(method: str) -> None:
                 raise AssertionError(f"{path}:{number}: {line.strip()}")
 
 
+def test_only_methods_know_methods() -> None:
+    """The loop finds a method by its name in the settings; nothing outside their folder imports one."""
+    kinds = {f"octdino.pretrain.methods.{method}" for method in METHODS}
+    for path in FILES:
+        if path.parent.name != "methods":
+            for node in ast.walk(ast.parse(path.read_text())):
+                assert not isinstance(node, ast.ImportFrom) or node.module not in kinds, path
+
+
 def test_data_is_never_executed() -> None:
     """No pickle, and torch.load only with weights_only."""
     for path in FILES:

@@ -8,12 +8,19 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from octdino.pretrain.methods.dino import Targets, sinkhorn
-from octdino.ranks import all_logsumexp, all_mean, all_sum, world_size
+from octdino.ranks import all_logsumexp, all_sum, world_size
 
 
 def logits(rank: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(rank)
     return torch.randn(6, 5, generator=generator) * (1 + 20 * rank)
+
+
+def uneven(rows: torch.Tensor) -> torch.Tensor:
+    """The centre after rows of which each process has another number, as of masked patches."""
+    targets = Targets(5, "mean", 0.9)
+    targets(rows, 0.1)
+    return targets.center
 
 
 def process(rank: int, port: int, folder: str) -> None:
@@ -24,11 +31,11 @@ def process(rank: int, port: int, folder: str) -> None:
     found = {
         "world": torch.tensor(world_size()),
         "sum": all_sum(own),
-        "mean": all_mean(own),
         "logsumexp": all_logsumexp(own, 0),
         "sinkhorn": sinkhorn(own, 0.1),
         "center": targets.center.clone(),
         "second": targets(own, 0.1),  # with the common centre
+        "uneven": uneven(own[: 1 + 4 * rank]),
     }
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
@@ -45,11 +52,12 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
     alone(joined, 0.1)
     second = alone(joined, 0.1)
     balanced = sinkhorn(joined, 0.1)
+    joined_uneven = uneven(torch.cat([logits(0)[:1], logits(1)[:5]]))
     for rank, found in enumerate(ranks):
+        torch.testing.assert_close(found["uneven"], joined_uneven, rtol=1e-5, atol=1e-7)
         mine = slice(6 * rank, 6 * rank + 6)
         assert found["world"] == 2
         torch.testing.assert_close(found["sum"], logits(0) + logits(1))
-        torch.testing.assert_close(found["mean"], (logits(0) + logits(1)) / 2)
         torch.testing.assert_close(found["logsumexp"], joined.logsumexp(0, keepdim=True))
         torch.testing.assert_close(found["sinkhorn"], balanced[mine], rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(found["center"], 0.1 * joined.mean(0), rtol=1e-5, atol=1e-7)

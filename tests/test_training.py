@@ -98,6 +98,23 @@ def test_state_comes_back_and_other_settings_start_afresh(tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+def zeros_inside(data):
+    return data[:2000] + bytes(1000) + data[3000:]
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: bytes(5000), lambda data: data[:1000], zeros_inside])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
+    with RunState(tmp_path / "state", {}, 0, keep=2).locked() as state:
+        state.load()
+        for step in (1, 2):
+            state.save({"step": step, "weights": torch.ones(3000)}, step)
+        path = tmp_path / "state/step-000000002.pt"
+        path.write_bytes(damage(path.read_bytes()))
+        found = state.load()
+    assert found is not None
+    assert found["step"] == 1
+
+
 def test_nothing_executable_is_loaded(tmp_path):
     class Evil:
         def __reduce__(self):

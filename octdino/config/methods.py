@@ -9,6 +9,7 @@ a million scans and more they are the paper's; for fewer they follow what small 
 
 import math
 from bisect import bisect_right
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -27,7 +28,7 @@ class MethodSettings(Settings):
 
     method: str
     backbones: list[str] | None = Field(
-        None, description="which of pretrain.backbones the workflow trains with it; null: all"
+        None, min_length=1, description="which of pretrain.backbones the workflow trains with it; null: all"
     )
     init: str | None = Field(
         None,
@@ -44,6 +45,20 @@ class MethodSettings(Settings):
     weight_decay: float = Field(0.04, ge=0, description="at the start; none on biases and norms")
     weight_decay_end: float = Field(0.04, ge=0, description="at the end, on a cosine")
     clip_grad: float | None = Field(3.0, gt=0, description="global gradient norm; null: no clipping")
+
+    @model_validator(mode="after")
+    def _fillable(self) -> Self:
+        try:
+            (self.init or "").format(backbone="", fold="", seed="")
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise ValueError("init: the places to be filled in are {backbone}, {fold} and {seed}") from None
+        return self
+
+    def start_folder(self, backbone: str, fold: int | str, seed: int) -> str | None:
+        """The folder of the earlier run that a run starts from, if it does."""
+        if self.init in (None, "imagenet"):
+            return None
+        return str(Path(self.init.format(backbone=backbone, fold=fold, seed=seed)))
 
     def resolved(self, scans: int) -> Self:
         """With a value for every setting that depends on the number of scans and was left to it."""

@@ -8,7 +8,13 @@ from octdino.config.base import Settings
 from octdino.config.methods import METHODS, MethodSettings
 from octdino.errors import UserError
 
-UNTRACKED = ("extend", "tensorboard", "checkpoint_seconds", "keep_checkpoints")  # they change no weight
+UNTRACKED = (
+    "extend",
+    "max_skipped",
+    "tensorboard",
+    "checkpoint_seconds",
+    "keep_checkpoints",
+)  # no weight of a finished run
 
 
 class AugmentSettings(Settings):
@@ -87,7 +93,7 @@ class PretrainSettings(Settings):
     def variant(self, name: str) -> MethodSettings:
         """The settings of the method `name`, which is a method's own name or one of `variants`."""
         values = {"method": name, **self.variants.get(name, {})}
-        if values["method"] not in METHODS:
+        if not isinstance(values["method"], str) or values["method"] not in METHODS:
             known = f"{', '.join(METHODS)}, or a name below pretrain.variants"
             raise UserError(f"methods: {name!r} is no method; known: {known}")
         return METHODS[values["method"]].parse(values, f"variants.{name}")

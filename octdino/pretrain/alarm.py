@@ -35,20 +35,21 @@ SIGNS: dict[str, Callable[[Row], bool]] = {
 def alarms(history: list[Row], epochs: int) -> list[str]:
     """What is wrong at the end of `history` (a row an epoch, of `epochs` planned), and what helps.
 
-    A sign counts if every row of the last epochs that carries its measures shows it: three at least, and a fifth of
-    the run.
+    A sign counts if every row of the last epochs that carries its measures shows it: three epochs at least, and a
+    fifth of the run; or the last two such rows, where measures are taken more seldom.
     """
     last = max(LASTING, math.ceil(epochs / 5))
     if len(history) < last:
         return []
-    return [text for text, shown in SIGNS.items() if _sits(history[-last:], shown)]
+    return [text for text, shown in SIGNS.items() if _sits(history, last, shown)]
 
 
-def _sits(rows: list[Row], shown: Callable[[Row], bool]) -> bool:
-    found = []
-    for row in rows:
+def _sits(history: list[Row], last: int, shown: Callable[[Row], bool]) -> bool:
+    found: list[bool] = []
+    for place, row in enumerate(reversed(history)):
         try:
-            found.append(shown(row))
+            if place < last or len(found) < 2:
+                found.append(shown(row))
         except KeyError:  # not measured in this epoch, or not by this method
             continue
-    return bool(found) and all(found)
+    return len(found) >= 2 and all(found)

@@ -2,12 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from octdino.errors import UserError
 
 
-def write_board(folder: Path, history: list[dict[str, float]]) -> None:
-    """Write the whole history to `folder`, so that a resumed run shows every epoch once.
+def summary_writer() -> Any:
+    """TensorBoard's writer.
 
     Raises:
         UserError: the tensorboard package is not installed.
@@ -16,8 +17,18 @@ def write_board(folder: Path, history: list[dict[str, float]]) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
         raise UserError("tensorboard: its package is missing; pip install tensorboard, or set it to false") from None
+    return SummaryWriter
+
+
+def clear_board(folder: Path) -> None:
+    """Take away what an earlier run has written."""
     shutil.rmtree(folder, ignore_errors=True)
-    with SummaryWriter(str(folder)) as writer:
+
+
+def write_board(folder: Path, history: list[dict[str, float]]) -> None:
+    """Write the whole history to `folder`, so that a resumed run shows every epoch once."""
+    clear_board(folder)
+    with summary_writer()(str(folder)) as writer:
         for row in history:
             for name, value in row.items():
                 if name not in ("epoch", "step"):

@@ -42,6 +42,11 @@ class Watch:
     patients: Tensor  # int64 [M]
     is_query: np.ndarray  # bool [M]
 
+    def can_choose(self) -> bool:
+        """Whether some label has both classes among the scans that ask, so that epochs can be told apart."""
+        asked = self.labels[self.is_query]
+        return self.both_sides() and bool(((asked == 0).any(0) & (asked == 1).any(0)).any())
+
     def both_sides(self) -> bool:
         """Whether there are labelled scans that ask and such that answer."""
         known = ~np.isnan(self.labels).all(1)

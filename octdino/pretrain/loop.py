@@ -14,7 +14,7 @@ from octdino.errors import UserError
 from octdino.models import BackboneSpec
 from octdino.models.backbones import num_features
 from octdino.pretrain.alarm import alarms
-from octdino.pretrain.board import write_board
+from octdino.pretrain.board import clear_board, summary_writer, write_board
 from octdino.pretrain.data import Data, batch_order
 from octdino.pretrain.methods import method_class
 from octdino.pretrain.methods.base import Batch, Method
@@ -50,6 +50,7 @@ class Run:
         self.device = pick_device()
         self.variant = settings.variant(name).resolved(len(data.images))
         channels, size = data.images.shape[1], settings.augment.global_size
+        start.check_views(settings.augment)
         torch.manual_seed(seed_of(seed, "weights"))
         dim = num_features(start.backbone(channels, size))
         self.spec = BackboneSpec(
@@ -74,14 +75,18 @@ class Run:
         self.total = self.steps * settings.epochs
         self.autocast = autocast(self.device, settings.precision)
         self.use = Utilisation(self.device, self.autocast.fast_dtype if self.autocast._enabled else torch.float32)
+        self.board = state.folder.with_name("tensorboard")
+        self.skipped_file = state.folder.with_name("skipped.csv")
         self.step = 0
         self.sums: dict[str, Tensor] = {}  # on the device, of this epoch's scalars so far
         self.history: list[dict[str, float]] = []
         self.skipped: list[tuple[int, list[str]]] = []  # steps without a finite loss, and their scans
         self.lengths: list[int] = []  # epochs after which the run was finished once, and extended
         self.best: dict[str, Any] = {}  # score, epoch and weights, if the best are to be exported
-        if settings.export == "best" and not data.watch.both_sides():
-            raise UserError("export: best needs labelled scans of training and of validation patients; use last")
+        if settings.export == "best" and not data.watch.can_choose():
+            raise UserError("export: best needs a label that validation patients have and lack; use last")
+        if settings.tensorboard:
+            summary_writer()
 
     def position(self) -> dict[str, Any]:
         """Everything that the next step depends on. Randomness is a function of seed and step, so it is not here."""
@@ -113,6 +118,9 @@ class Run:
         """Step to the end, saving now and then; raises StoppedEarly when asked to stop."""
         if saved := self.state.load(extend=self.settings.extend):
             self.restore(saved)
+        else:
+            clear_board(self.board)
+            self.skipped_file.unlink(missing_ok=True)
         log.info(
             "%d scans of %d patients, %d epochs of %d steps of %d scans on %s",
             len(self.images), self.data.manifest["patient"].nunique(), self.settings.epochs, self.steps, self.batch,
@@ -182,7 +190,7 @@ class Run:
         """Note the scans of a step that was taken back; too many of them end the run."""
         names = self.data.manifest["scan_id"].iloc[rows.numpy()].tolist()
         self.skipped.append((self.step, names))
-        path = self.state.folder.with_name("skipped.csv")
+        path = self.skipped_file
         with replacing(path) as temporary:
             table = [{"step": step, "scan_id": name} for step, scans in self.skipped for name in scans]
             pd.DataFrame(table).to_csv(temporary, index=False)
@@ -216,7 +224,7 @@ class Run:
             if alarm not in before:
                 log.warning("%s", alarm)
         if self.settings.tensorboard:
-            write_board(self.state.folder.with_name("tensorboard"), self.history)
+            write_board(self.board, self.history)
 
     def keep_best(self, row: dict[str, float]) -> None:
         """Remember the weights that neighbours among validation patients like best, if they are to be exported."""
@@ -229,8 +237,6 @@ class Run:
         """Bring the weights that are handed on into `method.exported`; the epoch that they are of."""
         if self.settings.export == "last":
             return self.settings.epochs
-        if not self.best:
-            raise UserError("export: best needs a label with both classes among validation patients; use last")
         self.method.exported.load_state_dict(self.best["weights"])
         epoch: int = self.best["epoch"]
         return epoch

@@ -80,6 +80,8 @@ def watch(backbone: nn.Module, scans: Watch, spec: BackboneSpec, k: int, device:
     mean, std = (torch.tensor(x, device=device) for x in (spec.mean, spec.std))
     batches = (resize(standardise(b.to(device), mean, std), spec.size) for b in torch.split(scans.images, 256))
     features = extract_features(backbone, batches)
+    if not torch.isfinite(features).all():  # diverged: the loop refuses such steps and counts them
+        return {}
     found = {"feature_std": feature_spread(features), "rankme": rank_me(features)}
     if scans.both_sides():
         query = torch.from_numpy(scans.is_query)

@@ -47,7 +47,9 @@ def pretrain(
         StoppedEarly: a signal or the time limit came; the state is saved.
     """
     data = read_data(store, fold)
-    start = Start(settings.variant(name).init, model, backbone, fold, seed)
+    cohort = str(data.manifest["cohort"].iloc[0])
+    start = Start(settings.variant(name), model, backbone, fold, seed)
+    start.check_cohort(cohort)
     needed = settings.needed(name)
     fingerprint = {
         "settings": {key: value for key, value in needed.items() if key != "epochs"},
@@ -73,6 +75,7 @@ def pretrain(
             "backbone": backbone,
             "fold": fold,
             "seed": seed,
+            "cohort": cohort,
             "scope": "all" if fold is None else "train_patients",
             "start": start.origin,
             "images_seen": run.step * run.batch,

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from octdino.config import ModelSettings
+from octdino.config import AugmentSettings, MethodSettings, ModelSettings
 from octdino.errors import UserError
 from octdino.models import create_backbone, load_backbone
 
@@ -17,7 +18,7 @@ class Start:
     """The first weights of a backbone.
 
     Args:
-        init: None, "imagenet", or the folder of an earlier run with {backbone}, {fold} and {seed} to be filled in.
+        method: its `init` is None, "imagenet", or the folder of an earlier run, places to be filled in.
         model: what timm makes of the backbone.
 
     Attributes:
@@ -27,16 +28,19 @@ class Start:
         UserError: the folder holds no run, or one of another model.
     """
 
-    def __init__(self, init: str | None, model: ModelSettings, backbone: str, fold: int | None, seed: int) -> None:
-        self.model = model
+    def __init__(
+        self, method: MethodSettings, model: ModelSettings, backbone: str, fold: int | None, seed: int
+    ) -> None:
+        self.model, self._fold = model, fold
         self.origin: dict[str, Any] | None = None
-        self._imagenet, self._folder = init == "imagenet", None
-        if init is None:
-            return
+        folder = method.start_folder(backbone, "all" if fold is None else fold, seed)
+        self._imagenet, self._folder = method.init == "imagenet", Path(folder) if folder else None
         if self._imagenet:
+            if model.weights and not model.weights.is_file():
+                raise UserError(f"{model.weights}: no such weights file for {model.timm}")
             self.origin = {"from": "imagenet", "sha256": _digest(model.weights) if model.weights else None}
+        if self._folder is None:
             return
-        self._folder = run_folder(init, backbone, fold, seed)
         _, spec = load_backbone(self._folder)
         if (spec.timm, spec.args) != (model.timm, model.args):
             raise UserError(
@@ -47,8 +51,41 @@ class Start:
         self.origin = {
             "from": str(self._folder),
             "sha256": _digest(self._folder / "backbone.safetensors"),
-            **{key: card.get(key) for key in ("name", "fold", "scope", "images_seen", "start")},
+            **{key: card.get(key) for key in ("name", "cohort", "fold", "scope", "images_seen", "start")},
         }
+
+    def check_cohort(self, cohort: str) -> None:
+        """Refuse weights that have seen this fold's test patients: runs on every scan, or on another fold's patients.
+
+        Raises:
+            UserError: a run on this cohort, here or further back, saw more than this fold's training patients.
+        """
+        origin = self.origin
+        while origin and self._fold is not None:
+            if origin.get("cohort") == cohort and (origin["scope"] == "all" or origin["fold"] != self._fold):
+                raise UserError(
+                    f"{origin['from']}: was trained on {origin['scope']} of {cohort}, fold {origin['fold']}; fold "
+                    f"{self._fold} has test patients among them. Start from a run of this fold, or set scope all"
+                )
+            origin = origin.get("start")
+
+    def check_views(self, augment: AugmentSettings) -> None:
+        """Refuse views that a transformer's patches do not divide.
+
+        Raises:
+            UserError: names the size and what it has to be a multiple of.
+        """
+        with torch.device("meta"):
+            network = create_backbone(self.model, 1, augment.global_size)
+        if not isinstance(network, VisionTransformer):
+            return
+        height, width = network.patch_embed.patch_size
+        sizes = {"global_size": augment.global_size}
+        if augment.local_views:
+            sizes["local_size"] = augment.local_size
+        for name, size in sizes.items():
+            if size % height or size % width:
+                raise UserError(f"augment.{name}: {size} px; {self.model.timm} takes multiples of {max(height, width)}")
 
     def backbone(self, in_chans: int, size: int) -> nn.Module:
         """A new backbone; random weights come from torch's global state."""
@@ -60,14 +97,6 @@ class Start:
         if spec.size != size and isinstance(network, VisionTransformer):  # its position embeddings
             network.set_input_size(img_size=size)
         return network
-
-
-def run_folder(init: str, backbone: str, fold: int | None, seed: int) -> Path:
-    """The folder of an earlier run, its placeholders filled in."""
-    try:
-        return Path(init.format(backbone=backbone, fold="all" if fold is None else fold, seed=seed))
-    except (KeyError, IndexError, ValueError):
-        raise UserError(f"init: {init!r}: the places to be filled in are {{backbone}}, {{fold}} and {{seed}}") from None
 
 
 def _digest(path: Path) -> str:

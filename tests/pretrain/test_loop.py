@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from octdino.config import ModelSettings
+from octdino.config.methods import DinoSettings
 from octdino.errors import StoppedEarly, UserError
 from octdino.models import create_backbone
 from octdino.pretrain import loop
 from octdino.pretrain.board import write_board
 from octdino.pretrain.loop import Run
+from octdino.pretrain.start import Start
 from tests.pretrain.test_run import MODELS, SETTINGS, run, stop_at
 from tests.small import write_small_cohort
 
@@ -134,7 +136,7 @@ def test_the_best_epoch_needs_someone_to_choose_it(tmp_path):
         path = store.with_name(name)
         table = pd.read_csv(path)
         path.write_text(table.assign(split=table["split"].replace("val", "train")).to_csv(index=False))
-    with pytest.raises(UserError, match="export: best needs labelled scans"):
+    with pytest.raises(UserError, match="export: best needs a label that validation"):
         run(store, tmp_path / "run", settings=settings(export="best"))
 
 
@@ -159,6 +161,17 @@ def test_a_finished_run_that_is_asked_for_again_starts_anew(store, tmp_path):
     run(store, tmp_path, settings=settings(extend=True))
     assert weights(tmp_path) == first
     assert card(tmp_path)["epochs"] == [2]
+
+
+def test_an_extension_that_is_stopped_goes_on_only_when_asked(store, tmp_path, monkeypatch):
+    run(store, tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2 * STEPS + 1)
+        with pytest.raises(StoppedEarly):
+            run(store, tmp_path / "parts", settings=settings(epochs=3, extend=True))
+    run(store, tmp_path / "parts", settings=settings(epochs=3))
+    run(store, tmp_path / "three", settings=settings(epochs=3))
+    assert weights(tmp_path / "parts") == weights(tmp_path / "three")
 
 
 def test_an_extension_that_is_stopped_goes_on(store, tmp_path, monkeypatch):
@@ -214,8 +227,53 @@ def test_a_run_of_another_model_is_no_start(store, tmp_path):
     run(store, tmp_path / "vit", model="vit", settings=settings(epochs=1))
     with pytest.raises(UserError, match=r"vit/backbone\.json: is a test_vit .*; b is a resnet18"):
         run(store, tmp_path / "out", settings=starting_from(str(tmp_path / "vit")))
-    with pytest.raises(UserError, match=r"the places to be filled in are \{backbone\}"):
+    with pytest.raises(UserError, match=r"init: the places to be filled in are \{backbone\}"):
         run(store, tmp_path / "out", settings=starting_from("{nobody}"))
+
+
+def test_weights_that_saw_the_test_patients_are_refused(store, tmp_path):
+    run(store, tmp_path / "first", "simclr", settings=settings(epochs=1), fold=None)
+    chosen = starting_from(str(tmp_path / "first"))
+    with pytest.raises(UserError, match=r"first: was trained on all of small, fold None; fold 0 has test patients"):
+        run(store, tmp_path / "out", settings=chosen)
+    run(store, tmp_path / "out", settings=chosen, fold=None)  # this run sees them itself
+    path = tmp_path / "first/backbone.json"
+    values = {**json.loads(path.read_text()), "scope": "train_patients", "fold": 1}
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="fold 1; fold 0 has test patients"):
+        run(store, tmp_path / "out", settings=chosen)
+    path.write_text(json.dumps({**values, "cohort": "another"}))
+    run(store, tmp_path / "out", settings=chosen)  # other patients
+
+
+def test_views_that_patches_do_not_divide_are_one_clear_line(store, tmp_path):
+    for name in ("global_size", "local_size"):
+        augment = SETTINGS.augment.model_copy(update={name: 20})
+        with pytest.raises(UserError, match=rf"augment\.{name}: 20 px; test_vit takes multiples of 8"):
+            run(store, tmp_path, model="vit", settings=settings(augment=augment))
+
+
+def test_diverged_weights_are_counted_not_a_crash(store, tmp_path, monkeypatch):
+    take_step = Run.take_step
+
+    def diverging(self, rows):
+        if self.step == 1:
+            with torch.no_grad():
+                next(self.method.trained.parameters()).fill_(torch.inf)
+        take_step(self, rows)
+
+    monkeypatch.setattr(Run, "take_step", diverging)
+    with pytest.raises(UserError, match="5 steps had no finite loss"):
+        run(store, tmp_path, settings=settings(max_skipped=4))
+
+
+def test_what_an_earlier_run_left_beside_the_weights_goes(store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        spoil(patch, 2)
+        run(store, tmp_path)
+    assert (tmp_path / "skipped.csv").exists()
+    run(store, tmp_path, settings=settings(batch_size=12))
+    assert not (tmp_path / "skipped.csv").exists()
 
 
 def test_a_run_starts_from_imagenet_weights(store, tmp_path):
@@ -223,7 +281,7 @@ def test_a_run_starts_from_imagenet_weights(store, tmp_path):
     network = create_backbone(plain, 3, 32)
     save_file(network.state_dict(), tmp_path / "imagenet.safetensors")
     model = ModelSettings(timm=plain.timm, args=plain.args, weights=tmp_path / "imagenet.safetensors")
-    built = loop.Start("imagenet", model, "b", 0, 0).backbone(1, 32)
+    built = Start(DinoSettings(init="imagenet"), model, "b", 0, 0).backbone(1, 32)
     expected = network.state_dict()["conv1.weight"].sum(1, keepdim=True)  # grey: the sum of the colours' filters
     torch.testing.assert_close(built.state_dict()["conv1.weight"], expected)
     assert torch.equal(built.state_dict()["layer1.0.conv1.weight"], network.state_dict()["layer1.0.conv1.weight"])

@@ -183,7 +183,8 @@ def test_exported_weights_have_timms_own_names(name):
 
 
 def test_only_the_student_drops_paths():
-    model = ModelSettings(timm="test_vit", args={"patch_size": 8, "drop_path_rate": 0.3, "proj_drop_rate": 0.2})
+    rates = {"drop_path_rate": 0.3, "proj_drop_rate": 0.2, "patch_drop_rate": 0.5, "drop_rate": 0.4}
+    model = ModelSettings(timm="test_vit", args={"patch_size": 8, **rates})
     method = Dino(DinoSettings().resolved(100), lambda: create_backbone(model, 1, 32), 64)
     images = torch.randn(16, 1, 32, 32)
     torch.manual_seed(0)
@@ -215,3 +216,9 @@ def test_supcon_bins_measured_values_and_keeps_missing_apart():
     assert cst[3] == UNKNOWN
     assert eye[0] == eye[2] != eye[1]
     assert eye[3] == UNKNOWN
+
+
+def test_a_value_that_nobody_has_attracts_nobody_and_says_so():
+    method = Supcon(SupconSettings(positives=["cst"]).resolved(100), tiny, 4)
+    with pytest.raises(UserError, match="positives: no scan has a cst"):
+        method.targets(pd.DataFrame({"cst": [np.nan, np.nan], "eye": "a", "patient": "a"}))

@@ -2,6 +2,7 @@
 import fcntl
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -127,8 +128,8 @@ def first_weights(wildcards):
     if init == "imagenet":
         weights = settings.model(wildcards.backbone).weights
         return [str(weights)] if weights else []
-    folder = init.format(
-        backbone=wildcards.backbone, fold=wildcards.fold, seed=wildcards.seed
+    folder = settings.pretrain.variant(wildcards.method).start_folder(
+        wildcards.backbone, wildcards.fold, wildcards.seed
     )
     return [f"{folder}/backbone.safetensors", f"{folder}/backbone.json"]
 
@@ -137,11 +138,12 @@ def pretrain_flags(wildcards, threads):
     """What changes no weight. `threads` makes it untracked: another interval must not train again."""
     chosen = settings.pretrain
     flags = f"--checkpoint-seconds {chosen.checkpoint_seconds} --keep-checkpoints {chosen.keep_checkpoints}"
+    flags += f" --max-skipped {chosen.max_skipped}"
     flags += " --extend" if chosen.extend else ""
     flags += " --tensorboard" if chosen.tensorboard else ""
     if chosen.variant(wildcards.method).init == "imagenet":
         for weights in first_weights(wildcards):
-            flags += f" --model.weights '{weights}'"
+            flags += f" --model.weights {shlex.quote(weights)}"
     return flags
 
 
@@ -195,8 +197,8 @@ def start_flag(wildcards, input):
     if not input.start:
         return ""
     if wildcards.arm.startswith("imagenet-"):
-        return f"--model.weights '{input.start}'"
-    return f"--pretrained '{Path(input.start[0]).parent}'"
+        return f"--model.weights {shlex.quote(str(input.start))}"
+    return f"--pretrained {shlex.quote(str(Path(input.start[0]).parent))}"
 
 
 # Where envs/octdino.post-deploy.sh installs octdino from, for those who run with --sdm conda.

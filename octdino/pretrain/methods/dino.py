@@ -12,7 +12,7 @@ from octdino.config.methods import PrototypeSettings
 from octdino.models import PrototypeHead
 from octdino.pretrain.methods.base import Batch, Features, encode_views
 from octdino.pretrain.methods.teacher import Distillation
-from octdino.ranks import all_logsumexp, all_mean
+from octdino.ranks import all_logsumexp, all_sum
 
 GLOBAL_VIEWS = 2
 
@@ -80,7 +80,8 @@ class Targets(nn.Module):
         else:
             probability = torch.softmax((logits - self.center) / temperature, dim=-1)
         if self.centering == "mean":
-            self.center.lerp_(all_mean(logits.mean(0)), 1 - self.momentum)
+            count = all_sum(logits.new_tensor(float(len(logits))))  # processes may mask other numbers of patches
+            self.center.lerp_(all_sum(logits.sum(0)) / count, 1 - self.momentum)
         self.usage += torch.bincount(probability.argmax(-1), minlength=len(self.usage))
         self.mean_probability += probability.sum(0)
         return probability

@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from octdino.errors import UserError
 from octdino.pretrain.methods.base import Batch, Features
 from octdino.pretrain.methods.contrastive import Contrastive, cosines, same_group, without
 
@@ -40,6 +41,10 @@ class Supcon(Contrastive):
     def _codes(self, values: pd.Series, name: str) -> Tensor:
         """One integer a value, measured values binned; missing is UNKNOWN."""
         width = {"cst": self.settings.cst_bin, "bcva": self.settings.bcva_bin}.get(name)
+        if values.replace("", pd.NA).isna().all():
+            raise UserError(
+                f"positives: no scan has a {name}, so it attracts nobody; expected one of those that are known"
+            )
         codes, _ = pd.factorize(values.replace("", pd.NA) if width is None else values // width, sort=True)
         return torch.from_numpy(codes.astype("int64"))  # factorize gives missing values -1
 

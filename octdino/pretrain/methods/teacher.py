@@ -3,7 +3,6 @@
 import copy
 
 import torch
-from timm.layers import DropPath
 from torch import nn
 
 from octdino.pretrain.methods.base import Method
@@ -29,9 +28,10 @@ class Distillation(Method):
         self.teacher = nn.ModuleDict({name: copy.deepcopy(self.student[name]) for name in taught})
         self.teacher.requires_grad_(False)
         for module in self.teacher.modules():
-            if isinstance(module, DropPath):
-                module.drop_prob = 0.0
-            elif isinstance(module, nn.Dropout):
+            for name in ("drop_prob", "drop_rate", "prob"):  # timm's: paths and blocks, features, patches
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
+            if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0
 
     @property
