@@ -181,8 +181,8 @@ KINDS = [("simclr", {}), ("supcon", {}), ("moco", {"version": "v2"}), ("moco", {
 
 @pytest.mark.parametrize(("name", "changes"), KINDS, ids=["simclr", "supcon", "moco-v2", "moco-v3"])
 def test_the_setting_reaches_the_loss(name, changes):
-    """Seven scans of one patient: with `other_patients` nothing repels, with `all` everything does."""
-    table = TABLE.assign(patient="p")
+    """Seven scans of one patient, none alike: with `other_patients` nothing repels, with `all` everything does."""
+    table = TABLE.assign(patient="p", cst=100.0 * np.arange(7))
     found = {}
     for negatives in ("all", "other_patients"):
         method = contrastive(name, negatives, **changes)
