@@ -75,7 +75,7 @@ def test_the_method_compares_the_two_views_of_each_scan(size):
     method = vicreg(invariance=3, variance=2, covariance=0.5)
     batch = make_batch(method, size=size)
     loss, scalars = loss_of(method, batch)
-    embeddings = method.network["expander"](method.network["backbone"](batch.views[0].flatten(0, 1)))
+    embeddings = method.network["head"](method.network["backbone"](batch.views[0].flatten(0, 1)))
     torch.testing.assert_close(loss, vicreg_loss(*embeddings.chunk(2), 3, 2, 0.5))
     assert set(scalars) == {"invariance", "variance", "covariance"}
     total = 3 * scalars["invariance"] + 2 * scalars["variance"] + 0.5 * scalars["covariance"]
@@ -87,7 +87,7 @@ def test_the_method_compares_the_two_views_of_each_scan(size):
 
 def test_the_expander_has_three_layers_as_wide_as_the_cohort_allows():
     method = vicreg()
-    shapes = [tuple(m.weight.shape) for m in method.network["expander"] if isinstance(m, torch.nn.Linear)]
+    shapes = [tuple(m.weight.shape) for m in method.network["head"] if isinstance(m, torch.nn.Linear)]
     assert shapes == [(16, 4), (16, 16), (16, 16)]
     assert method.exported is method.network["backbone"]
     assert [VicregSettings().resolved(n).width for n in (1_000, 30_000, 1_000_000)] == [512, 1024, 8192]

@@ -110,6 +110,28 @@ class Method(nn.Module):
         return {}
 
 
+class OneNetwork(Method):
+    """A method with one backbone and one head, both trained, on two large views. A subclass sets `network`."""
+
+    network: nn.ModuleDict  # "backbone" and "head"
+
+    @property
+    def exported(self) -> nn.Module:
+        return self.network["backbone"]
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.network
+
+    def encode(self, batch: Batch) -> Features:
+        return {"views": encode_views(self.network["backbone"], batch.views[0])}
+
+    def embed(self, encoded: Features) -> Tensor:
+        """[2 * B, out]; rows b and B + b are two views of scan b. The head's batch norms see both views."""
+        embeddings: Tensor = self.network["head"](encoded["views"].flatten(0, 1))
+        return embeddings
+
+
 def encode_views(backbone: nn.Module, view: Tensor) -> Tensor:
     """[V, B, C, S, S] to pooled features [V, B, D] in one forward."""
     images = view.flatten(0, 1).contiguous(memory_format=torch.channels_last)

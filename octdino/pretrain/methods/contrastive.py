@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octdino.models import projection_head
-from octdino.pretrain.methods.base import Batch, Features, Method, encode_views, scan_groups
+from octdino.pretrain.methods.base import OneNetwork, scan_groups
 
 
-class Contrastive(Method):
+class Contrastive(OneNetwork):
     """One backbone and one projection head on two large views; a subclass says which pairs attract each other.
 
     Settings need `hidden_dim`, `out_dim` and `negatives`. Column 0 of the targets are the scans' groups: only scans
@@ -24,24 +24,8 @@ class Contrastive(Method):
         head = projection_head([dim, settings.hidden_dim, settings.out_dim], norm=True)
         self.network = nn.ModuleDict({"backbone": make_backbone(), "head": head})
 
-    @property
-    def exported(self) -> nn.Module:
-        return self.network["backbone"]
-
-    @property
-    def trained(self) -> nn.Module:
-        return self.network
-
     def targets(self, manifest: pd.DataFrame) -> Tensor:
         return scan_groups(manifest, self.settings.negatives)[:, None]
-
-    def encode(self, batch: Batch) -> Features:
-        return {"views": encode_views(self.network["backbone"], batch.views[0])}
-
-    def embed(self, encoded: Features) -> Tensor:
-        """[2 * B, out_dim]; rows b and B + b are two views of scan b."""
-        embeddings: Tensor = self.network["head"](encoded["views"].flatten(0, 1))
-        return embeddings
 
 
 def cosines(embeddings: Tensor) -> Tensor:

@@ -150,8 +150,9 @@ class Dino(Distillation):
 
     def before_step(self, progress: float) -> None:
         if progress < self.settings.freeze_last_layer:
-            for parameter in self.student["head"].get_submodule("prototypes").parameters():
-                parameter.grad = None
+            for module in self.student.modules():
+                if isinstance(module, PrototypeHead):
+                    module.prototypes.weight.grad = None
 
     def end_epoch(self) -> dict[str, float]:
         scalars: dict[str, float] = self.center.end_epoch()

@@ -204,12 +204,6 @@ class Dinov2(Dino):
         log_student = torch.log_softmax(logits / self.settings.student_temp, dim=-1)
         return ibot_loss(log_student, probability, mask.flatten(0, 1))
 
-    def before_step(self, progress: float) -> None:
-        super().before_step(progress)
-        if progress < self.settings.freeze_last_layer:
-            for parameter in self.student[self.patch_head].get_submodule("prototypes").parameters():
-                parameter.grad = None
-
     def end_epoch(self) -> dict[str, float]:
         patches: dict[str, float] = self.patch_center.end_epoch()
         return super().end_epoch() | {f"patch_{name}": value for name, value in patches.items()}

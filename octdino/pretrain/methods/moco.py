@@ -14,7 +14,7 @@ from octdino.models import projection_head
 from octdino.pretrain.methods.base import Batch, Features, encode_views, scan_groups
 from octdino.pretrain.methods.contrastive import without
 from octdino.pretrain.methods.teacher import Distillation
-from octdino.training import cosine, ema_update
+from octdino.training import cosine
 
 EMPTY = -1  # the group of a place in the queue that no key has taken yet
 OUT_DIM = {"v2": 128, "v3": 256}
@@ -158,9 +158,7 @@ class Moco(Distillation):
         self.queue.put(key, groups)
         return loss, {"queue_filled": self.queue.filled()}
 
-    @torch.no_grad()
-    def after_step(self, progress: float) -> None:
+    def momentum(self, progress: float) -> float:
         s = self.settings
-        momentum = s.momentum if self.version == "v2" else cosine(progress, s.momentum_start, 1.0)
-        for name, network in self.teacher.items():
-            ema_update(network, self.student[name], momentum)
+        momentum: float = s.momentum if self.version == "v2" else cosine(progress, s.momentum_start, 1.0)
+        return momentum

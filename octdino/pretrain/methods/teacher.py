@@ -44,6 +44,9 @@ class Distillation(Method):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        momentum = cosine(progress, self.settings.momentum, 1.0)
         for name, network in self.teacher.items():
-            ema_update(network, self.student[name], momentum)
+            ema_update(network, self.student[name], self.momentum(progress))
+
+    def momentum(self, progress: float) -> float:
+        """Of the moving average: from the settings' to 1, on a cosine."""
+        return cosine(progress, self.settings.momentum, 1.0)

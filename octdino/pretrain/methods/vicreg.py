@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from octdino.config.methods import VicregSettings
 from octdino.models import projection_head
-from octdino.pretrain.methods.base import Batch, Features, Method, encode_views
+from octdino.pretrain.methods.base import Batch, Features, OneNetwork
 
 EPS = 1e-4  # under the root of the variance (eq. 2): without it a constant dimension has an infinite gradient
 
@@ -61,7 +61,7 @@ def vicreg_loss(
     return invariance * terms.invariance + variance * terms.variance + covariance * terms.covariance
 
 
-class Vicreg(Method):
+class Vicreg(OneNetwork):
     """Two views of a scan agree, while each dimension varies over scans and tells what the others do not.
 
     The expander sees both views in one batch, so its batch norms work from one scan on.
@@ -70,21 +70,10 @@ class Vicreg(Method):
     def __init__(self, settings: VicregSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
         super().__init__(settings, make_backbone, dim)
         expander = projection_head([dim, *[self.settings.width] * 3], norm=True)
-        self.network = nn.ModuleDict({"backbone": make_backbone(), "expander": expander})
-
-    @property
-    def exported(self) -> nn.Module:
-        return self.network["backbone"]
-
-    @property
-    def trained(self) -> nn.Module:
-        return self.network
-
-    def encode(self, batch: Batch) -> Features:
-        return {"views": encode_views(self.network["backbone"], batch.views[0])}
+        self.network = nn.ModuleDict({"backbone": make_backbone(), "head": expander})
 
     def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.settings
-        terms = vicreg_terms(*self.network["expander"](encoded["views"].flatten(0, 1)).chunk(2))
+        terms = vicreg_terms(*self.embed(encoded).chunk(2))
         loss = s.invariance * terms.invariance + s.variance * terms.variance + s.covariance * terms.covariance
         return loss, {name: term.detach() for name, term in terms._asdict().items()}
