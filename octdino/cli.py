@@ -77,7 +77,7 @@ def run_phantom(args: argparse.Namespace) -> None:
 
 
 def _add_cohort(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="phantom, olives or folder")
+    parser.add_argument("name", metavar="NAME", help="phantom, olives, folder, imagenette, cifar10, stl10 or voc12")
     _add_common(parser, out="folder for manifest.csv, quarantine.csv, splits.csv and scans.h5", workers=True)
     add_flags(parser, CohortSettings, skip=("name", "phantom"))
 
@@ -85,8 +85,8 @@ def _add_cohort(parser: Parser) -> None:
 def run_cohort(args: argparse.Namespace) -> None:
     """Read image files and their tables into a manifest, splits and one HDF5 store."""
     settings = settings_of(args, CohortSettings, merged(args.settings, {"name": args.name}))
-    if settings.root is None:
-        raise UserError("--root: missing; say where the cohort's files are")
+    if settings.name == "phantom" and settings.root is None:
+        raise UserError("--root: missing; say where `octdino phantom` wrote the files")
     from octdino.cohort.ingest import build_cohort
 
     build_cohort(settings, args.out, args.workers)

@@ -217,7 +217,7 @@ def _from_classes(settings: CohortSettings, tree: Tree) -> Rows:
         | ({name: int(name == steps[0]) for name in classes} if steps else {})
         for f, steps in zip(images, folders, strict=True)
     ]
-    return Rows(tree.root, scan_table(records, settings.name, classes), Refused(), classes, False)
+    return Rows(tree.root, scan_table(records, settings.name, classes), Refused(), classes, False, exclusive=True)
 
 
 def _is_image(path: str) -> bool:

@@ -5,7 +5,9 @@ Grey: colour becomes grey by ITU-R 601 luminance; transparency is laid on white,
 """
 
 import hashlib
+import io
 import struct
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from octdino.cohort.sources import Encoded, Source
 from octdino.config.cohort import ImageSettings
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
@@ -44,11 +47,13 @@ class Picture:
     flags: str = ""
 
 
-def read_picture(path: Path, settings: ImageSettings) -> Picture:
-    """Decode, check and shape one file; a bad file is an answer, not an exception."""
+def read_picture(path: str | Path, settings: ImageSettings, source: Source = Path) -> Picture:
+    """Decode, check and shape the picture that `source` has for `path`; a bad one is an answer, not an exception."""
     nothing = np.zeros((2, settings.channels))
+    encoded: Encoded = b""
     try:
-        pixels = load_pixels(path, settings.channels)
+        encoded = source(str(path))
+        pixels = load_pixels(encoded, settings.channels)
     except FileNotFoundError:
         return Picture(None, nothing, reason="missing_file", detail="the file is gone")
     except PermissionError:
@@ -63,8 +68,9 @@ def read_picture(path: Path, settings: ImageSettings) -> Picture:
         TypeError,
         struct.error,
         zlib.error,
+        zipfile.BadZipFile,
     ) as why:
-        return Picture(None, nothing, reason="unreadable", detail=_short(path, why))
+        return Picture(None, nothing, reason="unreadable", detail=_short(encoded, why))
     except Image.DecompressionBombError as why:
         return Picture(None, nothing, reason="unreadable", detail=str(why))
     size = (pixels.shape[1], pixels.shape[0])
@@ -86,13 +92,15 @@ def read_picture(path: Path, settings: ImageSettings) -> Picture:
     return Picture(image, _moments(image), digest, size, box, flags=flags)
 
 
-def load_pixels(path: Path, channels: int) -> np.ndarray:
-    """Decode a file: uint8 or uint16 [H, W] for one channel, uint8 [H, W, 3] for three.
+def load_pixels(encoded: Encoded, channels: int) -> np.ndarray:
+    """Decode a picture: uint8 or uint16 [H, W] for one channel, uint8 [H, W, 3] for three.
 
     Raises:
         OSError, ValueError: no image, truncated, or a form that holds no picture.
     """
-    with Image.open(path) as image:
+    if isinstance(encoded, np.ndarray):
+        return np.asarray(Image.fromarray(encoded).convert("L" if channels == 1 else "RGB"))
+    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"{image.n_frames} pictures in one file; expected one")  # type: ignore[attr-defined]
         image.load()
@@ -158,8 +166,8 @@ def _moments(image: np.ndarray) -> np.ndarray:
     return image_moments(image)
 
 
-def _short(path: Path, why: Exception) -> str:
-    if not path.stat().st_size:
+def _short(encoded: Encoded, why: Exception) -> str:
+    if encoded == b"" if isinstance(encoded, bytes) else isinstance(encoded, Path) and not encoded.stat().st_size:
         return "the file is empty"
     if isinstance(why, UnidentifiedImageError):
         return "no image format that is known; expected PNG, JPEG or TIFF"

@@ -21,7 +21,7 @@ from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
 from octdino.progress import progress
 from octdino.store import StoreWriter, statistics
-from octdino.tables import MANIFEST, QUARANTINE, SPLITS, write_table
+from octdino.tables import MANIFEST, QUARANTINE, SPLITS, label_matrix, write_table
 
 OUTPUTS = ("quarantine.csv", "splits.csv", "manifest.csv", "scans.h5")
 
@@ -37,8 +37,6 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
     Raises:
         UserError: one line naming the file, the row, the value and what is expected.
     """
-    if settings.root is None:
-        raise UserError("cohort.root: missing; say where the cohort's files are")
     rows = READERS[settings.name](settings)
     _check_not_empty(rows.scans, rows.refused)
     check_splittable(rows.scans, rows.labels, settings.split)
@@ -51,7 +49,7 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
             splits = make_splits(scans, rows.labels, settings.split)
             scans["split"] = scans["patient"].map(dict(zip(splits["patient"], splits["split"], strict=True)))
             keep = scans["position"].to_numpy(np.int64)
-            writer.finish(keep, _attributes(scans, writer.moments[keep], settings))
+            writer.finish(keep, _attributes(scans, rows, writer.moments[keep], settings))
         manifest = scans[[column.name for column in MANIFEST] + rows.labels]
         write_table(folder / "manifest.csv", manifest, MANIFEST)
         write_table(folder / "quarantine.csv", rows.refused.table(), QUARANTINE)
@@ -82,8 +80,8 @@ def _workspace(out: Path) -> Iterator[Path]:
 def _decode(rows: Rows, settings: CohortSettings, workers: int, writer: StoreWriter) -> pd.DataFrame:
     """Fill the store; the accepted scans with position in the store, digest, width and height."""
     scans = rows.scans
-    paths = [rows.root / path for path in scans["path"]]
-    pictures = progress(read_pictures(paths, settings.image, workers), len(paths), "reading scans", "scan")
+    read = read_pictures(scans["path"].tolist(), rows.pictures(), settings.image, workers)
+    pictures = progress(read, len(scans), "reading scans", "scan")
     found: list[dict[str, Any]] = []
     for scan, picture in zip(scans[["scan_id", "named", "row", "flags"]].itertuples(), pictures, strict=True):
         if picture.image is None:
@@ -129,7 +127,7 @@ def _without_duplicates(scans: pd.DataFrame, rows: Rows) -> pd.DataFrame:
     return scans
 
 
-def _attributes(scans: pd.DataFrame, moments: np.ndarray, settings: CohortSettings) -> dict[str, Any]:
+def _attributes(scans: pd.DataFrame, rows: Rows, moments: np.ndarray, settings: CohortSettings) -> dict[str, Any]:
     """The store's attributes: the same pictures and settings give the same bytes, wherever the files lie."""
     mean, std = statistics(moments[(scans["split"] == "train").to_numpy()])
     source = hashlib.sha256()
@@ -138,7 +136,27 @@ def _attributes(scans: pd.DataFrame, moments: np.ndarray, settings: CohortSettin
     kept = settings.model_dump(mode="json", exclude={"root": True, "table": True, "clinical": True, "split": {"file"}})
     if settings.name != "phantom":
         del kept["phantom"]
-    return {"mean": mean, "std": std, "source": source.hexdigest(), "settings": kept}
+    exclusive = _exclusive(scans, rows, settings)
+    return {"mean": mean, "std": std, "source": source.hexdigest(), "exclusive": exclusive, "settings": kept}
+
+
+def _exclusive(scans: pd.DataFrame, rows: Rows, settings: CohortSettings) -> bool:
+    """Whether one softmax over the labels is right: the user's word, else the reader's.
+
+    Raises:
+        UserError: the user says so and a labelled scan has none or several.
+    """
+    if settings.exclusive is None:
+        return rows.exclusive
+    if settings.exclusive:
+        truth = label_matrix(scans, rows.labels)
+        odd = ~np.isnan(truth).all(1) & ~(((truth == 1).sum(1) == 1) & ~np.isnan(truth).any(1))
+        if odd.any():
+            raise UserError(
+                f"cohort.exclusive: {scans['path'].iloc[int(np.argmax(odd))]} has {int((truth[odd][0] == 1).sum())} "
+                f"positive labels ({odd.sum()} such scans); expected exactly one, and no empty cell"
+            )
+    return settings.exclusive
 
 
 def _refuse(refused: Refused, scan: Any, reason: str, detail: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from octdino.cohort.sources import Files, Source
 from octdino.tables import MANIFEST, QUARANTINE, REASONS
 
 
@@ -24,6 +25,8 @@ class Rows:
         refused: quarantine rows.
         labels: the label columns, in order.
         one_size: whether scans of another size than the cohort's commonest are refused.
+        exclusive: whether each labelled scan has exactly one positive label.
+        source: what gives the picture of a path; the file below root if not given.
     """
 
     root: Path
@@ -31,6 +34,12 @@ class Rows:
     refused: "Refused"
     labels: list[str]
     one_size: bool
+    exclusive: bool = False
+    source: Source | None = None
+
+    def pictures(self) -> Source:
+        """What gives the picture of a path."""
+        return self.source or Files(self.root)
 
 
 class Refuse(Exception):  # noqa: N818  it is an outcome, not an error

@@ -58,8 +58,14 @@ class SplitSettings(Settings):
 class CohortSettings(Settings):
     """Which cohort, and how it becomes manifest, splits and store."""
 
-    name: Literal["phantom", "olives", "folder"] = Field("phantom", description="also the {cohort} in results/")
-    root: Path | None = Field(None, description="where the files are (not for phantom)")
+    name: Literal["phantom", "olives", "folder", "imagenette", "cifar10", "stl10", "voc12"] = Field(
+        "phantom", description="also the {cohort} in results/"
+    )
+    root: Path | None = Field(
+        None,
+        description="where the files are (not for phantom); imagenette, cifar10, stl10 and voc12 are downloaded to it "
+        "if they are not there, null: to the user's cache",
+    )
     table: Path | None = Field(
         None, description="folder: CSV with a path column; olives: the biomarker table, if not below root"
     )
@@ -67,12 +73,16 @@ class CohortSettings(Settings):
     labels: list[str] | None = Field(
         None, description="folder: the label columns; null: every column that is not one of the known others"
     )
+    exclusive: bool | None = Field(
+        None, description="each scan has exactly one label: one softmax over all; null: as the cohort is published"
+    )
+    imagenette: Literal["160px", "320px", "full"] = Field("160px", description="which of the published sizes")
     phantom: PhantomSettings = PhantomSettings()
     image: ImageSettings = ImageSettings()
     split: SplitSettings = SplitSettings()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.name != "phantom" and self.root is None:
+        if self.name in ("olives", "folder") and self.root is None:
             raise ValueError(f"root: missing; say where the files of the cohort {self.name!r} are")
         return self

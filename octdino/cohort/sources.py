@@ -1,0 +1,23 @@
+"""Where a cohort's pictures lie: files below a folder, members of archives, rows of arrays.
+
+A source is asked in the processes that decode, so it can be pickled and opens what it needs itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+Encoded = Path | bytes | np.ndarray  # an image file, its content, or decoded uint8 [H, W] or [H, W, 3]
+Source = Callable[[str], Encoded]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files below a folder."""
+
+    root: Path
+
+    def __call__(self, path: str) -> Path:
+        return self.root / path
