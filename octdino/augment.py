@@ -2,9 +2,9 @@
 over images.
 
 A view is one affine map (crop, flip, rotation) sampled by `grid_sample` from the smallest anti-aliased copy of the
-image that the crop does not magnify, followed by pointwise brightness, contrast and gamma, a separable Gaussian blur
-and multiplicative speckle. Every random number comes from the generator that the caller passes, so views do not depend
-on anything else.
+image that the crop does not magnify, followed on RGB by a turn and a stretch of the colours, then by pointwise
+brightness, contrast and gamma, a separable Gaussian blur and multiplicative speckle. Every random number comes from the
+generator that the caller passes, so views do not depend on anything else.
 """
 
 import math
@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octdino.config import AugmentSettings
+from octdino.errors import UserError
 
+YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # NTSC's luma and two colour axes
 BLUR_RADIUS = 3  # px; covers three standard deviations of the largest sigma
 
 
@@ -47,11 +49,17 @@ class Augment:
     Args:
         settings: what may change and how much.
         mean, std: of the training patients, [C], in [0, 1].
+
+    Raises:
+        UserError: a change of colour is asked for and the scans are grey.
     """
 
     def __init__(self, settings: AugmentSettings, mean: Sequence[float], std: Sequence[float]) -> None:
         self.settings = settings
         self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+        self.colour = bool(settings.saturation or settings.hue or settings.grey)
+        if self.colour and len(mean) != 3:
+            raise UserError("augment: saturation, hue and grey change colours, and the scans are grey; expected 0")
 
     def __call__(self, images: Tensor, views: Sequence[View], generator: torch.Generator) -> list[Tensor]:
         """uint8 [B, C, H, W] to one standardised float32 [count * B, C, size, size] a kind of view.
@@ -65,7 +73,10 @@ class Augment:
         count = view.count * len(levels[0])
         theta, magnification = self._affine(count, view, levels[0].shape, generator)
         out = _sample(levels, theta, magnification, view)
-        out = self._grey_levels(out, generator)
+        jittered = _uniform(count, 0, 1, generator) < self.settings.jitter if self.settings.jitter < 1 else None
+        if self.colour:
+            out = self._colours(out, jittered, generator)
+        out = self._grey_levels(out, jittered, generator)
         out = self._blur(out, generator)
         out = self._speckle(out, generator)
         device = out.device
@@ -96,11 +107,25 @@ class Augment:
         magnification = torch.minimum(h * height, w * width) / view.size
         return theta, magnification
 
-    def _grey_levels(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def _colours(self, x: Tensor, jittered: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Hue is turned and saturation stretched about the grey axis: one 3 x 3 matrix an image."""
+        s, n = self.settings, len(x)
+        saturation = 1 + _uniform(n, -s.saturation, s.saturation, generator)
+        turn = _uniform(n, -s.hue, s.hue, generator)
+        if jittered is not None:
+            saturation, turn = torch.where(jittered, saturation, 1.0), torch.where(jittered, turn, 0.0)
+        if s.grey:
+            saturation = torch.where(_uniform(n, 0, 1, generator) < s.grey, 0.0, saturation)
+        matrix = colour_matrix(saturation, turn)
+        return torch.einsum("nij,njhw->nihw", matrix, x)  # _grey_levels clamps
+
+    def _grey_levels(self, x: Tensor, jittered: Tensor | None, generator: torch.Generator) -> Tensor:
         s = self.settings
         n = len(x)
         gain = 1 + _uniform(n, -s.brightness, s.brightness, generator)
         contrast = 1 + _uniform(n, -s.contrast, s.contrast, generator)
+        if jittered is not None:
+            gain, contrast = torch.where(jittered, gain, 1.0), torch.where(jittered, contrast, 1.0)
         gamma = torch.exp(_uniform(n, -1, 1, generator) * math.log(s.gamma))
         gain, contrast, gamma = (v[:, None, None, None] for v in (gain, contrast, gamma))
         middle = x.mean(dim=(1, 2, 3), keepdim=True)
@@ -124,6 +149,19 @@ class Augment:
         strength = _uniform(len(x), 0, self.settings.speckle, generator)[:, None, None, None]
         noise = torch.randn(x.shape, generator=generator, device=x.device)
         return (x * (1 + strength * noise)).clamp_(0, 1)
+
+
+def colour_matrix(saturation: Tensor, turn: Tensor) -> Tensor:
+    """What scales the distance from grey by `saturation` [n] and turns hues by `turn` [n], 1 the circle: [n, 3, 3].
+
+    A rotation about the grey axis in YIQ, as video has it; luma does not change.
+    """
+    yiq = torch.tensor(YIQ, dtype=torch.float64, device=turn.device)
+    angle = 2 * math.pi * turn.double()
+    cos, sin = saturation * torch.cos(angle), saturation * torch.sin(angle)
+    change = torch.eye(3, dtype=torch.float64, device=turn.device).repeat(len(turn), 1, 1)
+    change[:, 1, 1], change[:, 1, 2], change[:, 2, 1], change[:, 2, 2] = cos, -sin, sin, cos
+    return (torch.linalg.inv(yiq) @ change @ yiq).float()
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Views are what a person would compute by hand, image by image."""
 
+import colorsys
 import math
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torchvision.transforms.v2 import functional as tv
 
-from octdino.augment import Augment, View, gaussian_blur, resize
+from octdino.augment import Augment, View, colour_matrix, gaussian_blur, resize
 from octdino.config import AugmentSettings
+from octdino.errors import UserError
 
 STILL = AugmentSettings(
     global_scale=(1, 1), ratio=(1, 1), flip=0, rotate=0, brightness=0, contrast=0, gamma=1, blur=0, speckle=0
@@ -126,3 +128,31 @@ def test_row_order_is_view_then_image():
 def test_resize_equals_torchvisions():
     x = torch.rand(2, 1, 50, 70)
     torch.testing.assert_close(resize(x, 24), tv.resize(x, [24, 24], antialias=True), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("saturation", "turn"), [(1.0, 0.0), (0.0, 0.3), (1.4, 0.1), (0.6, -0.5), (1.0, 1.0)])
+def test_colours_turn_in_yiq_as_the_standard_library_has_it(saturation, turn):
+    rng = np.random.default_rng(0)
+    matrix = colour_matrix(torch.tensor([saturation]), torch.tensor([turn]))[0].numpy()
+    for colour in rng.uniform(0.3, 0.6, (20, 3)):
+        y, i, q = colorsys.rgb_to_yiq(*colour)
+        z = saturation * (i + 1j * q) * np.exp(2j * np.pi * turn)
+        expected = colorsys.yiq_to_rgb(y, z.real, z.imag)
+        assert matrix @ colour == pytest.approx(expected, abs=0.006)  # its coefficients have two digits
+
+
+def test_grey_is_torchvisions_and_jitter_has_its_probability():
+    images = smooth(batch=400, size=16, channels=3)
+    grey = make({"grey": 1.0}, View(1, 16, (1, 1)), images)
+    assert (grey - tv.rgb_to_grayscale(images.float() / 255, 3)).abs().max() < 0.005
+    some = make({"grey": 0.25}, View(1, 16, (1, 1)), images)
+    assert ((some.std(dim=1).amax(dim=(1, 2)) < 1e-3).float().mean() - 0.25).abs() < 0.07
+    jittered = make({"jitter": 0.8, "hue": 0.1, "saturation": 0.4}, View(1, 16, (1, 1)), images)
+    still = (jittered - images / 255).abs().amax(dim=(1, 2, 3)) < 1e-3
+    assert (still.float().mean() - 0.2).abs() < 0.07
+
+
+@pytest.mark.parametrize("change", ["saturation", "hue", "grey"])
+def test_grey_scans_have_no_colours_to_change(change):
+    with pytest.raises(UserError, match="the scans are grey"):
+        Augment(AugmentSettings(**{change: 0.2}), [0.5], [0.2])

@@ -18,7 +18,7 @@ UNTRACKED = (
 
 
 class AugmentSettings(Settings):
-    """Random views for OCT: weak by default, never a vertical flip, no colour on grey."""
+    """Random views: weak by default, for OCT; never a vertical flip; colour changes are for RGB cohorts only."""
 
     global_size: int = Field(96, ge=16, description="px, side of the large views")
     local_size: int = Field(48, ge=16, description="px, side of the small views")
@@ -30,6 +30,10 @@ class AugmentSettings(Settings):
     rotate: float = Field(8.0, ge=0, le=180, description="degrees, at most, either way")
     brightness: float = Field(0.2, ge=0, le=1, description="at most, as a share, either way")
     contrast: float = Field(0.2, ge=0, le=1, description="at most, as a share, either way")
+    saturation: float = Field(0.0, ge=0, le=1, description="RGB: at most, as a share, either way (0.4 on photographs)")
+    hue: float = Field(0.0, ge=0, le=0.5, description="RGB: at most, share of the colour circle (0.1 on photographs)")
+    jitter: float = Field(1.0, ge=0, le=1, description="probability of the four changes above (0.8 on photographs)")
+    grey: float = Field(0.0, ge=0, le=1, description="RGB: probability of losing all colour (0.2 on photographs)")
     gamma: float = Field(1.25, ge=1, description="exponent at most, and its inverse at least")
     blur: float = Field(0.3, ge=0, le=1, description="probability of a Gaussian blur")
     blur_sigma: tuple[float, float] = Field((0.1, 1.0), description="px in the view")
@@ -68,6 +72,9 @@ class PretrainSettings(Settings):
         "auto", description="auto: bfloat16 where the hardware is fast at it, else float32"
     )
     knn: int = Field(20, ge=1, description="neighbours of the online kNN, never of the same patient")
+    watch: int = Field(
+        2000, ge=2, description="labelled scans, at most, that the online kNN and the spread of features are taken from"
+    )
     eval_every: int = Field(1, ge=1, description="epochs between two online evaluations")
     export: Literal["last", "best"] = Field(
         "last", description="which weights are handed on; best: of the epoch with the best kNN on validation patients"

@@ -41,6 +41,7 @@ class Watch:
     labels: np.ndarray  # float32 [M, L]
     patients: Tensor  # int64 [M]
     is_query: np.ndarray  # bool [M]
+    exclusive: bool = False  # each scan has exactly one label
 
     def can_choose(self) -> bool:
         """Whether some label has both classes among the scans that ask, so that epochs can be told apart."""
@@ -53,8 +54,10 @@ class Watch:
         return bool((known & self.is_query).any() and (known & ~self.is_query).any())
 
 
-def read_data(store_file: Path, fold: int | None) -> Data:
+def read_data(store_file: Path, fold: int | None, watched: int = 2000) -> Data:
     """Read the store and its tables; `fold` None: every scan trains, statistics stay the train patients'.
+
+    `watched` labelled scans, at most, watch.
 
     Raises:
         UserError: a table is missing, or no scan is left to train on.
@@ -77,12 +80,12 @@ def read_data(store_file: Path, fold: int | None) -> Data:
         manifest=manifest.iloc[rows].reset_index(drop=True),
         mean=mean,
         std=std,
-        watch=_watch(store, manifest, split),
+        watch=_watch(store, manifest, split, watched),
         source=str(store.attributes["source"]),
     )
 
 
-def _watch(store: Store, manifest: pd.DataFrame, split: pd.Series, limit: int = 2000) -> Watch:
+def _watch(store: Store, manifest: pd.DataFrame, split: pd.Series, limit: int) -> Watch:
     """At most `limit` labelled scans, evenly spread over the table, so that watching stays cheap on large cohorts."""
     labels = label_matrix(manifest) if labels_of(manifest) else np.full((len(manifest), 1), np.nan, np.float32)
     rows = np.flatnonzero(~np.isnan(labels).all(1) & split.isin(["train", "val"]).to_numpy())
@@ -94,6 +97,7 @@ def _watch(store: Store, manifest: pd.DataFrame, split: pd.Series, limit: int = 
         labels=labels[rows],
         patients=torch.from_numpy(pd.factorize(manifest["patient"].iloc[rows])[0].astype("int64")),
         is_query=(split.iloc[rows] == "val").to_numpy(),
+        exclusive=bool(store.attributes.get("exclusive", False)),
     )
 
 

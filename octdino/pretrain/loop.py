@@ -213,7 +213,7 @@ class Run:
             row |= watch(self.method.exported, self.data.watch, self.spec, self.settings.knn, self.device)
             self.keep_best(row)
         self.history.append(row)
-        shown = ("loss", "knn_auroc", "teacher_entropy", "feature_std")
+        shown = ("loss", "knn_accuracy", "knn_auroc", "teacher_entropy", "feature_std")
         log.info(
             "epoch %d/%d %s %.0f img/s, %.0f %% of the machine, %s left",
             epoch + 1, self.settings.epochs, " ".join(f"{key} {row[key]:.4g}" for key in shown if key in row),
@@ -228,7 +228,7 @@ class Run:
 
     def keep_best(self, row: dict[str, float]) -> None:
         """Remember the weights that neighbours among validation patients like best, if they are to be exported."""
-        score = row.get("knn_auroc", float("-inf"))
+        score = row.get("knn_accuracy", row.get("knn_auroc", float("-inf")))
         if self.settings.export == "best" and score > self.best.get("score", float("-inf")):
             weights = {key: value.detach().clone() for key, value in self.method.exported.state_dict().items()}
             self.best = {"score": score, "epoch": int(row["epoch"]), "weights": weights}

@@ -9,44 +9,8 @@ from torch import Tensor, nn
 from octdino.augment import resize, standardise
 from octdino.models import BackboneSpec
 from octdino.models.backbones import extract_features
+from octdino.neighbours import euclidean_knn, knn_scores
 from octdino.pretrain.data import Watch
-
-
-def knn_scores(
-    queries: Tensor,
-    bank: Tensor,
-    labels: Tensor,
-    query_patients: Tensor,
-    bank_patients: Tensor,
-    *,
-    k: int,
-    temperature: float = 0.07,
-    chunk: int = 1024,
-) -> Tensor:
-    """Weighted kNN votes by cosine similarity (Wu et al. 2018, https://arxiv.org/abs/1805.01978, sec. 3.4).
-
-    A scan of the same patient is never a neighbour: neighbouring slices are near-copies and would answer for it.
-
-    Args:
-        queries: [Q, D]; bank: [N, D]; any length (normalised here).
-        labels: of the bank, float [N, L], NaN where missing (such a neighbour does not vote on that label).
-        query_patients, bank_patients: int64 [Q], [N].
-
-    Returns:
-        Share of votes float32 [Q, L] in [0, 1]; 0.5 where nobody votes.
-    """
-    queries, bank = F.normalize(queries, dim=-1), F.normalize(bank, dim=-1)
-    known = ~torch.isnan(labels)
-    values = torch.nan_to_num(labels)
-    scores = []
-    for query, patients in zip(torch.split(queries, chunk), torch.split(query_patients, chunk), strict=True):
-        similarity = query @ bank.T
-        similarity[patients[:, None] == bank_patients[None, :]] = -torch.inf
-        top, index = similarity.topk(min(k, bank.shape[0]), dim=1)
-        weight = torch.exp(top / temperature)[:, :, None] * known[index]
-        total = weight.sum(1)
-        scores.append(torch.where(total > 0, (weight * values[index]).sum(1) / total.clamp(min=1e-30), 0.5))
-    return torch.cat(scores)
 
 
 def macro_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -76,7 +40,7 @@ def feature_spread(features: Tensor) -> float:
 
 
 def watch(backbone: nn.Module, scans: Watch, spec: BackboneSpec, k: int, device: torch.device) -> dict[str, float]:
-    """kNN macro AUROC on validation patients, and the spread of the features."""
+    """kNN macro AUROC on validation patients, the share answered right where labels exclude each other, and spread."""
     mean, std = (torch.tensor(x, device=device) for x in (spec.mean, spec.std))
     batches = (resize(standardise(b.to(device), mean, std), spec.size) for b in torch.split(scans.images, 256))
     features = extract_features(backbone, batches)
@@ -86,6 +50,12 @@ def watch(backbone: nn.Module, scans: Watch, spec: BackboneSpec, k: int, device:
     if scans.both_sides():
         query = torch.from_numpy(scans.is_query)
         bank = torch.from_numpy(scans.labels)[~query]
-        scores = knn_scores(features[query], features[~query], bank, scans.patients[query], scans.patients[~query], k=k)
+        patients = scans.patients[query], scans.patients[~query]
+        scores = knn_scores(features[query], features[~query], bank, *patients, k=k)
         found["knn_auroc"] = macro_auroc(scans.labels[scans.is_query], scores.numpy())
+        if scans.exclusive:
+            truth = torch.from_numpy(scans.labels)[query].argmax(1)
+            nearest = euclidean_knn(features[query], features[~query], bank.argmax(1))
+            found["knn_accuracy"] = float((scores.argmax(1) == truth).double().mean())
+            found["knn5_accuracy"] = float((nearest == truth).double().mean())
     return {key: value for key, value in found.items() if np.isfinite(value)}

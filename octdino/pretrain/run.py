@@ -46,7 +46,7 @@ def pretrain(
         UserError: something the user can mend.
         StoppedEarly: a signal or the time limit came; the state is saved.
     """
-    data = read_data(store, fold)
+    data = read_data(store, fold, settings.watch)
     cohort = str(data.manifest["cohort"].iloc[0])
     start = Start(settings.variant(name), model, backbone, fold, seed)
     start.check_cohort(cohort)

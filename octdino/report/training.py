@@ -31,13 +31,17 @@ MEASURES = {
     ),
     "prototypes_used": ("share of prototypes used", "Of the K prototypes, those that some scan prefers."),
     "knn_auroc": ("kNN macro AUROC", "Neighbours among other patients' scans, on validation patients: is it learning?"),
+    "knn_accuracy": (
+        "kNN accuracy",
+        "Share of validation scans whose class weighted neighbours among training scans name: is it learning?",
+    ),
     "loss": ("loss", "Each method's own; not comparable between methods."),
     "feature_std": ("feature spread", "1: features fill all directions; towards 0: they collapse to a point."),
     "rankme": ("RankMe", "Effective number of dimensions that the features use."),
 }
 # Figure 7 of Caron et al. 2021 is the first row of `collapse`; it leads the section instead of being drawn twice.
 COLLAPSE = ("teacher_entropy", "kl", "mean_entropy", "prototypes_used")
-GROUPS = {"learning": ("knn_auroc", "loss"), "features": ("feature_std", "rankme")}
+GROUPS = {"learning": ("knn_accuracy", "knn_auroc", "loss"), "features": ("feature_std", "rankme")}
 SHARES = ("teacher_entropy", "mean_entropy")  # drawn as shares of ln K, because K may differ between runs
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # lines that lie on each other are told by them
 

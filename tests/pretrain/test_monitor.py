@@ -5,8 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
 
-from octdino.pretrain.monitor import feature_spread, knn_scores, macro_auroc, rank_me
+from octdino.models import BackboneSpec
+from octdino.neighbours import euclidean_knn, knn_scores
+from octdino.pretrain.data import Watch
+from octdino.pretrain.monitor import feature_spread, macro_auroc, rank_me, watch
 
 
 def test_knn_equals_a_loop_and_never_asks_the_same_patient():
@@ -50,3 +55,33 @@ def test_spread_and_rank_of_known_clouds():
     collapsed = torch.ones(100, 32)
     assert feature_spread(collapsed) == pytest.approx(0, abs=1e-6)
     assert rank_me(collapsed) == pytest.approx(1, abs=0.01)
+
+
+def test_the_plain_knn_is_scikit_learns():
+    rng = np.random.default_rng(3)
+    bank, queries, classes = rng.normal(size=(60, 7)), rng.normal(size=(40, 7)), rng.integers(0, 4, 60)
+    expected = KNeighborsClassifier(5).fit(bank, classes).predict(queries)
+    got = euclidean_knn(*(torch.from_numpy(x) for x in (queries, bank, classes)), chunk=13)
+    assert got.tolist() == expected.tolist()
+
+
+def test_exclusive_labels_have_an_accuracy():
+    """Scans of class c are filled with grey c: a backbone that returns the mean answers every query."""
+    classes = torch.arange(12) % 3
+    images = (40 + 80 * classes).to(torch.uint8)[:, None, None, None].expand(-1, 1, 16, 16)
+    query = np.arange(12) >= 9
+    labels = np.eye(3, dtype=np.float32)[classes]
+    labels[9] = labels[10]  # one of three is told wrong
+    scans = Watch(images, labels, torch.arange(12), query, exclusive=True)
+    backbone = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), Turn())
+    spec = BackboneSpec(timm="none", args={}, in_chans=1, size=16, mean=[0.0], std=[1.0])
+    found = watch(backbone, scans, spec, 1, torch.device("cpu"))
+    assert found["knn_accuracy"] == pytest.approx(2 / 3)
+    assert found["knn5_accuracy"] == pytest.approx(2 / 3)
+
+
+class Turn(nn.Module):
+    """A number as a direction, so that cosine similarity tells numbers apart."""
+
+    def forward(self, x):
+        return torch.cat([torch.cos(3 * x), torch.sin(3 * x)], dim=1)
