@@ -161,7 +161,8 @@ def colour_matrix(saturation: Tensor, turn: Tensor) -> Tensor:
     cos, sin = saturation * torch.cos(angle), saturation * torch.sin(angle)
     change = torch.eye(3, dtype=torch.float64, device=turn.device).repeat(len(turn), 1, 1)
     change[:, 1, 1], change[:, 1, 2], change[:, 2, 1], change[:, 2, 2] = cos, -sin, sin, cos
-    return (torch.linalg.inv(yiq) @ change @ yiq).float()
+    matrix: Tensor = (torch.linalg.inv(yiq) @ change @ yiq).float()
+    return matrix
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from octdino.config import (
     CohortSettings,
     Config,
     EvaluateSettings,
+    ExplainSettings,
     ModelSettings,
     PhantomSettings,
     PretrainSettings,
@@ -132,7 +133,7 @@ def _add_classify(parser: Parser) -> None:
     _add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json")
     _add_part(parser)
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run to start from")
-    add_flags(parser, ClassifySettings, skip=("arms", "fractions", "seeds"))
+    add_flags(parser, ClassifySettings, skip=("arms", "fractions", "fractions_of", "seeds"))
     add_flags(parser, ModelSettings, "model.")
 
 
@@ -177,6 +178,29 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from octdino.evaluate import evaluate
 
     evaluate(settings, args.manifest, args.classifiers, args.out)
+
+
+def _add_explain(parser: Parser) -> None:
+    parser.add_argument("init", metavar="INIT", help="whose weights: scratch, imagenet or a pretraining run's name")
+    _add_run(parser, out="folder for overlap.csv, jaccard.csv, retrieval.csv, figures and explain.json")
+    parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run")
+    parser.add_argument(
+        "--classifier", type=Path, nargs="*", default=[], metavar="PATH", help="linear or finetune arms that start here"
+    )
+    parser.add_argument("--masks-root", type=Path, metavar="DIR", help="the cohort's root, to compare maps with masks")
+    add_flags(parser, ExplainSettings, skip=("inits", "arms", "seeds"))
+    add_flags(parser, ModelSettings, "model.")
+
+
+def run_explain(args: argparse.Namespace) -> None:
+    """Show where a network looks and which scans it finds alike, and measure both."""
+    settings = settings_of(args, ExplainSettings)
+    from octdino.explain import explain
+
+    explain(
+        args.init, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
+        classifiers=args.classifier, masks_root=args.masks_root, seed=args.seed, out=args.out,
+    )  # fmt: skip
 
 
 def _add_report(parser: Parser) -> None:
@@ -271,6 +295,7 @@ VERBS: dict[str, tuple[Add, Run]] = {
     "classify": (_add_classify, run_classify),
     "clinical": (_add_clinical, run_clinical),
     "evaluate": (_add_evaluate, run_evaluate),
+    "explain": (_add_explain, run_explain),
     "report": (_add_report, run_report),
     "schema": (lambda _: None, run_schema),
 }

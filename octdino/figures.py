@@ -30,6 +30,8 @@ POOL = (
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MODES: dict[str, tuple[str, str | tuple[int, tuple[int, ...]]]] = {
     "linear": ("o", "-"),
+    "knn": ("^", (0, (3, 1, 1, 1))),
+    "mlp": ("v", (0, (6, 1))),
     "finetune": ("s", (0, (5, 2))),
     "": ("D", (0, (1, 1))),
 }

@@ -65,7 +65,11 @@ METRICS = (
     Column("fold", "string", "fold, or pooled"),
     Column("seed", "Int64", "empty: the mean over seeds, where there are several"),
     Column("label", "string", "a label, or macro: the mean over the evaluable labels"),
-    Column("metric", "string", "auroc, average_precision, f1, balanced_accuracy"),
+    Column(
+        "metric",
+        "string",
+        "auroc, average_precision, f1, balanced_accuracy; accuracy of exclusive labels, at macro",
+    ),
     Column("value", "Float64", "empty where not evaluable"),
     Column("low", "Float64", "lower end of the interval over patients"),
     Column("high", "Float64", "upper end"),
@@ -93,6 +97,55 @@ COMPARISON = (
     Column("n_patients", "Int64", "test patients with this label known"),
     Column("n_scans", "Int64", "test scans with this label known"),
     Column("n_resamples", "Int64", "resamples of patients in which the difference exists"),
+)
+OVERLAP = (
+    Column("init", "string", "whose weights: scratch, imagenet or a pretraining method"),
+    Column("backbone", "string", ""),
+    Column("arm", "string", "whose classifier made the map; empty: the map needs none"),
+    Column("label", "string", "a label, or macro: the mean over the labels that some scan shows"),
+    Column("map", "string", "attention, activation, cam, gradcam or projection"),
+    Column("metric", "string", "iou@M of the mask that holds M % of the map, pointing, pixel_auroc"),
+    Column("value", "Float64", "mean over the scans with a lesion of the label"),
+    Column("low", "Float64", "lower end of the interval over patients; empty with a single patient"),
+    Column("high", "Float64", "upper end"),
+    Column("chance", "Float64", "what a map reaches that is the same everywhere, cut at random"),
+    Column("n_scans", "Int64", "scans with a lesion of the label"),
+    Column("n_patients", "Int64", "their patients"),
+)
+JACCARD = (
+    Column("init", "string", "whose weights"),
+    Column("backbone", "string", ""),
+    Column("map", "string", "attention or activation"),
+    Column("protocol", "string", "paper, largest, union, largest_void or union_void"),
+    Column("blobs", "string", "kept, or removed: small parts of the masks"),
+    Column("value", "Float64", "mean over images"),
+    Column("low", "Float64", "lower end of the interval over patients; images without patients are their own"),
+    Column("high", "Float64", "upper end"),
+    Column("n_images", "Int64", "images with an object"),
+    Column("n_patients", "Int64", "their patients"),
+    Column("n_objects", "Int64", "their objects; one an image for largest and union"),
+)
+JACCARD_IMAGES = (
+    Column("init", "string", "whose weights"),
+    Column("backbone", "string", ""),
+    Column("scan_id", "string", "as in the manifest"),
+    Column("map", "string", "attention or activation"),
+    Column("protocol", "string", "as in jaccard.csv"),
+    Column("blobs", "string", "as in jaccard.csv"),
+    Column("value", "Float64", ""),
+    Column("n_objects", "Int64", "as in jaccard.csv"),
+)
+RETRIEVAL = (
+    Column("init", "string", "whose weights"),
+    Column("backbone", "string", ""),
+    Column("label", "string", "a label, or macro: the mean over labels; empty for same_patient"),
+    Column("metric", "string", "precision@k among other patients' scans; same_patient@k: share of the patient's own"),
+    Column("value", "Float64", "mean over the scans that have the label"),
+    Column("low", "Float64", "lower end of the interval over patients"),
+    Column("high", "Float64", "upper end"),
+    Column("chance", "Float64", "share of the scans sought among that have the label"),
+    Column("n_scans", "Int64", "scans that have the label"),
+    Column("n_patients", "Int64", "their patients"),
 )
 
 REASONS = {
@@ -122,6 +175,11 @@ def labels_of(manifest: pd.DataFrame) -> list[str]:
     """The label columns of a manifest, in order."""
     known = {column.name for column in MANIFEST}
     return [str(name) for name in manifest.columns if name not in known]
+
+
+def leading_metric(metrics: pd.DataFrame) -> tuple[str, str]:
+    """What arms are compared by, and its name in a sentence: accuracy where labels exclude each other, else AUROC."""
+    return ("accuracy", "accuracy") if (metrics["metric"] == "accuracy").any() else ("auroc", "macro AUROC")
 
 
 def probability(label: str) -> str:

@@ -11,10 +11,13 @@ from octdino.tables import MANIFEST, SPLITS, write_table
 LABELS = ["square", "stripes"]
 
 
-def write_small_cohort(folder: Path, patients: int = 20, scans: int = 6, size: int = 32, seed: int = 0) -> Path:
+def write_small_cohort(
+    folder: Path, patients: int = 20, scans: int = 6, size: int = 32, seed: int = 0, exclusive: bool = False
+) -> Path:
     """manifest.csv, splits.csv and scans.h5 in `folder`; the labels are a bright square and dim stripes. The store.
 
-    Half of each patient's scans are unlabelled; 60 % of patients train, 20 % validate, 20 % test.
+    Half of each patient's scans are unlabelled; 60 % of patients train, 20 % validate, 20 % test. `exclusive`: either
+    the square or the stripes, never both or none.
     """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +27,7 @@ def write_small_cohort(folder: Path, patients: int = 20, scans: int = 6, size: i
     rows, images = [], []
     for patient, split in zip(names, side, strict=True):
         for scan in range(scans):
-            truth = rng.integers(0, 2, len(LABELS))
+            truth = np.eye(2, dtype=int)[rng.integers(2)] if exclusive else rng.integers(0, 2, len(LABELS))
             image = rng.integers(0, 60, (1, size, size))
             top, left = rng.integers(0, size * 2 // 3, 2)
             image[0, top : top + size // 3, left : left + size // 3] += 120 * truth[0]
@@ -44,5 +47,7 @@ def write_small_cohort(folder: Path, patients: int = 20, scans: int = 6, size: i
         for image, scan_id in zip(images, manifest["scan_id"], strict=True):
             writer.append(image, scan_id)
         mean, std = statistics(writer.moments[manifest["split"] == "train"])
-        writer.finish(np.arange(len(images)), {"source": f"small-{seed}", "mean": mean, "std": std})
+        writer.finish(
+            np.arange(len(images)), {"source": f"small-{seed}", "mean": mean, "std": std, "exclusive": exclusive}
+        )
     return folder / "scans.h5"

@@ -77,7 +77,7 @@ def test_a_section_given_in_part_keeps_its_own_defaults() -> None:
         ({"pretrain": {"epochs": None}}, "config.yaml: pretrain.epochs: None is not allowed; Input should be a valid"),
         (
             {"classify": {"arms": ["scratch-frozen", "dino-linear"]}},
-            "config.yaml: classify.arms: 'scratch-frozen' is not {init}-linear or {init}-finetune",
+            "config.yaml: classify.arms: 'scratch-frozen' is not {init}-linear or {init}-knn or ",
         ),
         ({"classify": {"fractions": ["x" * 200]}}, "config.yaml: classify.fractions.0: 'xxx"),
         ({"evaluate": 3}, "config.yaml: evaluate: 3 is not allowed"),

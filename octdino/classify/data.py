@@ -24,6 +24,7 @@ class Labelled:
         truth: float32 [N, L], NaN where missing.
         mean, std: of all training patients of the fold, labelled or not, [C].
         source: hash of the store's content.
+        exclusive: whether each scan has exactly one label: one softmax over all, in place of one sigmoid each.
     """
 
     images: Tensor
@@ -33,6 +34,7 @@ class Labelled:
     mean: list[float]
     std: list[float]
     source: str
+    exclusive: bool = False
 
     def rows(self, *splits: str) -> np.ndarray:
         """Positions of the scans in these splits, ascending."""
@@ -66,6 +68,7 @@ def read_labelled(store_file: Path, fraction: float, fold: int) -> Labelled:
         mean=mean,
         std=std,
         source=str(store.attributes["source"]),
+        exclusive=bool(store.attributes.get("exclusive", False)),
     )
     for split in ("train", "val", "test"):
         if not len(found.rows(split)):

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octdino.augment import Augment, View, resize, standardise
 from octdino.classify.data import Labelled
-from octdino.classify.linear import validation_score
+from octdino.classify.outputs import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
 from octdino.models.backbones import num_features
 from octdino.progress import progress
@@ -28,15 +27,6 @@ from octdino.training import (
 )
 
 log = logging.getLogger("octdino.classify")
-
-
-def masked_bce(logits: Tensor, truth: Tensor, positive_weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy averaged over the known cells of [B, L]; NaN cells have no loss and no gradient."""
-    known = ~torch.isnan(truth)
-    loss = F.binary_cross_entropy_with_logits(
-        logits, torch.nan_to_num(truth), reduction="none", pos_weight=positive_weight
-    )
-    return (loss * known).sum() / known.sum().clamp(min=1)
 
 
 class Finetune:
@@ -64,7 +54,8 @@ class Finetune:
         self.best: dict[str, Tensor] = {}
         self.augment = Augment(settings.augment, data.mean, data.std)
         truth = data.truth[self.train_rows]
-        self.positive_weight = balance(truth).to(self.device) if settings.class_weights == "balanced" else None
+        balanced = settings.class_weights == "balanced"
+        self.class_weight = balance(truth, data.exclusive).to(self.device) if balanced else None
 
     def run(self, state: RunState, stopper: Stopper) -> None:
         """Train to the end or until validation patients see no progress; leaves the best network in `network`."""
@@ -114,7 +105,7 @@ class Finetune:
         with autocast(self.device, s.precision):
             logits = self.network(images.contiguous(memory_format=torch.channels_last))
         truth = torch.from_numpy(self.data.truth[rows]).to(self.device)
-        loss = masked_bce(logits.float(), truth, self.positive_weight)
+        loss = loss_of(logits.float(), truth, self.data.exclusive, self.class_weight)
         torch.autograd.backward(loss)
         set_schedule(self.optimizer, warmup_cosine(self.step / self.total, s.lr, 0.0, 0.1), s.weight_decay)
         nn.utils.clip_grad_norm_(self.network.parameters(), 3.0)
@@ -124,8 +115,8 @@ class Finetune:
 
     def _check(self) -> None:
         rows = self.data.rows("val")
-        score = validation_score(self.data.truth[rows], self.logits(rows))
-        log.info("step %d/%d: macro AUROC on validation patients %.4f", self.step, self.total, score)
+        score = validation_score(self.data.truth[rows], self.logits(rows), self.data.exclusive)
+        log.info("step %d/%d: %.4f on validation patients", self.step, self.total, score)
         if score > self.best_score:
             self.best_score, self.best_step = score, self.step
             self.best = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
@@ -136,13 +127,6 @@ class Finetune:
         self.network.eval()
         batches = plain_batches(self.data, rows, self.settings.augment.global_size, self.device)
         return torch.cat([self.network(batch).double().cpu() for batch in batches]).numpy()
-
-
-def balance(truth: np.ndarray) -> Tensor:
-    """Negatives a positive, [L], so that both classes weigh the same; at most 20, and 1 where a class is missing."""
-    positive, known = np.nansum(truth, axis=0), (~np.isnan(truth)).sum(axis=0)
-    weight = np.where((positive > 0) & (positive < known), (known - positive) / np.maximum(positive, 1), 1.0)
-    return torch.from_numpy(np.minimum(weight, 20.0).astype(np.float32))
 
 
 def plain_batches(data: Labelled, rows: np.ndarray, size: int, device: torch.device) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 from octdino import __version__
 from octdino.classify.data import Labelled, read_labelled
 from octdino.classify.finetune import Finetune, plain_batches
-from octdino.classify.linear import fit_linear, sigmoid
+from octdino.classify.linear import fit_linear
+from octdino.classify.mlp import fit_mlp, mlp_logits
+from octdino.classify.outputs import probabilities
 from octdino.config import ARM, ClassifySettings, ModelSettings
 from octdino.errors import UserError
 from octdino.models import create_backbone, load_backbone
 from octdino.models.backbones import extract_features
+from octdino.neighbours import knn_scores
 from octdino.predictions import write_predictions
 from octdino.tables import replacing
 from octdino.thresholds import choose_threshold
@@ -59,8 +63,8 @@ def classify(
     data = read_labelled(store, fraction, fold)
     network, origin = _start(match["init"], data, model, pretrained, settings.augment.global_size, seed)
     rows = data.rows("val", "test")
-    if match["mode"] == "linear":
-        logits, tensors, how = _linear(data, network, settings, rows)
+    if match["mode"] != "finetune":
+        found, tensors, how = _frozen(match["mode"], data, network, settings, rows, seed)
     else:
         fingerprint = {
             "arm": arm,
@@ -76,7 +80,8 @@ def classify(
             tuned = Finetune(settings, data, network, pretrained=match["init"] != "scratch", seed=seed)
             with Stopper().listening() as stopper:
                 tuned.run(state, stopper)
-            logits, how = tuned.logits(rows), {"best_step": tuned.best_step, "validation_auroc": tuned.best_score}
+            found = probabilities(tuned.logits(rows), data.exclusive)
+            how = {"best_step": tuned.best_step, "validation_score": tuned.best_score}
             tensors = {key: value.detach().cpu().contiguous() for key, value in tuned.network.state_dict().items()}
             state.discard()
     with replacing(out / "classifier.safetensors") as temporary:
@@ -88,6 +93,7 @@ def classify(
         "fraction": fraction,
         "fold": fold,
         "seed": seed,
+        "exclusive": data.exclusive,
         "model": model.model_dump(mode="json"),
         "input": {"size": settings.augment.global_size, "mean": data.mean, "std": data.std},
         "pretrained": origin,
@@ -97,7 +103,7 @@ def classify(
         "octdino": __version__,
         **how,
     }
-    _write(out, data, rows, sigmoid(logits), metadata, settings)
+    _write(out, data, rows, found, metadata, settings)
 
 
 def _start(
@@ -116,9 +122,10 @@ def _start(
     return network, hashlib.sha256((pretrained / "backbone.safetensors").read_bytes()).hexdigest()
 
 
-def _linear(
-    data: Labelled, network: nn.Module, settings: ClassifySettings, rows: np.ndarray
+def _frozen(
+    mode: str, data: Labelled, network: nn.Module, settings: ClassifySettings, rows: np.ndarray, seed: int
 ) -> tuple[np.ndarray, dict[str, Tensor], dict[str, Any]]:
+    """Features once, then a classifier on them: probabilities [len(rows), L], its tensors, and how it was chosen."""
     device = pick_device()
     network = network.to(device).to(memory_format=torch.channels_last)
 
@@ -127,21 +134,33 @@ def _linear(
         return extract_features(network, batches).double().numpy()
 
     train, val = data.rows("train"), data.rows("val")
-    head, penalty = fit_linear(features(train), data.truth[train], features(val), data.truth[val], settings)
+    bank, truth = features(train), data.truth[train]
+    if mode == "knn":
+        who = torch.from_numpy(pd.factorize(data.manifest["patient"])[0].astype("int64"))
+        query, known, labels = (torch.from_numpy(x).float() for x in (features(rows), bank, truth))
+        found = knn_scores(query, known, labels, who[rows], who[train], k=settings.knn).double().numpy()
+        tensors = {"bank": known, "labels": labels}
+        return np.clip(found, 0, 1), tensors, {"neighbours": settings.knn}
+    if mode == "mlp":
+        mlp, epoch = fit_mlp(bank, truth, features(val), data.truth[val], settings, data.exclusive, seed)
+        logits, how = mlp_logits(mlp, features(rows)), {"best_epoch": epoch}
+        return probabilities(logits, data.exclusive), mlp.state_dict(), how
+    head, penalty = fit_linear(bank, truth, features(val), data.truth[val], settings, data.exclusive)
     tensors = {name: torch.from_numpy(value) for name, value in zip(("head.weight", "head.bias"), head, strict=True)}
-    return features(rows) @ head[0].T + head[1], tensors, {"inverse_penalty": penalty}
+    logits = features(rows) @ head[0].T + head[1]
+    return probabilities(logits, data.exclusive), tensors, {"inverse_penalty": penalty}
 
 
 def _write(
-    out: Path, data: Labelled, rows: np.ndarray, probabilities: np.ndarray, metadata: dict[str, Any],
+    out: Path, data: Labelled, rows: np.ndarray, found: np.ndarray, metadata: dict[str, Any],
     settings: ClassifySettings,
 ) -> None:  # fmt: skip
     manifest, truth = data.manifest.iloc[rows], data.truth[rows]
     val = (manifest["split"] == "val").to_numpy()
     thresholds = {
-        label: choose_threshold(truth[val, index], probabilities[val, index], settings.threshold)
+        label: choose_threshold(truth[val, index], found[val, index], settings.threshold)
         for index, label in enumerate(data.labels)
     }
     write_predictions(
-        out, manifest, data.labels, probabilities, {**metadata, "thresholds": thresholds, "thresholds_from": "val"}
+        out, manifest, data.labels, found, {**metadata, "thresholds": thresholds, "thresholds_from": "val"}
     )

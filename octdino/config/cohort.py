@@ -86,3 +86,8 @@ class CohortSettings(Settings):
         if self.name in ("olives", "folder") and self.root is None:
             raise ValueError(f"root: missing; say where the files of the cohort {self.name!r} are")
         return self
+
+    @property
+    def clinical_values(self) -> bool:
+        """Whether scans are of patients, whom a clinical control may describe."""
+        return self.name in ("phantom", "olives", "folder")

@@ -9,8 +9,14 @@ from pydantic import Field, model_validator
 from octdino.config.base import Settings
 from octdino.config.pretrain import AugmentSettings
 
-MODES = ("linear", "finetune")
-ARM = re.compile(r"^(?P<init>[A-Za-z0-9_+]+)-(?P<mode>linear|finetune)$")
+MODES = ("linear", "knn", "mlp", "finetune")
+ARM = re.compile(rf"^(?P<init>[A-Za-z0-9_+]+)-(?P<mode>{'|'.join(MODES)})$")
+
+OWN = {  # what the modes on frozen features depend on, beside the size of the input and the thresholds
+    "linear": ("penalties", "class_weights"),
+    "knn": ("knn",),
+    "mlp": ("mlp_hidden", "epochs", "min_steps", "batch_size", "lr", "weight_decay", "class_weights"),
+}
 
 
 class ModelSettings(Settings):
@@ -26,12 +32,15 @@ class ClassifySettings(Settings):
 
     arms: list[str] = Field(
         ["scratch-finetune", "dino-linear", "dino-finetune", "simclr-linear", "supcon_cst-linear"],
-        min_length=2,
-        description="{init}-{mode}: init is scratch, imagenet or a pretraining method; mode is linear or finetune; "
+        description="{init}-{mode}: init is scratch, imagenet or a pretraining method; mode is linear, knn or mlp, on "
+        "frozen features, or finetune; "
         "scratch-linear are random features, the floor that every linear arm has to leave behind",
     )
     fractions: list[float] = Field(
         [0.1, 0.3, 1.0], min_length=1, description="shares of the labelled training patients; they nest"
+    )
+    fractions_of: dict[str, list[float]] = Field(
+        {}, description="arms that are run at fractions of their own, such as {dino-knn: [1.0]}"
     )
     seeds: list[int] = Field([0], min_length=1, description="seeds of the classifier; run names carry them")
     augment: AugmentSettings = Field(
@@ -50,31 +59,45 @@ class ClassifySettings(Settings):
     penalties: list[float] = Field(
         [0.001, 0.01, 0.1, 1.0, 10.0, 100.0], min_length=1, description="linear: inverse L2 strengths, chosen on val"
     )
+    mlp_hidden: int = Field(512, ge=1, description="mlp: width of its hidden layer")
+    knn: int = Field(20, ge=1, description="knn: neighbours that vote, weighted by similarity")
     threshold: Literal["youden", "f1"] = Field("youden", description="what a label's threshold maximises on val")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if len(self.arms) == 1:
+            raise ValueError(f"arms: only {self.arms[0]}; at least two to compare, or none to leave it out")
         for arm in self.arms:
             if not ARM.match(arm):
-                raise ValueError(f"arms: {arm!r} is not {{init}}-linear or {{init}}-finetune")
-        if not all(0 < fraction <= 1 for fraction in self.fractions):
+                raise ValueError(f"arms: {arm!r} is not {{init}}-{' or {init}-'.join(MODES)}")
+        if not all(0 < fraction <= 1 for fractions in self._all_fractions() for fraction in fractions):
             raise ValueError("fractions: each above 0 and at most 1")
+        if unknown := sorted(set(self.fractions_of) - set(self.arms)):
+            raise ValueError(f"fractions_of: {', '.join(unknown)} not among arms")
         if len(set(self.fractions)) != len(self.fractions) or len(set(self.arms)) != len(self.arms):
             raise ValueError("arms and fractions: each once")
         return self
 
+    def fractions_at(self, arm: str) -> list[float]:
+        """The fractions that the workflow runs the arm at."""
+        return self.fractions_of.get(arm, self.fractions)
+
+    def _all_fractions(self) -> list[list[float]]:
+        return [self.fractions, *self.fractions_of.values()]
+
     def needed(self, arm: str) -> dict[str, Any]:
         """The part that this arm depends on, as plain values: a change of the rest need not train it again."""
-        if arm.endswith("-linear"):
+        mode = arm.rsplit("-", 1)[1]
+        if mode in OWN:
             used: dict[str, Any] = {
-                "augment": {"global_size"},
-                "penalties": True,
-                "class_weights": True,
+                "augment": {"global_size": True},
                 "threshold": True,
+                **dict.fromkeys(OWN[mode], True),
             }
             return self.model_dump(mode="json", include=used)
         others: dict[str, Any] = {
-            **dict.fromkeys(("arms", "fractions", "seeds", "penalties", "checkpoint_seconds"), True),
+            **dict.fromkeys(("arms", "fractions", "fractions_of", "seeds", "checkpoint_seconds"), True),
+            **dict.fromkeys(("penalties", "knn", "mlp_hidden"), True),
             "augment": {"local_size", "local_views", "local_scale"},
         }
         return self.model_dump(mode="json", exclude=others)

@@ -15,6 +15,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from octdino.config import EvaluateSettings
 from octdino.evaluate.gather import Run, TestSet
 from octdino.figures import INK, WIDTH, Look, looks, save_svg, style
+from octdino.tables import leading_metric
 
 ALPHA = 0.05
 
@@ -29,27 +30,29 @@ def draw_figures(
 ) -> None:
     """Draw all figures from the two tables and, for the curves, from the predictions."""
     look = looks(sorted({run.key.arm for run in runs}))
-    macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == "auroc")])
+    metric, words = leading_metric(metrics)
+    capital = words[0].upper() + words[1:]
+    macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
     macro = macro[macro["value"].notna()]
-    paired = comparison[(comparison["label"] == "macro") & (comparison["metric"] == "auroc")]
+    paired = comparison[(comparison["label"] == "macro") & (comparison["metric"] == metric)]
     paired = one_seed(paired[paired["reference"] == settings.reference])
     patients = {run.key.fraction: run.n_train_patients for run in runs}
     share = f"{100 * settings.confidence:g} % intervals over patients"
     with style():
         save_svg(
-            forest(macro, "value", f"macro AUROC\n{share}", look, patients),
+            forest(macro, "value", f"{words}\n{share}", look, patients),
             out / "comparison.svg",
-            "Macro AUROC of every arm at every fraction, with intervals; the numbers stand in metrics.csv",
+            f"{capital} of every arm at every fraction, with intervals; the numbers stand in metrics.csv",
         )
         save_svg(
-            forest(paired, "difference", f"macro AUROC\nminus {settings.reference}'s\n{share}", look, patients),
+            forest(paired, "difference", f"{words}\nminus {settings.reference}'s\n{share}", look, patients),
             out / "difference.svg",
-            f"Paired difference of macro AUROC to {settings.reference}; the numbers stand in comparison.csv",
+            f"Paired difference of {words} to {settings.reference}; the numbers stand in comparison.csv",
         )
         save_svg(
-            label_efficiency(macro, look, patients),
+            label_efficiency(macro, words, look, patients),
             out / "label_efficiency.svg",
-            "Macro AUROC against the number of labelled training patients, a line an arm, with intervals",
+            f"{capital} against the number of labelled training patients, a line an arm, with intervals",
         )
         largest = max(run.key.fraction for run in runs)
         last = [run for run in runs if run.key.fraction == largest]
@@ -121,8 +124,10 @@ def forest(
     return figure
 
 
-def label_efficiency(table: pd.DataFrame, look: dict[str, Look], patients: dict[float, int | None]) -> Figure:
-    """Macro AUROC against labelled training patients, one panel a backbone; arms stand a little apart to be told."""
+def label_efficiency(
+    table: pd.DataFrame, words: str, look: dict[str, Look], patients: dict[float, int | None]
+) -> Figure:
+    """The leading metric by labelled training patients, a panel a backbone; arms stand a little apart to be told."""
     backbones = sorted(set(table["backbone"]) - {"none"})
     if table.empty:
         return nothing()
@@ -151,7 +156,7 @@ def label_efficiency(table: pd.DataFrame, look: dict[str, Look], patients: dict[
         axes.set_xticklabels(names)
         if len(ticks) == 1:
             axes.set_xlim(places[0] * 0.9, places[0] * 1.1)
-        axes.set_title(f"macro AUROC{f', {backbone}' if len(backbones) > 1 else ''}")
+        axes.set_title(f"{words}{f', {backbone}' if len(backbones) > 1 else ''}")
         axes.set_xlabel("labelled training patients", loc="left")
     _legend(figure)
     return figure

@@ -35,6 +35,7 @@ class TestSet:
         truth: float32 [N, L], NaN where missing.
         patient: int [N] in [0, P).
         tiers: of each label.
+        exclusive: whether each scan has exactly one of the labels.
     """
 
     fold: str
@@ -42,6 +43,7 @@ class TestSet:
     truth: np.ndarray
     patient: np.ndarray
     tiers: list[str]
+    exclusive: bool = False
 
     @property
     def evaluable(self) -> np.ndarray:
@@ -96,6 +98,7 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
         truth=truth,
         patient=pd.factorize(rows["patient"])[0],
         tiers=tiers(settings, manifest, labels, truth, rows["patient"].to_numpy()),
+        exclusive=all(bool(found.metadata.get("exclusive")) for folds in runs.values() for found in folds.values()),
     )
     return test, [_pooled(key, runs[key], scans, labels, truth) for key in sorted(runs)]
 

@@ -1,4 +1,4 @@
-"""AUROC, average precision, F1 and balanced accuracy of all resamples at once, exactly as scikit-learn defines them.
+"""AUROC, average precision, F1, balanced accuracy and accuracy of all resamples at once, as scikit-learn defines them.
 
 A resample draws whole patients, so it is a whole number a patient: how many times they were drawn. `times` holds these
 numbers, [P, B], and a scan weighs as often as its patient. Each metric is NaN in a resample with one class only.
@@ -7,6 +7,7 @@ numbers, [P, B], and a scan weighs as often as its patient. Each metric is NaN i
 import numpy as np
 
 NAMES = ("auroc", "average_precision", "f1", "balanced_accuracy")
+ACCURACY = "accuracy"  # of labels that exclude each other: one answer a scan
 CELLS = 1_000_000  # of the largest array, scans x resamples; about what a processor's cache holds
 FEW_PATIENTS = 256
 
@@ -108,3 +109,19 @@ def decision_metrics(
     f1[one_class] = np.nan
     balanced[one_class] = np.nan
     return f1, balanced
+
+
+def accuracy(right: np.ndarray, patient: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Share of scans whose class was named, in every resample.
+
+    Args:
+        right: bool [N].
+        patient: int [N]; times: float64 [P, B].
+
+    Returns:
+        float64 [B].
+    """
+    hits, scans = (np.bincount(patient, weights, minlength=len(times)) @ times for weights in (right, None))
+    with np.errstate(invalid="ignore"):
+        share: np.ndarray = hits / scans
+    return share

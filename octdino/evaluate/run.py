@@ -12,7 +12,7 @@ from octdino.config import EvaluateSettings
 from octdino.evaluate.bootstrap import draw_patients, holm, interval, p_value
 from octdino.evaluate.figures import draw_figures
 from octdino.evaluate.gather import NOT_EVALUABLE, Key, Run, TestSet, gather
-from octdino.evaluate.metrics import NAMES, decision_metrics, ranking_metrics
+from octdino.evaluate.metrics import ACCURACY, NAMES, accuracy, decision_metrics, ranking_metrics
 from octdino.tables import COMPARISON, METRICS, write_table
 
 log = logging.getLogger("octdino.evaluate")
@@ -50,23 +50,35 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
 
 
 def replicates(test: TestSet, runs: list[Run], times: np.ndarray) -> dict[Key, np.ndarray]:
-    """Every metric of every classifier: float64 [4 metrics, 1 + B, L + 1]; row 0 is the test set, the last is macro."""
+    """Every metric of every classifier: float64 [metrics, 1 + B, L + 1]; row 0 is the test set, the last is macro.
+
+    The metrics are those of `names`; the accuracy is one over all labels and stands at macro.
+    """
     found = {}
     for run in runs:
-        values = np.full((len(NAMES), times.shape[1], len(test.labels) + 1), np.nan)
+        values = np.full((len(names(test)), times.shape[1], len(test.labels) + 1), np.nan)
         for index in np.flatnonzero(test.evaluable):
             known = ~np.isnan(test.truth[:, index])
             truth, patient = test.truth[known, index] == 1, test.patient[known]
             values[:2, :, index] = ranking_metrics(truth, run.probabilities[known, index], patient, times)
             decided = run.decided[known, index]
             if not np.isnan(decided).any():
-                values[2:, :, index] = decision_metrics(truth, decided == 1, patient, times)
+                values[2:4, :, index] = decision_metrics(truth, decided == 1, patient, times)
         found[run.key] = values
     # A label without a threshold somewhere is in nobody's macro: the means must be over the same labels.
-    complete = np.all([np.isfinite(values[:, 0]) for values in found.values()], axis=0)  # [4, L + 1]
+    complete = np.all([np.isfinite(values[:, 0]) for values in found.values()], axis=0)  # [metrics, L + 1]
     for values in found.values():
         values[:, :, -1] = mean_of_known(np.where(complete[:, None, :], values, np.nan)[:, :, :-1])
+    if test.exclusive:
+        for run in runs:
+            right = run.probabilities.argmax(1) == test.truth.argmax(1)
+            found[run.key][-1, :, -1] = accuracy(right, test.patient, times)
     return found
+
+
+def names(test: TestSet) -> tuple[str, ...]:
+    """The metrics, in order."""
+    return (*NAMES, ACCURACY) if test.exclusive else NAMES
 
 
 def mean_of_known(values: np.ndarray) -> np.ndarray:
@@ -94,7 +106,9 @@ def metrics_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, n
         low, high = interval(values[:, 1:].swapaxes(0, 1), settings.confidence)
         drawn = np.isfinite(values[:, 1:]).sum(axis=1)
         for index, label in enumerate([*test.labels, MACRO]):
-            for which, metric in enumerate(NAMES):
+            for which, metric in enumerate(names(test)):
+                if metric == ACCURACY and label != MACRO:
+                    continue
                 numbers = {"value": values[which, 0, index], "low": low[which, index], "high": high[which, index]}
                 if np.isnan(numbers["value"]):
                     numbers = dict.fromkeys(numbers, np.nan)
@@ -145,7 +159,7 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
                     "reference": reference.arm,
                     "fold": test.fold,
                     "label": [*test.labels, MACRO][index],
-                    "metric": NAMES[which],
+                    "metric": names(test)[which],
                     "difference": difference[which, 0, index],
                     "low": low[which, index],
                     "high": high[which, index],

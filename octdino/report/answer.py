@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from octdino.tables import leading_metric
+
 CLINICAL = "clinical"
 NOTHING = "\N{EN DASH}"
 FLOORS = {"scratch-finetune": "training from scratch", "scratch-linear": "random features"}
@@ -17,7 +19,7 @@ class Verdict:
     Attributes:
         fraction: share of the labelled training patients.
         outcome: better, worse, open (the interval includes 0) or alone (nothing to compare with).
-        arm, value, low, high: the best arm and its macro AUROC; empty and NaN where nothing is evaluable.
+        arm, value, low, high: the best arm and its macro AUROC (or accuracy); empty and NaN where nothing is evaluable.
         text: one or two sentences.
         backbone: whose arms were compared; empty where there is only one.
     """
@@ -67,13 +69,14 @@ def percent(fraction: float) -> str:
 
 
 def verdicts(metrics: pd.DataFrame, comparison: pd.DataFrame, reference: str) -> list[Verdict]:
-    """The best arm at each fraction against the reference on the same backbone, by macro AUROC.
+    """The best arm at each fraction against the reference on the same backbone, by the leading metric.
 
     Backbones come one after the other; fractions ascend.
     """
-    macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == "auroc")])
+    metric, words = leading_metric(metrics)
+    macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
     macro = macro[macro["arm"] != CLINICAL]
-    paired = one_seed(comparison[(comparison["label"] == "macro") & (comparison["metric"] == "auroc")], ("reference",))
+    paired = one_seed(comparison[(comparison["label"] == "macro") & (comparison["metric"] == metric)], ("reference",))
     paired = paired[paired["reference"] == reference]
     backbones = sorted(set(macro["backbone"]))
     found = []
@@ -81,19 +84,19 @@ def verdicts(metrics: pd.DataFrame, comparison: pd.DataFrame, reference: str) ->
         arms, pairs = macro[macro["backbone"] == backbone], paired[paired["backbone"] == backbone]
         for fraction in sorted(set(arms["fraction"])):
             scored = arms[(arms["fraction"] == fraction) & arms["value"].notna()]
-            verdict = _verdict(float(fraction), scored, pairs[pairs["fraction"] == fraction], reference)
+            verdict = _verdict(float(fraction), words, scored, pairs[pairs["fraction"] == fraction], reference)
             found.append(replace(verdict, backbone=str(backbone)) if len(backbones) > 1 else verdict)
     return found
 
 
-def _verdict(fraction: float, arms: pd.DataFrame, pairs: pd.DataFrame, reference: str) -> Verdict:
+def _verdict(fraction: float, words: str, arms: pd.DataFrame, pairs: pd.DataFrame, reference: str) -> Verdict:
     if arms.empty:
         nan = float("nan")
         text = "no label has enough positive patients for a number."
         return Verdict(fraction, "alone", "", nan, nan, nan, text)
     best = arms.sort_values(["value", "arm"], ascending=[False, True]).iloc[0]
     name = str(best["arm"])
-    scored = f"macro AUROC {number(best['value'])} (interval {span(best['low'], best['high'])})"
+    scored = f"{words} {number(best['value'])} (interval {span(best['low'], best['high'])})"
     pair = pairs[pairs["arm"] == name]
     if name == reference:
         outcome, text = _reference_leads(pairs, reference, scored)
@@ -158,9 +161,10 @@ def _short(found: list[Verdict], reference: str) -> tuple[str, str]:
 
 def beside_clinical(metrics: pd.DataFrame, comparison: pd.DataFrame, found: list[Verdict]) -> list[str]:
     """Does the image add to what thickness, acuity, slice and visit say? A sentence a fraction and backbone."""
-    macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == "auroc")])
+    metric, _ = leading_metric(metrics)
+    macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
     control = macro[(macro["arm"] == CLINICAL) & macro["value"].notna()]
-    paired = one_seed(comparison[(comparison["label"] == "macro") & (comparison["metric"] == "auroc")], ("reference",))
+    paired = one_seed(comparison[(comparison["label"] == "macro") & (comparison["metric"] == metric)], ("reference",))
     paired = paired[paired["reference"] == CLINICAL]
     sentences = []
     for verdict in found:

@@ -7,9 +7,15 @@ import pandas as pd
 
 from octdino.report.answer import CLINICAL, NOTHING, number, one_seed, pair, percent
 from octdino.report.read import Results
-from octdino.tables import REASONS
+from octdino.tables import REASONS, leading_metric
 
-SHORT = {"auroc": "AUROC", "average_precision": "AP", "f1": "F1", "balanced_accuracy": "balanced accuracy"}
+SHORT = {
+    "accuracy": "accuracy",
+    "auroc": "AUROC",
+    "average_precision": "AP",
+    "f1": "F1",
+    "balanced_accuracy": "balanced accuracy",
+}
 
 
 class Cell(NamedTuple):
@@ -25,18 +31,29 @@ def _several(results: Results) -> bool:
     return len(set(results.metrics["backbone"]) - {"none"}) > 1
 
 
+def _shown(results: Results) -> dict[str, str]:
+    """The macro metrics that there are, by name; the leading one is the first."""
+    there = set(results.metrics["metric"])
+    return {metric: words for metric, words in SHORT.items() if metric in there}
+
+
+def _paired(results: Results) -> pd.DataFrame:
+    """Differences of the leading metric at macro, of one seed or the mean over seeds."""
+    table, (metric, _) = results.comparison, leading_metric(results.metrics)
+    return one_seed(table[(table["label"] == "macro") & (table["metric"] == metric)], ("reference",))
+
+
 def backbone_tables(results: Results, reference: str) -> list[dict[str, Any]]:
     """Where there are several backbones: a table a fraction, a row an arm, two columns a backbone.
 
-    The columns are the macro AUROC and its difference to the reference arm on the same backbone; a dash where the arm
-    was not run. The reference comes first.
+    The columns are the leading metric and its difference to the reference arm on the same backbone; a dash where the
+    arm was not run. The reference comes first.
     """
     if not _several(results):
         return []
-    macro = one_seed(results.metrics)
-    macro = macro[(macro["label"] == "macro") & (macro["metric"] == "auroc") & (macro["arm"] != CLINICAL)]
-    paired = results.comparison
-    paired = one_seed(paired[(paired["label"] == "macro") & (paired["metric"] == "auroc")], ("reference",))
+    macro, (metric, _) = one_seed(results.metrics), leading_metric(results.metrics)
+    macro = macro[(macro["label"] == "macro") & (macro["metric"] == metric) & (macro["arm"] != CLINICAL)]
+    paired = _paired(results)
     paired = paired[paired["reference"] == reference]
     backbones = sorted(set(macro["backbone"]))
     nothing = Cell(NOTHING, sort=-math.inf)
@@ -52,7 +69,7 @@ def backbone_tables(results: Results, reference: str) -> list[dict[str, Any]]:
                 alone = Cell("reference", sort=-math.inf) if arm == reference and key in scores.index else nothing
                 row.append(_difference(gaps.loc[key]) if key in gaps.index else alone)
             rows.append(row)
-        heads = ["arm", *[SHORT["auroc"], f"minus {reference}"] * len(backbones)]
+        heads = ["arm", *[SHORT[metric], f"minus {reference}"] * len(backbones)]
         tables.append({"fraction": percent(fraction), "groups": backbones, "heads": heads, "rows": rows})
     return tables
 
@@ -60,16 +77,15 @@ def backbone_tables(results: Results, reference: str) -> list[dict[str, Any]]:
 def comparison_heads(results: Results, reference: str) -> list[str]:
     """The heads of `comparison_rows`."""
     backbone = ["backbone"] if _several(results) else []
-    first, *others = SHORT.values()
+    first, *others = _shown(results).values()
     differences = [f"{first} minus {other}" for other in (reference, CLINICAL)]
     return ["labels", "arm", *backbone, first, *differences, *others]
 
 
 def comparison_rows(results: Results, reference: str) -> list[list[Cell]]:
-    """Fraction, arm, backbone if there are several, macro AUROC, its two differences, the other macro metrics."""
+    """Fraction, arm, backbone if there are several, the leading metric, its differences, the other macro metrics."""
     macro = one_seed(results.metrics[results.metrics["label"] == "macro"])
-    paired = results.comparison
-    paired = one_seed(paired[(paired["label"] == "macro") & (paired["metric"] == "auroc")], ("reference",))
+    paired = _paired(results)
     rows = []
     keys = ["fraction", "arm", "backbone"]
     for fraction, arm, backbone in macro[keys].drop_duplicates().sort_values(keys).itertuples(index=False):
@@ -77,7 +93,7 @@ def comparison_rows(results: Results, reference: str) -> list[list[Cell]]:
         row = [Cell(percent(fraction), sort=fraction), Cell(str(arm), sort=str(arm))]
         if _several(results):
             row.append(Cell(NOTHING if backbone == "none" else str(backbone), sort=str(backbone)))
-        first, *others = [_score(scores[scores["metric"] == metric].iloc[0]) for metric in SHORT]
+        first, *others = [_score(scores[scores["metric"] == metric].iloc[0]) for metric in _shown(results)]
         mine = paired[(paired["fraction"] == fraction) & (paired["arm"] == arm) & (paired["backbone"] == backbone)]
         differences = []
         for other in (reference, CLINICAL):

@@ -16,10 +16,14 @@ from octdino.report.examples import examples
 from octdino.report.limits import limits
 from octdino.report.read import Results, read_results
 from octdino.report.training import training_alarms, training_figures, training_table
-from octdino.tables import replacing
+from octdino.tables import leading_metric, replacing
 
 PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py", "snakemake")
 HERE = Path(__file__).parent
+MEANS = {
+    "auroc": "the mean over the labels that have enough patients",
+    "accuracy": "the share of scans whose class is named",
+}
 
 
 def write_report(settings: ReportSettings, results: Path, config: dict[str, Any], out: Path) -> None:
@@ -33,17 +37,15 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
         UserError: manifest or metrics are missing, or a file cannot be read.
     """
     found = read_results(results)
-    page = (
-        Environment(
-            loader=PackageLoader("octdino", "report"),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=StrictUndefined,
-        )
-        .get_template("page.html.j2")
-        .render(**content(settings, found, config))
+    environment = Environment(
+        loader=PackageLoader("octdino", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
+    environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
+    page = environment.get_template("page.html.j2").render(**content(settings, found, config))
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -57,6 +59,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
     best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
     shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.backbone) if best else ([], None)
     heads, runs = training_table(found.pretraining)
+    metric, lead = leading_metric(found.metrics)
     return {
         "title": settings.title,
         "cohort": found.cohort,
@@ -66,6 +69,8 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "headline": answer.headline(verdicts, reference),
         "verdicts": verdicts,
         "percent": answer.percent,
+        "lead": lead,
+        "lead_means": MEANS[metric],
         "clinical": answer.beside_clinical(found.metrics, found.comparison, verdicts),
         "reference": reference,
         "confidence": f"{100 * float(evaluated.get('confidence', EvaluateSettings().confidence)):g} %",

@@ -42,6 +42,7 @@ MEASURES = {
 # Figure 7 of Caron et al. 2021 is the first row of `collapse`; it leads the section instead of being drawn twice.
 COLLAPSE = ("teacher_entropy", "kl", "mean_entropy", "prototypes_used")
 GROUPS = {"learning": ("knn_accuracy", "knn_auroc", "loss"), "features": ("feature_std", "rankme")}
+KNN = ("knn_accuracy", "knn_auroc")  # accuracy where labels exclude each other
 SHARES = ("teacher_entropy", "mean_entropy")  # drawn as shares of ln K, because K may differ between runs
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # lines that lie on each other are told by them
 
@@ -185,7 +186,7 @@ def training_alarms(runs: list[Pretraining]) -> list[Alarmed]:
 
 
 HEADS = (
-    "method", "backbone", "run", "starts from", "epochs", "exported epoch", "skipped steps", "last kNN AUROC", "scope",
+    "method", "backbone", "run", "starts from", "epochs", "exported epoch", "skipped steps", "last kNN", "scope",
     "scans", "patients", "images seen", "images/s", "device",
 )  # fmt: skip
 
@@ -200,7 +201,7 @@ def training_table(runs: list[Pretraining]) -> tuple[list[str], list[list[Cell]]
 def _row(run: Pretraining) -> dict[str, Cell]:
     history, card = run.history, run.card
     rate = history["images_per_second"].median() if "images_per_second" in history else math.nan
-    knn = history["knn_auroc"].dropna() if "knn_auroc" in history else pd.Series(dtype=float)
+    knn = next((history[name].dropna() for name in KNN if name in history), pd.Series(dtype=float))
     lengths = card.get("epochs") or ([int(history["epoch"].max())] if len(history) else [])
     words = {"method": run.method, "backbone": run.backbone, "run": run.run, "scope": card.get("scope", NOTHING)}
     words["device"] = card.get("device", NOTHING)
@@ -214,7 +215,7 @@ def _row(run: Pretraining) -> dict[str, Cell]:
             small=f"extended after {', '.join(map(str, lengths[:-1]))}" if len(lengths) > 1 else ""
         ),
         "images/s": _count(None if math.isnan(rate) else round(rate)),
-        "last kNN AUROC": Cell(f"{knn.iloc[-1]:.3f}", sort=float(knn.iloc[-1])) if len(knn) else _count(None),
+        "last kNN": Cell(f"{knn.iloc[-1]:.3f}", sort=float(knn.iloc[-1])) if len(knn) else _count(None),
     }
 
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from octdino.classify import classify
 from octdino.classify.data import read_labelled
-from octdino.classify.finetune import Finetune, balance, masked_bce
+from octdino.classify.finetune import Finetune
 from octdino.classify.linear import fit_linear
-from octdino.classify.run import _linear
+from octdino.classify.outputs import balance, masked_bce
+from octdino.classify.run import _frozen
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.errors import UserError
 from octdino.models import BackboneSpec, create_backbone, save_backbone
@@ -58,12 +59,13 @@ def digest(module: nn.Module) -> str:
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in module.state_dict().values())).hexdigest()
 
 
-def test_frozen_means_frozen(store):
+@pytest.mark.parametrize("mode", ["linear", "knn", "mlp"])
+def test_frozen_means_frozen(store, mode):
     """Weights and batch-norm statistics: every byte of the backbone is as before."""
     backbone = create_backbone(MODEL, 1, 32).train()
     before = digest(backbone)
     data = read_labelled(store, 1.0, 0)
-    _linear(data, backbone, SETTINGS, data.rows("val", "test"))
+    _frozen(mode, data, backbone, SETTINGS, data.rows("val", "test"), 0)
     assert digest(backbone) == before
 
 
@@ -98,7 +100,7 @@ def test_missing_labels_have_no_loss_and_no_gradient():
 
 def test_balanced_weights_are_negatives_a_positive():
     truth = np.array([[1, 0, np.nan], [0, 0, 1], [0, 0, 0], [0, np.nan, 0]])
-    assert balance(truth).tolist() == [3, 1, 2]
+    assert balance(truth, exclusive=False).tolist() == [3, 1, 2]
 
 
 def test_the_probe_is_logistic_regression_with_the_penalty_that_validation_prefers():
@@ -191,7 +193,7 @@ def test_users_mistakes_are_one_line(store, tmp_path):
     with pytest.raises(UserError, match="--pretrained"):
         run("dino-linear", store, tmp_path)
     with pytest.raises(UserError, match="is no arm"):
-        run("dino-knn", store, tmp_path)
+        run("dino-frozen", store, tmp_path)
     manifest = pd.read_csv(store.with_name("manifest.csv"))
     other = tmp_path / "cohort"
     other.mkdir()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from octdino.evaluate import metrics
 from octdino.evaluate.bootstrap import draw_patients
@@ -81,3 +81,17 @@ def test_a_thousand_resamples_of_a_real_test_set_take_a_moment() -> None:
     began = time.process_time()
     metrics.ranking_metrics(truth, score, patient, times)
     assert time.process_time() - began < 0.25  # 0.015 measured; 5 s for 320
+
+
+@given(case=some_scans())
+@settings(max_examples=50, deadline=None)
+def test_the_accuracy_is_scikit_learns_on_repeated_rows(case: tuple[np.ndarray, ...]) -> None:
+    truth, score, patient, times = case
+    answer = score >= 0.5
+    found = metrics.accuracy(answer == truth, patient, times)
+    for column in range(times.shape[1]):
+        rows = np.repeat(np.arange(len(truth)), times[patient, column].astype(int))
+        if len(rows):
+            assert found[column] == pytest.approx(accuracy_score(truth[rows], answer[rows]))
+        else:
+            assert np.isnan(found[column])

@@ -98,19 +98,21 @@ def pretrain_runs():
 def classify_runs():
     """Every classifier that is asked for, and the clinical controls."""
     chosen = settings.pretrain
-    arms = [
-        f"{arm}/{backbone}"
+    runs = [
+        (f"{arm}/{backbone}", fraction)
         for arm in settings.classify.arms
         for backbone in (
             chosen.backbones_of(init_of(arm))
             if init_of(arm) in chosen.methods
             else chosen.backbones
         )
+        for fraction in settings.classify.fractions_at(arm)
     ]
+    if settings.cohort.clinical_values:
+        runs += [("clinical/none", f) for f in settings.classify.fractions]
     return [
         f"results/{COHORT}/classify/{arm}/f{fraction:g}/fold0-seed{seed}"
-        for arm in [*arms, "clinical/none"]
-        for fraction in settings.classify.fractions
+        for arm, fraction in runs
         for seed in settings.classify.seeds
     ]
 

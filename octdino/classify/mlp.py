@@ -1,0 +1,87 @@
+"""A multi-layer perceptron on frozen features, for what a linear probe cannot separate."""
+
+import copy
+import logging
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from octdino.classify.outputs import balance, loss_of, validation_score
+from octdino.config import ClassifySettings
+from octdino.training import parameter_groups, seed_of, set_schedule, warmup_cosine
+
+log = logging.getLogger("octdino.classify")
+
+
+class Mlp(nn.Module):
+    """Features [N, D] to logits [N, L]: standardised with the training scans' statistics, one hidden layer."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: Tensor, hidden: int, labels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", features.mean(0))
+        self.register_buffer("std", features.std(0) + 1e-6)
+        dim = features.shape[1]
+        self.layers = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, labels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, D] to [N, L]."""
+        logits: Tensor = self.layers((features - self.mean) / self.std)
+        return logits
+
+
+def fit_mlp(
+    features: np.ndarray,
+    truth: np.ndarray,
+    val: np.ndarray,
+    val_truth: np.ndarray,
+    settings: ClassifySettings,
+    exclusive: bool,
+    seed: int,
+) -> tuple[Mlp, int]:
+    """One hidden layer, trained with AdamW; the epoch is chosen on validation patients.
+
+    Args:
+        features: of the training scans, [N, D]; val: of the validation scans, [M, D].
+        truth, val_truth: [N, L], [M, L], NaN where missing.
+        exclusive: one softmax over the labels, in place of one sigmoid each.
+        seed: of its weights, its dropout and the order of scans.
+
+    Returns:
+        The network from features as they are to logits [N, L], in eval mode, and the epoch that it is of.
+    """
+    x, y = torch.from_numpy(features).float(), torch.from_numpy(truth)
+    torch.manual_seed(seed_of(seed, "head"))
+    network = Mlp(x, settings.mlp_hidden, truth.shape[1])
+    optimizer = torch.optim.AdamW(parameter_groups(network), lr=0.0)
+    weight = balance(truth, exclusive) if settings.class_weights == "balanced" else None
+    batch = min(settings.batch_size, len(x))
+    steps = max(len(x) // batch, 1)
+    epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
+    best, best_epoch, chosen = -math.inf, 0, copy.deepcopy(network)
+    for epoch in range(epochs):
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed_of(seed, "order", epoch)))
+        network.train()
+        for step in range(steps):
+            rows = order[step * batch : (step + 1) * batch]
+            lr = warmup_cosine((epoch * steps + step) / (epochs * steps), settings.lr, 0.0, 0.1)
+            set_schedule(optimizer, lr, settings.weight_decay)
+            torch.autograd.backward(loss_of(network(x[rows]), y[rows], exclusive, weight))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        score = validation_score(val_truth, mlp_logits(network, val), exclusive)
+        if score > best:
+            best, best_epoch, chosen = score, epoch + 1, copy.deepcopy(network)
+    log.info("MLP: %.4f on validation patients after epoch %d of %d", best, best_epoch, epochs)
+    return chosen.eval(), best_epoch
+
+
+@torch.no_grad()
+def mlp_logits(network: Mlp, features: np.ndarray) -> np.ndarray:
+    """Logits float64 [N, L] of features [N, D]."""
+    found: np.ndarray = network.eval()(torch.from_numpy(features).float()).double().numpy()
+    return found
