@@ -1,6 +1,5 @@
 """Train the classifier of one arm and predict validation and test patients."""
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from octdino.classify.mlp import fit_mlp, mlp_logits
 from octdino.classify.outputs import probabilities
 from octdino.config import ARM, ClassifySettings, ModelSettings
 from octdino.errors import UserError
-from octdino.models import create_backbone, load_backbone
 from octdino.models.backbones import extract_features
+from octdino.models.start import start_backbone
 from octdino.neighbours import knn_scores
 from octdino.predictions import write_predictions
 from octdino.tables import replacing
 from octdino.thresholds import choose_threshold
-from octdino.training import RunState, Stopper, pick_device, seed_of
+from octdino.training import RunState, Stopper, pick_device
 
 log = logging.getLogger("octdino.classify")
 
@@ -61,7 +60,8 @@ def classify(
     if not match:
         raise UserError(f"{arm!r} is no arm; expected {{init}}-linear or {{init}}-finetune")
     data = read_labelled(store, fraction, fold)
-    network, origin = _start(match["init"], data, model, pretrained, settings.augment.global_size, seed)
+    size = settings.augment.global_size
+    network, origin = start_backbone(match["init"], model, data.images.shape[1], size, pretrained=pretrained, seed=seed)
     rows = data.rows("val", "test")
     if match["mode"] != "finetune":
         found, tensors, how = _frozen(match["mode"], data, network, settings, rows, seed)
@@ -104,22 +104,6 @@ def classify(
         **how,
     }
     _write(out, data, rows, found, metadata, settings)
-
-
-def _start(
-    init: str, data: Labelled, model: ModelSettings, pretrained: Path | None, size: int, seed: int
-) -> tuple[nn.Module, str | None]:
-    """The backbone that the arm starts from, and the hash of its weights if they are a pretraining run's."""
-    channels = data.images.shape[1]
-    if init in ("scratch", "imagenet"):
-        torch.manual_seed(seed_of(seed, "weights"))
-        return create_backbone(model, channels, size, imagenet=init == "imagenet"), None
-    if pretrained is None:
-        raise UserError(f"the arm starts from {init}: name its pretraining run's folder with --pretrained")
-    network, spec = load_backbone(pretrained)
-    if spec.in_chans != channels:
-        raise UserError(f"{pretrained}: takes {spec.in_chans} channel(s), the store has {channels}")
-    return network, hashlib.sha256((pretrained / "backbone.safetensors").read_bytes()).hexdigest()
 
 
 def _frozen(

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from octdino.config.base import Settings
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings, SplitSettings
+from octdino.config.explain import ExplainSettings
 from octdino.config.methods import METHODS, MethodSettings
 from octdino.config.pretrain import AugmentSettings, PretrainSettings
 from octdino.config.stages import ARM, ClassifySettings, EvaluateSettings, ModelSettings, ReportSettings
@@ -21,6 +22,7 @@ __all__ = [
     "CohortSettings",
     "Config",
     "EvaluateSettings",
+    "ExplainSettings",
     "ImageSettings",
     "MethodSettings",
     "ModelSettings",
@@ -41,6 +43,7 @@ class Config(Settings):
     pretrain: PretrainSettings = PretrainSettings()
     classify: ClassifySettings = ClassifySettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    explain: ExplainSettings = ExplainSettings()
     report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
@@ -48,8 +51,13 @@ class Config(Settings):
         inits = {arm.rsplit("-", 1)[0] for arm in self.classify.arms} - {"scratch", "imagenet"}
         if missing := sorted(inits - set(self.pretrain.methods)):
             raise ValueError(f"classify.arms: {', '.join(missing)} not among pretrain.methods {self.pretrain.methods}")
-        if self.evaluate.reference not in self.classify.arms:
+        if self.classify.arms and self.evaluate.reference not in self.classify.arms:
             raise ValueError(f"evaluate.reference: {self.evaluate.reference!r} is not among classify.arms")
+        known = {"scratch", "imagenet", *self.pretrain.methods}
+        if missing := sorted(set(self.explain.inits or []) - known):
+            raise ValueError(f"explain.inits: {', '.join(missing)} not among pretrain.methods {self.pretrain.methods}")
+        if missing := sorted(set(self.explain.arms or []) - set(self.classify.arms)):
+            raise ValueError(f"explain.arms: {', '.join(missing)} not among classify.arms")
         return self
 
     def model(self, backbone: str) -> ModelSettings:

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from octdino.config import EvaluateSettings
-from octdino.evaluate.bootstrap import draw_patients, holm, interval, p_value
+from octdino.evaluate.bootstrap import holm, p_value
 from octdino.evaluate.figures import draw_figures
 from octdino.evaluate.gather import NOT_EVALUABLE, Key, Run, TestSet, gather
 from octdino.evaluate.metrics import ACCURACY, NAMES, accuracy, decision_metrics, ranking_metrics
+from octdino.resampling import draw_patients, interval
 from octdino.tables import COMPARISON, METRICS, write_table
 
 log = logging.getLogger("octdino.evaluate")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from octdino.evaluate.bootstrap import draw_patients, holm, interval, p_value
+from octdino.evaluate.bootstrap import holm, p_value
+from octdino.resampling import draw_patients, interval
 
 
 def test_each_resample_draws_as_many_patients_as_there_are() -> None:

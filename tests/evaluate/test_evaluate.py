@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 from octdino.config import EvaluateSettings
 from octdino.errors import UserError
 from octdino.evaluate import evaluate
-from octdino.evaluate.bootstrap import draw_patients
 from octdino.predictions import read_predictions
+from octdino.resampling import draw_patients
 from octdino.tables import COMPARISON, MANIFEST, METRICS, probability, read_table
 from tests.results import LABELS, write_arm, write_cohort
 

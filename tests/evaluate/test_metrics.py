@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from octdino.evaluate import metrics
-from octdino.evaluate.bootstrap import draw_patients
+from octdino.resampling import draw_patients
 
 
 @st.composite

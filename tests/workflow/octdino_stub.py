@@ -13,6 +13,7 @@ FILES = {
     "clinical": ["predictions.csv", "classifier.json"],
     "evaluate": ["metrics.csv", "comparison.csv"]
     + [f"{figure}.svg" for figure in ("comparison", "difference", "label_efficiency", "roc", "pr")],
+    "explain": ["overlap.csv", "jaccard.csv", "jaccard_images.csv", "retrieval.csv", "explain.json"],
 }
 
 

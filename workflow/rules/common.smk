@@ -97,6 +97,8 @@ def pretrain_runs():
 
 def classify_runs():
     """Every classifier that is asked for, and the clinical controls."""
+    if not settings.classify.arms:
+        return []
     chosen = settings.pretrain
     runs = [
         (f"{arm}/{backbone}", fraction)
@@ -183,8 +185,8 @@ def cohort_settings(wildcards):
 
 
 def start_of(wildcards):
-    """Where an arm starts: a pretraining run's weights, a file of ImageNet weights, or nothing."""
-    init = init_of(wildcards.arm)
+    """Where an arm or an explained network starts: a run's weights, a file of ImageNet weights, or nothing."""
+    init = wildcards.get("init") or init_of(wildcards.arm)
     if init == "imagenet":
         weights = settings.model(wildcards.backbone).weights
         return [str(weights)] if weights else []
@@ -198,7 +200,7 @@ def start_flag(wildcards, input):
     """`start` as the command takes it: the folder of a run, or a file of weights."""
     if not input.start:
         return ""
-    if wildcards.arm.startswith("imagenet-"):
+    if (wildcards.get("init") or init_of(wildcards.arm)) == "imagenet":
         return f"--model.weights {shlex.quote(str(input.start))}"
     return f"--pretrained {shlex.quote(str(Path(input.start[0]).parent))}"
 

@@ -3,9 +3,9 @@
 
 rule report:
     input:
-        metrics="results/{cohort}/evaluate/metrics.csv",
-        comparison="results/{cohort}/evaluate/comparison.csv",
-        figures=rules.evaluate.output.figures,
+        # Without arms there is nothing to evaluate; the page shows what there is.
+        evaluated=list(rules.evaluate.output) if settings.classify.arms else [],
+        explained=[f"{run}/explain.json" for run in explain_runs()],
         manifest="results/{cohort}/cohort/manifest.csv",
         quarantine="results/{cohort}/cohort/quarantine.csv",
         splits="results/{cohort}/cohort/splits.csv",

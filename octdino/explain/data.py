@@ -1,0 +1,106 @@
+"""Which scans are explained, and among which others their neighbours are sought."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from octdino.config import ExplainSettings
+from octdino.errors import UserError
+from octdino.explain.truth import Truth, read_truth
+from octdino.store import read_store
+from octdino.tables import MANIFEST, label_matrix, labels_of, read_table
+from octdino.training import seed_of
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Scans and what is known of them.
+
+    Attributes:
+        images: uint8 [N, C, H, W].
+        scan_id: [N].
+        truth: labels float32 [N, L], NaN where missing.
+        patient: int64 [N]; the same number in all `Scans` of a run.
+    """
+
+    images: Tensor
+    scan_id: np.ndarray
+    truth: np.ndarray
+    patient: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a run explains.
+
+    Attributes:
+        labels: L names.
+        scans: those whose maps are measured and shown, N of them.
+        masks: what is truly where in them; None where no scan has a mask.
+        bank: the labelled scans among which neighbours are sought, `scans` among them (all if none is labelled).
+        mean, std: of the training patients of fold 0, [C].
+    """
+
+    labels: list[str]
+    scans: Scans
+    masks: Truth | None
+    bank: Scans
+    mean: list[float]
+    std: list[float]
+
+
+def read_shown(store_file: Path, settings: ExplainSettings, masks_root: Path | None) -> Shown:
+    """Read what is explained: of `settings.split` the scans with a mask or a label, evenly thinned.
+
+    Raises:
+        UserError: a file is missing or damaged, or the split is empty.
+    """
+    manifest = read_table(store_file.with_name("manifest.csv"), MANIFEST)
+    labels = labels_of(manifest)
+    truth = label_matrix(manifest, labels)
+    labelled = ~np.isnan(truth).all(axis=1) if labels else np.zeros(len(manifest), bool)
+    masked = (manifest["mask"].fillna("") != "").to_numpy(bool) & (masks_root is not None)
+    inside = np.ones(len(manifest), bool)
+    if settings.split != "all":
+        inside = (manifest["split"] == settings.split).to_numpy(bool, na_value=False)
+    known = inside & (labelled | masked)
+    rows = _thinned(known if known.any() else inside, settings.scans)
+    if not len(rows):
+        raise UserError(f"{store_file.with_name('manifest.csv')}: no {settings.split} scan; choose another split")
+    others = (labelled if labelled.any() else np.ones(len(manifest), bool)).copy()
+    others[rows] = False
+    bank = np.sort(np.concatenate([rows, _thinned(others, max(settings.bank - len(rows), 0))]))
+    store = read_store(store_file, bank)
+    found = _scans(store.images, manifest.iloc[bank], truth[bank])
+    where = np.searchsorted(bank, rows)
+    masks = None
+    if masks_root is not None and masked[rows].any():
+        paths = manifest["mask"].fillna("").iloc[rows].tolist()
+        masks = read_truth(masks_root, paths, store.boxes[where], store.images.shape[2:], labels)
+    mean, std = (np.atleast_1d(store.attributes[name]).tolist() for name in ("mean", "std"))
+    return Shown(labels, _part(found, where), masks, found, mean, std)
+
+
+def _scans(images: np.ndarray, rows: pd.DataFrame, truth: np.ndarray) -> Scans:
+    patient = pd.factorize(rows["patient"])[0].astype(np.int64)
+    return Scans(torch.from_numpy(images), rows["scan_id"].to_numpy(), truth, patient)
+
+
+def _part(scans: Scans, rows: np.ndarray) -> Scans:
+    return Scans(scans.images[rows], scans.scan_id[rows], scans.truth[rows], scans.patient[rows])
+
+
+def _thinned(chosen: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the rows that a mask chooses, at random but always the same, ascending."""
+    rows = np.flatnonzero(chosen)
+    if len(rows) <= count:
+        return rows
+    drawn = np.random.default_rng(seed_of("explain", len(rows))).choice(rows, count, replace=False)
+    return np.sort(drawn)

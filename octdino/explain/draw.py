@@ -1,0 +1,122 @@
+"""Which scans the figures show, chosen by rule, and the words below them."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from octdino.config import ExplainSettings
+from octdino.explain.data import Shown
+from octdino.explain.figures import labels_figure, maps_figure, neighbours_figure, save_png
+from octdino.explain.regions import Maps
+
+NEIGHBOURS = 5
+
+
+class Figures:
+    """Writes figures into a folder and keeps what the page says about each."""
+
+    def __init__(self, folder: Path, settings: ExplainSettings, shown: Shown) -> None:
+        self.folder, self.settings, self.shown = folder, settings, shown
+        self.written: list[dict[str, str]] = []
+        for stale in folder.glob("*.png"):
+            stale.unlink()
+
+    def maps(self, maps: Maps, of: str) -> None:
+        """maps.png: the scans with most labels, of different patients."""
+        rows = examples(self.shown, self.settings.examples)
+        if not len(rows):
+            return
+        some, top = maps.take(rows), maps.take(rows).maximum()
+        mass, blob = self.settings.mass, self.settings.min_blob
+        images, masks, cleaned = self.shown.scans.images[rows], top.masks(mass)[:, 0], top.masks(mass, blob)[:, 0]
+        figure = maps_figure(images, some.pixels(), masks, cleaned, maps.name, mass)
+        heads = (
+            f"a map each of {maps.native.shape[1]} heads, their maximum, " if maps.native.shape[1] > 1 else "the map, "
+        )
+        self._write(
+            figure, "maps",
+            f"{of}: the scan, {heads}the part that holds {100 * mass:g} % of it, and that without pieces below "
+            f"{100 * blob:g} % of the image. The scans with most labels, each of another patient.",
+        )  # fmt: skip
+
+    def labels(self, maps: Maps, arm: str) -> None:
+        """labels_{arm}.png: of each label the scan in which it is largest, or the first that has it."""
+        shown = self.shown
+        places = label_examples(shown)
+        if not places or not self.settings.examples:
+            return
+        rows, columns = (np.array(part) for part in zip(*places, strict=True))
+        own = maps.take(rows, columns).pixels()[:, 0]
+        lesions = None
+        if shown.masks is not None and shown.masks.labels:
+            lesions = shown.masks.label_masks(rows)[np.arange(len(rows)), columns]
+        figure = labels_figure(shown.scans.images[rows], own, lesions, [_short(shown.labels[c]) for c in columns])
+        outlined = " Outlined: where it truly is." if lesions is not None else ""
+        what = {
+            "cam": "class activation", "gradcam": "Grad-CAM", "projection": "patches projected on the classifier",
+        }[maps.name]  # fmt: skip
+        self._write(
+            figure, f"labels_{arm}",
+            f"{arm}, {what}: of each label a scan that has it, and where the classifier looks for it.{outlined} "
+            "Chosen by rule: the scan in which the label is largest, or the first.",
+        )  # fmt: skip
+
+    def neighbours(self, found: np.ndarray) -> None:
+        """retrieval.png: of the commonest labels one query each, of different patients, with its nearest scans.
+
+        Args:
+            found: positions in the bank [N, k], -1 for none.
+        """
+        shown = self.shown
+        queries: list[tuple[int, int]] = []
+        order = np.argsort(-np.nansum(shown.scans.truth, axis=0), kind="stable")
+        for label in order:
+            taken = {shown.scans.patient[row] for row, _ in queries}
+            has = np.flatnonzero(shown.scans.truth[:, label] == 1)
+            fresh = [row for row in has if shown.scans.patient[row] not in taken]
+            if fresh and len(queries) < self.settings.examples:
+                queries.append((int(fresh[0]), int(label)))
+        if not queries:
+            return
+        near = [found[row, :NEIGHBOURS][found[row, :NEIGHBOURS] >= 0] for row, _ in queries]
+        figure = neighbours_figure(
+            shown.scans.images[[row for row, _ in queries]],
+            [shown.bank.images[each] for each in near],
+            [shown.bank.truth[each, label] for each, (_, label) in zip(near, queries, strict=True)],
+            [_short(shown.labels[label]) for _, label in queries],
+        )
+        self._write(
+            figure, "retrieval",
+            "A scan with the label above it, and the scans of other patients whose features are nearest. The frame "
+            "says whether they have the label, too. One scan of each of the commonest labels.",
+        )  # fmt: skip
+
+    def _write(self, figure: Figure, name: str, caption: str) -> None:
+        save_png(figure, self.folder / f"{name}.png")
+        self.written.append({"file": f"{name}.png", "caption": caption})
+
+
+def examples(shown: Shown, count: int) -> np.ndarray:
+    """The scans with most labels, at most one a patient, ascending rank."""
+    order = np.argsort(-np.nansum(shown.scans.truth, axis=1), kind="stable")
+    first = np.sort(np.unique(shown.scans.patient[order], return_index=True)[1])
+    return order[first[:count]]
+
+
+def label_examples(shown: Shown) -> list[tuple[int, int]]:
+    """Of each label that a scan has: the scan in which it is largest, where there are masks, or the first; and it."""
+    found = []
+    sizes = None
+    if shown.masks is not None and shown.masks.labels:
+        parts = [shown.masks.label_masks(np.array([row])).sum((2, 3))[0].numpy() for row in range(len(shown.scans))]
+        sizes = np.stack(parts)
+    for label in range(len(shown.labels)):
+        rows = np.flatnonzero(shown.scans.truth[:, label] == 1)
+        if len(rows):
+            found.append((int(rows[sizes[rows, label].argmax()] if sizes is not None else rows[0]), label))
+    return found
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 30 else f"{label[:29]}…"

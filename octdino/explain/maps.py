@@ -1,0 +1,115 @@
+"""Maps of where a network looks: attention of a ViT, and one map a label of a linear classifier."""
+
+import logging
+from typing import cast
+
+import torch
+from timm.models.vision_transformer import Attention, VisionTransformer
+from torch import Tensor, nn
+
+log = logging.getLogger("octdino.explain")
+
+
+def has_attention(backbone: nn.Module) -> bool:
+    """Whether `attention` can read this network."""
+    return isinstance(backbone, VisionTransformer) and isinstance(getattr(backbone.blocks[-1], "attn", None), Attention)
+
+
+def attention_query(backbone: nn.Module) -> str:
+    """Whose attention `attention` gives."""
+    return "class token" if cast(VisionTransformer, backbone).cls_token is not None else "mean over patches"
+
+
+def whole_patches(backbone: nn.Module, size: int) -> int:
+    """The largest side up to `size` px that a ViT's patches divide; `size` for other networks."""
+    return size - size % int(backbone.patch_embed.patch_size[0]) if isinstance(backbone, VisionTransformer) else size
+
+
+@torch.no_grad()
+def attention(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Attention of the last block to the patches, a map a head (Caron et al. 2021, fig. 1): float32 [B, heads, h, w].
+
+    Of the class token; of the mean over all patches where there is none. It is computed once more from what enters the
+    block's attention, because fused kernels keep no weights. Rows sum to less than 1: prefix tokens get the rest.
+
+    Args:
+        backbone: a ViT for which `has_attention` is true, in eval mode.
+        images: [B, C, S, S], standardised.
+    """
+    vit = cast(VisionTransformer, backbone)
+    attn = cast(Attention, vit.blocks[-1].attn)
+    entered: list[Tensor] = []
+    with attn.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0])):
+        vit.forward_features(images)
+    x = entered[0]
+    batch, tokens, _ = x.shape
+    q, k, _ = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+    first = vit.num_prefix_tokens
+    q = q[:, :, :1] if vit.cls_token is not None else q[:, :, first:]
+    weights = (attn.q_norm(q) * attn.scale @ attn.k_norm(k).transpose(-2, -1)).softmax(-1)
+    rows, columns = vit.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
+    return cast(Tensor, weights[..., first:].mean(2).view(batch, attn.num_heads, rows, columns).float())
+
+
+@torch.no_grad()
+def last_map(backbone: nn.Module, images: Tensor) -> Tensor | None:
+    """The last feature map of a CNN [B, C, h, w], or the patches of a ViT after its last norms as such a map.
+
+    None for networks whose features have another form.
+    """
+    found = backbone.forward_features(images)  # type: ignore[operator]
+    if isinstance(backbone, VisionTransformer):
+        patches = backbone.fc_norm(found[:, backbone.num_prefix_tokens :])
+        grid = backbone.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
+        return cast(Tensor, patches.transpose(1, 2).unflatten(2, grid))
+    if found.ndim != 4 or found.shape[1] != backbone.num_features:  # Swin's channels come last
+        return None
+    return cast(Tensor, found)
+
+
+def label_maps(backbone: nn.Module, images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, str] | None:
+    """One map a label of a linear classifier [L, D], [L] on pooled features: [B, L, h, w], and the map's name.
+
+    cam: the classifier at each place of the last feature map (Zhou et al. 2016), where pooling is a plain mean; it is
+    what `monai.visualize.CAM` computes. gradcam: MONAI's GradCAM (Selvaraju et al. 2017) for CNNs that do more than
+    that between map and features. projection: the same product as cam on the patches of a ViT; its classifier was
+    trained on the pooled feature, often the class token, so it says which patches look alike to what it looks for.
+    None where the network has no map.
+    """
+    found = last_map(backbone, images)
+    if found is None:
+        return None
+    if isinstance(backbone, VisionTransformer):
+        name = "projection"
+    else:
+        with torch.no_grad():
+            pooled = backbone.forward_head(found, pre_logits=True)  # type: ignore[operator]
+        mean = found.mean((2, 3))
+        if pooled.shape != mean.shape or not torch.allclose(pooled, mean, rtol=1e-3, atol=1e-4):
+            return _gradcam(backbone, found, weight, bias), "gradcam"
+        name = "cam"
+    return torch.einsum("bchw,lc->blhw", found, weight) + bias[:, None, None], name
+
+
+class FromMap(nn.Module):
+    """What follows the last feature map: pooling and classifier."""
+
+    def __init__(self, backbone: nn.Module, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.last = nn.Identity()
+        self.backbone = backbone
+        self.head = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.device)
+        self.head.load_state_dict({"weight": weight, "bias": bias})
+
+    def forward(self, found: Tensor) -> Tensor:
+        """[B, C, h, w] to logits [B, L]."""
+        pooled = self.backbone.forward_head(self.last(found), pre_logits=True)  # type: ignore[operator]
+        return cast(Tensor, self.head(pooled))
+
+
+def _gradcam(backbone: nn.Module, found: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    from monai.visualize import GradCAM  # ten seconds of imports, for those networks only that need it
+
+    cam = GradCAM(nn_module=FromMap(backbone, weight, bias), target_layers="last")
+    leaf = found.detach().requires_grad_()
+    return torch.cat([cam.compute_map(leaf, class_idx=label) for label in range(len(weight))], dim=1).detach()

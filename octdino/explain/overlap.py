@@ -1,0 +1,78 @@
+"""How well maps find lesions: overlap, pointing game and pixels ranked, against true masks."""
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from octdino.explain.regions import Maps
+from octdino.explain.truth import Truth
+
+CHUNK = 32  # scans
+
+
+def iou(predicted: Tensor, true: Tensor) -> Tensor:
+    """Intersection over union of bool masks [..., P], float64 [...]; NaN where both are empty."""
+    return (predicted & true).sum(-1).double() / (predicted | true).sum(-1)
+
+
+def pointing(maps: Tensor, true: Tensor) -> Tensor:
+    """Whether a map's maximum lies in the mask (Zhang et al. 2016, pointing game): float64 [...] of [..., P].
+
+    Where several pixels share the maximum, the share of them that do.
+    """
+    peak = maps == maps.amax(-1, keepdim=True)
+    return (peak & true).sum(-1).double() / peak.sum(-1)
+
+
+def pixel_auroc(maps: Tensor, true: Tensor) -> Tensor:
+    """Probability that a pixel of the lesion has a higher value than one outside, ties half: float64 [n] of [n, P].
+
+    NaN where the lesion is nowhere or everywhere.
+    """
+    ranks = torch.from_numpy(rankdata(maps.numpy(), axis=-1))
+    inside = true.sum(-1).double()
+    outside = true.shape[-1] - inside
+    area = (ranks * true).sum(-1) - inside * (inside + 1) / 2
+    return torch.where(inside * outside > 0, area / (inside * outside), torch.nan)
+
+
+def iou_name(mass: float) -> str:
+    """iou@60: of the mask that holds 60 % of the map's mass."""
+    return f"iou@{100 * mass:g}"
+
+
+def _metrics(maps: Maps, true: Tensor, masses: list[float]) -> dict[str, Tensor]:
+    """Of n pairs of a map [n, 1, h, w] and a lesion [n, P], float64 [n] each."""
+    before, shown = maps.before().flatten(1), maps.pixels().flatten(1)
+    found = {iou_name(mass): iou(before < mass, true) for mass in masses}
+    return {**found, "pointing": pointing(shown, true), "pixel_auroc": pixel_auroc(shown, true)}
+
+
+def chance(true: Tensor, masses: list[float]) -> dict[str, Tensor]:
+    """What a map with the same value everywhere, cut at random, reaches on bool masks [n, P]: each metric [n]."""
+    share = true.double().mean(-1)
+    found = {iou_name(mass): mass * share / (mass + share - mass * share) for mass in masses}
+    return {**found, "pointing": share, "pixel_auroc": torch.full_like(share, 0.5)}
+
+
+def measure(maps: Maps, truth: Truth, masses: list[float]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Each metric and its level of chance, float64 [N, L], NaN where the lesion is not there.
+
+    Args:
+        maps: of N scans, L maps each or one for all labels.
+        truth: of the same scans, with L labels.
+        masses: shares of a map's mass, for the IoU.
+    """
+    count, names = len(maps.native), [*map(iou_name, masses), "pointing", "pixel_auroc"]
+    values, levels = ({name: np.full((count, truth.labels), np.nan) for name in names} for _ in range(2))
+    for start in range(0, count, CHUNK):
+        rows = np.arange(start, min(start + CHUNK, count))
+        lesions = truth.label_masks(rows).flatten(2)
+        scan, label = lesions.any(-1).nonzero().T
+        true = lesions[scan, label]
+        paired = maps.take(scan + start, label if maps.native.shape[1] > 1 else torch.zeros_like(label))
+        for table, found in ((values, _metrics(paired, true, masses)), (levels, chance(true, masses))):
+            for name, numbers in found.items():
+                table[name][(scan + start).numpy(), label.numpy()] = numbers.numpy()
+    return values, levels
