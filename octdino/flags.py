@@ -19,6 +19,7 @@ from octdino.errors import EXIT_USER
 
 S = TypeVar("S", bound=Settings)
 MARK = "setting "  # opens the names under which argparse keeps settings; no other option has a space in it
+SHORT = {"model.weights": "--weights"}  # settings that have a second, short flag
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +60,7 @@ def add_flags(
         kind, optional = _without_none(field.annotation)
         group.add_argument(
             f"--{prefix}{name}".replace("_", "-"),
+            *([SHORT[prefix + name]] if prefix + name in SHORT else []),
             dest=f"{MARK}{prefix}{name}",
             default=argparse.SUPPRESS,
             help=_help(field.description, default, kind, optional),

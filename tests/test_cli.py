@@ -111,6 +111,14 @@ def test_settings_from_a_file(stage: Any, tmp_path: Path) -> None:
     assert called.args[1:] == (Path("results/x"), {"cohort": {"name": "x"}}, Path("page.html"))
 
 
+@pytest.mark.parametrize("flag", ["--weights", "--model.weights"])
+def test_weights_have_a_short_flag(stage: Any, flag: str) -> None:
+    for argv, verb in ((["pretrain", "dino"], "pretrain"), (["classify", "imagenet-linear"], "classify")):
+        called = stage(f"octdino.{verb}", verb)
+        assert cli.main([*argv, *RUN, flag, "w.pth"]) == 0
+        assert called.named["model"].weights == Path("w.pth")
+
+
 def test_pretrain(stage: Any) -> None:
     called = stage("octdino.pretrain", "pretrain")
     flags = [

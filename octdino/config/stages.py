@@ -24,7 +24,11 @@ class ModelSettings(Settings):
 
     timm: str = Field(description="timm's name")
     args: dict[str, Any] = Field({}, description="further arguments of timm.create_model")
-    weights: Path | None = Field(None, description="local file of ImageNet weights for the imagenet arms")
+    weights: Path | None = Field(
+        None,
+        description="local file of weights for the imagenet arms (timm's, torchvision's, DINO's, DINOv2's or lightly's "
+        ".pth or .safetensors); null: timm's download",
+    )
 
 
 class ClassifySettings(Settings):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from octdino.config import ModelSettings, Settings
 from octdino.errors import UserError
+from octdino.models.weights import load_download, load_weights
 from octdino.tables import replacing
 
 
@@ -35,33 +36,29 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
         model: timm's name and arguments.
         in_chans: 1 for grey, 3 for RGB.
         size: px, the side of the images that it will mostly see.
-        imagenet: start from `model.weights`, or from timm's download where there is a network.
+        imagenet: start from the file `model.weights`, or from timm's download (`octdino.models.weights` says how).
 
     Raises:
         UserError: no such model, wrong arguments, or no weights to be had.
     """
-    if not timm.is_model(model.timm.split(".")[0]):
+    arch = model.timm.split(".")[0]
+    if not timm.is_model(arch):
         close = ", ".join(difflib.get_close_matches(model.timm, timm.list_models(), 5)) or "see timm.list_models()"
         raise UserError(f"{model.timm!r} is no timm model; near it: {close}")
-    kwargs: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0, **model.args}
-    if imagenet:
-        kwargs |= {"pretrained": True}
-        if model.weights:
-            if not model.weights.is_file():
-                raise UserError(f"{model.weights}: no such weights file for {model.timm}")
-            kwargs |= {"pretrained_cfg_overlay": {"file": str(model.weights)}}
     try:
-        return _create(model.timm, kwargs, size)
+        backbone = _create(model.timm, {"in_chans": in_chans, "num_classes": 0, **model.args}, size)
     except (TypeError, AssertionError) as error:
         raise UserError(f"{model.timm}: timm refuses the arguments {model.args}: {error}") from None
-    except Exception as error:
-        if not imagenet:
+    except RuntimeError as error:
+        if "pretrained tag" not in str(error):
             raise
-        where = f"{model.weights}" if model.weights else "timm's download"
-        raise UserError(
-            f"no ImageNet weights for {model.timm} from {where} ({type(error).__name__}); "
-            "name a local file as models.NAME.weights, or run where there is a network"
-        ) from None
+        tags = ", ".join(timm.list_pretrained(f"{arch}.*")) or f"none: {arch}"
+        raise UserError(f"{model.timm!r}: timm knows no weights of this name; it has {tags}") from None
+    if imagenet and model.weights:
+        load_weights(backbone, model.weights, model.timm)
+    elif imagenet:
+        load_download(backbone, model.timm)
+    return backbone
 
 
 def _create(name: str, kwargs: dict[str, Any], size: int) -> nn.Module:
