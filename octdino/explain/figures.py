@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from octdino.figures import INK, style
+from octdino.figures import style
 from octdino.tables import replacing
 
-CELL = 1.15  # inches
+CELL, GAP, TITLE = 1.15, 0.08, 0.32  # inches
 DPI = 120
 HEAT = "inferno"
 AGREES = {1: ("#139c77", "has it"), 0: ("#cc1a40", "has it not")}
@@ -36,7 +36,7 @@ def maps_figure(images: Tensor, maps: Tensor, masks: Tensor, cleaned: Tensor, na
     """
     heads = maps.shape[1]
     heads_titles = [f"head {head + 1}" for head in range(heads)] if heads > 1 else []
-    titles = ["scan", *heads_titles, "maximum" if heads > 1 else name, f"{100 * mass:g} % of it", "no small parts"]
+    titles = ["scan", *heads_titles, "maximum" if heads > 1 else name, f"{100 * mass:g} % of it", "large parts"]
     with style():
         figure, axes = _grid(len(images), len(titles))
         for row, (image, own, mask, clean) in enumerate(zip(images, maps, masks, cleaned, strict=True)):
@@ -48,7 +48,7 @@ def maps_figure(images: Tensor, maps: Tensor, masks: Tensor, cleaned: Tensor, na
             for kept in (mask, clean):
                 _scan(next(cells), image, kept)
         for cell, title in zip(axes[0], titles, strict=True):
-            cell.set_title(title, loc="center")
+            cell.set_title(title, loc="left")
     return figure
 
 
@@ -61,7 +61,7 @@ def labels_figure(images: Tensor, maps: Tensor, lesions: Tensor | None, titles: 
     across = min(4, len(titles))
     down = -(-len(titles) // across)
     with style():
-        figure, axes = _grid(down, 2 * across, height=CELL * 1.25)
+        figure, axes = _grid(down, 2 * across)
         for place in range(across * down):
             left, right = axes[place // across, 2 * (place % across) : 2 * (place % across) + 2]
             if place >= len(titles):
@@ -70,11 +70,11 @@ def labels_figure(images: Tensor, maps: Tensor, lesions: Tensor | None, titles: 
                 continue
             _scan(left, images[place])
             _scan(right, images[place])
-            right.imshow(maps[place].clamp(min=0).numpy(), cmap=HEAT, alpha=0.55)
+            right.imshow(maps[place].clamp(min=0).numpy(), cmap=HEAT, alpha=0.45)
             if lesions is not None and lesions[place].any():
                 for cell in (left, right):
                     cell.contour(lesions[place].numpy(), [0.5], colors="#35d0ff", linewidths=0.8)
-            left.set_title(titles[place], loc="left", fontsize=7.5)
+            left.set_title(titles[place], loc="left", fontsize=8)
     return figure
 
 
@@ -88,7 +88,7 @@ def neighbours_figure(
         titles: the label of each query.
     """
     with style():
-        figure, axes = _grid(len(queries), 1 + max(map(len, neighbours)), height=CELL * 1.25)
+        figure, axes = _grid(len(queries), 1 + max(map(len, neighbours)))
         for row, (query, found, same) in enumerate(zip(queries, neighbours, agrees, strict=True)):
             _scan(axes[row, 0], query)
             axes[row, 0].set_title(fill(titles[row], 20), loc="left", fontsize=7)
@@ -97,20 +97,24 @@ def neighbours_figure(
             for cell, image, agreed in zip(axes[row, 1:], found, same, strict=False):
                 _scan(cell, image)
                 color, words = UNKNOWN if np.isnan(agreed) else AGREES[int(agreed)]
-                cell.set_title(words, loc="center", fontsize=7.5, color=color)
+                cell.set_title(words, loc="left", fontsize=7.5, color=color)
                 for spine in cell.spines.values():
                     spine.set(visible=True, color=color, linewidth=2.5)
     return figure
 
 
-def _grid(rows: int, columns: int, height: float = CELL) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(CELL * columns, height * rows + 0.2))
-    axes: np.ndarray = np.atleast_2d(figure.subplots(rows, columns, squeeze=False))
-    for cell in axes.flat:
-        cell.set(xticks=[], yticks=[])
+def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    """Square cells with room for a title of two lines above each row; placed by hand, as layout engines are slow."""
+    width, height = columns * (CELL + GAP) + GAP, rows * (CELL + TITLE) + GAP
+    figure = Figure(figsize=(width, height), layout="none")
+    axes = np.empty((rows, columns), dtype=object)
+    for row, column in np.ndindex(rows, columns):
+        left, bottom = GAP + column * (CELL + GAP), height - (row + 1) * (CELL + TITLE)
+        cell = figure.add_axes((left / width, bottom / height, CELL / width, CELL / height), xticks=[], yticks=[])
         cell.grid(False)
         for spine in cell.spines.values():
             spine.set_visible(False)
+        axes[row, column] = cell
     return figure, axes
 
 
@@ -125,4 +129,3 @@ def _scan(cell: Axes, image: Tensor, mask: Tensor | None = None) -> None:
         cell.imshow(picture[:, :, 0], cmap="gray", vmin=0, vmax=1)
     else:
         cell.imshow(picture)
-    cell.tick_params(colors=INK)

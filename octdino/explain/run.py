@@ -147,7 +147,9 @@ def _label_maps(one: Classifier, shown: Shown) -> Maps | None:
         return None
     frame = (shown.scans.images.shape[2], shown.scans.images.shape[3])
     order = [one.labels.index(label) for label in shown.labels]
-    return Maps(names.pop(), found[:, order], frame, smooth=True)
+    own = found[:, order]
+    # From its lowest value: a rare label's bias alone would leave nothing above 0, and MONAI shows maps in this way.
+    return Maps(names.pop(), own - own.amin((2, 3), keepdim=True), frame, smooth=True)
 
 
 def _overlap(maps: Maps, shown: Shown, settings: ExplainSettings) -> Rows:
