@@ -5,7 +5,6 @@ random name; here the bytes wait in `{name}.part` beside the file, so that 33 GB
 """
 
 import logging
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pooch
 import requests
 
+from octdino.cohort.disk import amount, check_disk
 from octdino.errors import UserError
 from octdino.progress import progress
 
@@ -115,7 +115,8 @@ class ResumingDownloader:
             answer.raise_for_status()
             if answer.status_code != 206:  # the whole file: ranges are ignored, or it changed
                 have = 0
-            self.tag = answer.headers.get("ETag", "")
+            tag = answer.headers.get("ETag", "")
+            self.tag = "" if tag.startswith("W/") else tag  # a weak one is no promise of equal bytes
             self.size = total if self.size is None else self.size
             self._check_disk(part, have)
             self._write(answer, part, have, total)
@@ -135,14 +136,11 @@ class ResumingDownloader:
         return int(length) if length.isdecimal() else self.size
 
     def _check_disk(self, part: Path, have: int) -> None:
-        if self.size is None:
-            return
-        free, need = shutil.disk_usage(part.parent).free, self.size - have
-        if need > free:
-            raise UserError(f"{part.parent}: {_amount(need)} needed for {part.stem}, {_amount(free)} free")
+        if self.size is not None:
+            check_disk(part.parent, self.size - have, part.stem)
 
     def _failed(self, url: str, part: Path, why: str) -> UserError:
-        rest = f"; {_amount(_length(part))} are kept, run it again to go on" if _length(part) else ""
+        rest = f"; {amount(_length(part))} are kept, run it again to go on" if _length(part) else ""
         return UserError(f"{url}: {why}{rest}; or fetch it elsewhere and put it at {self.path or part}")
 
 
@@ -163,10 +161,3 @@ def _cause(error: BaseException) -> str:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return f"no connection: {error}"
-
-
-def _amount(count: int) -> str:
-    for unit, power in (("GB", 3), ("MB", 2), ("kB", 1)):
-        if count >= 1000**power:
-            return f"{count / 1000**power:.1f} {unit}"
-    return f"{count} bytes"

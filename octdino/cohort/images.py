@@ -50,7 +50,7 @@ class Picture:
 def read_picture(path: str | Path, settings: ImageSettings, source: Source = Path) -> Picture:
     """Decode, check and shape the picture that `source` has for `path`; a bad one is an answer, not an exception."""
     nothing = np.zeros((2, settings.channels))
-    encoded: Encoded = b""
+    encoded: Encoded | None = None
     try:
         encoded = source(str(path))
         pixels = load_pixels(encoded, settings.channels)
@@ -166,7 +166,7 @@ def _moments(image: np.ndarray) -> np.ndarray:
     return image_moments(image)
 
 
-def _short(encoded: Encoded, why: Exception) -> str:
+def _short(encoded: Encoded | None, why: Exception) -> str:
     if encoded == b"" if isinstance(encoded, bytes) else isinstance(encoded, Path) and not encoded.stat().st_size:
         return "the file is empty"
     if isinstance(why, UnidentifiedImageError):

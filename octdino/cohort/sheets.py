@@ -1,5 +1,6 @@
 """Label tables as people make them: CSV or Excel, read as text by column name, with row numbers for messages."""
 
+import io
 import re
 from pathlib import Path
 
@@ -11,25 +12,27 @@ MISSING = {"", "nan", "na", "n/a", "null", "none", "<na>", "#n/a"}
 ROW = "(row)"  # the row as a spreadsheet shows it: 2 is the first below the header
 
 
-def read_sheet(path: Path, key: str) -> pd.DataFrame:
+def read_sheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFrame:
     """A table as stripped text, missing cells empty, and a column `ROW` with row numbers.
 
     Args:
         path: .csv, .tsv or .xlsx.
         key: the setting that names the table, for messages.
+        content: what it holds, if that is known already or is not a file.
 
     Raises:
         UserError: no such file, not a table, or two columns of one name.
     """
-    if not path.is_file():
+    if content is None and not path.is_file():
         raise UserError(f"{path}: no such table; {key} says where it is")
+    source = path if content is None else io.BytesIO(content)
     try:
         if path.suffix.lower() in {".xlsx", ".xlsm"}:
-            table = pd.read_excel(path, dtype=object, header=None, engine="openpyxl")
+            table = pd.read_excel(source, dtype=object, header=None, engine="openpyxl")
         else:
             separator = "\t" if path.suffix.lower() == ".tsv" else ","
             table = pd.read_csv(
-                path, sep=separator, dtype=str, header=None, keep_default_na=False, skip_blank_lines=False,
+                source, sep=separator, dtype=str, header=None, keep_default_na=False, skip_blank_lines=False,
                 encoding="utf-8-sig",
             )  # fmt: skip
     except (ValueError, OSError, KeyError, TypeError) as error:  # pandas' parser errors are ValueErrors, zip's OSErrors
@@ -38,16 +41,17 @@ def read_sheet(path: Path, key: str) -> pd.DataFrame:
         raise UserError(f"{path}: cannot be read as a table: {type(error).__name__}: {error}") from None
     if not len(table):
         raise UserError(f"{path}: empty; expected a header and rows")
-    names = [" ".join(str(name).split()) for name in table.iloc[0].map(_text)]
+    names = [" ".join(str(name).split()) for name in table.iloc[0].map(text_of)]
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise UserError(f"{path}: column {', '.join(twice)} stands there twice")
     table = table.iloc[1:].set_axis(names, axis=1)
-    table = table.loc[:, [name != "" for name in names]].map(_text)
+    table = table.loc[:, [name != "" for name in names]].map(text_of)
     table.insert(0, ROW, range(2, len(table) + 2))
     return table[(table.drop(columns=ROW) != "").any(axis=1)].reset_index(drop=True)
 
 
-def _text(cell: object) -> str:
+def text_of(cell: object) -> str:
+    """A cell as stripped text; empty where missing."""
     if isinstance(cell, float) and cell.is_integer():  # Excel and pandas turn whole numbers with gaps into floats
         return str(int(cell))
     text = str(cell).strip()

@@ -3,9 +3,13 @@
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 
+import numpy as np
+
+from octdino.cohort.sources import Files, Source
 from octdino.errors import UserError
 
 MASKS = "masks"  # lesion masks mirror the images' paths below a folder of this name
@@ -16,7 +20,9 @@ class Tree:
 
     Attributes:
         root: the folder.
-        files: paths below root with forward slashes, in natural order of listing.
+        files: paths below root with forward slashes.
+        archived: those of them that are no files but members of archives.
+        source: what gives a file's content.
     """
 
     def __init__(self, root: Path) -> None:
@@ -24,7 +30,10 @@ class Tree:
             raise UserError(f"{root}: no such folder; cohort.root says where the scans are")
         self.root = root
         self.files: set[str] = set()
+        self.archived: set[str] = set()
+        self.source: Source = Files(root)
         self._named: dict[str, list[str]] = defaultdict(list)  # folders by loose name
+        self._archived: dict[str, list[str]] = defaultdict(list)  # those in archives only
         self._folded: dict[str, list[str]] = defaultdict(list)
         for prefix, names, files in _listing(root):
             for name in names if MASKS not in prefix.split("/") else []:
@@ -32,6 +41,23 @@ class Tree:
             for name in files:
                 self.files.add(prefix + name)
                 self._folded[_fold(prefix + name)].append(prefix + name)
+
+    def add(self, files: Iterable[str]) -> None:
+        """Files that lie in archives, by the path that they would have unpacked; a file on disk goes before one."""
+        folders = {""} | {
+            folder for named in (self._named, self._archived) for same in named.values() for folder in same
+        }
+        for file in files:
+            if file in self.files:
+                continue
+            self.files.add(file)
+            self.archived.add(file)
+            self._folded[_fold(file)].append(file)
+            folder = file.rpartition("/")[0]
+            while folder not in folders and MASKS not in folder.split("/")[:-1]:
+                folders.add(folder)
+                self._archived[_loose(folder.rsplit("/", 1)[-1])].append(folder)
+                folder = folder.rpartition("/")[0]
 
     def resolve(self, path: str) -> str | None:
         """The one file that `path` means, exactly or but for case; None if there is none.
@@ -50,13 +76,13 @@ class Tree:
         """The folder of this name wherever it lies, the one nearest to root; None if there is none.
 
         Archives disagree about `TREX DME` and `TREX_DME`, so a blank, `_` and `-` count as one where nothing fits
-        better.
+        better. Folders on disk go before those in archives.
 
         Raises:
             UserError: there are several at the same depth.
         """
-        for alike in (_fold, _loose):
-            found = [f for f in self._named[_loose(name)] if alike(f.rsplit("/", 1)[-1]) == alike(name)]
+        for named, alike in product((self._named, self._archived), (_fold, _loose)):
+            found = [f for f in named[_loose(name)] if alike(f.rsplit("/", 1)[-1]) == alike(name)]
             if found:
                 depth = min(f.count("/") for f in found)
                 nearest = [f for f in found if f.count("/") == depth]
@@ -65,25 +91,43 @@ class Tree:
                 return nearest[0]
         return None
 
-    def find_table(self, name: str, key: str) -> Path:
-        """The file of this name wherever it lies; copies with the same content count as one.
+    def find_table(self, key: str, *names: str) -> Path:
+        """As `has_table`.
 
         Raises:
             UserError: there is none, or several that differ; `key` is the setting that names it.
         """
-        found = sorted(f for f in self.files if _fold(f.rsplit("/", 1)[-1]) == _fold(name))
-        if not found:
-            raise UserError(f"{self.root}: no table {name} below it; put it there or name it by {key}")
-        contents = {(self.root / f).read_bytes() for f in found}
-        if len(contents) > 1:
-            raise UserError(f"{self.root}: tables that differ: {', '.join(found)}; name the right one by {key}")
-        return self.root / found[0]
+        found = self.has_table(key, *names)
+        if found is None:
+            raise UserError(f"{self.root}: no table {names[0]} below it; put it there or name it by {key}")
+        return found
+
+    def has_table(self, key: str, *names: str) -> Path | None:
+        """The file of the first of these names that lies anywhere; copies with the same content count as one.
+
+        Raises:
+            UserError: there are several that differ; `key` is the setting that names it.
+        """
+        for name in names:
+            found = sorted(f for f in self.files if _fold(f.rsplit("/", 1)[-1]) == _fold(name))
+            found = [f for f in found if f not in self.archived] or found
+            if len({self.read(self.root / f) for f in found}) > 1:
+                raise UserError(f"{self.root}: tables that differ: {', '.join(found)}; name the right one by {key}")
+            if found:
+                return self.root / found[0]
+        return None
+
+    def read(self, path: Path) -> bytes:
+        """The content of a file: of one on disk, or of one below root that lies in an archive."""
+        content = path if path.is_file() else self.source(path.relative_to(self.root).as_posix())
+        assert not isinstance(content, np.ndarray), "a tree holds files"
+        return content.read_bytes() if isinstance(content, Path) else content
 
     def mask_of(self, image: str, base: str = "") -> str:
-        """The lesion mask of an image, below root: `base`/masks/<path below base>.png; empty if there is none."""
+        """The lesion mask of an image, below root: `base`/masks/<path below base>.png; empty if no file is there."""
         below = image.removeprefix(base)
         mask = f"{base}{MASKS}/{below.rsplit('.', 1)[0]}.png"
-        return mask if mask in self.files else ""
+        return mask if mask in self.files and mask not in self.archived else ""
 
 
 def _listing(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -91,7 +135,7 @@ def _listing(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     seen: set[str] = set()
     for folder, names, files in os.walk(root, followlinks=True):
         seen.add(os.path.realpath(folder))
-        names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX" and _is_new(folder, n, seen))
+        names[:] = sorted(n for n in names if not is_hidden(n) and _is_new(folder, n, seen))
         below = Path(folder).relative_to(root).as_posix()
         yield "" if below == "." else f"{below}/", names, sorted(name for name in files if not name.startswith("."))
 
@@ -100,6 +144,11 @@ def _is_new(folder: str, name: str, seen: set[str]) -> bool:
     """Whether this is a folder itself or a link to one that the walk has not seen: links may lead in circles."""
     path = os.path.join(folder, name)  # noqa: PTH118  called for every folder
     return not os.path.islink(path) or os.path.realpath(path) not in seen  # noqa: PTH114
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a step of it is hidden, or macOS's folder of doubles."""
+    return any(step.startswith(".") or step == "__MACOSX" for step in path.split("/"))
 
 
 def _fold(path: str) -> str:

@@ -1,72 +1,95 @@
-"""The published form of OLIVES: an image tree and two tables.
+"""Tables over an image tree: the published form of OLIVES, and the VIP Cup's.
 
-Prabhushankar et al., OLIVES Dataset: Ophthalmic Labels for Investigating Visual Eye Semantics, NeurIPS 2022 Datasets
-and Benchmarks; https://doi.org/10.5281/zenodo.7105232. The trees hold both eyes and derived pictures; only the scans
-that the tables name are the cohort, so the tables drive and nothing is globbed.
+The trees hold both eyes and derived pictures; only the scans that the tables name are the cohort, so the tables drive
+and nothing is globbed.
+
+IEEE SPS VIP Cup 2023: six of the biomarkers under the names B1 to B6, a label table of paths without patients (the
+clinical table, or the folder that a scan shares with rows of it, says whose it is), and zeros where the published table
+has no value (12 scans): they are kept as they are published.
 """
 
 import logging
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from octdino.cohort.olives.names import BIOMARKERS, PATH, VIP_BIOMARKERS
 from octdino.cohort.rows import Refuse, Refused, Rows, scan_table
 from octdino.cohort.sheets import ROW, column, find_column, identifier, label_value, number, read_sheet
 from octdino.cohort.tree import Tree, clean_path
-from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
 
-LABEL_TABLE = "Biomarker_Clinical_Data_Images.csv"
-CLINICAL_TABLE = "Clinical_Data_Images.xlsx"
-PATH = "Path (Trial/Arm/Folder/Visit/Eye/Image Name)"
-BIOMARKERS = (
-    "Atrophy / thinning of retinal layers",
-    "Disruption of EZ",
-    "DRIL",
-    "IR hemorrhages",
-    "IR HRF",
-    "Partially attached vitreous face",
-    "Fully attached vitreous face",
-    "Preretinal tissue/hemorrhage",
-    "Vitreous debris",
-    "VMT",
-    "DRT/ME",
-    "Fluid (IRF)",
-    "Fluid (SRF)",
-    "Disruption of RPE",
-    "PED (serous)",
-    "SHRM",
-)
 BCVA = (0.0, 100.0)  # ETDRS letters
 CST = (50.0, 2000.0)  # µm
+WHOSE = ("Patient_ID", "Eye_ID", "BCVA", "CST")
+
+Records = dict[str, dict[str, Any]]  # by path
 
 log = logging.getLogger("octdino.cohort")
 
 
-def read_olives(settings: CohortSettings) -> Rows:
-    """Labelled scans in the order of the biomarker table, then the others in the order of the clinical table.
+def read_tables(tree: Tree, label_table: Path, clinical_table: Path, cohort: str) -> Rows:
+    """Labelled scans in the order of the label table, then the others in the order of the clinical table.
 
     Raises:
-        UserError: the root, a table or a column is missing.
+        UserError: a table, a column or all of the tree is missing.
     """
-    assert settings.root is not None, "the command checks it"
-    tree = Tree(settings.root)
-    label_table = settings.table or tree.find_table(LABEL_TABLE, "cohort.table")
-    clinical_table = settings.clinical or tree.find_table(CLINICAL_TABLE, "cohort.clinical")
+    sheets = [
+        read_sheet(path, key, None if path.is_file() or not path.is_relative_to(tree.root) else tree.read(path))
+        for path, key in ((label_table, "cohort.table"), (clinical_table, "cohort.clinical"))
+    ]
+    vip = bool(find_column(sheets[0], "B1"))
+    labels = list(VIP_BIOMARKERS.values() if vip else BIOMARKERS)
     reader = _Reader(tree)
-    labelled = reader.read(label_table, "cohort.table", BIOMARKERS)
-    clinical = reader.read(clinical_table, "cohort.clinical", ())
+    names = (
+        {label: column(sheets[0], label_table, name) for name, label in VIP_BIOMARKERS.items()}
+        if vip
+        else {label: column(sheets[0], label_table, label) for label in BIOMARKERS}
+    )
+    labelled = reader.read(sheets[0], label_table, names, whose=not vip)
+    clinical = reader.read(sheets[1], clinical_table, {})
     reader.check_folders()
+    if vip:
+        _say_whose(labelled, clinical)
     _flag_laterality(labelled.values(), clinical.values())
     for path, record in labelled.items():
         if path in clinical:
             _complete(record, clinical[path], reader.refused)
-    clash = {path for path, record in labelled.items() if record["patient"] is None}
-    records = [r for path, r in labelled.items() if path not in clash]
+        elif not record["patient"]:
+            detail = (
+                f"{label_table.name} row {record['row']}: neither the scan nor its folder is in {clinical_table.name}"
+            )
+            reader.refused.add(record["named"], record["row"], "missing_patient", detail)
+    records = [r for r in labelled.values() if r["patient"]]
     records += [r for path, r in clinical.items() if path not in labelled]
     log.info("%s and %s name %d scans, %d labelled", label_table, clinical_table, len(records), len(labelled))
-    return Rows(tree.root, scan_table(records, settings.name, list(BIOMARKERS)), reader.refused, list(BIOMARKERS), True)
+    return Rows(tree.root, scan_table(records, cohort, labels), reader.refused, labels, True, source=tree.source)
+
+
+def read_values(cell: dict[str, str], labels: Iterable[str]) -> dict[str, Any]:
+    """What a row says of a scan but for where it is: patient, eye, labels, bcva, cst, slice.
+
+    Raises:
+        Refuse: a label or a value is not what it can be.
+    """
+    record: dict[str, Any] = {
+        "patient": identifier(cell.get("Patient_ID", "")), "eye": identifier(cell.get("Eye_ID", ""))
+    }  # fmt: skip
+    for name in labels:
+        try:
+            record[name] = label_value(cell[name])
+        except ValueError as error:
+            raise Refuse("bad_label", f"{name}: {error}") from None
+    for name, bounds in (("BCVA", BCVA), ("CST", CST), ("slice", (1, 10_000))):
+        try:
+            record[name.lower()] = number(cell.get(name, ""), *bounds)
+        except ValueError as error:
+            raise Refuse("bad_value", f"{name}: {error}") from None
+    return record
 
 
 class _Reader:
@@ -78,23 +101,21 @@ class _Reader:
         self._gone: set[str] = set()  # paths refused by an earlier table: a scan is in the quarantine once
         self._folders: dict[str, str | None] = {}  # first step of a path: the folder that it means
 
-    def read(self, path: Path, key: str, labels: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-        """The accepted rows of one table; `key` is the setting that names it."""
-        table = read_sheet(path, key)
-        names = {
-            "path": column(table, path, PATH, "File_Path", "Path"),
-            **{name: column(table, path, name) for name in ("Patient_ID", "Eye_ID", "BCVA", "CST", *labels)},
-        }
+    def read(self, table: pd.DataFrame, path: Path, labels: dict[str, str], whose: bool = True) -> Records:
+        """The accepted rows of one table; `labels` by column, `whose`: whether it says whose scans they are."""
+        names = {"path": column(table, path, PATH, "File_Path", "Path"), **labels}
+        if whose:
+            names |= {name: column(table, path, name) for name in WHOSE}
         if scan := find_column(table, "Scan (n/49)"):
             names["slice"] = scan
-        records: dict[str, dict[str, Any]] = {}
+        records: Records = {}
         rows: dict[str, int] = {}
         gone: set[str] = set()
         columns = [table[name].tolist() for name in names.values()]
         for row, *cells in zip(table[ROW].tolist(), *columns, strict=True):
             cell = dict(zip(names, cells, strict=True))
             try:
-                record = self._record(cell, labels)
+                record = self._record(cell, list(labels), whose)
                 if record is None:
                     continue
                 if (first := rows.setdefault(record["path"], row)) != row:
@@ -108,7 +129,7 @@ class _Reader:
         self._gone |= gone - {_key(record["named"]) for record in records.values()}
         return records
 
-    def _record(self, cell: dict[str, str], labels: tuple[str, ...]) -> dict[str, Any] | None:
+    def _record(self, cell: dict[str, str], labels: list[str], whose: bool) -> dict[str, Any] | None:
         """One row, checked; None if an earlier table's row of this path was refused."""
         if not cell["path"]:
             raise Refuse("missing_path", "the path is empty; expected the path of a scan")
@@ -116,23 +137,12 @@ class _Reader:
             return None
         clean, place = _place(cell["path"])
         found = self._resolve(clean)
-        if not cell["Patient_ID"]:
+        if whose and not cell["Patient_ID"]:
             raise Refuse("missing_patient", "Patient_ID is empty; without it the scan could be on two sides")
-        record: dict[str, Any] = place | {"path": found, "short": clean}
-        record["patient"], record["eye"] = identifier(cell["Patient_ID"]), identifier(cell["Eye_ID"])
+        values = read_values(cell, labels)
+        record = place | values | {"path": found, "short": clean, "slice": values["slice"] or place["slice"]}
         record["flags"] = "" if found.endswith(cell["path"].lstrip("/")) else "path_changed"
         record["mask"] = self.tree.mask_of(found, found[: -len(clean)])
-        for name in labels:
-            try:
-                record[name] = label_value(cell[name])
-            except ValueError as error:
-                raise Refuse("bad_label", f"{name}: {error}") from None
-        for name, bounds in (("BCVA", BCVA), ("CST", CST), ("slice", (1, 10_000))):
-            try:
-                value = number(cell.get(name, ""), *bounds)
-            except ValueError as error:
-                raise Refuse("bad_value", f"{name}: {error}") from None
-            record[name.lower()] = record.get("slice") if name == "slice" and value is None else value
         return record
 
     def _resolve(self, clean: str) -> str:
@@ -182,6 +192,30 @@ def _place(path: str) -> tuple[str, dict[str, Any]]:
     trial = next((name for name in ("PRIME", "TREX") if name in parts[0].upper()), parts[0])
     place = {"trial": trial, "visit": parts[-3], "laterality": parts[-2].upper()}
     return clean, place | {"slice": int(numbers[-1]) + 1 if numbers else None}
+
+
+def _say_whose(labelled: Records, clinical: Records) -> None:
+    """Give scans without a patient that of the clinical table's row, of its visit, or of its folder if they agree.
+
+    In the real tables 98 scans of 02-016 are not in the clinical table: it has them on the other side.
+    """
+    near: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
+    for record in clinical.values():
+        folder, visit = _folders(record)
+        near[folder]["patient"].add(record["patient"])
+        for name in ("eye", "bcva", "cst"):
+            near[visit][name].add(record[name])
+    for path, record in labelled.items():
+        folder, visit = _folders(record)
+        for place, name in ((folder, "patient"), (visit, "eye"), (visit, "bcva"), (visit, "cst")):
+            values = {clinical[path][name]} if path in clinical else near[place][name]
+            record[name] = next(iter(values)) if len(values) == 1 else None if name in ("bcva", "cst") else ""
+
+
+def _folders(record: dict[str, Any]) -> tuple[str, str]:
+    """The folder of the scan's patient and of its visit: `{trial}/…/{folder}` and `{trial}/…/{folder}/{visit}`."""
+    visit = record["short"].rsplit("/", 2)[0]
+    return visit.rpartition("/")[0], visit
 
 
 def _complete(record: dict[str, Any], clinical: dict[str, Any], refused: Refused) -> None:

@@ -1,0 +1,25 @@
+"""Whether what is to be written fits."""
+
+import shutil
+from pathlib import Path
+
+from octdino.errors import UserError
+
+
+def check_disk(folder: Path, need: int, what: str) -> None:
+    """See that `need` bytes fit below `folder`, which exists.
+
+    Raises:
+        UserError: they do not; it says how much is needed and how much is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise UserError(f"{folder}: {amount(need)} needed for {what}, {amount(free)} free")
+
+
+def amount(count: int) -> str:
+    """Bytes as people say them: 32.7 GB."""
+    for unit, power in (("GB", 3), ("MB", 2), ("kB", 1)):
+        if count >= 1000**power:
+            return f"{count / 1000**power:.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,44 @@
+"""OLIVES in the three forms in which it is published; what lies below root says which.
+
+Prabhushankar et al., OLIVES Dataset: Ophthalmic Labels for Investigating Visual Eye Semantics, NeurIPS 2022 Datasets
+and Benchmarks; https://doi.org/10.5281/zenodo.7105232. The three are two tables over an image tree (unpacked, in the
+archives as they are downloaded, or part of each), the tables of the VIP Cup 2023 over the same tree, and the parquet
+shards of gOLIVES/OLIVES_Dataset on Hugging Face.
+"""
+
+import logging
+
+from octdino.cohort.olives.archives import open_archives
+from octdino.cohort.olives.names import BIOMARKERS, CLINICAL_TABLE, LABEL_TABLE, PATH, VIP_CLINICAL, VIP_LABELS
+from octdino.cohort.olives.tables import read_tables
+from octdino.cohort.rows import Rows
+from octdino.cohort.tree import Tree
+from octdino.config.cohort import CohortSettings
+
+__all__ = ["BIOMARKERS", "CLINICAL_TABLE", "LABEL_TABLE", "PATH", "read_olives"]
+
+log = logging.getLogger("octdino.cohort")
+
+
+def read_olives(settings: CohortSettings) -> Rows:
+    """Labelled scans in the order of the label table, then the others in the order of the clinical table.
+
+    The biomarker table goes before the VIP Cup's, tables before parquet shards; `cohort.table` names another.
+
+    Raises:
+        UserError: the root, a table or a column is missing, or an archive is damaged.
+    """
+    assert settings.root is not None, "the command checks it"
+    tree = Tree(settings.root)
+    open_archives(tree)
+    labels = settings.table or tree.has_table("cohort.table", LABEL_TABLE, VIP_LABELS)
+    shards = sorted(file for file in tree.files - tree.archived if file.endswith(".parquet"))
+    if labels is None and shards:
+        from octdino.cohort.olives.parquet import read_shards  # pyarrow only where there are shards
+
+        return read_shards(tree.root, shards, settings.name)
+    if shards:
+        log.warning("%s: %d parquet shards are not read; %s is there", tree.root, len(shards), labels)
+    labels = labels or tree.find_table("cohort.table", LABEL_TABLE)
+    clinical = settings.clinical or tree.find_table("cohort.clinical", CLINICAL_TABLE, VIP_CLINICAL)
+    return read_tables(tree, labels, clinical, settings.name)

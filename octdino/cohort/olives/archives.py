@@ -1,0 +1,217 @@
+"""The archives of OLIVES as they are downloaded, read without unpacking their 156,000 pictures.
+
+OLIVES.zip holds OLIVES/TREX_DME.zip and OLIVES/Prime_FULL.zip, which hold the trees. A member has the path that
+unpacking each archive where it lies would give it, so the manifest is the same either way; what is unpacked already
+goes before what an archive holds.
+"""
+
+import io
+import logging
+import struct
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from octdino.cohort.disk import amount, check_disk
+from octdino.cohort.tree import Tree, clean_path, is_hidden
+from octdino.errors import UserError
+from octdino.progress import progress
+
+MEGABYTE = 1_000_000
+
+log = logging.getLogger("octdino.cohort")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip: a file, or a part of one, for a zip that lies uncompressed in another.
+
+    Attributes:
+        file: the file on disk.
+        start: where the zip begins in it.
+        size: its bytes.
+        changed: time of the file's last change in ns: another file of this name is another archive.
+        prefix: the folder below root in which its members lie, with a final slash, or empty.
+    """
+
+    file: Path
+    start: int
+    size: int
+    changed: int
+    prefix: str
+
+    @classmethod
+    def of(cls, root: Path, name: str) -> "Archive":
+        """The zip file `name` below root."""
+        status = (root / name).stat()
+        return cls(root / name, 0, status.st_size, status.st_mtime_ns, _folder(name))
+
+    def inner(self, name: str) -> "Archive":
+        """The zip that is the uncompressed member `name`."""
+        info = _opened(self).members[name]
+        with self.file.open("rb") as file:
+            file.seek(self.start + info.header_offset)
+            head = file.read(30)
+        if head[:4] != b"PK\x03\x04":
+            raise UserError(f"{self.file}: {info.filename} does not begin where the zip says; fetch it again")
+        start = self.start + info.header_offset + 30 + sum(struct.unpack("<HH", head[26:30]))
+        return Archive(self.file, start, info.file_size, self.changed, _folder(self.prefix + name))
+
+    @property
+    def members(self) -> "dict[str, zipfile.ZipInfo]":
+        """What it holds, by clean path.
+
+        Raises:
+            UserError: it is no whole zip.
+        """
+        return _opened(self).members
+
+    def read(self, name: str) -> bytes:
+        """A member's bytes.
+
+        Raises:
+            OSError, zipfile.BadZipFile, zlib.error: it is damaged, or packed in a way that cannot be read.
+        """
+        zipped, members = _opened(self).zipped, _opened(self).members
+        try:
+            return zipped.read(members[name])
+        except RuntimeError as error:  # encrypted, or a compression that Python lacks
+            raise OSError(f"{self.file}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Members:
+    """Source of pictures: files below `root`, then members of archives. Each process opens the archives itself."""
+
+    root: Path
+    archives: tuple[Archive, ...]
+
+    def __call__(self, path: str) -> Path | bytes:
+        file = self.root / path
+        if file.is_file():
+            return file
+        for archive in self.archives:
+            name = path.removeprefix(archive.prefix)
+            if path.startswith(archive.prefix) and name in archive.members:
+                return archive.read(name)
+        raise FileNotFoundError(path)
+
+
+def open_archives(tree: Tree) -> None:
+    """Add what the zips below the tree's root hold, and the zips in these, to the tree and to its source.
+
+    A zip that is compressed in another is written beside it first, once: nothing can be found in it otherwise.
+
+    Raises:
+        UserError: a zip is damaged, or the disk lacks the space.
+    """
+    archives: list[Archive] = []
+    for name in sorted(file for file in tree.files if _is_zip(file)):
+        archives += _with_inner(tree, Archive.of(tree.root, name))
+    if not archives:
+        return
+    for archive in archives:
+        tree.add(archive.prefix + name for name in archive.members)
+        log.info("%s: %d files in %s", archive.file, len(archive.members), archive.prefix or "it")
+    tree.source = Members(tree.root, tuple(archives))
+
+
+def _with_inner(tree: Tree, archive: Archive) -> list[Archive]:
+    found = [archive]
+    for name, info in archive.members.items():
+        below = archive.prefix + name
+        if not _is_zip(name) or below in tree.files:  # unpacked already: it is on the list itself
+            continue
+        if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
+            found += _with_inner(tree, archive.inner(name))
+        elif not tree.find_folder(Path(name).stem):  # its pictures are unpacked: no need for them twice
+            found += _with_inner(tree, _extracted(tree.root, archive, name))
+    return found
+
+
+def _extracted(root: Path, archive: Archive, name: str) -> Archive:
+    """The compressed inner zip as a file, where unpacking the outer one would put it."""
+    info, path = archive.members[name], root / archive.prefix / name
+    log.info("%s: %s is compressed in it; written beside it once, %s", archive.file, name, amount(info.file_size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_disk(path.parent, info.file_size, path.name)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with _opened(archive).zipped.open(info) as source, part.open("wb") as file:
+            chunks = iter(lambda: source.read(MEGABYTE), b"")
+            for chunk in progress(chunks, -(-info.file_size // MEGABYTE), f"unpacking {path.name}", "megabyte"):
+                file.write(chunk)
+    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{archive.file}: {name} cannot be unpacked: {error}; fetch it again") from None
+    part.replace(path)
+    return Archive.of(root, archive.prefix + name)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    zipped: zipfile.ZipFile
+    members: dict[str, zipfile.ZipInfo]
+
+
+@lru_cache(maxsize=64)
+def _opened(archive: Archive) -> _Opened:
+    """One handle a process: reading the list of 99,000 names takes a second."""
+    try:
+        window = io.BufferedReader(_Window(archive.file, archive.start, archive.size), 1 << 16)
+        zipped = zipfile.ZipFile(window)
+    except (zipfile.BadZipFile, struct.error) as error:
+        raise UserError(f"{archive.file}: no whole zip: {error}; fetch it again") from None
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in zipped.infolist():
+        try:
+            name = clean_path(info.filename)
+        except ValueError as error:
+            log.warning("%s: left out: %s", archive.file, error)
+            continue
+        if not info.is_dir() and not is_hidden(name):
+            members[name] = info
+    return _Opened(zipped, members)
+
+
+class _Window(io.RawIOBase):
+    """`size` bytes of a file from `start`, as a file."""
+
+    def __init__(self, path: Path, start: int, size: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._start, self._size, self._at = start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise OSError("before the beginning")  # what a file says, and zipfile expects
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)[: max(self._size - self._at, 0)]
+        self._file.seek(self._start + self._at)
+        count = self._file.readinto(view) or 0
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _is_zip(name: str) -> bool:
+    return name.lower().endswith(".zip")
+
+
+def _folder(name: str) -> str:
+    """The folder of a file with a final slash; empty at the top."""
+    return name[: name.rfind("/") + 1]

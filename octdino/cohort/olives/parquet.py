@@ -1,0 +1,128 @@
+"""The parquet shards of gOLIVES/OLIVES_Dataset on Hugging Face: pictures and labels in one table, without paths.
+
+`disease_classification` has the sixteen biomarkers of every scan (empty where it was not graded) and the disease;
+`biomarker_detection` has the VIP Cup's six, and its test scans, which have no patient. Visits and sides are not in
+them. A fifth of the rows are copies of others of the same patient; the ingest finds these by their pixels.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from octdino.cohort.olives.names import BIOMARKERS, VIP_BIOMARKERS
+from octdino.cohort.olives.tables import WHOSE, read_values
+from octdino.cohort.rows import Refuse, Refused, Rows, scan_table
+from octdino.cohort.sheets import column, find_column, text_of
+from octdino.errors import UserError
+
+IMAGE = "Image"
+TRIALS = {"DR": "PRIME", "DME": "TREX"}  # what the patients of the two trials have
+
+log = logging.getLogger("octdino.cohort")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Source of pictures: `{shard below root}/{row}`, rows from 0. A row group is in memory at a time."""
+
+    root: Path
+
+    def __call__(self, path: str) -> bytes:
+        shard, _, row = path.rpartition("/")
+        group, begin = _group_of(self.root / shard, int(row))
+        cell = _pictures(self.root / shard, group)[int(row) - begin].as_py()
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(content, bytes):
+            raise ValueError("no picture in the row")
+        return content
+
+
+def read_shards(root: Path, shards: list[str], cohort: str) -> Rows:
+    """Every row of every shard as a scan; shards with the sixteen biomarkers first, so that of two copies theirs stays.
+
+    Raises:
+        UserError: a shard is damaged or lacks a column.
+    """
+    tables = {shard: _read_labels(root / shard) for shard in shards}
+    full = {shard: bool(find_column(table, BIOMARKERS[0])) for shard, table in tables.items()}
+    labels = list(BIOMARKERS if any(full.values()) else VIP_BIOMARKERS.values())
+    refused, records = Refused(), []
+    for shard in sorted(shards, key=lambda shard: (not full[shard], shard)):
+        kind = "disease" if full[shard] else "biomarker"
+        for row, cell in enumerate(_cells(tables[shard], root / shard, full[shard])):
+            named = f"{shard}/{row}"
+            try:
+                record = _record(cell, BIOMARKERS if full[shard] else tuple(VIP_BIOMARKERS.values()))
+            except Refuse as why:
+                refused.add(named, row, why.reason, f"{shard} row {row}: {why.detail}")
+                continue
+            short = f"{kind}/{Path(shard).stem}/{row}"
+            records.append(record | {"path": named, "named": named, "short": short, "row": row})
+    log.info("%s: %d shards of %d scans, labels %s", root, len(shards), len(records), ", ".join(labels))
+    return Rows(root, scan_table(records, cohort, labels), refused, labels, True, source=Shards(root))
+
+
+def _read_labels(path: Path) -> pd.DataFrame:
+    """A shard's columns as text, without the pictures."""
+    try:
+        schema = pq.read_schema(path)
+        names = [name for name in schema.names if name != IMAGE]
+        table: pd.DataFrame = pq.read_table(path, columns=names).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: no whole parquet file: {error}; fetch it again") from None
+    if IMAGE not in schema.names:
+        raise UserError(f"{path}: no column {IMAGE!r}; it has {', '.join(schema.names)}")
+    return table.map(text_of)
+
+
+def _cells(table: pd.DataFrame, path: Path, full: bool) -> Iterable[dict[str, str]]:
+    """The rows by our names."""
+    labels = {name: name for name in BIOMARKERS} if full else {new: old for old, new in VIP_BIOMARKERS.items()}
+    names = {ours: column(table, path, theirs) for ours, theirs in labels.items()}
+    for ours, theirs in (*((name, name) for name in WHOSE), ("slice", "Scan (n/49)"), ("disease", "Disease Label")):
+        if found := find_column(table, theirs):
+            names[ours] = found
+    for cells in zip(*[table[name].tolist() for name in names.values()], strict=True):
+        yield dict(zip(names, cells, strict=True))
+
+
+def _record(cell: dict[str, str], labels: tuple[str, ...]) -> dict[str, Any]:
+    if not cell.get("Patient_ID"):
+        raise Refuse("missing_patient", "Patient_ID is empty; without it the scan could be on two sides")
+    record = read_values(cell, labels)
+    record["trial"] = TRIALS.get(cell.get("disease", "").upper(), "") or _trial(record["patient"])
+    return record | {"flags": "", "known": True, "given": ""}
+
+
+def _trial(patient: str) -> str:
+    """The trial by the published numbers: patients 57 to 96 are PRIME's, from 201 TREX's."""
+    number = int(patient) if patient.isdecimal() else 0
+    return "PRIME" if 57 <= number <= 96 else "TREX" if number > 200 else ""
+
+
+@lru_cache(maxsize=128)
+def _shard(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(path, memory_map=True)
+
+
+@lru_cache(maxsize=1)
+def _pictures(path: Path, group: int) -> Any:
+    """The pictures of one row group: batches come in order, so a process reads each once."""
+    return _shard(path).read_row_group(group, columns=[IMAGE]).column(IMAGE)
+
+
+def _group_of(path: Path, row: int) -> tuple[int, int]:
+    """The row group that holds a row, and the row at which it begins."""
+    meta, begin = _shard(path).metadata, 0
+    for group in range(meta.num_row_groups):
+        if row < begin + meta.row_group(group).num_rows:
+            return group, begin
+        begin += meta.row_group(group).num_rows
+    raise ValueError(f"no row {row} in {path}")
