@@ -22,7 +22,18 @@ from octdino.config import (
     ReportSettings,
 )
 from octdino.errors import EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError
-from octdino.flags import Parser, add_flags, given, mapping, merged, settings_of
+from octdino.flags import (
+    Parser,
+    add_flags,
+    count,
+    fold,
+    given,
+    mapping,
+    merged,
+    positive,
+    settings_of,
+    share,
+)
 
 LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # the workflow's; by hand one command is one run
 
@@ -93,10 +104,24 @@ def run_cohort(args: argparse.Namespace) -> None:
     build_cohort(settings, args.out, args.workers)
 
 
+def _add_fetch(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="olives, imagenette, cifar10, stl10 or voc12")
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for the files; cohort.root")
+    add_flags(parser, CohortSettings, skip=[name for name in CohortSettings.model_fields if name != "imagenette"])
+
+
+def run_fetch(args: argparse.Namespace) -> None:
+    """Download a published cohort, resuming what broke off."""
+    settings = settings_of(args, CohortSettings, {"name": args.name, "root": args.root})
+    from octdino.cohort.download import fetch_cohort
+
+    fetch_cohort(settings, args.root)
+
+
 def _add_pretrain(parser: Parser) -> None:
     parser.add_argument("method", metavar="METHOD", help=f"{', '.join(METHODS)}, or a name below --variants")
     _add_run(parser, out="folder for backbone.safetensors, backbone.json and history.csv")
-    parser.add_argument("--fold", type=_fold, default=0, metavar="N", help="whose training patients are seen, or all")
+    parser.add_argument("--fold", type=fold, default=0, metavar="N", help="whose training patients are seen, or all")
     parser.add_argument("--max-minutes", type=float, metavar="X", help="save and stop with exit code 75 after so long")
     add_flags(parser, PretrainSettings, skip=[name for name in LISTS if name != "variants"])
     for name, method in METHODS.items():
@@ -151,7 +176,7 @@ def run_classify(args: argparse.Namespace) -> None:
 def _add_clinical(parser: Parser) -> None:
     _add_common(parser, out="folder for predictions.csv and classifier.json", settings=False)
     parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
-    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="every random choice descends from it")
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="every random choice descends from it")
     _add_part(parser)
 
 
@@ -233,7 +258,7 @@ def _add_common(parser: Parser, out: str, metavar: str = "DIR", settings: bool =
     if workers:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         parser.add_argument(
-            "--workers", type=_positive, default=cores, metavar="N", help="processes side by side (default: all cores)"
+            "--workers", type=positive, default=cores, metavar="N", help="processes side by side (default: all cores)"
         )
 
 
@@ -243,16 +268,16 @@ def _add_run(parser: Parser, out: str) -> None:
     parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
     parser.add_argument("--backbone", required=True, metavar="NAME", help="its name in results; timm's unless --model")
     parser.add_argument("--model", type=mapping, default={}, metavar="JSON", help="the backbone as below `models`")
-    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="every random choice descends from it")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: OMP_NUM_THREADS or all)")
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="every random choice descends from it")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OMP_NUM_THREADS or all)")
 
 
 def _add_part(parser: Parser) -> None:
     """Which patients: what classify and clinical share."""
     parser.add_argument(
-        "--fraction", type=_share, default=1.0, metavar="X", help="share of the labelled training patients (default: 1)"
+        "--fraction", type=share, default=1.0, metavar="X", help="share of the labelled training patients (default: 1)"
     )
-    parser.add_argument("--fold", type=_count, default=0, metavar="N", help="which patients are test")
+    parser.add_argument("--fold", type=count, default=0, metavar="N", help="which patients are test")
 
 
 def _model(args: argparse.Namespace) -> ModelSettings:
@@ -260,36 +285,11 @@ def _model(args: argparse.Namespace) -> ModelSettings:
     return ModelSettings.parse({"timm": args.backbone, **values}, "model")
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _fold(text: str) -> int | None:
-    return None if text == "all" else _count(text)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and at most 1")
-    return value
-
-
 Add = Callable[[Parser], None]
 Run = Callable[[argparse.Namespace], None]
 VERBS: dict[str, tuple[Add, Run]] = {
     "phantom": (_add_phantom, run_phantom),
+    "fetch": (_add_fetch, run_fetch),
     "cohort": (_add_cohort, run_cohort),
     "pretrain": (_add_pretrain, run_pretrain),
     "classify": (_add_classify, run_classify),

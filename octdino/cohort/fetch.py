@@ -85,7 +85,7 @@ class ResumingDownloader:
                     return
                 why = "the server closed the connection"
             except requests.RequestException as error:
-                why = _cause(error)
+                why = cause(error)
             tries = 1 if _length(part) > before else tries + 1
             if tries >= TRIES:
                 raise self._failed(url, part, why)
@@ -154,7 +154,7 @@ def _length(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """The innermost reason: requests wraps `Connection refused` four times."""
     if isinstance(error, requests.HTTPError):
         return str(error)
