@@ -173,6 +173,17 @@ def run_classify(args: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def run_reported(args: argparse.Namespace) -> None:
+    """Train an arm as the report did that the project began with, faults and all; for the table that compares."""
+    settings = settings_of(args, ClassifySettings)
+    from octdino.classify import reported_protocol
+
+    reported_protocol(
+        args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
+        fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
+    )  # fmt: skip
+
+
 def _add_clinical(parser: Parser) -> None:
     _add_common(parser, out="folder for predictions.csv and classifier.json", settings=False)
     parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
@@ -293,6 +304,7 @@ VERBS: dict[str, tuple[Add, Run]] = {
     "cohort": (_add_cohort, run_cohort),
     "pretrain": (_add_pretrain, run_pretrain),
     "classify": (_add_classify, run_classify),
+    "reported": (_add_classify, run_reported),
     "clinical": (_add_clinical, run_clinical),
     "evaluate": (_add_evaluate, run_evaluate),
     "explain": (_add_explain, run_explain),

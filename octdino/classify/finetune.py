@@ -60,11 +60,7 @@ class Finetune:
     def run(self, state: RunState, stopper: Stopper) -> None:
         """Train to the end or until validation patients see no progress; leaves the best network in `network`."""
         if saved := state.load():
-            self.network.load_state_dict(saved["network"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.step, self.best_score, self.best_step = saved["step"], saved["best_score"], saved["best_step"]
-            self.best = saved["best"]
-            log.info("resumed at step %d of %d", self.step, self.total)
+            self.restore(saved)
         log.info("%d labelled scans, up to %d steps of %d", len(self.train_rows), self.total, self.batch)
         for _ in progress(range(self.step, self.total), self.total - self.step, "fine-tuning", "step"):
             if self._done():
@@ -73,12 +69,13 @@ class Finetune:
             if self.step % self.check_every == 0 or self.step == self.total:
                 self._check()
             if reason := stopper.asked():
-                state.stop(self._position(), self.step, reason)
+                state.stop(self.position(), self.step, reason)
             if state.due():
-                state.save(self._position(), self.step)
+                state.save(self.position(), self.step)
         self.network.load_state_dict(self.best)
 
-    def _position(self) -> dict[str, Any]:
+    def position(self) -> dict[str, Any]:
+        """Everything that the next step depends on. Randomness is a function of seed and step, so it is not here."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -87,6 +84,14 @@ class Finetune:
             "best_step": self.best_step,
             "best": self.best,
         }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take up a saved position."""
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.best_score, self.best_step = saved["step"], saved["best_score"], saved["best_step"]
+        self.best = saved["best"]
+        log.info("resumed at step %d of %d", self.step, self.total)
 
     def _done(self) -> bool:
         return self.step - self.best_step > self.settings.patience * self.check_every

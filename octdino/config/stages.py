@@ -31,6 +31,26 @@ class ModelSettings(Settings):
     )
 
 
+class ReportedSettings(Settings):
+    """The protocol of the report that the project began with, faults and all; its numbers stand beside ours only.
+
+    Its scores are the best of all epochs on a random part of the test scans, and its frozen probe froze a backbone that
+    had been fine-tuned before.
+    """
+
+    arms: list[str] = Field([], description="arms (linear or finetune) that are trained once more in this way")
+    epochs: int = Field(50, ge=1, description="passes over the labelled training scans; the best one counts")
+    test_share: float = Field(0.2, gt=0, le=1, description="share of the test scans, drawn at random")
+    contaminated: bool = Field(True, description="linear: the backbone is fine-tuned on the same labels first")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for arm in self.arms:
+            if not (match := ARM.match(arm)) or match["mode"] not in ("linear", "finetune"):
+                raise ValueError(f"arms: {arm!r} is not {{init}}-linear or {{init}}-finetune")
+        return self
+
+
 class ClassifySettings(Settings):
     """The arms and how a classifier is trained; all arms get the same budget."""
 
@@ -66,6 +86,7 @@ class ClassifySettings(Settings):
     mlp_hidden: int = Field(512, ge=1, description="mlp: width of its hidden layer")
     knn: int = Field(20, ge=1, description="knn: neighbours that vote, weighted by similarity")
     threshold: Literal["youden", "f1"] = Field("youden", description="what a label's threshold maximises on val")
+    reported: ReportedSettings = ReportedSettings()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -81,6 +102,11 @@ class ClassifySettings(Settings):
         if len(set(self.fractions)) != len(self.fractions) or len(set(self.arms)) != len(self.arms):
             raise ValueError("arms and fractions: each once")
         return self
+
+    def needed_reported(self, arm: str) -> dict[str, Any]:
+        """The same for an arm in the report's own protocol."""
+        reported = self.reported.model_dump(mode="json", exclude={"arms"})
+        return {**self.needed(arm.rsplit("-", 1)[0] + "-finetune"), "reported": reported}
 
     def fractions_at(self, arm: str) -> list[float]:
         """The fractions that the workflow runs the arm at."""
@@ -101,7 +127,7 @@ class ClassifySettings(Settings):
             return self.model_dump(mode="json", include=used)
         others: dict[str, Any] = {
             **dict.fromkeys(("arms", "fractions", "fractions_of", "seeds", "checkpoint_seconds"), True),
-            **dict.fromkeys(("penalties", "knn", "mlp_hidden"), True),
+            **dict.fromkeys(("penalties", "knn", "mlp_hidden", "reported"), True),
             "augment": {"local_size", "local_views", "local_scale"},
         }
         return self.model_dump(mode="json", exclude=others)
@@ -123,8 +149,38 @@ class EvaluateSettings(Settings):
     seed: int = Field(0, ge=0)
 
 
+class NumberSettings(Settings):
+    """Where a number on the page comes from: one cell of a results table."""
+
+    table: Literal["metrics", "reported", "history", "jaccard"] = Field(
+        "metrics",
+        description="metrics: an arm on test scans; reported: an arm in the report's protocol, its best epoch; "
+        "history: of a pretraining; jaccard: of an explained network",
+    )
+    name: str = Field(description="the arm; history: the method; jaccard: the init")
+    backbone: str
+    fraction: float = Field(1.0, gt=0, le=1, description="metrics and reported: share of labelled training scans")
+    column: str = Field("accuracy", description="metrics: the metric; history: the column; jaccard: the protocol")
+    take: Literal["last", "max"] = Field("last", description="history: which epoch")
+    blobs: Literal["kept", "removed"] = Field("kept", description="jaccard: minor blobs of the masks")
+
+
+class QuotedSettings(Settings):
+    """One number of the report that the project began with, and where ours stand."""
+
+    item: str = Field(description="what was measured")
+    source: str = Field(description="where in the report")
+    value: float | None = Field(None, description="as it was reported, in percent; null: a figure without a number")
+    fault: str = Field("", description="what is wrong with it")
+    repeated: NumberSettings | None = Field(None, description="ours in the reported protocol")
+    corrected: NumberSettings | None = Field(None, description="ours without the fault")
+
+
 class ReportSettings(Settings):
     """The page."""
 
     title: str = Field("Does self-supervised pretraining find retinal biomarkers better?")
     examples: int = Field(8, ge=0, description="example scans with predictions")
+    quoted: list[QuotedSettings] = Field(
+        [], description="numbers of the report that the project began with, in a table beside ours"
+    )

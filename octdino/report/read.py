@@ -54,10 +54,13 @@ def read_results(root: Path) -> Results:
     """Read results/{cohort}/.
 
     Raises:
-        UserError: there is no manifest or there are no metrics, or a file cannot be read.
+        UserError: there is no manifest, no metrics though there are classifiers or nothing else, or a file is bad.
     """
     manifest = read_table(root / "cohort" / "manifest.csv", MANIFEST)
     names = manifest["cohort"].dropna()
+    classifiers = [(path.parent, read_json(path)) for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))]
+    others = any(any(root.glob(f"{stage}/*/*/*")) for stage in ("pretrain", "explain"))
+    compared = bool(classifiers) or not others  # a cohort without labels has something else to show
     return Results(
         root=root,
         cohort=str(names.iloc[0]) if len(names) else root.resolve().name,
@@ -65,10 +68,10 @@ def read_results(root: Path) -> Results:
         manifest=manifest,
         quarantine=_optional(root / "cohort" / "quarantine.csv", QUARANTINE),
         splits=_optional(root / "cohort" / "splits.csv", SPLITS),
-        metrics=_floats(root / "evaluate" / "metrics.csv", METRICS),
-        comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON),
+        metrics=_floats(root / "evaluate" / "metrics.csv", METRICS, compared),
+        comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON, compared),
         pretraining=[_pretraining(path) for path in sorted(root.glob("pretrain/*/*/*/backbone.json"))],
-        classifiers=[(path.parent, _json(path)) for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))],
+        classifiers=classifiers,
         figures={
             name: path.read_text(encoding="utf-8")
             for name in FIGURES
@@ -78,9 +81,9 @@ def read_results(root: Path) -> Results:
     )
 
 
-def _floats(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
+def _floats(path: Path, schema: tuple[Column, ...], needed: bool) -> pd.DataFrame:
     """A table whose missing numbers are NaN, which compares as False where pandas' NA refuses."""
-    table = read_table(path, schema)
+    table = read_table(path, schema) if needed else _optional(path, schema)
     return table.astype({column.name: "float64" for column in schema if column.dtype == "Float64"})
 
 
@@ -90,7 +93,12 @@ def _optional(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
     return pd.DataFrame({column.name: pd.Series(dtype=column.dtype) for column in schema})
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: it cannot be read, or is something else.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -104,7 +112,7 @@ def _pretraining(path: Path) -> Pretraining:
     *_, method, backbone, run = path.parent.parts
     history = path.with_name("history.csv")
     table = pd.read_csv(history) if history.is_file() else pd.DataFrame()
-    return Pretraining(method, backbone, run, _json(path), table if "epoch" in table else pd.DataFrame())
+    return Pretraining(method, backbone, run, read_json(path), table if "epoch" in table else pd.DataFrame())
 
 
 def read_benchmarks(folder: Path) -> pd.DataFrame:

@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from octdino import __version__
 from octdino.config import EvaluateSettings, ReportSettings
-from octdino.report import answer, rows
+from octdino.report import answer, quoted, rows
 from octdino.report.examples import examples
+from octdino.report.explain import explained
 from octdino.report.limits import limits
 from octdino.report.read import Results, read_results
 from octdino.report.training import training_alarms, training_figures, training_table
@@ -66,7 +67,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "js": Markup((HERE / "page.js").read_text(encoding="utf-8")),
         "figures": {name: Markup(text) for name, text in found.figures.items()},  # written by the evaluate stage
-        "headline": answer.headline(verdicts, reference),
+        "headline": answer.headline(verdicts, reference) if len(found.metrics) else "",
         "verdicts": verdicts,
         "percent": answer.percent,
         "lead": lead,
@@ -79,10 +80,13 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "comparison": rows.comparison_rows(found, reference),
         "backbone_tables": rows.backbone_tables(found, reference),
         "label_tables": rows.label_tables(found),
+        "quoted_heads": list(quoted.HEADS),
+        "quoted": quoted.quoted_rows(settings.quoted, found),
         "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"]))),
         "alarms": training_alarms(found.pretraining),
         "run_heads": heads,
         "runs": runs,
+        "explained": explained(found.root),
         "examples": shown,
         "example_arm": best.arm if best else "",
         "example_folder": folder.relative_to(found.root).as_posix() if folder else "",

@@ -99,23 +99,37 @@ def classify_runs():
     """Every classifier that is asked for, and the clinical controls."""
     if not settings.classify.arms:
         return []
+    folders = arm_folders(settings.classify.arms)
+    if settings.cohort.clinical_values:
+        folders += [f"clinical/none/f{f:g}" for f in settings.classify.fractions]
+    return [
+        f"results/{COHORT}/classify/{folder}/fold0-seed{seed}"
+        for folder in folders
+        for seed in settings.classify.seeds
+    ]
+
+
+def reported_runs():
+    """Every classifier in the protocol of the report that the project began with."""
+    return [
+        f"results/{COHORT}/classify/{folder}/reported-fold0-seed{seed}"
+        for folder in arm_folders(settings.classify.reported.arms)
+        for seed in settings.classify.seeds
+    ]
+
+
+def arm_folders(arms):
+    """{arm}/{backbone}/f{fraction} of each arm, on the backbones that its method has and at its own fractions."""
     chosen = settings.pretrain
-    runs = [
-        (f"{arm}/{backbone}", fraction)
-        for arm in settings.classify.arms
+    return [
+        f"{arm}/{backbone}/f{fraction:g}"
+        for arm in arms
         for backbone in (
             chosen.backbones_of(init_of(arm))
             if init_of(arm) in chosen.methods
             else chosen.backbones
         )
         for fraction in settings.classify.fractions_at(arm)
-    ]
-    if settings.cohort.clinical_values:
-        runs += [("clinical/none", f) for f in settings.classify.fractions]
-    return [
-        f"results/{COHORT}/classify/{arm}/f{fraction:g}/fold0-seed{seed}"
-        for arm, fraction in runs
-        for seed in settings.classify.seeds
     ]
 
 

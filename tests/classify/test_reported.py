@@ -1,0 +1,89 @@
+"""The first report's protocol: it looks at test scans, all of its epochs count, its probe is of a tuned backbone."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from octdino.classify import reported_protocol
+from octdino.classify.data import read_labelled
+from octdino.classify.reported import Reported, _some
+from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
+from octdino.errors import StoppedEarly, UserError
+from octdino.models import create_backbone
+from octdino.training import Stopper
+from tests.small import write_small_cohort
+
+MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
+SETTINGS = ClassifySettings(
+    augment=AugmentSettings(global_size=32, global_scale=(0.6, 1.0)), batch_size=16, lr=3e-3,
+    reported={"epochs": 6, "test_share": 0.5},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_small_cohort(tmp_path_factory.mktemp("cohort"), patients=40, exclusive=True)
+
+
+def run(arm, store, out, settings=SETTINGS):
+    where = {"store": store, "backbone": "b", "model": MODEL, "pretrained": None, "out": out}
+    reported_protocol(arm, settings, fraction=1.0, fold=0, seed=0, **where)
+    return json.loads((out / "reported.json").read_text()), pd.read_csv(out / "reported.csv")
+
+
+def test_the_best_of_all_epochs_on_half_of_the_test_scans(store, tmp_path):
+    card, curve = run("scratch-finetune", store, tmp_path)
+    assert curve["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert (card["best"], card["last"]) == (curve["accuracy"].max(), curve["accuracy"].iloc[-1])
+    test = read_labelled(store, 1.0, 0).rows("test")
+    assert card["n_test"] == round(len(test) / 2)
+    assert set(_some(test, 0.5, seed=0)) < set(test)
+    assert ((curve["accuracy"] * card["n_test"]).round(6) % 1 == 0).all()
+    assert not card["contaminated"]
+    assert not list(tmp_path.glob("state*"))
+
+
+def test_the_frozen_probe_is_of_a_backbone_that_was_tuned_before(store, tmp_path):
+    """A random frozen backbone is worse than one that the labels have shaped: the contamination."""
+    clean = SETTINGS.model_copy(update={"reported": SETTINGS.reported.model_copy(update={"contaminated": False})})
+    honest, _ = run("scratch-linear", store, tmp_path / "a", clean)
+    flattered, _ = run("scratch-linear", store, tmp_path / "b")
+    assert not honest["contaminated"]
+    assert flattered["contaminated"]
+    assert flattered["best"] > honest["best"] + 0.1
+
+
+def test_frozen_weights_stay_and_batch_norm_follows(store):
+    data = read_labelled(store, 1.0, 0)
+    backbone = create_backbone(MODEL, 1, 32)
+    weights = {name: value.clone() for name, value in backbone.named_parameters()}
+    means = backbone.bn1.running_mean.clone()
+    frozen = Reported(SETTINGS, data, backbone, True, 0, test=data.rows("test"), frozen=True)
+    head = frozen.network[1].weight.clone()
+    frozen._take_step()
+    frozen._take_step()
+    assert all(torch.equal(value, weights[name]) for name, value in backbone.named_parameters())
+    assert not torch.equal(backbone.bn1.running_mean, means)
+    assert not torch.equal(frozen.network[1].weight, head)
+
+
+@pytest.mark.parametrize("stops", [6, 40])  # in the tuning before, and in the probe (24 steps each)
+def test_a_stopped_run_ends_where_an_undisturbed_one_ends(store, tmp_path, monkeypatch, stops):
+    whole = run("scratch-linear", store, tmp_path / "whole")[1]
+    asked = Stopper.asked
+    calls = iter(range(10**6))
+    monkeypatch.setattr(Stopper, "asked", lambda self: "test" if next(calls) == stops else None)
+    with pytest.raises(StoppedEarly):
+        run("scratch-linear", store, tmp_path / "parts")
+    monkeypatch.setattr(Stopper, "asked", asked)
+    pd.testing.assert_frame_equal(run("scratch-linear", store, tmp_path / "parts")[1], whole)
+
+
+def test_users_mistakes_are_one_line(store, tmp_path):
+    with pytest.raises(UserError, match="is no arm of this protocol"):
+        run("scratch-knn", store, tmp_path)
+    several = write_small_cohort(tmp_path / "cohort")
+    with pytest.raises(UserError, match="do not exclude each other"):
+        run("scratch-linear", several, tmp_path)
