@@ -106,7 +106,8 @@ def neighbours_figure(
 def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
     """Square cells with room for a title of two lines above each row; placed by hand, as layout engines are slow."""
     width, height = columns * (CELL + GAP) + GAP, rows * (CELL + TITLE) + GAP
-    figure = Figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("none")
     axes = np.empty((rows, columns), dtype=object)
     for row, column in np.ndindex(rows, columns):
         left, bottom = GAP + column * (CELL + GAP), height - (row + 1) * (CELL + TITLE)

@@ -15,6 +15,8 @@ def limits(results: Results, reference: str) -> list[str]:
             "it is no clinical evidence."
         )
     found.append("Nothing here is a medical device or a diagnosis. Labels are what graders saw, errors included.")
+    if metrics.empty:
+        return found
     if any(run.card.get("scope") == "all" for run in results.pretraining):
         found.append(
             "Scope all: pretraining saw the test patients' scans, without their labels. The pretrained arms may "
