@@ -36,8 +36,8 @@ class Figures:
         )
         self._write(
             figure, "maps",
-            f"{of[0].upper()}{of[1:]}: the scan, {heads}the part that holds {100 * mass:g} % of it, and that without pieces below "
-            f"{100 * blob:g} % of the image. The scans with most labels, each of another patient.",
+            f"{of[0].upper()}{of[1:]}: the scan, {heads}the part that holds {100 * mass:g} % of it, and that without "
+            f"pieces below {100 * blob:g} % of the image. The scans with most labels, each of another patient.",
         )  # fmt: skip
 
     def labels(self, maps: Maps, arm: str) -> None:

@@ -16,7 +16,11 @@ from octdino.report.rows import Cell
 from octdino.tables import JACCARD, OVERLAP, RETRIEVAL, Column, read_table
 
 BUDGET = 2_500_000  # characters of pictures; the page has to open on a phone
-KINDS = {"labels": "Where classifiers look for a label", "maps": "Where networks look", "retrieval": "Scans found alike"}
+KINDS = {
+    "labels": "Where classifiers look for a label",
+    "maps": "Where networks look",
+    "retrieval": "Scans found alike",
+}
 METRICS = {"pointing": "pointing game", "pixel_auroc": "pixel AUROC"}
 PROTOCOLS = {
     "paper": "each object, best head", "largest": "largest class", "union": "all classes",

@@ -228,7 +228,7 @@ def test_voc(shared_data: Path, tmp_path: Path) -> None:
     jaccard = found["jaccard"].set_index(["protocol", "blobs"])
     assert len(jaccard) == 10
     assert (jaccard["n_images"] == 7).all()
-    assert jaccard.loc[("paper", "kept"), "n_objects"] == 12
+    assert jaccard.loc[("paper", "kept"), "n_objects"] == 13
     assert jaccard.loc[("union", "kept"), "value"] != jaccard.loc[("union_void", "kept"), "value"]
     assert jaccard["value"].between(0.02, 0.7).all()
     assert (jaccard["low"] < jaccard["value"]).all()

@@ -10,39 +10,50 @@ import yaml
 from tests.workflow.conftest import ROOT, Workflow, jobs
 
 END = {"evaluate": 1, "report": 1}
-TRAINED = {"classify": 12, **END}  # all arms but scratch-finetune, at three fractions
-STORE = {"cohort": 1, "pretrain": 3, "classify": 15, "clinical": 3, **END}
+TRAINED = {"classify": 12, "explain": 3, **END}  # all arms but scratch-finetune, at three fractions
+STORE = {"cohort": 1, "pretrain": 3, "classify": 15, "clinical": 3, "explain": 4, **END}
 
 EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "nothing": ({}, {}),
     "phantom": ({"cohort": {"phantom": {"seed": 1}}}, {"phantom": 1, **STORE}),
     "image": ({"cohort": {"image": {"size": [64, 64]}}}, STORE),
     "split": ({"cohort": {"split": {"seed": 1}}}, STORE),
-    "a model in use": ({"models": {"resnet18_narrow": {"timm": "resnet34"}}}, {"pretrain": 3, "classify": 15, **END}),
+    "a model in use": (
+        {"models": {"resnet18_narrow": {"timm": "resnet34"}}},
+        {"pretrain": 3, "classify": 15, "explain": 4, **END},
+    ),
     "a model not in use": ({"models": {"another": {"timm": "resnet34"}}}, {"report": 1}),
     "what methods share": ({"pretrain": {"epochs": 7}}, {"pretrain": 3, **TRAINED}),
     "views": ({"pretrain": {"augment": {"flip": 0}}}, {"pretrain": 3, **TRAINED}),
-    "one method": ({"pretrain": {"variants": {"dino": {"prototypes": 64}}}}, {"pretrain": 1, "classify": 6, **END}),
-    "one variant": ({"pretrain": {"variants": {"supcon_cst": {"cst_bin": 50}}}}, {"pretrain": 1, "classify": 3, **END}),
+    "one method": (
+        {"pretrain": {"variants": {"dino": {"prototypes": 64}}}},
+        {"pretrain": 1, "classify": 6, "explain": 1, **END},
+    ),
+    "one variant": (
+        {"pretrain": {"variants": {"supcon_cst": {"cst_bin": 50}}}},
+        {"pretrain": 1, "classify": 3, "explain": 1, **END},
+    ),
     "another method": (
         {"pretrain": {"methods": ["dino", "simclr", "supcon_cst", "supcon"]}},
-        {"pretrain": 1, "report": 1},
+        {"pretrain": 1, "explain": 1, "report": 1},
     ),
     "another pretraining seed": ({"pretrain": {"seeds": [0, 1]}}, {"pretrain": 3, "report": 1}),
     "another backbone": (
         {"pretrain": {"backbones": ["resnet18_narrow", "vit_tiny"]}},
-        {"pretrain": 3, "classify": 15, **END},
+        {"pretrain": 3, "classify": 15, "explain": 4, **END},
     ),
     "scope": ({"pretrain": {"scope": "all"}}, {"pretrain": 3, **TRAINED}),
     "checkpoints": ({"pretrain": {"checkpoint_seconds": 5}, "classify": {"checkpoint_seconds": 5}}, {"report": 1}),
     "another fraction": ({"classify": {"fractions": [0.05, 0.25, 0.5, 1.0]}}, {"classify": 5, "clinical": 1, **END}),
     "one fraction less": ({"classify": {"fractions": [0.05, 1.0]}}, END),
     "another seed": ({"classify": {"seeds": [0, 1]}}, {"classify": 15, "clinical": 3, **END}),
-    "linear": ({"classify": {"penalties": [1.0]}}, {"classify": 9, **END}),
+    "linear": ({"classify": {"penalties": [1.0]}}, {"classify": 9, "explain": 3, **END}),
     "finetune": ({"classify": {"lr": 0.01}}, {"classify": 6, **END}),
     "views of finetune": ({"classify": {"augment": {"flip": 0}}}, {"classify": 6, **END}),
-    "input of all arms": ({"classify": {"augment": {"global_size": 96}}}, {"classify": 15, **END}),
+    "input of all arms": ({"classify": {"augment": {"global_size": 96}}}, {"classify": 15, "explain": 3, **END}),
     "evaluate": ({"evaluate": {"resamples": 200}}, END),
+    "explain": ({"explain": {"mass": 0.5}}, {"explain": 4, "report": 1}),
+    "whose weights are explained": ({"explain": {"inits": ["dino"], "arms": []}}, {"explain": 1, "report": 1}),
     "report": ({"report": {"title": "Another"}}, {"report": 1}),
 }
 
