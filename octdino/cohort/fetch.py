@@ -154,10 +154,11 @@ def _length(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def cause(error: BaseException) -> str:
-    """The innermost reason: requests wraps `Connection refused` four times."""
-    if isinstance(error, requests.HTTPError):
+def cause(error: requests.RequestException) -> str:
+    """One line; of a connection that failed the innermost reason: requests wraps `Connection refused` four times."""
+    if not isinstance(error, requests.ConnectionError | requests.Timeout):
         return str(error)
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return f"no connection: {error}"
+    inner: BaseException = error
+    while (further := inner.__cause__ or inner.__context__) is not None:
+        inner = further
+    return f"no connection: {inner}"

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-
 from octdino.cohort.sources import Files, Source
 from octdino.errors import UserError
 
@@ -111,17 +109,22 @@ class Tree:
         for name in names:
             found = sorted(f for f in self.files if _fold(f.rsplit("/", 1)[-1]) == _fold(name))
             found = [f for f in found if f not in self.archived] or found
-            if len({self.read(self.root / f) for f in found}) > 1:
+            if len({self.content(self.root / f) for f in found}) > 1:
                 raise UserError(f"{self.root}: tables that differ: {', '.join(found)}; name the right one by {key}")
             if found:
                 return self.root / found[0]
         return None
 
-    def read(self, path: Path) -> bytes:
-        """The content of a file: of one on disk, or of one below root that lies in an archive."""
-        content = path if path.is_file() else self.source(path.relative_to(self.root).as_posix())
-        assert not isinstance(content, np.ndarray), "a tree holds files"
-        return content.read_bytes() if isinstance(content, Path) else content
+    def content(self, path: Path) -> bytes | None:
+        """What a file holds that lies on disk, or below root in an archive; None if there is none."""
+        if path.is_file():
+            return path.read_bytes()
+        name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else ""
+        if name not in self.archived:
+            return None
+        content = self.source(name)
+        assert isinstance(content, bytes), "a member of an archive"
+        return content
 
     def mask_of(self, image: str, base: str = "") -> str:
         """The lesion mask of an image, below root: `base`/masks/<path below base>.png; empty if no file is there."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from octdino.cohort.olives.names import BIOMARKERS, PATH, VIP_BIOMARKERS
+from octdino.cohort.olives.names import BIOMARKERS, PATH, VIP_BIOMARKERS, VIP_PATH
 from octdino.cohort.rows import Refuse, Refused, Rows, scan_table
 from octdino.cohort.sheets import ROW, column, find_column, identifier, label_value, number, read_sheet
 from octdino.cohort.tree import Tree, clean_path
@@ -38,13 +38,13 @@ def read_tables(tree: Tree, label_table: Path, clinical_table: Path, cohort: str
     Raises:
         UserError: a table, a column or all of the tree is missing.
     """
-    sheets = [
-        read_sheet(path, key, None if path.is_file() or not path.is_relative_to(tree.root) else tree.read(path))
-        for path, key in ((label_table, "cohort.table"), (clinical_table, "cohort.clinical"))
-    ]
+    named = ((label_table, "cohort.table"), (clinical_table, "cohort.clinical"))
+    sheets = [read_sheet(path, key, tree.content(path)) for path, key in named]
     vip = bool(find_column(sheets[0], "B1"))
+    if find_column(sheets[0], VIP_PATH):
+        raise UserError(f"{label_table}: the VIP Cup's test scans, which have no labels; expected its training labels")
     labels = list(VIP_BIOMARKERS.values() if vip else BIOMARKERS)
-    reader = _Reader(tree)
+    reader = TableReader(tree)
     names = (
         {label: column(sheets[0], label_table, name) for name, label in VIP_BIOMARKERS.items()}
         if vip
@@ -92,7 +92,7 @@ def read_values(cell: dict[str, str], labels: Iterable[str]) -> dict[str, Any]:
     return record
 
 
-class _Reader:
+class TableReader:
     """Rows of the tables as records by the file that they mean."""
 
     def __init__(self, tree: Tree) -> None:
@@ -103,7 +103,7 @@ class _Reader:
 
     def read(self, table: pd.DataFrame, path: Path, labels: dict[str, str], whose: bool = True) -> Records:
         """The accepted rows of one table; `labels` by column, `whose`: whether it says whose scans they are."""
-        names = {"path": column(table, path, PATH, "File_Path", "Path"), **labels}
+        names = {"path": column(table, path, PATH, "File_Path", "Path", VIP_PATH), **labels}
         if whose:
             names |= {name: column(table, path, name) for name in WHOSE}
         if scan := find_column(table, "Scan (n/49)"):
@@ -195,19 +195,18 @@ def _place(path: str) -> tuple[str, dict[str, Any]]:
 
 
 def _say_whose(labelled: Records, clinical: Records) -> None:
-    """Give scans without a patient that of the clinical table's row, of its visit, or of its folder if they agree.
+    """Give scans the patient and values of their row in the clinical table, else those of their folder and visit.
 
     In the real tables 98 scans of 02-016 are not in the clinical table: it has them on the other side.
     """
     near: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
     for record in clinical.values():
         folder, visit = _folders(record)
-        near[folder]["patient"].add(record["patient"])
-        for name in ("eye", "bcva", "cst"):
-            near[visit][name].add(record[name])
+        for place, name in ((folder, "patient"), (folder, "eye"), (visit, "bcva"), (visit, "cst")):
+            near[place][name].add(record[name])
     for path, record in labelled.items():
         folder, visit = _folders(record)
-        for place, name in ((folder, "patient"), (visit, "eye"), (visit, "bcva"), (visit, "cst")):
+        for place, name in ((folder, "patient"), (folder, "eye"), (visit, "bcva"), (visit, "cst")):
             values = {clinical[path][name]} if path in clinical else near[place][name]
             record[name] = next(iter(values)) if len(values) == 1 else None if name in ("bcva", "cst") else ""
 

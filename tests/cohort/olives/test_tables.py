@@ -13,7 +13,7 @@ from octdino.cohort.olives import read_olives
 from octdino.cohort.rows import Rows
 from octdino.errors import UserError
 
-from .trees import BIOMARKERS, PATH, OlivesTree, olives_tree, settings
+from ..trees import BIOMARKERS, PATH, OlivesTree, olives_tree, settings
 
 # Positives among the 9,408 labelled scans, counted by others on the published table.
 POSITIVES = [166, 604, 32, 373, 6341, 2984, 5222, 807, 2836, 10, 3003, 4088, 233, 10, 10, 76]

@@ -1,0 +1,96 @@
+"""The VIP Cup's test scans, published without labels, and the form in which predictions on them were handed in.
+
+IEEE SPS Video and Image Processing Cup 2023, ophthalmic biomarker detection: 3,871 scans of 40 patients of the trial
+RECOVERY, `RECOVERY/OCT/{patient}/{visit}/{eye}/{file}`.
+"""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from octdino.cohort.olives.archives import open_archives
+from octdino.cohort.olives.names import PATH, VIP_BIOMARKERS, VIP_PATH
+from octdino.cohort.olives.tables import TableReader
+from octdino.cohort.rows import Rows, scan_table
+from octdino.cohort.sheets import ROW, column, find_column, label_value, read_sheet
+from octdino.cohort.tree import Tree, clean_path
+from octdino.errors import UserError
+
+log = logging.getLogger("octdino.cohort")
+
+
+def read_vip_test(root: Path, template: Path, cohort: str = "olives") -> Rows:
+    """The test scans as rows of a manifest, in the template's order: no labels, a patient a folder, all of them test.
+
+    Args:
+        root: the scans lie below it, unpacked or in archives.
+        template: test_set_submission_template.csv.
+        cohort: what the manifest calls it.
+
+    Raises:
+        UserError: the root, the table, its path column or all of the tree is missing.
+    """
+    tree = Tree(root)
+    open_archives(tree)
+    reader = TableReader(tree)
+    records = reader.read(read_sheet(template, "template"), template, {}, whose=False)
+    reader.check_folders()
+    for record in records.values():
+        trial, *_, patient, _, side, _ = record["short"].split("/")
+        record |= {"patient": f"{trial}-{patient}", "eye": f"{trial}-{patient}-{side}", "trial": trial, "given": "test"}
+    labels = list(VIP_BIOMARKERS.values())
+    scans = scan_table(records.values(), cohort, labels).assign(split="test")
+    return Rows(tree.root, scans, reader.refused, labels, True, source=tree.source)
+
+
+def write_submission(template: Path, predictions: pd.DataFrame, out: Path) -> None:
+    """Fill the template: its rows in its order, B1 to B6 with 0 or 1.
+
+    Args:
+        template: test_set_submission_template.csv, or that of phase 2, whose first column is `File_Name`.
+        predictions: `path`, which ends in the template's path, and one column a biomarker, under the names of
+            `VIP_BIOMARKERS` or B1 to B6; more rows than the template's are allowed.
+        out: the file to write.
+
+    Raises:
+        UserError: a column or a scan of the template is missing, a scan is there twice, or a value is not 0 or 1.
+    """
+    table = read_sheet(template, "template")
+    named = column(table, template, VIP_PATH, PATH, "File_Name")
+    given = {name: _column(predictions, label, name) for name, label in VIP_BIOMARKERS.items()}
+    places = {clean_path(path): row for path, row in zip(table[named], table[ROW], strict=True)}
+    depth = max(path.count("/") for path in places) + 1
+    found: dict[str, tuple[int, ...]] = {}
+    for path, *values in predictions[[_column(predictions, "path"), *given.values()]].itertuples(index=False):
+        place = "/".join(clean_path(str(path)).split("/")[-depth:])
+        if place not in places:
+            continue
+        if place in found:
+            raise UserError(f"predictions: {path} is there twice")
+        found[place] = tuple(_decision(value, str(path), name) for value, name in zip(values, given, strict=True))
+    if missing := [place for place in places if place not in found]:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise UserError(f"predictions: no row for {missing[0]}{more}; {template} names {len(places)} scans")
+    filled = pd.DataFrame([found[place] for place in places], columns=list(given))
+    filled.insert(0, named, table[named].to_numpy())
+    part = out.with_name(f"{out.name}.part")
+    filled.to_csv(part, index=False)
+    part.replace(out)
+
+
+def _column(predictions: pd.DataFrame, *names: str) -> str:
+    found = find_column(predictions, *names)
+    if found is None:
+        raise UserError(f"predictions: no column {' or '.join(map(repr, names))}")
+    return found
+
+
+def _decision(value: object, path: str, name: str) -> int:
+    try:
+        decision = label_value(str(value))
+    except ValueError:
+        decision = None
+    if decision is None:
+        raise UserError(f"predictions: {path}: {name} is {value}; expected 0 or 1: cut probabilities at a threshold")
+    return decision
