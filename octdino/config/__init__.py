@@ -48,7 +48,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        inits = {arm.rsplit("-", 1)[0] for arm in self.classify.arms} - {"scratch", "imagenet"}
+        arms = [*self.classify.arms, *self.classify.reported.arms]
+        inits = {arm.rsplit("-", 1)[0] for arm in arms} - {"scratch", "imagenet"}
         if missing := sorted(inits - set(self.pretrain.methods)):
             raise ValueError(f"classify.arms: {', '.join(missing)} not among pretrain.methods {self.pretrain.methods}")
         if self.classify.arms and self.evaluate.reference not in self.classify.arms:

@@ -94,8 +94,9 @@ class PrototypeSettings(MethodSettings):
     teacher_temp_start: float | None = Field(None, gt=0, description="at the first step; null: by the cohort's size")
     teacher_temp_warmup: float = Field(0.3, ge=0, le=1, description="share of the run in which it moves")
     momentum: float | None = Field(
-        None, ge=0, le=1, description="teacher's EMA at the start, cosine to 1; null: by the cohort's size"
+        None, ge=0, le=1, description="teacher's EMA at the start; null: by the cohort's size"
     )
+    momentum_end: float = Field(1.0, ge=0, le=1, description="teacher's EMA at the end, on a cosine")
     centering: Literal["mean", "sinkhorn", "none"] = Field(
         "mean", description="mean: the paper's centre; sinkhorn: SwAV's, which settles in fewer steps; none: collapses"
     )
@@ -150,8 +151,9 @@ class ByolSettings(MethodSettings):
     )
     out_dim: int = Field(256, ge=2, description="width of the embeddings that are compared")
     momentum: float | None = Field(
-        None, ge=0, le=1, description="teacher's EMA at the start, cosine to 1; null: by the cohort's size"
+        None, ge=0, le=1, description="teacher's EMA at the start; null: by the cohort's size"
     )
+    momentum_end: float = Field(1.0, ge=0, le=1, description="teacher's EMA at the end, on a cosine")
 
 
 class SimclrSettings(MethodSettings):

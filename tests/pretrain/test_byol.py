@@ -72,13 +72,14 @@ def test_the_teacher_has_no_predictor_and_shares_no_storage():
             assert torch.equal(ours, theirs)
 
 
-def test_the_teacher_follows_less_and_less():
-    """The cosine from `momentum` to 1: at the start, half-way, and at the end (sec. 3.3)."""
-    method = byol(momentum=0.9)
+@pytest.mark.parametrize(("end", "momenta"), [(1.0, (0.9, 0.95, 1.0)), (0.9, (0.9, 0.9, 0.9))])
+def test_the_teacher_follows_less_and_less(end, momenta):
+    """The cosine from `momentum` to 1 (sec. 3.3): at the start, half-way, and at the end; or to where it is told."""
+    method = byol(momentum=0.9, momentum_end=end)
     with torch.no_grad():
         for parameter in method.student.parameters():
             parameter.add_(1.0)
-    for progress, momentum in ((0.0, 0.9), (0.5, 0.95), (1.0, 1.0)):
+    for progress, momentum in zip((0.0, 0.5, 1.0), momenta, strict=True):
         before = copy.deepcopy(method.teacher)
         method.after_step(progress)
         for name, network in method.teacher.items():

@@ -48,5 +48,5 @@ class Distillation(Method):
             ema_update(network, self.student[name], self.momentum(progress))
 
     def momentum(self, progress: float) -> float:
-        """Of the moving average: from the settings' to 1, on a cosine."""
-        return cosine(progress, self.settings.momentum, 1.0)
+        """Of the moving average: between the settings' two values, on a cosine."""
+        return cosine(progress, self.settings.momentum, self.settings.momentum_end)
