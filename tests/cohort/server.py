@@ -93,8 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.site.cut is not None and len(body) > self.site.cut:
             body, self.site.cut = body[: self.site.cut], None
+        asked.sent = len(body)  # before it is: the client may be done and ask while this thread waits
         self.wfile.write(body)
-        asked.sent = len(body)
         self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
