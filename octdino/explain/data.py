@@ -85,7 +85,7 @@ def read_shown(store_file: Path, settings: ExplainSettings, masks_root: Path | N
         paths = manifest["mask"].fillna("").iloc[rows].tolist()
         masks = read_truth(masks_root, paths, store.boxes[where], store.images.shape[2:], labels)
     mean, std = (np.atleast_1d(store.attributes[name]).tolist() for name in ("mean", "std"))
-    return Shown(labels, _part(found, where), masks, found, mean, std)
+    return Shown(labels, _part(found, where) if len(where) < len(bank) else found, masks, found, mean, std)
 
 
 def _scans(images: np.ndarray, rows: pd.DataFrame, truth: np.ndarray) -> Scans:

@@ -30,7 +30,7 @@ from octdino.training import pick_device
 
 log = logging.getLogger("octdino.explain")
 
-BATCH = 32
+BATCH = 16
 BLOBS = ("kept", "removed")
 Rows = list[dict[str, Any]]
 

@@ -22,8 +22,8 @@ class Truth:
     Attributes:
         bits: bit i of a pixel says that label i is there; labels may lie over each other. Without it a pixel has the
             number of its class, 0 for none, `VOID` for nobody's.
-        classes: int32 [N, H, W].
-        objects: int32 [N, H, W], numbered from 1; the same as `classes` where objects are not told apart.
+        classes: whole numbers [N, H, W].
+        objects: whole numbers [N, H, W], from 1; the same as `classes` where objects are not told apart.
         there: bool [N], whether the scan has a mask.
         labels: how many of the manifest's labels are classes 0.. of `class_masks`; 0 where they are something else.
     """
@@ -84,8 +84,8 @@ def read_truth(
     Raises:
         UserError: a mask is missing, no image, of another kind than the first, or smaller than its scan.
     """
-    classes, objects = (torch.zeros(len(paths), *size, dtype=torch.int32) for _ in range(2))
-    kinds = {}
+    nothing = torch.zeros(*size, dtype=torch.uint8)
+    classes, objects, kinds = [nothing] * len(paths), [nothing] * len(paths), {}
     for row, path in enumerate(paths):
         if not path:
             continue
@@ -98,14 +98,15 @@ def read_truth(
         raise UserError(f"{root / last}: has a palette, {root / first} has none; expected masks of one kind")
     bits = not any(kinds.values())
     named = len(labels) if bits or len(labels) == VOC_CLASSES else 0
-    return Truth(bits, classes, objects, np.array([bool(path) for path in paths]), named)
+    return Truth(bits, torch.stack(classes), torch.stack(objects), np.array([bool(path) for path in paths]), named)
 
 
 def _read(path: Path, box: np.ndarray, size: Sequence[int]) -> tuple[Tensor, bool]:
-    """The coded mask int32 [H, W], and whether it has a palette."""
+    """The coded mask [H, W], uint8 where it has a palette and int32 where it has bits, and whether it has one."""
     try:
         with Image.open(path) as image:
-            coded, palette = np.asarray(image).astype(np.int32), image.mode == "P"
+            palette = image.mode == "P"
+            coded = np.asarray(image).astype(np.uint8 if palette else np.int32)
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such mask, but the manifest names it; is --masks-root the cohort's root?"

@@ -10,6 +10,7 @@ FILES = {
     "cohort": ["manifest.csv", "quarantine.csv", "splits.csv", "scans.h5"],
     "pretrain": ["backbone.safetensors", "backbone.json", "history.csv"],
     "classify": ["predictions.csv", "classifier.safetensors", "classifier.json"],
+    "reported": ["reported.csv", "reported.json"],
     "clinical": ["predictions.csv", "classifier.json"],
     "evaluate": ["metrics.csv", "comparison.csv"]
     + [f"{figure}.svg" for figure in ("comparison", "difference", "label_efficiency", "roc", "pr")],

@@ -28,6 +28,7 @@ TINY = {
         "augment": VIEWS,
     },
     "evaluate": {"resamples": 100, "min_positive_patients": 2, "min_test_patients": 2},
+    "explain": {"resamples": 100, "examples": 2},
     "report": {"examples": 2},
 }
 
@@ -70,7 +71,7 @@ def test_every_folder_holds_what_the_design_promises(flow: Workflow) -> None:
         assert json.loads(card.read_text())["arm"] == "dino-linear"
         assert (results / f"classify/clinical/none/{fraction}/fold0-seed0/predictions.csv").is_file()
     rules = {path.name.split(".")[0] for path in (results / "benchmarks").glob("*.tsv")}
-    assert rules == {"phantom", "cohort", "pretrain", "classify", "clinical", "evaluate", "report"}
+    assert rules == {"phantom", "cohort", "pretrain", "classify", "clinical", "evaluate", "explain", "report"}
 
 
 def test_a_failed_job_says_why(flow: Workflow, tmp_path: Path) -> None:

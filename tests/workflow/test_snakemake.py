@@ -11,12 +11,21 @@ import yaml
 
 from tests.workflow.conftest import BIN, ROOT, Workflow, until
 
-FLOW = {"phantom": 1, "cohort": 1, "pretrain": 1, "classify": 2, "clinical": 1, "evaluate": 1, "report": 1}
+FLOW = {
+    "phantom": 1,
+    "cohort": 1,
+    "pretrain": 1,
+    "classify": 2,
+    "clinical": 1,
+    "evaluate": 1,
+    "explain": 2,
+    "report": 1,
+}
 
 MISTAKES = {
     "{cohort: {nam: olives}}": "cohort.nam: unknown key; did you mean name?",
     "{cohort: {name: olives}}": "cohort.root: missing",
-    "{cohort: {name: oliven}}": "cohort.name: 'oliven' is not allowed; Input should be 'phantom', 'olives' or 'folder'",
+    "{cohort: {name: oliven}}": "cohort.name: 'oliven' is not allowed; Input should be 'phantom', 'olives', 'folder'",
     "{cohort: {name: olives, root: /nowhere}}": "cohort.root: no such folder: /nowhere",
     "{cohort: {name: folder, root: ., table: no.csv}}": "cohort.table: no such file",
     "{pretrain: {epochs: many}}": "pretrain.epochs: 'many' is not allowed; Input should be a valid integer",
@@ -24,6 +33,9 @@ MISTAKES = {
     "{classify: {fractions: [0.5, 2]}}": "classify.fractions: each above 0 and at most 1",
     "{classify: {arms: [scratch-finetune, moco-linear]}}": "classify.arms: moco not among pretrain.methods",
     "{evaluate: {reference: none}}": "evaluate.reference: 'none' is not among classify.arms",
+    "{explain: {inits: [moco]}}": "explain.inits: moco not among pretrain.methods",
+    "{explain: {arms: [dino-knn]}}": "explain.arms: 'dino-knn' is not {init}-linear or {init}-finetune",
+    "{explain: {arms: [scratch-linear]}}": "explain.arms: scratch-linear not among classify.arms",
     "{models: {a: {tim: resnet18}}}": "models.a.tim: unknown key; did you mean timm?",
 }
 
@@ -37,10 +49,28 @@ def test_every_rule_runs_once_and_then_nothing(stubbed: Workflow) -> None:
     assert len(list(stubbed.folder.glob("results/phantom/benchmarks/*.tsv"))) == sum(FLOW.values())
     assert not stubbed.rules()
     assert stubbed.rules("--forcerun", "evaluate") == {"evaluate": 1, "report": 1}
-    assert stubbed.rules("--forcerun", "pretrain") == {"pretrain": 1, "classify": 1, "evaluate": 1, "report": 1}
+    assert stubbed.rules("--forcerun", "pretrain") == {
+        "pretrain": 1,
+        "classify": 1,
+        "evaluate": 1,
+        "explain": 1,
+        "report": 1,
+    }
     page = stubbed.folder / "report.html"
     assert stubbed.run("--report", str(page)).returncode == 0
     assert "metrics.csv" in page.read_text()
+
+
+def test_a_cohort_without_methods_and_arms_is_looked_at(tmp_path: Path) -> None:
+    flow = Workflow(tmp_path, stub=True)
+    values = {"pretrain": {"methods": []}, "classify": {"arms": []}, "explain": {"inits": ["scratch", "imagenet"]}}
+    flow.configure(values)
+    assert flow.rules() == {"phantom": 1, "cohort": 1, "explain": 2, "report": 1}
+    done = flow.run("--cores", "2")
+    assert done.returncode == 0, done.stderr
+    (call,) = (call for call in flow.calls() if call.startswith("explain scratch"))
+    assert "--masks-root results/phantom/cohort/files" in call
+    assert "--classifier" not in call
 
 
 @pytest.mark.parametrize("kind", ["--rulegraph", "--dag", "--filegraph"])
@@ -99,7 +129,8 @@ def test_a_failing_step_shows_its_reason_and_a_rerun_goes_on(stubbed: Workflow) 
     assert "the reason of the failure" in done.stderr
     done_before = len(stubbed.calls())
     assert stubbed.run("--cores", "1").returncode == 0
-    assert [call.split()[0] for call in stubbed.calls()[done_before:]] == ["evaluate", "report"]
+    after = [call.split()[0] for call in stubbed.calls()[done_before:]]
+    assert [verb for verb in after if verb != "explain"] == ["evaluate", "report"]
 
 
 def test_killed_snakemake_is_simply_started_again(stubbed: Workflow) -> None:
