@@ -181,10 +181,15 @@ def cohort_tables(wildcards):
     if cohort.name == "phantom":
         return rules.phantom.output.files
     found = []
-    if (
-        cohort.name == "olives"
-    ):  # the published archives hold the tables at most three folders down
-        for name in ("Biomarker_Clinical_Data_Images.csv", "Clinical_Data_Images.xlsx"):
+    if cohort.name == "olives":  # the published tables lie at most three folders down
+        for name in (
+            "Biomarker_Clinical_Data_Images.csv",
+            "Clinical_Data_Images.xlsx",
+            "OLIVES_Dataset_Labels.zip",
+            "Training_Biomarker_Data.csv",
+            "Training_Unlabeled_Clinical_Data.xlsx",
+            "*.parquet",
+        ):
             for depth in ("", "*/", "*/*/", "*/*/*/"):
                 found += sorted(cohort.root.glob(depth + name))
     named = [cohort.table, cohort.clinical, cohort.split.file]
