@@ -257,3 +257,20 @@ def test_help_from_a_shell_takes_less_than_two_seconds() -> None:
     done = subprocess.run([sys.executable, "-m", "octdino.cli", "--help"], env=env, capture_output=True, text=True)
     assert done.returncode == 0
     assert time.monotonic() - begin < 2
+
+
+def test_explain(stage: Any) -> None:
+    called = stage("octdino.explain", "explain")
+    flags = ["--classifier", "a", "b", "--masks-root", "files", "--mass", "0.5", "--masses", "0.2", "--seed", "3"]
+    assert cli.main(["explain", "scratch", *RUN, *flags]) == 0
+    init, settings = called.args
+    assert (init, settings.mass, settings.masses) == ("scratch", 0.5, [0.2])
+    assert called.named["classifiers"] == [Path("a"), Path("b")]
+    assert called.named["masks_root"] == Path("files")
+    assert (called.named["seed"], called.named["pretrained"]) == (3, None)
+
+
+def test_explain_refuses_impossible_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "masses: each above 0" in failing(capsys, "explain", "scratch", *RUN, "--masses", "2")
+    assert "mass: '1.5' is not allowed" in failing(capsys, "explain", "scratch", *RUN, "--mass", "1.5")
+    assert "neighbours: each at least 1" in failing(capsys, "explain", "scratch", *RUN, "--neighbours", "0")

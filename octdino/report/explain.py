@@ -72,8 +72,9 @@ def explained(root: Path) -> Explained | None:
     cards = [(path.parent, read_json(path)) for path in sorted(root.glob("explain/*/*/*/explain.json"))]
     if not cards:
         return None
+    several = len({folder.name for folder, _ in cards}) > 1
     overlap, jaccard, retrieval = (
-        pd.concat([_floats(folder / f"{name}.csv", schema) for folder, _ in cards], ignore_index=True)
+        pd.concat([_named(folder, name, schema, several) for folder, _ in cards], ignore_index=True)
         for name, schema in (("overlap", OVERLAP), ("jaccard", JACCARD), ("retrieval", RETRIEVAL))
     )
     first = cards[0][1]
@@ -82,8 +83,12 @@ def explained(root: Path) -> Explained | None:
     return Explained(n, [table for table in tables if table.rows], pictures(root, cards))
 
 
-def _floats(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
-    table = read_table(path, schema)
+def _named(folder: Path, name: str, schema: tuple[Column, ...], several: bool) -> pd.DataFrame:
+    """A table of one network; where there are several runs their names follow those of weights and arms."""
+    table = read_table(folder / f"{name}.csv", schema)
+    for column in {"init", "arm"} & set(table.columns) if several else ():
+        known = table[column].fillna("") != ""
+        table.loc[known, column] = table.loc[known, column] + f" {folder.name}"
     return table.astype({column.name: "float64" for column in schema if column.dtype == "Float64"})
 
 
@@ -195,7 +200,7 @@ def pictures(root: Path, cards: list[tuple[Path, dict[str, Any]]]) -> list[tuple
                 if path.name.startswith(kind) and path.is_file():
                     image = _jpeg(path) if spent < BUDGET else ""
                     spent += len(image)
-                    title = f"{card['init']}, {card['backbone']}"
+                    title = f"{card['init']}, {card['backbone']}, {folder.name}"
                     found.append(Picture(title, path.relative_to(root).as_posix(), image, str(figure["caption"])))
         if found:
             groups.append((heading, found))
@@ -214,7 +219,7 @@ def _runs(table: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[str, ...], p
     """Each network's rows, random weights last, without missing words."""
     filled = table.assign(**{key: table[key].fillna("").astype(str) for key in keys})
     groups = [(tuple(map(str, key)), part) for key, part in filled.groupby(keys, sort=True)]
-    return sorted(groups, key=lambda group: group[0][0] == "scratch")
+    return sorted(groups, key=lambda group: group[0][0].startswith("scratch"))
 
 
 def _texts(*words: str) -> list[Cell]:

@@ -76,6 +76,8 @@ def backbone_tables(results: Results, reference: str) -> list[dict[str, Any]]:
 
 def comparison_heads(results: Results, reference: str) -> list[str]:
     """The heads of `comparison_rows`."""
+    if results.metrics.empty:
+        return []
     backbone = ["backbone"] if _several(results) else []
     first, *others = _shown(results).values()
     differences = [f"{first} minus {other}" for other in (reference, CLINICAL)]
