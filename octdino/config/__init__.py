@@ -12,7 +12,14 @@ from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings
 from octdino.config.explain import ExplainSettings
 from octdino.config.methods import METHODS, MethodSettings
 from octdino.config.pretrain import AugmentSettings, PretrainSettings
-from octdino.config.stages import ARM, ClassifySettings, EvaluateSettings, ModelSettings, ReportSettings
+from octdino.config.stages import (
+    ARM,
+    ClassifySettings,
+    EvaluateSettings,
+    ModelSettings,
+    QuotedSettings,
+    ReportSettings,
+)
 
 __all__ = [
     "ARM",
@@ -28,6 +35,7 @@ __all__ = [
     "ModelSettings",
     "PhantomSettings",
     "PretrainSettings",
+    "QuotedSettings",
     "ReportSettings",
     "Settings",
     "SplitSettings",
