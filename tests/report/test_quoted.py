@@ -36,7 +36,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     numbers = [("paper", "kept", 0.45), ("largest_void", "kept", 0.368), ("largest_void", "removed", 0.39)]
     rows = [
         {"init": "imagenet", "backbone": "vit", "map": "attention", "protocol": protocol, "blobs": blobs,
-         "value": value, "low": value - 0.02, "high": value + 0.02, "n_images": 1449, "n_patients": 1449, "n_objects": 3427}
+         "value": value, "low": value - 0.02, "high": value + 0.02, "n_images": 1449, "n_patients": 1449,
+         "n_objects": 3427}
         for protocol, blobs, value in numbers
     ]  # fmt: skip
     write_table(root / "explain" / "imagenet" / "vit" / "fold0-seed0" / "jaccard.csv", pd.DataFrame(rows), JACCARD)
