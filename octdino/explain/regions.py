@@ -18,8 +18,8 @@ def mass_before(maps: Tensor) -> Tensor:
     `mass_before(maps) < 0.6` is the smallest set of cells that holds 60 % (Caron et al. 2021, `visualize_attention`);
     of equal values the first in reading order come first, and values below 0 count as 0.
     """
-    flat = maps.double().clamp(min=0).flatten(-2)
-    values, order = flat.sort(dim=-1, descending=True, stable=True)
+    values, order = maps.clamp(min=0).flatten(-2).sort(dim=-1, descending=True, stable=True)
+    values = values.double()
     before = (values.cumsum(-1) - values) / values.sum(-1, keepdim=True)
     before = torch.where(values > 0, before, torch.inf)
     return torch.empty_like(before).scatter_(-1, order, before).view(maps.shape)
