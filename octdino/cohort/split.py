@@ -95,7 +95,10 @@ def _fixed(
 def _fill(
     side: dict[str, str], names: list[str], groups: Groups, labelled: np.ndarray, settings: SplitSettings
 ) -> None:
-    """Give every group that has no side one, in `side`; where the user's split lacks val, val comes out of train."""
+    """Give every group that has no side one, in `side`.
+
+    Where the user's split lacks val, val comes out of the labelled part of train: nothing can be chosen on the rest.
+    """
     test = 0.0 if side else settings.test
     shares = np.array([1 - settings.val - settings.test, settings.val, test])
     open_sides = SIDES if test else SIDES[:2]
@@ -103,7 +106,10 @@ def _fill(
     if side and "val" in side.values():
         return
     chosen = np.array([side.get(name, "train") == "train" for name in names])
-    for part, seed in ((chosen & labelled, 2 * settings.seed), (chosen & ~labelled, 2 * settings.seed + 1)):
+    parts = [(chosen & labelled, 2 * settings.seed)]
+    if test:
+        parts.append((chosen & ~labelled, 2 * settings.seed + 1))
+    for part, seed in parts:
         rows = np.flatnonzero(part)
         if len(rows) >= len(open_sides):
             found = assign(groups.take(rows), shares, seed)

@@ -160,6 +160,15 @@ def test_users_split_is_honoured_and_val_comes_out_of_train() -> None:
     assert set(sides[sides == "val"].index) == {"p0", "p1"}
 
 
+def test_nothing_is_chosen_on_scans_without_labels() -> None:
+    table = scans(60)
+    table["given"] = np.where(table["patient"].str[1:].astype(int) < 45, "train", "test")
+    sides = make_splits(table, LABELS, SplitSettings()).set_index("patient")["split"]
+    unlabelled = sorted(set(table.loc[table["L0"].isna() & (table["given"] == "train"), "patient"]))
+    assert unlabelled
+    assert (sides[unlabelled] == "train").all()
+
+
 def test_users_split_needs_train_and_test() -> None:
     with pytest.raises(UserError, match="nobody in test"):
         make_splits(scans(9).assign(given="train"), LABELS, SplitSettings())
