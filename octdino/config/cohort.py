@@ -1,5 +1,6 @@
 """Settings of the cohort stage: where the scans are, how they become the store, who is in which split."""
 
+import os
 from pathlib import Path
 from typing import Literal, Self
 
@@ -86,6 +87,12 @@ class CohortSettings(Settings):
         if self.name in ("olives", "folder") and self.root is None:
             raise ValueError(f"root: missing; say where the files of the cohort {self.name!r} are")
         return self
+
+    @property
+    def files(self) -> Path:
+        """Where the files are: root, or for what can be downloaded the user's cache."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        return self.root or cache / "octdino" / self.name
 
     @property
     def clinical_values(self) -> bool:

@@ -257,7 +257,7 @@ def explain_flags(wildcards, input):
     """The classifiers' folders and the folder of the masks, as the command takes them."""
     folders = dict.fromkeys(Path(path).parent for path in input.classifiers)
     flags = " ".join(shlex.quote(str(folder)) for folder in folders)
-    root = input.masks or settings.cohort.root
+    root = input.masks or settings.cohort.files
     return (f"--classifier {flags}" if folders else "") + (
         f" --masks-root {shlex.quote(str(root))}" if root else ""
     )

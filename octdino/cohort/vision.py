@@ -1,0 +1,265 @@
+"""torchvision's data sets as cohorts: imagenette, cifar10, stl10 and voc12, from a local folder or its download.
+
+Their published test part is the test split (Imagenette's and VOC's validation set), each image is its own patient.
+Addresses, checksums and class names are torchvision's own. An address is asked only where the files are missing.
+"""
+
+import functools
+import logging
+import shutil
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torchvision import datasets
+from torchvision.datasets.imagenette import Imagenette
+from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+from octdino.cohort.fetch import fetch
+from octdino.cohort.images import SUFFIXES
+from octdino.cohort.rows import Refused, Rows, scan_table
+from octdino.cohort.sources import Source
+from octdino.config.cohort import CohortSettings
+from octdino.errors import UserError
+
+VOC = DATASET_YEAR_DICT["2012"]
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+STL_SIDE = 96  # px
+Record = dict[str, Any]
+
+log = logging.getLogger("octdino.cohort")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What torchvision says of a download: the folder that it holds, its address and its MD5 checksum."""
+
+    folder: str
+    url: str
+    md5: str
+
+
+def archive_of(settings: CohortSettings) -> Archive:
+    """The cohort's download."""
+    if settings.name == "imagenette":
+        url, md5 = Imagenette._ARCHIVES[settings.imagenette]
+        return Archive(url.rsplit("/", 1)[-1].removesuffix(".tgz"), url, md5)
+    if settings.name == "voc12":
+        return Archive("VOCdevkit", VOC["url"], VOC["md5"])
+    kind = datasets.CIFAR10 if settings.name == "cifar10" else datasets.STL10
+    return Archive(kind.base_folder, kind.url, kind.tgz_md5)
+
+
+def read_vision(settings: CohortSettings) -> Rows:
+    """The images of the cohort, downloaded first where they are not there.
+
+    Raises:
+        UserError: the files are neither there nor to be had, or are not what they should be.
+    """
+    root = settings.files
+    archive = archive_of(settings)
+    plain = _class_folders(root, settings.name) if settings.name == "cifar10" else None
+    if plain is None and _place(root, archive) is None:
+        fetch_vision(settings, root)
+    if plain is not None:
+        labels, records, source = *plain, None
+    else:
+        place = _place(root, archive)
+        assert place is not None, "it was fetched"
+        labels, records, source = READERS[settings.name](root, place)
+    prefix = settings.name + "/"
+    for record in records:
+        record |= {"named": record["path"], "known": False, "patient": record["path"]}
+        record.setdefault("short", record["path"].removeprefix(prefix))
+    table = scan_table(records, settings.name, labels)
+    return Rows(root, table, Refused(), labels, False, exclusive=settings.name != "voc12", source=source)
+
+
+def fetch_vision(settings: CohortSettings, root: Path) -> None:
+    """Download and unpack the cohort below `root`, unless it is there.
+
+    Raises:
+        UserError: no network, a wrong checksum or too little disk; the message says where files may be put by hand.
+    """
+    archive = archive_of(settings)
+    if _place(root, archive) is not None:
+        log.info("%s: %s is there already", root, archive.folder)
+        return
+    name = archive.url.rsplit("/", 1)[-1]
+    try:
+        path = fetch(archive.url, root / name, f"md5:{archive.md5}")
+    except UserError as error:
+        raise UserError(f"{settings.name}: no folder {archive.folder} in {root.absolute()}, and {error}") from None
+    _unpack(path, root, archive.folder)
+    path.unlink()
+
+
+def _unpack(path: Path, root: Path, folder: str) -> None:
+    """Unpack an archive beside its place and move it there when it is whole; nothing is written outside."""
+    partial = root / f".{folder}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with tarfile.open(path) as archive:
+            archive.extractall(partial, filter="data")
+        (partial / folder).replace(root / folder)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UserError(f"{path}: cannot be unpacked: {error}; expected an archive with the folder {folder}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _place(root: Path, archive: Archive) -> str | None:
+    """Where the published folder begins, as the beginning of paths below root; root may be that folder itself."""
+    if (root / archive.folder).is_dir():
+        return f"{archive.folder}/"
+    return "" if root.name == archive.folder and root.is_dir() else None
+
+
+def _one_hot(classes: Iterable[str], name: str) -> Record:
+    return {other: int(other == name) for other in classes}
+
+
+def _imagenette(root: Path, place: str) -> tuple[list[str], list[Record], None]:
+    """{train,val}/{WordNet id}/*.JPEG."""
+    classes = {wnid: str(names[0]) for wnid, names in Imagenette._WNID_TO_CLASS.items()}
+    records = []
+    for part, given in (("train", "train"), ("val", "test")):
+        for wnid, name in sorted(classes.items()):
+            files = sorted(path.name for path in _listed(root / place / part / wnid))
+            truth = {"given": given, **_one_hot(classes.values(), name)}
+            records += [{"path": f"{place}{part}/{wnid}/{file}", "short": f"{part}/{file}", **truth} for file in files]
+    return list(classes.values()), records, None
+
+
+def _class_folders(root: Path, name: str) -> tuple[list[str], list[Record]] | None:
+    """{train,test}/{class}/ below root or a folder of the cohort's name; None where there is no such thing."""
+    for place in ("", f"{name}/"):
+        if all((root / place / part).is_dir() for part in ("train", "test")):
+            classes = sorted(path.name for path in (root / place / "train").iterdir() if path.is_dir())
+            return classes, [
+                {"path": f"{place}{part}/{one}/{file.name}", "given": part, **_one_hot(classes, one)}
+                for part in ("train", "test")
+                for one in classes
+                for file in sorted(_listed(root / place / part / one))
+            ]
+    return None
+
+
+def _listed(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected one with the images of a class")
+    return [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+
+
+@functools.lru_cache(maxsize=2)
+def _cifar(parent: Path, train: bool) -> datasets.CIFAR10:
+    """torchvision's own, which compares each batch's checksum before it reads it."""
+    try:
+        return datasets.CIFAR10(parent, train=train, download=False)
+    except RuntimeError as error:
+        raise UserError(f"{parent / datasets.CIFAR10.base_folder}: {error}; expected the published batches") from None
+
+
+@dataclass(frozen=True)
+class CifarSource:
+    """Pictures by `{train|test}/{number}`; each process reads the batches once."""
+
+    parent: Path
+
+    def __call__(self, path: str) -> np.ndarray:
+        """uint8 [32, 32, 3]."""
+        part, number = path.split("/")[-2:]
+        found: np.ndarray = _cifar(self.parent, part == "train").data[int(number)]
+        return found
+
+
+def _cifar10(root: Path, place: str) -> tuple[list[str], list[Record], Source]:
+    parent = root if place else root.parent
+    records = []
+    for part in ("train", "test"):
+        data = _cifar(parent, part == "train")
+        classes = list(data.classes)
+        records += [
+            {"path": f"{place}{part}/{number:05d}", "short": f"{part}/{number:05d}", "given": part}
+            | _one_hot(classes, classes[target])
+            for number, target in enumerate(data.targets)
+        ]
+    return classes, records, CifarSource(parent)
+
+
+@dataclass(frozen=True)
+class StlSource:
+    """Pictures by `{train|test|unlabeled}/{number}` of the binaries in `folder`, which are mapped and not read."""
+
+    folder: Path
+
+    def __call__(self, path: str) -> np.ndarray:
+        """uint8 [96, 96, 3]."""
+        part, number = path.split("/")[-2:]
+        return np.ascontiguousarray(_stl_images(self.folder / f"{part}_X.bin")[int(number)].transpose(2, 1, 0))
+
+
+@functools.lru_cache(maxsize=3)
+def _stl_images(path: Path) -> np.ndarray:
+    """uint8 [N, 3, columns, rows]: the published order."""
+    size, each = path.stat().st_size if path.is_file() else 0, 3 * STL_SIDE**2
+    if not size or size % each:
+        raise UserError(f"{path}: {size} bytes; expected images of {each} bytes each")
+    return np.memmap(path, np.uint8, "r").reshape(-1, 3, STL_SIDE, STL_SIDE)
+
+
+def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], Source]:
+    """The labelled parts and, for pretraining, the 100,000 images without a label."""
+    folder = root / place
+    names = folder / datasets.STL10.class_names_file
+    if not names.is_file():
+        raise UserError(f"{names}: no such file; expected the names of the classes")
+    classes = names.read_text().split()
+    records: list[Record] = []
+    for part, given in (("train", "train"), ("test", "test"), ("unlabeled", "train")):
+        count = len(_stl_images(folder / f"{part}_X.bin"))
+        truth: list[Record] = [{}] * count
+        if part != "unlabeled":
+            told = folder / f"{part}_y.bin"
+            targets = list(told.read_bytes()) if told.is_file() else []
+            if len(targets) != count or not set(targets) <= set(range(1, len(classes) + 1)):
+                raise UserError(f"{told}: expected {count} labels from 1 to {len(classes)}, one an image")
+            truth = [_one_hot(classes, classes[target - 1]) for target in targets]
+        records += [
+            {"path": f"{place}{part}/{number:06d}", "short": f"{part}/{number:06d}", "given": given, **one}
+            for number, one in enumerate(truth)
+        ]
+    return classes, records, StlSource(folder)
+
+
+def _voc12(root: Path, place: str) -> tuple[list[str], list[Record], None]:
+    """The images with segmentations; a label is a class that has a pixel in the mask, and void (255) is none."""
+    base = place + VOC["base_dir"].removeprefix("VOCdevkit/").strip("/") + "/"
+    classes = list(VOC_CLASSES)
+    records = []
+    for part, given in (("train", "train"), ("val", "test")):
+        listed = root / base / "ImageSets" / "Segmentation" / f"{part}.txt"
+        if not listed.is_file():
+            raise UserError(f"{listed}: no such list; expected VOC 2012's names of images, one a line")
+        for name in listed.read_text().split():
+            mask = f"{base}SegmentationClass/{name}.png"
+            try:
+                with Image.open(root / mask) as image:
+                    there = set(np.unique(np.asarray(image)).tolist())
+            except (OSError, ValueError) as error:
+                raise UserError(f"{root / mask}: {error}; {listed.name} names it") from None
+            truth = {label: int(number in there) for number, label in enumerate(classes, 1)}
+            records.append(
+                {"path": f"{base}JPEGImages/{name}.jpg", "short": name, "mask": mask, "given": given, **truth}
+            )
+    return classes, records, None
+
+
+READERS = {"imagenette": _imagenette, "cifar10": _cifar10, "stl10": _stl10, "voc12": _voc12}
