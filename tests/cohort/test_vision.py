@@ -1,0 +1,317 @@
+"""torchvision's data sets in their published form: the same pictures and labels as torchvision itself reads."""
+
+import hashlib
+import io
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from torchvision import datasets
+from torchvision.datasets.imagenette import Imagenette
+
+from octdino.cli import main
+from octdino.cohort import vision
+from octdino.cohort.ingest import build_cohort
+from octdino.cohort.vision import VOC_CLASSES, Archive
+from octdino.config import CohortSettings
+from octdino.errors import UserError
+from octdino.store import read_store
+from octdino.tables import MANIFEST, QUARANTINE, label_matrix, labels_of, read_table
+
+from .server import serve
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def build(name: str, root: Path, out: Path, size: int = 32, workers: int = 1) -> tuple[pd.DataFrame, np.ndarray]:
+    """The manifest and the images of the store."""
+    settings = CohortSettings.parse(
+        {"name": name, "root": root, "image": {"size": [size, size], "channels": 3}, "split": {"val": 0.2}}, "test"
+    )
+    build_cohort(settings, out, workers)
+    assert read_table(out / "quarantine.csv", QUARANTINE).empty
+    store = read_store(out / "scans.h5")
+    manifest = read_table(out / "manifest.csv", MANIFEST)
+    assert store.scan_id == manifest["scan_id"].tolist()
+    assert store.attributes["exclusive"] == (name != "voc12")
+    assert manifest["scan_id"].is_unique
+    assert manifest["patient"].is_unique
+    return manifest, store.images
+
+
+def named(manifest: pd.DataFrame) -> list[str]:
+    """The one label of each scan; empty where it has none."""
+    labels = labels_of(manifest)
+    truth = np.nan_to_num(label_matrix(manifest, labels))
+    return [labels[int(row.argmax())] if row.any() else "" for row in truth]
+
+
+def write_imagenette(root: Path, folder: str = "imagenette2-160", train: int = 4, val: int = 2) -> Path:
+    for index, wnid in enumerate(sorted(Imagenette._WNID_TO_CLASS)):
+        for part, count in (("train", train), ("val", val)):
+            (root / folder / part / wnid).mkdir(parents=True)
+            for number in range(count):
+                path = root / folder / part / wnid / f"{wnid}_{number}.JPEG"
+                Image.fromarray(noise(40, 48, 3, seed=100 * index + number + (50 if part == "val" else 0))).save(
+                    path, format="JPEG"
+                )
+    return root
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["above", "the folder itself"])
+def test_imagenette_is_torchvisions(tmp_path: Path, inside: bool) -> None:
+    root = write_imagenette(tmp_path / "data")
+    manifest, images = build("imagenette", root / "imagenette2-160" if inside else root, tmp_path / "out")
+    assert len(manifest) == 60
+    theirs = {part: Imagenette(str(root), split=part, size="160px") for part in ("train", "val")}
+    expected = {}
+    for part, found in theirs.items():
+        for path, target in found._samples:
+            expected[Path(path).name, part] = found.classes[target][0]
+    sides = {"train": "train", "val": "train", "test": "val"}
+    for path, split, label in zip(manifest["path"], manifest["split"], named(manifest), strict=True):
+        assert expected.pop((Path(path).name, sides[split])) == label
+    assert not expected
+    first = Image.open((root if not inside else root / "imagenette2-160") / manifest["path"][7])
+    pixels = np.asarray(first.convert("RGB").resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(images[7].transpose(1, 2, 0), pixels)
+
+
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The published batches, ten scans each; their checksums take the place of the published ones."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    sums = {}
+
+    def write(name: str, content: object) -> None:
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        sums[name] = hashlib.md5(data).hexdigest()
+
+    for number, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        write(name, {"data": noise(10, 3072, seed=number), "labels": [(3 * i + number) % 10 for i in range(10)]})
+    write("batches.meta", {"label_names": CLASSES})
+    for kind in ("train_list", "test_list"):
+        listed = [[name, sums[name]] for name, _ in getattr(datasets.CIFAR10, kind)]
+        monkeypatch.setattr(datasets.CIFAR10, kind, listed)
+    meta = {**datasets.CIFAR10.meta, "md5": sums["batches.meta"]}
+    monkeypatch.setattr(datasets.CIFAR10, "meta", meta)
+    vision._cifar.cache_clear()
+    return root
+
+
+def test_cifar10_is_torchvisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_cifar(tmp_path / "data", monkeypatch)
+    manifest, images = build("cifar10", root, tmp_path / "out")
+    theirs = [datasets.CIFAR10(root, train=train) for train in (True, False)]
+    np.testing.assert_array_equal(images.transpose(0, 2, 3, 1), np.concatenate([found.data for found in theirs]))
+    assert named(manifest) == [CLASSES[target] for found in theirs for target in found.targets]
+    assert (manifest["split"] == "test").tolist() == [False] * 50 + [True] * 10
+
+
+def test_cifar10_as_class_folders_has_the_same_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_cifar(tmp_path / "data", monkeypatch)
+    official, images = build("cifar10", root, tmp_path / "official")
+    for row, (label, split) in enumerate(zip(named(official), official["split"], strict=True)):
+        folder = tmp_path / "folders" / "cifar10" / ("test" if split == "test" else "train") / label
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[row].transpose(1, 2, 0)).save(folder / f"{row:02d}.png")
+    manifest, same = build("cifar10", tmp_path / "folders", tmp_path / "out")
+    assert sorted(labels_of(manifest)) == CLASSES
+    by_pixels = {image.tobytes(): label for image, label in zip(images, named(official), strict=True)}
+    assert [by_pixels[image.tobytes()] for image in same] == named(manifest)
+    assert (manifest["split"] == "test").sum() == 10
+
+
+def test_a_changed_cifar_batch_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_cifar(tmp_path / "data", monkeypatch)
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (tmp_path / "executed",)
+
+    (root / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="corrupted"):
+        build("cifar10", root, tmp_path / "out")
+    assert not (tmp_path / "executed").exists()
+
+
+def write_stl(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = root / "stl10_binary"
+    folder.mkdir(parents=True)
+    files = {"class_names.txt": "\n".join(CLASSES).encode(), "fold_indices.txt": b"0 1 2\n" * 10}
+    for part, count in (("train", 40), ("test", 20), ("unlabeled", 30)):
+        files[f"{part}_X.bin"] = noise(count, 3, 96, 96, seed=count).tobytes()
+        if part != "unlabeled":
+            files[f"{part}_y.bin"] = bytes(1 + i % 10 for i in range(count))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    for kind in ("train_list", "test_list"):
+        listed = [[name, hashlib.md5(files[name]).hexdigest()] for name, _ in getattr(datasets.STL10, kind)]
+        monkeypatch.setattr(datasets.STL10, kind, listed)
+    vision._stl_images.cache_clear()
+    return root
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stl10_is_torchvisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    monkeypatch.setattr("octdino.cohort.decode.FEW", 10)  # processes read from the mapped file, too
+    root = write_stl(tmp_path / "data", monkeypatch)
+    manifest, images = build("stl10", root, tmp_path / "out", size=96, workers=workers)
+    theirs = [datasets.STL10(root, split=part) for part in ("train", "test", "unlabeled")]
+    np.testing.assert_array_equal(images, np.concatenate([found.data for found in theirs]))
+    truth = [CLASSES[int(target)] if target >= 0 else "" for found in theirs for target in found.labels]
+    assert named(manifest) == truth
+    assert (manifest["split"][40:60] == "test").all()
+    assert (manifest["split"][60:] == "train").all()
+    assert label_matrix(manifest)[60:].size
+    assert np.isnan(label_matrix(manifest)[60:]).all()
+
+
+def write_voc(root: Path) -> dict[str, set[int]]:
+    """Twelve pictures with one or two classes each and void borders; which classes each has."""
+    base = root / "VOCdevkit" / "VOC2012"
+    for kind in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
+        (base / kind).mkdir(parents=True)
+    found = {}
+    for number in range(12):
+        name = f"2007_{number:06d}"
+        mask = np.zeros((30, 40), np.uint8)
+        classes = {1 + number % 3, 20} if number % 2 else {1 + number % 3}
+        for place, one in enumerate(sorted(classes)):
+            mask[4:12, 15 * place : 15 * place + 10] = 255
+            mask[5:11, 15 * place + 1 : 15 * place + 9] = one
+        palette = Image.fromarray(mask, mode="P")
+        palette.putpalette(noise(768).tolist())
+        palette.save(base / "SegmentationClass" / f"{name}.png")
+        palette.save(base / "SegmentationObject" / f"{name}.png")
+        Image.fromarray(noise(30, 40, 3, seed=number)).save(base / "JPEGImages" / f"{name}.jpg")
+        found[name] = classes
+    names = sorted(found)
+    (base / "ImageSets/Segmentation/train.txt").write_text("\n".join(names[:8]) + "\n")
+    (base / "ImageSets/Segmentation/val.txt").write_text("\n".join(names[8:]) + "\n")
+    return found
+
+
+def test_voc12_has_the_classes_of_its_masks(tmp_path: Path) -> None:
+    expected = write_voc(tmp_path / "data")
+    manifest, _ = build("voc12", tmp_path / "data", tmp_path / "out")
+    truth = label_matrix(manifest, list(VOC_CLASSES))
+    theirs = [datasets.VOCSegmentation(tmp_path / "data", image_set=part) for part in ("train", "val")]
+    assert manifest["path"].map(lambda path: Path(path).name).tolist() == [
+        Path(image).name for found in theirs for image in found.images
+    ]
+    for row, path in enumerate(manifest["path"]):
+        assert set(np.flatnonzero(truth[row]) + 1) == expected[Path(path).stem]
+    assert (manifest["split"][8:] == "test").all()
+    assert all((tmp_path / "data" / mask).is_file() for mask in manifest["mask"])
+
+
+def pack(folder: Path, path: Path, extra: str | None = None) -> str:
+    """A tar archive of a folder; its MD5 checksum."""
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, folder.name)
+        if extra:
+            info = tarfile.TarInfo(extra)
+            info.size = 4
+            archive.addfile(info, io.BytesIO(b"evil"))
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> tuple[Path, str]:
+    site = tmp_path / "site"
+    site.mkdir()
+    write_imagenette(tmp_path / "made")
+    return site, pack(tmp_path / "made" / "imagenette2-160", site / "imagenette2-160.tgz")
+
+
+def point(monkeypatch: pytest.MonkeyPatch, url: str, md5: str) -> None:
+    monkeypatch.setitem(Imagenette._ARCHIVES, "160px", (f"{url}/imagenette2-160.tgz", md5))
+    monkeypatch.setattr("octdino.cohort.fetch.WAIT", 0.01)
+
+
+def test_what_is_not_there_is_downloaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: tuple[Path, str]
+) -> None:
+    """With the connection broken on the way: only the rest is sent again."""
+    folder, md5 = archive
+    whole = (folder / "imagenette2-160.tgz").stat().st_size
+    with serve(folder, cut=whole // 2) as site:
+        point(monkeypatch, site.url, md5)
+        manifest, _ = build("imagenette", tmp_path / "data", tmp_path / "out")
+        sent = [request.sent for request in site.requests]
+        assert len(sent) == 2
+        assert sum(sent) <= whole + 65536
+        assert len(manifest) == 60
+        build("imagenette", tmp_path / "data", tmp_path / "again")
+        assert len(site.requests) == 2
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["imagenette2-160"]
+
+
+def test_a_wrong_checksum_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: tuple[Path, str]
+) -> None:
+    folder, _ = archive
+    with serve(folder) as site:
+        point(monkeypatch, site.url, "0" * 32)
+        with pytest.raises(UserError, match=r"expected .*0000"):
+            build("imagenette", tmp_path / "data", tmp_path / "out")
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_an_archive_that_leaves_its_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site_folder = tmp_path / "site"
+    site_folder.mkdir()
+    write_imagenette(tmp_path / "made", train=1, val=1)
+    md5 = pack(tmp_path / "made/imagenette2-160", site_folder / "imagenette2-160.tgz", extra="../../evil")
+    with serve(site_folder) as site:
+        point(monkeypatch, site.url, md5)
+        with pytest.raises(UserError, match="cannot be unpacked"):
+            build("imagenette", tmp_path / "data", tmp_path / "out")
+    assert not list(tmp_path.rglob("evil"))
+    assert not list((tmp_path / "data").glob("*2-160"))
+
+
+def test_neither_files_nor_network_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("octdino.cohort.fetch.TRIES", 1)
+    point(monkeypatch, "http://127.0.0.1:9", "0" * 32)  # nobody listens on the port of discarded bytes
+    code = main(["cohort", "imagenette", "--root", str(tmp_path / "data"), "--out", str(tmp_path / "out")])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert code == 2
+    assert f"no folder imagenette2-160 in {tmp_path / 'data'}" in line
+    assert "http://127.0.0.1:9/imagenette2-160.tgz" in line
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("name", ["imagenette", "cifar10", "stl10", "voc12"])
+def test_addresses_are_torchvisions(name: str) -> None:
+    found = vision.archive_of(CohortSettings(name=name))  # type: ignore[arg-type]
+    assert isinstance(found, Archive)
+    assert found.url.startswith("http")
+    assert len(found.md5) == 32
+    assert CohortSettings(name=name).files.name == name  # type: ignore[arg-type]
+
+
+def test_a_damaged_stl_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_stl(tmp_path / "data", monkeypatch)
+    labels = root / "stl10_binary" / "train_y.bin"
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\x0b")
+    with pytest.raises(UserError, match=r"train_y.bin: expected 40 labels from 1 to 10"):
+        build("stl10", root, tmp_path / "out")
+    pictures = root / "stl10_binary" / "unlabeled_X.bin"
+    pictures.write_bytes(pictures.read_bytes()[:-1])
+    labels.write_bytes(bytes(1 + i % 10 for i in range(40)))
+    vision._stl_images.cache_clear()
+    with pytest.raises(UserError, match=r"unlabeled_X.bin: \d+ bytes; expected images of 27648 bytes each"):
+        build("stl10", root, tmp_path / "out")
