@@ -111,11 +111,11 @@ def classify_runs():
 
 
 def reported_runs():
-    """Every classifier in the protocol of the report that the project began with."""
+    """Every classifier in the protocol of the report that the project began with, of the first seed as there."""
+    seed = settings.classify.seeds[0]
     return [
         f"results/{COHORT}/classify/{folder}/reported-fold0-seed{seed}"
         for folder in arm_folders(settings.classify.reported.arms)
-        for seed in settings.classify.seeds
     ]
 
 
