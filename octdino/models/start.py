@@ -15,7 +15,7 @@ from octdino.training import seed_of
 def start_backbone(
     init: str, model: ModelSettings, channels: int, size: int, *, pretrained: Path | None, seed: int
 ) -> tuple[nn.Module, str | None]:
-    """The backbone, and the hash of its weights if they are a pretraining run's.
+    """The backbone, and the hash of its weights if they come from a file: a run made with others is not gone on with.
 
     Args:
         init: scratch, imagenet or a pretraining run's name.
@@ -29,10 +29,15 @@ def start_backbone(
     """
     if init in ("scratch", "imagenet"):
         torch.manual_seed(seed_of(seed, "weights"))
-        return create_backbone(model, channels, size, imagenet=init == "imagenet"), None
+        network = create_backbone(model, channels, size, imagenet=init == "imagenet")
+        return network, _hash(model.weights) if init == "imagenet" and model.weights else None
     if pretrained is None:
         raise UserError(f"the arm or the maps start from {init}: name its pretraining run's folder with --pretrained")
     network, spec = load_backbone(pretrained)
     if spec.in_chans != channels:
         raise UserError(f"{pretrained}: takes {spec.in_chans} channel(s), the store has {channels}")
-    return network, hashlib.sha256((pretrained / "backbone.safetensors").read_bytes()).hexdigest()
+    return network, _hash(pretrained / "backbone.safetensors")
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -203,3 +203,12 @@ def test_users_mistakes_are_one_line(store, tmp_path):
     manifest.to_csv(other / "manifest.csv", index=False)
     with pytest.raises(UserError, match="none of its 1 training patients is positive"):
         run("scratch-finetune", other / "scans.h5", tmp_path, fraction=0.04)
+
+
+def test_weights_from_a_file_are_named_by_their_content(store, pretrained, tmp_path):
+    """So that a fine-tuning of other weights under the same name does not go on from this one."""
+    file = pretrained / "backbone.safetensors"
+    model = MODEL.model_copy(update={"weights": file})
+    where = {"store": store, "backbone": "b", "model": model, "pretrained": None, "out": tmp_path}
+    classify("imagenet-linear", SETTINGS, fraction=1.0, fold=0, seed=0, **where)
+    assert read_predictions(tmp_path).metadata["pretrained"] == hashlib.sha256(file.read_bytes()).hexdigest()
