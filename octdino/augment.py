@@ -1,10 +1,10 @@
 """Random views of a batch, on the device that trains: all views of one size in one call, static shapes, no Python loop
-over images.
+over images, nothing that waits for the device.
 
-A view is one affine map (crop, flip, rotation) sampled by `grid_sample` from the smallest anti-aliased copy of the
-image that the crop does not magnify, followed on RGB by a turn and a stretch of the colours, then by pointwise
-brightness, contrast and gamma, a separable Gaussian blur and multiplicative speckle. Every random number comes from the
-generator that the caller passes, so views do not depend on anything else.
+A view is a crop, flipped and resized by two batched matrix products with the weights of an anti-aliased bilinear
+resize; then rotated; on RGB turned and stretched in its colours; then changed in brightness, contrast and gamma,
+blurred, and multiplied with speckle. Every random number is a function of the caller's seed and the image
+(`octdino.draws`), so an image's views do not depend on what else is in the batch.
 """
 
 import math
@@ -16,10 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octdino.config import AugmentSettings
+from octdino.draws import Draws, hashed, image_keys
 from octdino.errors import UserError
 
-YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # NTSC's luma and two colour axes
+YIQ = torch.tensor(  # NTSC's luma and two colour axes
+    [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=torch.float64
+)
+RGB = torch.linalg.inv(YIQ)
 BLUR_RADIUS = 3  # px; covers three standard deviations of the largest sigma
+SPARE = 128  # px by which the field of noise is larger than a view, so that views get other windows of it
 
 
 @dataclass(frozen=True)
@@ -49,119 +54,192 @@ class Augment:
     Args:
         settings: what may change and how much.
         mean, std: of the training patients, [C], in [0, 1].
+        device: where the batches are.
 
     Raises:
         UserError: a change of colour is asked for and the scans are grey.
     """
 
-    def __init__(self, settings: AugmentSettings, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        settings: AugmentSettings,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | None = None,
+    ) -> None:
         self.settings = settings
-        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+        self.mean, self.std = (torch.tensor(x, device=device)[:, None, None] for x in (mean, std))
+        self.yiq, self.rgb = YIQ.to(device), RGB.to(device)
         self.colour = bool(settings.saturation or settings.hue or settings.grey)
         if self.colour and len(mean) != 3:
             raise UserError("augment: saturation, hue and grey change colours, and the scans are grey; expected 0")
 
-    def __call__(self, images: Tensor, views: Sequence[View], generator: torch.Generator) -> list[Tensor]:
+    def __call__(self, images: Tensor, views: Sequence[View], seed: int, rows: Tensor) -> list[Tensor]:
         """uint8 [B, C, H, W] to one standardised float32 [count * B, C, size, size] a kind of view.
 
         Row v * B + b of each is view v of image b.
+
+        Args:
+            images: the batch.
+            views: which views.
+            seed: another one, other views.
+            rows: int64 [B], what each image is known by: with one seed, one image gets the same views in any batch.
         """
-        levels = _pyramid(images.float().div_(255), min(view.size for view in views))
-        return [self._views(levels, view, generator) for view in views]
+        pictures = images.transpose(1, 2).float()  # [B, H, C, W]
+        keys = image_keys(seed, rows)
+        noise = self._noise(max(view.size for view in views), seed, images.device)
+        made, first = [], 0
+        for view in views:
+            index = torch.arange(first, first + view.count, device=images.device)
+            out = self._views(pictures, view, Draws(hashed(keys[:, None] + index)), noise)
+            made.append(out.transpose(0, 1).flatten(0, 1))
+            first += view.count
+        return made
 
-    def _views(self, levels: list[Tensor], view: View, generator: torch.Generator) -> Tensor:
-        count = view.count * len(levels[0])
-        theta, magnification = self._affine(count, view, levels[0].shape, generator)
-        out = _sample(levels, theta, magnification, view)
-        jittered = _uniform(count, 0, 1, generator) < self.settings.jitter if self.settings.jitter < 1 else None
+    def _views(self, pictures: Tensor, view: View, draws: Draws, noise: Tensor) -> Tensor:
+        """All views of one kind, float32 [B, count, C, size, size]; a draw has the shape [B, count]."""
+        out = self._crop(pictures, view, draws)
+        jittered = draws.chosen(self.settings.jitter) if self.settings.jitter < 1 else None
         if self.colour:
-            out = self._colours(out, jittered, generator)
-        out = self._grey_levels(out, jittered, generator)
-        out = self._blur(out, generator)
-        out = self._speckle(out, generator)
-        device = out.device
-        mean, std = self.mean.to(device), self.std.to(device)
-        return (out - mean[:, None, None]) / std[:, None, None]
+            out = self._colours(out, jittered, draws)
+        out = self._grey_levels(out, jittered, draws)
+        if self.settings.blur:
+            out = self._blur(out, draws)
+        if self.settings.speckle:
+            out = self._speckle(out, noise, draws)
+        return (out - self.mean) / self.std
 
-    def _affine(self, count: int, view: View, shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Crop, flip and rotation as [count, 2, 3] in grid_sample's coordinates; and source px per view px [count]."""
+    def _crop(self, pictures: Tensor, view: View, draws: Draws) -> Tensor:
+        """Crop, flip, resize and rotate pictures [B, H, C, W] of 0 .. 255 to [B, count, C, size, size] of 0 .. 1."""
         s = self.settings
-        height, width = shape[-2:]
-        area = _uniform(count, *view.scale, generator)
-        ratio = torch.exp(_uniform(count, math.log(s.ratio[0]), math.log(s.ratio[1]), generator))
+        batch, height, channels, width = pictures.shape
+        area = draws.uniform(*view.scale)
+        ratio = torch.exp(draws.uniform(math.log(s.ratio[0]), math.log(s.ratio[1])))
         w = torch.sqrt(area * ratio).clamp_(max=1.0)  # share of the image's width
         h = torch.sqrt(area / ratio).clamp_(max=1.0)
-        x = _uniform(count, -1, 1, generator) * (1 - w)  # centre; the image spans -1 .. 1
-        y = _uniform(count, -1, 1, generator) * (1 - h)
-        mirror = 1 - 2 * (_uniform(count, 0, 1, generator) < s.flip).float()
-        angle = _uniform(count, -1, 1, generator) * math.radians(s.rotate)
-        cos, sin = torch.cos(angle), torch.sin(angle)
-        aspect = (h * height) / (w * width)  # rotate in pixels, not in the image's unit square
-        theta = torch.stack(
-            [
-                torch.stack([mirror * w * cos, -w * sin * aspect, x], -1),
-                torch.stack([mirror * h * sin / aspect, h * cos, y], -1),
-            ],
-            dim=1,
-        )
-        magnification = torch.minimum(h * height, w * width) / view.size
-        return theta, magnification
+        x = (w / 2 + draws.uniform(0, 1) * (1 - w)) * width  # centre, px
+        y = (h / 2 + draws.uniform(0, 1) * (1 - h)) * height
+        mirror = 1 - 2 * draws.chosen(s.flip).float()
+        step_x, step_y = w * (width / view.size), h * (height / view.size)  # px of the image a px of the view
+        size = self._margin(view.size, height / width)
+        offsets = torch.arange(size, device=pictures.device) - (size - 1) / 2
+        rows = resize_weights(y[..., None] + step_y[..., None] * offsets, step_y, height) / 255
+        columns = resize_weights(x[..., None] + (mirror * step_x)[..., None] * offsets, step_x, width)
+        out = rows.flatten(1, 2) @ pictures.flatten(2)  # [B, count * size, C * W]
+        out = out.view(batch, view.count, size * channels, width) @ columns.transpose(-1, -2)
+        out = out.view(batch, view.count, size, channels, size).transpose(2, 3)
+        if not s.rotate:
+            return out
+        angle = draws.uniform(-1, 1) * math.radians(s.rotate)
+        return rotate(out, angle, step_y / step_x, view.size)
 
-    def _colours(self, x: Tensor, jittered: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Hue is turned and saturation stretched about the grey axis: one 3 x 3 matrix an image."""
-        s, n = self.settings, len(x)
-        saturation = 1 + _uniform(n, -s.saturation, s.saturation, generator)
-        turn = _uniform(n, -s.hue, s.hue, generator)
+    def _margin(self, size: int, aspect: float) -> int:
+        """The side of what is cut out for a view of `size` px: its corners have to be there after the rotation."""
+        if not self.settings.rotate:
+            return size
+        angle = math.radians(min(self.settings.rotate, 90.0))
+        squeeze = max(aspect, 1 / aspect) * max(self.settings.ratio[1], 1 / self.settings.ratio[0])
+        return size + 2 * math.ceil(size * math.sin(angle) * squeeze / 2)
+
+    def _colours(self, x: Tensor, jittered: Tensor | None, draws: Draws) -> Tensor:
+        """Hue is turned and saturation stretched about the grey axis: one 3 x 3 matrix a view."""
+        s = self.settings
+        saturation = 1 + draws.uniform(-s.saturation, s.saturation)
+        turn = draws.uniform(-s.hue, s.hue)
         if jittered is not None:
             saturation, turn = torch.where(jittered, saturation, 1.0), torch.where(jittered, turn, 0.0)
         if s.grey:
-            saturation = torch.where(_uniform(n, 0, 1, generator) < s.grey, 0.0, saturation)
-        matrix = colour_matrix(saturation, turn)
-        return torch.einsum("nij,njhw->nihw", matrix, x)  # _grey_levels clamps
+            saturation = torch.where(draws.chosen(s.grey), 0.0, saturation)
+        matrix = colour_matrix(saturation, turn, self.yiq, self.rgb)
+        return torch.einsum("...ij,...jhw->...ihw", matrix, x)  # _grey_levels clamps
 
-    def _grey_levels(self, x: Tensor, jittered: Tensor | None, generator: torch.Generator) -> Tensor:
+    def _grey_levels(self, x: Tensor, jittered: Tensor | None, draws: Draws) -> Tensor:
         s = self.settings
-        n = len(x)
-        gain = 1 + _uniform(n, -s.brightness, s.brightness, generator)
-        contrast = 1 + _uniform(n, -s.contrast, s.contrast, generator)
+        gain = 1 + draws.uniform(-s.brightness, s.brightness)
+        contrast = 1 + draws.uniform(-s.contrast, s.contrast)
         if jittered is not None:
             gain, contrast = torch.where(jittered, gain, 1.0), torch.where(jittered, contrast, 1.0)
-        gamma = torch.exp(_uniform(n, -1, 1, generator) * math.log(s.gamma))
-        gain, contrast, gamma = (v[:, None, None, None] for v in (gain, contrast, gamma))
-        middle = x.mean(dim=(1, 2, 3), keepdim=True)
-        x = (((x - middle) * contrast + middle) * gain).clamp_(1e-4, 1).pow(gamma)
+        gamma = torch.exp(draws.uniform(-1, 1) * math.log(s.gamma))
+        gain, contrast, gamma = (v[..., None, None, None] for v in (gain, contrast, gamma))
+        middle = x.mean(dim=(-3, -2, -1), keepdim=True)
+        x = (((x - middle) * contrast + middle) * gain).clamp_(1e-4, 1).pow_(gamma)
         if s.solarize:
-            invert = (_uniform(n, 0, 1, generator) < s.solarize)[:, None, None, None]
+            invert = draws.chosen(s.solarize)[..., None, None, None]
             x = torch.where(invert & (x >= 0.5), 1 - x, x)
         return x
 
-    def _blur(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        s = self.settings
-        sigma = _uniform(len(x), *s.blur_sigma, generator)
-        chosen = (_uniform(len(x), 0, 1, generator) < s.blur).nonzero()[:, 0]
-        if len(chosen):
-            x[chosen] = gaussian_blur(x[chosen], sigma[chosen])
-        return x
+    def _blur(self, x: Tensor, draws: Draws) -> Tensor:
+        """All views pass, so that shapes are static; a sigma of next to nothing leaves a view bit for bit as it was."""
+        sigma = draws.uniform(*self.settings.blur_sigma)
+        sigma = torch.where(draws.chosen(self.settings.blur), sigma, 1e-3)
+        return gaussian_blur(x.flatten(0, 1), sigma.flatten()).view(x.shape)
 
-    def _speckle(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        if not self.settings.speckle:
-            return x
-        strength = _uniform(len(x), 0, self.settings.speckle, generator)[:, None, None, None]
-        noise = torch.randn(x.shape, generator=generator, device=x.device)
-        return (x * (1 + strength * noise)).clamp_(0, 1)
+    def _noise(self, size: int, seed: int, device: torch.device) -> Tensor:
+        """The step's field of normal numbers. Views take windows of it: drawing each its own would cost more than all
+        else that is done to them."""
+        side = size + SPARE if self.settings.speckle else 0
+        generator = torch.Generator(device).manual_seed(seed)
+        return torch.randn(side, side, generator=generator, device=device)
+
+    def _speckle(self, x: Tensor, field: Tensor, draws: Draws) -> Tensor:
+        strength = draws.uniform(0, self.settings.speckle)[..., None, None]
+        size, limit = x.shape[-1], field.shape[-1] - x.shape[-1] + 1
+        top, left = draws.below(limit), draws.below(limit)
+        windows = field.unfold(0, size, 1).unfold(1, size, 1)[top, left]  # [B, count, size, size]
+        return (x * (1 + strength * windows)[:, :, None]).clamp_(0, 1)
 
 
-def colour_matrix(saturation: Tensor, turn: Tensor) -> Tensor:
-    """What scales the distance from grey by `saturation` [n] and turns hues by `turn` [n], 1 the circle: [n, 3, 3].
+def resize_weights(centres: Tensor, step: Tensor, extent: int) -> Tensor:
+    """What each of `extent` px weighs in samples at `centres`: the triangle of anti-aliased bilinear resizing.
 
-    A rotation about the grey axis in YIQ, as video has it; luma does not change.
+    It is as wide as two samples lie apart, and never narrower than two px, as in Pillow and torchvision. What lies
+    beyond a border is reflected at it.
+
+    Args:
+        centres: [..., S], px; 0 and `extent` are the borders.
+        step: [...], px from a sample to the next.
+
+    Returns:
+        [..., S, extent]; rows sum to 1.
     """
-    yiq = torch.tensor(YIQ, dtype=torch.float64, device=turn.device)
+    folded = extent - ((centres % (2 * extent)) - extent).abs()
+    places = torch.arange(extent, device=centres.device) + 0.5
+    support = step.clamp(min=1)[..., None, None]
+    weights = (places - folded[..., None]).div_(support).abs_().neg_().add_(1).clamp_(min=0)
+    return weights.div_(weights.sum(-1, keepdim=True))
+
+
+def rotate(x: Tensor, angle: Tensor, aspect: Tensor, size: int) -> Tensor:
+    """Turn views about their middle, and keep the inner [size, size] of them; bilinear.
+
+    Args:
+        x: [B, V, C, S, S].
+        angle: [B, V], radians.
+        aspect: [B, V], how many times as many px of the image a view's px spans in height as in width: the turn is one
+            of the image, not of its squeezed view.
+
+    Returns:
+        [B, V, C, size, size].
+    """
+    at = (torch.arange(size, device=x.device) * 2 + 1 - size) / x.shape[-1]  # -1 .. 1 spans all of x
+    cos, sin, aspect = (value.flatten()[:, None, None] for value in (torch.cos(angle), torch.sin(angle), aspect))
+    grid = torch.stack([cos * at - sin * aspect * at[:, None], sin / aspect * at + cos * at[:, None]], dim=-1)
+    flat = x.flatten(0, 1)
+    turned = F.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return turned.view(*x.shape[:3], size, size)
+
+
+def colour_matrix(saturation: Tensor, turn: Tensor, yiq: Tensor = YIQ, rgb: Tensor = RGB) -> Tensor:
+    """What scales the distance from grey by `saturation` and turns hues by `turn`, 1 the circle: [...] to [..., 3, 3].
+
+    A rotation about the grey axis in YIQ, as video has it; luma does not change. `yiq` and its inverse `rgb` lie where
+    the rest does.
+    """
     angle = 2 * math.pi * turn.double()
     cos, sin = saturation * torch.cos(angle), saturation * torch.sin(angle)
-    change = torch.eye(3, dtype=torch.float64, device=turn.device).repeat(len(turn), 1, 1)
-    change[:, 1, 1], change[:, 1, 2], change[:, 2, 1], change[:, 2, 2] = cos, -sin, sin, cos
-    matrix: Tensor = (torch.linalg.inv(yiq) @ change @ yiq).float()
+    one, none = torch.ones_like(cos), torch.zeros_like(cos)
+    change = torch.stack([one, none, none, none, cos, -sin, none, sin, cos], -1).view(*turn.shape, 3, 3)
+    matrix: Tensor = (rgb @ change @ yiq).float()
     return matrix
 
 
@@ -177,32 +255,3 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
         for tap in range(1, 2 * BLUR_RADIUS + 1):  # shifted sums: no im2col copy, which costs more than the sums
             x = torch.addcmul(x, kernel[:, tap], padded.narrow(axis, tap, size))
     return x
-
-
-def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return torch.rand(count, generator=generator, device=generator.device) * (high - low) + low
-
-
-def _pyramid(images: Tensor, smallest: int) -> list[Tensor]:
-    """The image and its halvings (2 x 2 means), while the short side is at least `smallest` px."""
-    levels = [images]
-    while min(levels[-1].shape[-2:]) >= 2 * smallest:
-        levels.append(F.avg_pool2d(levels[-1], 2))
-    return levels
-
-
-def _sample(levels: list[Tensor], theta: Tensor, magnification: Tensor, view: View) -> Tensor:
-    """Sample every view from the level of the pyramid nearest to its own resolution: [count * B, C, size, size]."""
-    images = levels[0]
-    batch, channels = images.shape[:2]
-    level = torch.log2(magnification.clamp(min=1)).round().long().clamp_(max=len(levels) - 1)
-    out = images.new_empty(len(theta), channels, view.size, view.size)
-    source = torch.arange(len(theta), device=images.device) % batch
-    for index, pictures in enumerate(levels):
-        chosen = (level == index).nonzero()[:, 0]
-        if len(chosen):
-            grid = F.affine_grid(theta[chosen], [len(chosen), channels, view.size, view.size], align_corners=False)
-            out[chosen] = F.grid_sample(
-                pictures[source[chosen]], grid, mode="bilinear", padding_mode="reflection", align_corners=False
-            )
-    return out

@@ -8,7 +8,8 @@ original picture, in its pixels, so that masks follow a crop; attributes `mean`,
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,20 +69,38 @@ def read_store(path: Path, rows: Sequence[int] | np.ndarray | None = None) -> St
     Raises:
         UserError: no such file, or not a store of this version.
     """
+    with _opened(path) as file:
+        images = file["images"]
+        wanted = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
+        out = np.empty((len(wanted), *images.shape[1:]), np.uint8)
+        _read_sequentially(images, wanted, out)
+        ids = file["scan_id"].asstr()[:]
+        moments, boxes = (file[name][:][wanted] for name in ("moments", "boxes"))
+        attributes = {key: _plain(value) for key, value in file.attrs.items()}
+        return Store(out, [str(i) for i in ids[wanted]], moments, boxes, attributes)
+
+
+def read_moments(path: Path) -> np.ndarray:
+    """The moments of all images, float64 [N, 2, C], without reading the images.
+
+    Raises:
+        UserError: as `read_store`.
+    """
+    with _opened(path) as file:
+        moments: np.ndarray = file["moments"][:]
+        return moments
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise UserError(f"{path}: no such store; `octdino cohort` makes it")
     try:
         with h5py.File(path, "r") as file:
-            attributes = {key: _plain(value) for key, value in file.attrs.items()}
-            if attributes.get("version") != VERSION:
-                raise UserError(f"{path}: store version {attributes.get('version')}, expected {VERSION}; make it again")
-            images = file["images"]
-            wanted = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
-            out = np.empty((len(wanted), *images.shape[1:]), np.uint8)
-            _read_sequentially(images, wanted, out)
-            ids = file["scan_id"].asstr()[:]
-            moments, boxes = (file[name][:][wanted] for name in ("moments", "boxes"))
-            return Store(out, [str(i) for i in ids[wanted]], moments, boxes, attributes)
+            version = file.attrs.get("version")
+            if version != VERSION:
+                raise UserError(f"{path}: store version {version}, expected {VERSION}; make it again")
+            yield file
     except OSError as error:
         raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
 

@@ -80,10 +80,34 @@ def set_schedule(optimizer: torch.optim.Optimizer, lr: float, weight_decay: floa
             group["weight_decay"] = weight_decay
 
 
+def make_optimizer(kind: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """adamw, or sgd with momentum 0.9: all parameters in one kernel, with the learning rate still to be set."""
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, fused=True)
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
+    for group in optimizer.param_groups:  # a first step that is not taken would leave the kernel's own uninitialised
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def step_if(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
+    """Step, unless `taken` (bool [], on the device) is false: the kernel looks, and the host need not wait for it."""
+    optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]  # as GradScaler tells a fused optimiser
+    optimizer.step()
+
+
 @torch.no_grad()
-def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher = momentum * teacher + (1 - momentum) * student, for parameters; buffers stay the teacher's own."""
-    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+def ema_update(teacher: nn.Module, student: nn.Module, momentum: float, taken: Tensor) -> None:
+    """teacher = momentum * teacher + (1 - momentum) * student, for parameters; buffers stay the teacher's own.
+
+    Where `taken` (bool [], on the device) is false the teacher stays as it is.
+    """
+    averages: list[Tensor] = list(teacher.parameters())
+    current: list[Tensor] = list(student.parameters())
+    changes = torch._foreach_sub(current, averages)
+    torch._foreach_mul_(changes, taken * (1 - momentum))
+    torch._foreach_add_(averages, changes)
 
 
 class Stopper:
@@ -231,11 +255,3 @@ def _intact(path: Path) -> bool:
             return archive.testzip() is None
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
         return False
-
-
-def resident(images: Tensor, device: torch.device) -> Tensor:
-    """Move uint8 images to the device if they take at most 60 % of its free memory, else pin them on the host."""
-    if device.type != "cuda":
-        return images
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.nbytes < 0.6 * free else images.pin_memory()

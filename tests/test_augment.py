@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torchvision.transforms.v2 import functional as tv
 
-from octdino.augment import Augment, View, colour_matrix, gaussian_blur, resize
+from octdino.augment import Augment, View, colour_matrix, gaussian_blur, resize, resize_weights, rotate
 from octdino.config import AugmentSettings
 from octdino.errors import UserError
 
@@ -30,20 +30,47 @@ def smooth(batch=3, size=64, channels=1, seed=0):
 
 
 def make(changes, view, images, seed=0, mean_std=PLAIN):
-    generator = torch.Generator().manual_seed(seed)
     channels = images.shape[1]
     mean, std = (values * channels for values in mean_std)
-    (out,) = Augment(STILL.model_copy(update=changes), mean, std)(images, [view], generator)
+    (out,) = Augment(STILL.model_copy(update=changes), mean, std)(images, [view], seed, torch.arange(len(images)))
     return out
 
 
-@pytest.mark.parametrize("size", [64, 48, 32, 16])
-def test_an_unchanged_view_is_the_anti_aliased_resize(size):
-    images = smooth()
+@pytest.mark.parametrize("size", [96, 64, 50, 48, 21, 16])
+def test_an_unchanged_view_is_torchvisions_anti_aliased_resize(size):
+    images = torch.randint(0, 256, (3, 2, 64, 80), dtype=torch.uint8)  # noise: the worst that can be resized
     out = make({}, View(1, size, (1, 1)), images)
-    expected = tv.resize(images, [size, size], antialias=True).float() / 255
-    assert (out - expected).abs().max() < 0.06
-    assert (out - expected).abs().mean() < 0.01
+    expected = tv.resize(images.float() / 255, [size, size], antialias=True)
+    torch.testing.assert_close(out, expected.clamp(1e-4, 1), rtol=0, atol=1e-5)
+
+
+def test_a_crop_is_torchvisions_anti_aliased_one():
+    """Of whole px, and away from its borders, at which torchvision's does not see beyond the crop."""
+    images = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8).float()
+    step = torch.tensor([40 / 16])
+    centres = 8 + step[:, None] * (torch.arange(16) + 0.5)
+    weights = resize_weights(centres, step, 64)
+    expected = tv.resized_crop(images, 8, 8, 40, 40, [16, 16], antialias=True)
+    torch.testing.assert_close((weights @ images @ weights.mT)[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2])
+
+
+def test_what_lies_beyond_a_border_is_reflected():
+    """As if the image went on, mirrored; a whole sample's width away from the border, at which the triangle is cut."""
+    image = torch.rand(20)
+    mirrored = torch.cat([image.flip(0), image, image.flip(0)])
+    step, centres = torch.tensor(2.0), torch.arange(-17.5, 37.5, 2.0)
+    clear = (centres.abs() > 2) & ((centres - 20).abs() > 2)
+    got = resize_weights(centres, step, 20) @ image
+    torch.testing.assert_close(got[clear], (resize_weights(centres + 20, step, 60) @ mirrored)[clear])
+
+
+@pytest.mark.parametrize("degrees", [0.0, 5.0, -17.0, 90.0])
+def test_a_turn_is_torchvisions(degrees):
+    x = torch.rand(2, 1, 3, 33, 33)
+    angle = torch.full((2, 1), math.radians(degrees))
+    got = rotate(x, angle, torch.ones(2, 1), 21)
+    expected = tv.rotate(x[:, 0], degrees, tv.InterpolationMode.BILINEAR)[..., 6:-6, 6:-6]
+    torch.testing.assert_close(got[:, 0], expected, rtol=0, atol=2e-4)
 
 
 def test_no_aliasing_where_the_crop_is_much_finer_than_the_view():
@@ -107,16 +134,39 @@ def test_grey_levels_stay_in_range_and_are_standardised_last():
     assert out.max() <= 2
 
 
-def test_views_depend_on_the_generator_only():
+def test_views_depend_on_the_seed_only():
     images, s = smooth(4), AugmentSettings(global_size=32, local_size=16)
     kinds = [View(2, 32, s.global_scale), View(3, 16, s.local_scale)]
-    first, second, other = (
-        Augment(s, [0.2], [0.2])(images, kinds, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
+    first, second, other = (Augment(s, [0.2], [0.2])(images, kinds, seed, torch.arange(4)) for seed in (1, 1, 2))
     assert [x.shape for x in first] == [(8, 1, 32, 32), (12, 1, 16, 16)]
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert not torch.equal(first[0], other[0])
     assert not torch.equal(first[0][:4], first[0][4:]), "two views of an image differ"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(6)), st.integers(1, 6), st.integers(0, 2**63 - 1), st.sampled_from([1, 3]))
+def test_an_images_views_do_not_depend_on_its_batch(order, kept, seed, channels):
+    """Neither on its place nor on the others: so they are the same for any number of processes."""
+    s = AugmentSettings(global_size=32, local_size=16, solarize=0.3, saturation=0.2 * (channels == 3))
+    images, rows = smooth(6, 40, channels), torch.tensor([5, 0, 77_999, 12, 13, 40])
+    kinds = [View(2, 32, s.global_scale), View(3, 16, s.local_scale)]
+    augment, chosen = Augment(s, [0.2] * channels, [0.2] * channels), torch.tensor(order[:kept])
+    whole = augment(images, kinds, seed, rows)
+    part = augment(images[chosen], kinds, seed, rows[chosen])
+    for a, b in zip(whole, part, strict=True):
+        views = a.view(-1, 6, *a.shape[1:])[:, chosen].flatten(0, 1)
+        torch.testing.assert_close(b, views, rtol=0, atol=2e-6)  # products of other shapes round in another order
+
+
+def test_speckle_has_the_strength_that_was_asked_for():
+    images = torch.full((600, 1, 32, 32), 128, dtype=torch.uint8)
+    out = make({"speckle": 0.2}, View(1, 32, (1, 1)), images) / (128 / 255) - 1
+    spread = out.std(dim=(1, 2, 3))  # of each view: uniform up to 0.2
+    assert spread.max() < 0.22
+    assert spread.mean() == pytest.approx(0.1, abs=0.01)
+    assert out.mean().abs() < 0.005
+    assert (out[0] / spread[0] - out[1] / spread[1]).std() > 1, "each view has its own"
 
 
 def test_row_order_is_view_then_image():

@@ -1,5 +1,6 @@
 """Schedules against closed forms; a state that survives; one trainer at a time."""
 
+import copy
 import math
 import os
 import signal
@@ -19,9 +20,11 @@ from octdino.training import (
     autocast,
     cosine,
     ema_update,
+    make_optimizer,
     parameter_groups,
     seed_of,
     set_schedule,
+    step_if,
     warmup_cosine,
 )
 
@@ -59,9 +62,42 @@ def test_moving_average_leaves_buffers_alone():
     with torch.no_grad():
         student.weight.fill_(2)
         student.running_mean.fill_(5)
-    ema_update(teacher, student, 0.75)
+    ema_update(teacher, student, 0.75, torch.tensor(False))
+    assert torch.equal(teacher.weight, torch.ones(3)), "no step, no average"
+    ema_update(teacher, student, 0.75, torch.tensor(True))
     assert torch.equal(teacher.weight, torch.full((3,), 1.25))
     assert torch.equal(teacher.running_mean, torch.zeros(3))
+
+
+PLAIN = {"adamw": torch.optim.AdamW, "sgd": lambda groups, lr: torch.optim.SGD(groups, lr, momentum=0.9)}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("refused", [None, 0, 2])
+def test_the_fused_optimiser_is_the_plain_one_and_refuses_a_step_without_a_trace(kind, refused):
+    """The plain one is stepped by hand, and not at all where the other is told to refuse."""
+    torch.manual_seed(0)
+    mine = nn.Sequential(nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16)).to(memory_format=torch.channels_last)
+    other = copy.deepcopy(mine)
+    optimizers = make_optimizer(kind, parameter_groups(mine)), PLAIN[kind](parameter_groups(other), lr=0.0)
+    for step in range(4):
+        x, target = torch.randn(4, 8, 8, 8), torch.randn(4, 16, 6, 6)
+        for network, optimizer in zip((mine, other), optimizers, strict=True):
+            set_schedule(optimizer, 0.01 * (step + 1), 0.1)
+            (network(x) * target).mean().backward()
+        if step == refused:
+            for parameter in mine.parameters():
+                parameter.grad.fill_(torch.nan)
+            step_if(optimizers[0], torch.tensor(False))
+            for a, b in zip(mine.buffers(), other.buffers(), strict=True):
+                b.copy_(a)
+        else:
+            step_if(optimizers[0], torch.tensor(True))
+            optimizers[1].step()
+        for network in (mine, other):
+            network.zero_grad()
+    for a, b in zip(mine.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_seeds_depend_on_every_part():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from octdino.errors import UserError
-from octdino.store import read_store
+from octdino.store import read_moments, read_store, statistics
 from octdino.tables import MANIFEST, SPLITS, fraction_patients, label_matrix, labels_of, read_table
 
 
@@ -58,10 +58,10 @@ def read_labelled(store_file: Path, fraction: float, fold: int) -> Labelled:
     labelled = manifest[labels].notna().any(axis=1)
     kept = labelled & ((manifest["split"] != "train") | manifest["patient"].isin(chosen))
     rows = np.flatnonzero(kept)
-    store = read_store(store_file)  # whole: the statistics come from all training patients
-    mean, std = store.statistics((manifest["split"] == "train").to_numpy())
+    mean, std = statistics(read_moments(store_file)[(manifest["split"] == "train").to_numpy()])
+    store = read_store(store_file, rows)
     found = Labelled(
-        images=torch.from_numpy(store.images[rows]),
+        images=torch.from_numpy(store.images),
         manifest=manifest.iloc[rows].reset_index(drop=True),
         labels=labels,
         truth=label_matrix(manifest, labels)[rows],

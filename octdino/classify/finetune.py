@@ -13,12 +13,14 @@ from octdino.augment import Augment, View, resize, standardise
 from octdino.classify.data import Labelled
 from octdino.classify.outputs import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
+from octdino.feed import Feed
 from octdino.models.backbones import num_features
 from octdino.progress import progress
 from octdino.training import (
     RunState,
     Stopper,
     autocast,
+    make_optimizer,
     parameter_groups,
     pick_device,
     seed_of,
@@ -43,7 +45,8 @@ class Finetune:
         groups = parameter_groups(backbone)
         for group in groups:
             group["lr_scale"] = settings.backbone_lr if pretrained else 1.0
-        self.optimizer = torch.optim.AdamW([*groups, *parameter_groups(head)], lr=0.0)
+        self.optimizer = make_optimizer("adamw", [*groups, *parameter_groups(head)])
+        self.feed = Feed(data.images, self.device)
         self.train_rows = data.rows("train")
         self.batch = min(settings.batch_size, len(self.train_rows))
         self.epoch_steps = max(len(self.train_rows) // self.batch, 1)
@@ -52,7 +55,7 @@ class Finetune:
         self.step, self.total = 0, self.epochs * self.epoch_steps
         self.best_score, self.best_step = -math.inf, 0
         self.best: dict[str, Tensor] = {}
-        self.augment = Augment(settings.augment, data.mean, data.std)
+        self.augment = Augment(settings.augment, data.mean, data.std, self.device)
         truth = data.truth[self.train_rows]
         balanced = settings.class_weights == "balanced"
         self.class_weight = balance(truth, data.exclusive).to(self.device) if balanced else None
@@ -102,10 +105,11 @@ class Finetune:
         chosen = torch.randperm(len(self.train_rows), generator=order)[index * self.batch : (index + 1) * self.batch]
         rows = self.train_rows[chosen.numpy()]
         torch.manual_seed(seed_of(self.seed, "step", self.step))  # dropout and drop path
-        generator = torch.Generator(self.device).manual_seed(seed_of(self.seed, "views", self.step))
         s = self.settings
         view = View(1, s.augment.global_size, s.augment.global_scale)
-        (images,) = self.augment(self.data.images[rows].to(self.device), [view], generator)
+        places = torch.from_numpy(rows)
+        images, keys = self.feed.take(places), places.to(self.device)
+        (images,) = self.augment(images, [view], seed_of(self.seed, "views", self.step), keys)
         self.network.train()
         with autocast(self.device, s.precision):
             logits = self.network(images.contiguous(memory_format=torch.channels_last))

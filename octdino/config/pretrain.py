@@ -71,6 +71,7 @@ class PretrainSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the hardware is fast at it, else float32"
     )
+    compile: bool = Field(False, description="compile the backbone, a minute a run: measure whether it pays for yours")
     knn: int = Field(20, ge=1, description="neighbours of the online kNN, never of the same patient")
     watch: int = Field(
         2000, ge=2, description="labelled scans, at most, that the online kNN and the spread of features are taken from"

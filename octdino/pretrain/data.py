@@ -9,23 +9,26 @@ import torch
 from torch import Tensor
 
 from octdino.errors import UserError
-from octdino.store import Store, read_store
+from octdino.store import Store, read_moments, read_store, statistics
 from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, read_table
 from octdino.training import seed_of
 
 
 @dataclass(frozen=True)
 class Data:
-    """Images uint8 [N, C, H, W] of the scans that train, their manifest rows, and the watchers.
+    """The scans that train, their manifest rows, and the watchers.
 
     Attributes:
-        images, manifest: the scans that the method sees.
+        images: uint8 [M, C, H, W] of the scans that train and of those that watch, read once and never copied.
+        rows: int64 [N], the places in `images` of the scans that the method sees.
+        manifest: their rows.
         mean, std: of the training patients, [C].
         watch: labelled scans of training and validation patients; never of test patients.
         source: hash of the store's content.
     """
 
     images: Tensor
+    rows: Tensor
     manifest: pd.DataFrame
     mean: list[float]
     std: list[float]
@@ -66,37 +69,43 @@ def read_data(store_file: Path, fold: int | None, watched: int = 2000) -> Data:
     splits = read_table(store_file.with_name("splits.csv"), SPLITS)
     side = splits[splits["fold"] == (fold or 0)].set_index("patient")["split"]
     split = manifest["patient"].map(side)
-    store = read_store(store_file)
-    if store.scan_id != manifest["scan_id"].tolist():
-        raise UserError(f"{store_file}: its scans are not those of manifest.csv beside it; run the cohort stage again")
     train = (split == "train").to_numpy()
-    seen = np.ones(len(manifest), bool) if fold is None else train
     if not train.any():
         raise UserError(f"{store_file.with_name('splits.csv')}: fold {fold or 0} has no training patient")
-    mean, std = store.statistics(train)
-    rows = np.flatnonzero(seen)
+    rows = np.arange(len(manifest)) if fold is None else np.flatnonzero(train)
+    labels = label_matrix(manifest) if labels_of(manifest) else np.full((len(manifest), 1), np.nan, np.float32)
+    watchers = _watchers(labels, split, watched)
+    moments, needed = read_moments(store_file), np.union1d(rows, watchers)
+    store = read_store(store_file, needed) if len(moments) == len(manifest) else None
+    if store is None or store.scan_id != manifest["scan_id"].iloc[needed].tolist():
+        raise UserError(f"{store_file}: its scans are not those of manifest.csv beside it; run the cohort stage again")
+    mean, std = statistics(moments[train])
     return Data(
-        images=torch.from_numpy(store.images[rows]),
+        images=torch.from_numpy(store.images),
+        rows=torch.from_numpy(np.searchsorted(needed, rows)),
         manifest=manifest.iloc[rows].reset_index(drop=True),
         mean=mean,
         std=std,
-        watch=_watch(store, manifest, split, watched),
+        watch=_watch(store, np.searchsorted(needed, watchers), manifest.iloc[watchers], labels[watchers], split),
         source=str(store.attributes["source"]),
     )
 
 
-def _watch(store: Store, manifest: pd.DataFrame, split: pd.Series, limit: int) -> Watch:
+def _watchers(labels: np.ndarray, split: pd.Series, limit: int) -> np.ndarray:
     """At most `limit` labelled scans, evenly spread over the table, so that watching stays cheap on large cohorts."""
-    labels = label_matrix(manifest) if labels_of(manifest) else np.full((len(manifest), 1), np.nan, np.float32)
     rows = np.flatnonzero(~np.isnan(labels).all(1) & split.isin(["train", "val"]).to_numpy())
     if not len(rows):  # no labels at all: the spread of the features can still be watched
         rows = np.flatnonzero(split.isin(["train", "val"]).to_numpy())
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
+    chosen: np.ndarray = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
+    return chosen
+
+
+def _watch(store: Store, places: np.ndarray, manifest: pd.DataFrame, labels: np.ndarray, split: pd.Series) -> Watch:
     return Watch(
-        images=torch.from_numpy(store.images[rows]),
-        labels=labels[rows],
-        patients=torch.from_numpy(pd.factorize(manifest["patient"].iloc[rows])[0].astype("int64")),
-        is_query=(split.iloc[rows] == "val").to_numpy(),
+        images=torch.from_numpy(store.images[places]),
+        labels=labels,
+        patients=torch.from_numpy(pd.factorize(manifest["patient"])[0].astype("int64")),
+        is_query=(split.loc[manifest.index] == "val").to_numpy(),
         exclusive=bool(store.attributes.get("exclusive", False)),
     )
 

@@ -1,5 +1,6 @@
 """The loop, read top to bottom. It knows no method by name."""
 
+import functools
 import logging
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from octdino.augment import Augment
 from octdino.config import PretrainSettings
 from octdino.errors import UserError
+from octdino.feed import Feed
 from octdino.models import BackboneSpec
 from octdino.models.backbones import num_features
 from octdino.pretrain.alarm import alarms
@@ -19,7 +21,7 @@ from octdino.pretrain.data import Data, batch_order
 from octdino.pretrain.methods import method_class
 from octdino.pretrain.methods.base import Batch, Method
 from octdino.pretrain.monitor import watch
-from octdino.pretrain.speed import Utilisation
+from octdino.pretrain.speed import Stopwatch, Utilisation
 from octdino.pretrain.start import Start
 from octdino.pretrain.step import Guard, backward, gradient_norm
 from octdino.progress import duration, progress
@@ -29,15 +31,18 @@ from octdino.training import (
     Stopper,
     autocast,
     cosine,
+    make_optimizer,
     parameter_groups,
     pick_device,
-    resident,
     seed_of,
     set_schedule,
+    step_if,
     warmup_cosine,
 )
 
 log = logging.getLogger("octdino.pretrain")
+
+COUNTED = 16  # images whose arithmetic is counted, before the first step
 
 
 class Run:
@@ -62,23 +67,27 @@ class Run:
 
         self.method: Method = method_class(self.variant)(self.variant, make_backbone, dim)
         self.method.to(self.device)
-        kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-        extra: dict[str, Any] = {"momentum": 0.9} if self.variant.optimizer == "sgd" else {}
-        self.optimizer = kinds[self.variant.optimizer](parameter_groups(self.method.trained), lr=0.0, **extra)
+        if settings.compile:
+            for module in [m for name, m in self.method.named_modules() if name.rpartition(".")[2] == "backbone"]:
+                module.compile(dynamic=False)  # a graph a size of view
+        self.optimizer = make_optimizer(self.variant.optimizer, parameter_groups(self.method.trained))
         self.guard = Guard(self.method)
-        self.augment = Augment(settings.augment, data.mean, data.std)
+        self.augment = Augment(settings.augment, data.mean, data.std, self.device)
         self.views = self.method.views(settings.augment)
-        self.targets = self.method.targets(data.manifest)
-        self.images = resident(data.images, self.device)
-        self.batch = min(settings.batch_size, len(data.images))
-        self.steps = len(data.images) // self.batch  # an epoch
+        self.targets = self.method.targets(data.manifest).to(self.device)
+        self.feed = Feed(data.images, self.device)
+        self.batch = min(settings.batch_size, len(data.rows))
+        self.steps = len(data.rows) // self.batch  # an epoch
         self.total = self.steps * settings.epochs
+        self.order = functools.lru_cache(2)(functools.partial(batch_order, len(data.rows), self.batch, seed))
+        self.clock = Stopwatch(self.device)
         self.autocast = autocast(self.device, settings.precision)
         self.use = Utilisation(self.device, self.autocast.fast_dtype if self.autocast._enabled else torch.float32)
         self.board = state.folder.with_name("tensorboard")
         self.skipped_file = state.folder.with_name("skipped.csv")
         self.step = 0
         self.sums: dict[str, Tensor] = {}  # on the device, of this epoch's scalars so far
+        self.refused: list[tuple[int, Tensor]] = []  # steps since the last look, and whether each was refused
         self.history: list[dict[str, float]] = []
         self.skipped: list[tuple[int, list[str]]] = []  # steps without a finite loss, and their scans
         self.lengths: list[int] = []  # epochs after which the run was finished once, and extended
@@ -90,6 +99,7 @@ class Run:
 
     def position(self) -> dict[str, Any]:
         """Everything that the next step depends on. Randomness is a function of seed and step, so it is not here."""
+        self.note_refused()
         return {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -123,20 +133,18 @@ class Run:
             self.skipped_file.unlink(missing_ok=True)
         log.info(
             "%d scans of %d patients, %d epochs of %d steps of %d scans on %s",
-            len(self.images), self.data.manifest["patient"].nunique(), self.settings.epochs, self.steps, self.batch,
+            len(self.data.rows), self.data.manifest["patient"].nunique(), self.settings.epochs, self.steps, self.batch,
             self.device_name(),
         )  # fmt: skip
         self.method.train()
-        order, began = None, time.monotonic()
-        since = self.step
+        self.count_arithmetic()
+        since, began = self.step, time.monotonic()
         for _ in progress(range(self.step, self.total), self.total - self.step, "pretraining", "step"):
-            epoch, index = divmod(self.step, self.steps)
-            if order is None or index == 0:
-                order = batch_order(len(self.images), self.batch, self.seed, epoch)
-            self.take_step(order[index])
-            if index == self.steps - 1:
-                rate = (self.step - since) * self.batch / (time.monotonic() - began)
-                self.end_epoch(epoch, rate)
+            self.take_step()
+            if self.step % self.steps == 0:
+                self.note_refused()  # waits for the device
+                images, seconds = (self.step - since) * self.batch, time.monotonic() - began
+                self.end_epoch(images / seconds, {name: s / seconds for name, s in self.clock.read().items()})
                 since, began = self.step, time.monotonic()
             if reason := stopper.asked():
                 self.state.stop(self.position(), self.step, reason)
@@ -144,80 +152,115 @@ class Run:
                 self.state.save(self.position(), self.step)
         self.state.save(self.position(), self.step)
 
-    def take_step(self, rows: Tensor) -> None:
-        """One step on the scans `rows`; it changes nothing if its loss or gradient is not finite."""
-        progress = self.step / self.total
+    def rows(self, step: int) -> Tensor:
+        """The scans of a step, int64 [batch]."""
+        epoch, index = divmod(step, self.steps)
+        order: Tensor = self.order(epoch)
+        return order[index]
+
+    def take_step(self) -> None:
+        """The next step; it changes nothing if its loss or gradient is not finite. Nothing here waits for a GPU."""
+        progress, v = self.step / self.total, self.variant
         self.guard.remember()
-        batch = self.make_batch(rows, progress)
-        with self.use.counting(len(rows)):
-            seed = seed_of(self.seed, "step", self.step)
-            loss, scalars = backward(self.method, batch, self.settings.accumulate, seed, self.autocast)
-        self.method.before_step(progress)
-        v = self.variant
-        set_schedule(
-            self.optimizer,
-            warmup_cosine(progress, v.peak_lr(self.batch), v.min_lr, v.warmup),
-            cosine(progress, v.weight_decay, v.weight_decay_end),
-        )
-        gradients = [p for p in self.method.trained.parameters() if p.grad is not None]
-        norm = gradient_norm(gradients)
-        if torch.isfinite(loss + norm):
+        loss, scalars = self.one_backward()
+        with self.clock.part("optimizer"):
+            self.method.before_step(progress)
+            set_schedule(
+                self.optimizer,
+                warmup_cosine(progress, v.peak_lr(self.batch), v.min_lr, v.warmup),
+                cosine(progress, v.weight_decay, v.weight_decay_end),
+            )
+            gradients = [p for p in self.method.trained.parameters() if p.grad is not None]
+            norm = gradient_norm(gradients)
+            taken = torch.isfinite(loss + norm)
             if v.clip_grad is not None:
                 nn.utils.clip_grads_with_norm_(gradients, v.clip_grad, norm, foreach=True)
-            self.optimizer.step()
-            self.method.after_step(progress)
-            for key, value in {"loss": loss, **scalars, "taken": torch.ones(())}.items():
-                self.sums[key] = self.sums.get(key, 0) + value.double()
-        else:
-            self.guard.take_back()
-            self.skip(rows)
-        self.optimizer.zero_grad(set_to_none=True)
+            step_if(self.optimizer, taken)
+            self.optimizer.zero_grad(set_to_none=True)
+        with self.clock.part("average"):
+            self.method.after_step(progress, taken)
+        self.guard.take_back_unless(taken)
+        for key, value in {"loss": loss, **scalars, "taken": torch.ones_like(loss)}.items():
+            self.sums[key] = self.sums.get(key, 0) + torch.where(taken, value.double(), 0)
+        self.refused.append((self.step, ~taken))
         self.step += 1
 
-    def make_batch(self, rows: Tensor, progress: float) -> Batch:
-        """The views of the scans `rows`, a function of the seed and the step."""
-        generator = torch.Generator(self.device).manual_seed(seed_of(self.seed, "views", self.step))
-        images = self.images[rows.to(self.images.device)].to(self.device, non_blocking=True)
-        views = self.augment(images, self.views, generator)
+    def one_backward(self, images: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradients, loss and scalars of this step's scans, or of the first few `images` of them as one part."""
+        batch = self.make_batch(self.rows(self.step)[:images])
+        seed = seed_of(self.seed, "step", self.step)
+        parts = self.settings.accumulate if images is None else 1
+        return backward(self.method, batch, parts, seed, self.autocast, self.clock)
+
+    def count_arithmetic(self) -> None:
+        """What one image costs, from a step on a few that leaves no trace."""
+        self.guard.remember()
+        self.use.count(self.one_backward, images=min(self.batch, COUNTED))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.guard.take_back_unless(torch.zeros((), dtype=torch.bool, device=self.device))
+        self.clock.read()
+
+    def make_batch(self, rows: Tensor) -> Batch:
+        """The views of the scans `rows`, a function of the seed, the step and each scan."""
+        seed = seed_of(self.seed, "views", self.step)
+        with self.clock.part("data"):
+            following = self.data.rows[self.rows(self.step + 1)] if self.step + 1 < self.total else None
+            images = self.feed.take(self.data.rows[rows], following)
+            here = rows.to(self.device, non_blocking=True)
+        with self.clock.part("augmentation"):
+            views = self.augment(images, self.views, seed, here)
         return Batch(
             views=[view.view(-1, len(rows), *view.shape[1:]) for view in views],
-            drawn=self.method.draw(len(rows), generator),
-            targets=self.targets[rows].to(self.device),
-            progress=progress,
+            drawn=self.method.draw(len(rows), torch.Generator().manual_seed(seed)),
+            targets=self.targets[here],
+            progress=self.step / self.total,
         )
 
-    def skip(self, rows: Tensor) -> None:
-        """Note the scans of a step that was taken back; too many of them end the run."""
-        names = self.data.manifest["scan_id"].iloc[rows.numpy()].tolist()
-        self.skipped.append((self.step, names))
-        path = self.skipped_file
+    def note_refused(self) -> None:
+        """Look which steps were taken back since the last look, and write down their scans; too many end the run."""
+        flags = torch.stack([flag for _, flag in self.refused]).tolist() if self.refused else []
+        found = [step for (step, _), flag in zip(self.refused, flags, strict=True) if flag]
+        self.refused = []
+        if not found:
+            return
+        path, names = self.skipped_file, self.data.manifest["scan_id"]
+        self.skipped += [(step, names.iloc[self.rows(step).numpy()].tolist()) for step in found]
         with replacing(path) as temporary:
             table = [{"step": step, "scan_id": name} for step, scans in self.skipped for name in scans]
             pd.DataFrame(table).to_csv(temporary, index=False)
-        log.warning("step %d: no finite loss and gradient; skipped, its scans are in %s", self.step, path)
+        for step in found:
+            log.warning("step %d: no finite loss and gradient; skipped, its scans are in %s", step, path)
         if len(self.skipped) > self.settings.max_skipped:
             raise UserError(
                 f"{path}: {len(self.skipped)} steps had no finite loss and gradient, more than max_skipped "
                 f"({self.settings.max_skipped}); expected none: lower lr, set clip_grad, or use precision float32"
             )
 
-    def end_epoch(self, epoch: int, rate: float) -> None:
-        """Add the epoch's row to the history; one plain line says how it goes."""
-        row: dict[str, float] = {"epoch": epoch + 1, "step": self.step, "images_seen": self.step * self.batch}
+    def end_epoch(self, rate: float, shares: dict[str, float]) -> None:
+        """Add the epoch's row to the history; one plain line says how it goes.
+
+        Args:
+            rate: images a second.
+            shares: of the epoch's time, by part of a step.
+        """
+        epoch = self.step // self.steps
+        row: dict[str, float] = {"epoch": epoch, "step": self.step, "images_seen": self.step * self.batch}
         taken = self.sums.pop("taken", torch.zeros(())).item()
         row |= {key: value.item() / taken for key, value in self.sums.items()}
         row |= {"lr": self.optimizer.param_groups[0]["lr"], "skipped": self.steps - taken}
-        row |= {"images_per_second": rate, "utilisation": self.use.at(rate), **self.method.end_epoch()}
+        row |= {"images_per_second": rate, "utilisation": self.use.at(rate), "data_wait": shares.get("data", 0.0)}
+        row |= {"augmentation": shares.get("augmentation", 0.0), **self.method.end_epoch()}
         self.sums = {}
-        if (epoch + 1) % self.settings.eval_every == 0 or self.step == self.total:
+        if epoch % self.settings.eval_every == 0 or self.step == self.total:
             row |= watch(self.method.exported, self.data.watch, self.spec, self.settings.knn, self.device)
             self.keep_best(row)
         self.history.append(row)
         shown = ("loss", "knn_accuracy", "knn_auroc", "teacher_entropy", "feature_std")
         log.info(
-            "epoch %d/%d %s %.0f img/s, %.0f %% of the machine, %s left",
-            epoch + 1, self.settings.epochs, " ".join(f"{key} {row[key]:.4g}" for key in shown if key in row),
-            rate, 100 * row["utilisation"], duration((self.total - self.step) * self.batch / rate),
+            "epoch %d/%d %s %.0f img/s, data wait %.1f %%, augmentation %.1f %%, %.0f %% of the machine, %s left",
+            epoch, self.settings.epochs, " ".join(f"{key} {row[key]:.4g}" for key in shown if key in row), rate,
+            100 * row["data_wait"], 100 * row["augmentation"], 100 * row["utilisation"],
+            duration((self.total - self.step) * self.batch / rate),
         )  # fmt: skip
         before = alarms(self.history[:-1], self.settings.epochs)
         for alarm in alarms(self.history, self.settings.epochs):

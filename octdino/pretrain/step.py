@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from octdino.pretrain.methods.base import Batch, Features, Method
+from octdino.pretrain.speed import Stopwatch
 from octdino.training import seed_of
 
 
 def backward(
-    method: Method, batch: Batch, parts: int, seed: int, autocast: torch.autocast
+    method: Method, batch: Batch, parts: int, seed: int, autocast: torch.autocast, clock: Stopwatch
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Gradients of the whole batch's loss, added to the trained networks; the loss and scalars, detached.
 
@@ -21,31 +22,35 @@ def backward(
 
     Args:
         seed: of dropout and drop path; each part has its own, the same in both passes.
+        clock: is told what goes forward and what backward.
     """
     if parts == 1:
         torch.manual_seed(seed)
-        with autocast:
+        with autocast, clock.part("forward"):
             taught = _teach(method, batch)
             loss, scalars = method.loss(method.encode(batch), taught, batch)
-        torch.autograd.backward(loss)
+        with clock.part("backward"):
+            torch.autograd.backward(loss)
         return loss.detach(), scalars
     pieces = list(batch.parts(parts))
-    with autocast:
+    with autocast, clock.part("forward"):
         taught = _joined([_teach(method, piece) for piece in pieces])
         with torch.no_grad():
             features = _joined([_encode(method, piece, seed, part) for part, piece in enumerate(pieces)])
         leaves = {name: value.detach().requires_grad_() for name, value in features.items()}
         loss, scalars = method.loss(leaves, taught, batch)
-    torch.autograd.backward(loss)
+    with clock.part("backward"):
+        torch.autograd.backward(loss)
     running = [(buffer, buffer.clone()) for buffer in method.trained.buffers()]  # the first pass has moved them
     begin = 0
     for part, piece in enumerate(pieces):
-        with autocast:
+        with autocast, clock.part("forward"):
             encoded = _encode(method, piece, seed, part)
         end = begin + piece.views[0].shape[1]
         wanted = [name for name, leaf in leaves.items() if leaf.grad is not None]
         gradients = [_grad(leaves[name])[:, begin:end] for name in wanted]
-        torch.autograd.backward([encoded[name] for name in wanted], gradients)
+        with clock.part("backward"):
+            torch.autograd.backward([encoded[name] for name in wanted], gradients)
         begin = end
     with torch.no_grad():
         for buffer, value in running:
@@ -75,7 +80,7 @@ def _grad(leaf: Tensor) -> Tensor:
 class Guard:
     """Takes back a step whose loss or gradient is not finite: buffers (running statistics, centre, queue) as before it.
 
-    Parameters need no copy: such a step never reaches the optimiser.
+    Parameters need no copy: the optimiser and the teacher see to themselves.
     """
 
     def __init__(self, method: nn.Module) -> None:
@@ -87,9 +92,10 @@ class Guard:
         torch._foreach_copy_(self._before, self._buffers)
 
     @torch.no_grad()
-    def take_back(self) -> None:
-        """After a step that failed."""
-        torch._foreach_copy_(self._buffers, self._before)
+    def take_back_unless(self, taken: Tensor) -> None:
+        """After the step; `taken`: bool [], on the device, so that nobody waits for it."""
+        for buffer, before in zip(self._buffers, self._before, strict=True):
+            buffer.copy_(torch.where(taken, buffer, before))
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:

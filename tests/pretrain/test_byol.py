@@ -81,7 +81,7 @@ def test_the_teacher_follows_less_and_less(end, momenta):
             parameter.add_(1.0)
     for progress, momentum in zip((0.0, 0.5, 1.0), momenta, strict=True):
         before = copy.deepcopy(method.teacher)
-        method.after_step(progress)
+        method.after_step(progress, torch.tensor(True))
         for name, network in method.teacher.items():
             triples = zip(
                 before[name].parameters(), network.parameters(), method.student[name].parameters(), strict=True

@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         views: float32 [V, B, C, S, S] a kind of view, in the order of `Method.views`.
-        drawn: what `Method.draw` drew, each [V, B, ...].
+        drawn: what `Method.draw` drew, each [V, B, ...], on the host.
         targets: int64 [B, T], the rows of `Method.targets`.
         progress: share of the run that is done, 0 to 1.
     """
@@ -84,7 +84,8 @@ class Method(nn.Module):
         return torch.zeros(len(manifest), 0, dtype=torch.int64)
 
     def draw(self, batch: int, generator: torch.Generator) -> Features:
-        """Random choices for a whole batch of images beyond its views, each [V, batch, ...] on generator's device."""
+        """Random choices for a whole batch of images beyond its views, each [V, batch, ...]; made on the host, which
+        may look at them without waiting for the device."""
         return {}
 
     def teach(self, batch: Batch) -> Features:
@@ -102,8 +103,8 @@ class Method(nn.Module):
     def before_step(self, progress: float) -> None:
         """Between backward and the optimiser's step."""
 
-    def after_step(self, progress: float) -> None:
-        """After the optimiser's step."""
+    def after_step(self, progress: float, taken: Tensor) -> None:
+        """After the optimiser's step; it was none if `taken` (bool [], on the device) is false. Buffers are seen to."""
 
     def end_epoch(self) -> dict[str, float]:
         """Scalars over the epoch; resets what it accumulated."""

@@ -80,9 +80,9 @@ class Targets(nn.Module):
         else:
             probability = torch.softmax((logits - self.center) / temperature, dim=-1)
         if self.centering == "mean":
-            count = all_sum(logits.new_tensor(float(len(logits))))  # processes may mask other numbers of patches
+            count = all_sum(torch.full_like(logits[0, 0], len(logits)))  # processes may mask other numbers of patches
             self.center.lerp_(all_sum(logits.sum(0)) / count, 1 - self.momentum)
-        self.usage += torch.bincount(probability.argmax(-1), minlength=len(self.usage))
+        self.usage.index_fill_(0, probability.argmax(-1), 1)
         self.mean_probability += probability.sum(0)
         return probability
 
@@ -91,7 +91,7 @@ class Targets(nn.Module):
         mean = self.mean_probability / self.mean_probability.sum().clamp(min=1)
         scalars = {
             "mean_entropy": -torch.special.xlogy(mean, mean).sum().item(),
-            "prototypes_used": (self.usage > 0).float().mean().item(),
+            "prototypes_used": self.usage.mean().item(),
             "ln_k": math.log(len(mean)),
         }
         self.usage.zero_()

@@ -35,9 +35,9 @@ def ibot_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     Args:
         student: log-probabilities float32 [M, K] of the masked patches, in the mask's order.
         teacher: probabilities float32 [M, K] of the same patches.
-        mask: bool [N, P] with M patches masked.
+        mask: bool [N, P] with M patches masked, on the host.
     """
-    weight = (1 / mask.sum(1, keepdim=True).clamp(min=1)).expand_as(mask)[mask]
+    weight = (1 / mask.sum(1, keepdim=True).clamp(min=1)).expand_as(mask)[mask].to(student.device, non_blocking=True)
     return -((teacher * student).sum(-1) * weight).sum() / len(mask)
 
 
@@ -131,7 +131,8 @@ def _add(filled: Tensor, target: Tensor, block: Tensor) -> Tensor:
 def encode_patches(backbone: nn.Module, view: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """[V, B, C, S, S], masks [V, B, P] to pooled [V, B, D] and patches [V, B, P, D] of a MaskedViT in one forward."""
     images = view.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    pooled, patches = backbone(images, None if mask is None else mask.flatten(0, 1))
+    hidden = None if mask is None else mask.flatten(0, 1).to(images.device, non_blocking=True)
+    pooled, patches = backbone(images, hidden)
     return pooled.unflatten(0, view.shape[:2]), patches.unflatten(0, view.shape[:2])
 
 
@@ -197,10 +198,11 @@ class Dinov2(Dino):
 
     def patch_loss(self, student: Tensor, teacher: Tensor, mask: Tensor, progress: float) -> Tensor:
         """iBOT's loss of patches [V, B, P, D]; only the masked ones pass through the heads."""
+        masked = mask.flatten().nonzero()[:, 0].to(student.device, non_blocking=True)  # the mask is on the host
         with torch.no_grad():
-            logits = self.teacher[self.patch_head](teacher[mask])  # [M, K]
+            logits = self.teacher[self.patch_head](teacher.flatten(0, 2)[masked])  # [M, K]
             probability = self.patch_center(logits, self.teacher_temp(progress))
-        logits = self.student[self.patch_head](student[mask])
+        logits = self.student[self.patch_head](student.flatten(0, 2)[masked])
         log_student = torch.log_softmax(logits / self.settings.student_temp, dim=-1)
         return ibot_loss(log_student, probability, mask.flatten(0, 1))
 

@@ -128,7 +128,7 @@ class Moco(Distillation):
     def draw(self, batch: int, generator: torch.Generator) -> Features:
         if self.queue is None:
             return {}
-        return {"order": torch.rand(1, batch, generator=generator, device=generator.device)}
+        return {"order": torch.rand(1, batch, generator=generator)}
 
     def teach(self, batch: Batch) -> Features:
         backbone, views = self.teacher["backbone"], batch.views[0]
@@ -136,6 +136,7 @@ class Moco(Distillation):
             return {"views": encode_views(backbone, views)}
         # Shuffling BN (He sec. 3.3): else a query and its key, and no key of the queue, share the batch's statistics.
         order = batch.drawn["order"][0].argsort()  # a rank for each image, also of a part of a batch
+        order = order.to(views.device, non_blocking=True)
         groups = [encode_views(backbone, views[:, rows]) for rows in order.chunk(self.settings.key_groups)]
         return {"views": torch.cat(groups, dim=1)[:, order.argsort()]}
 

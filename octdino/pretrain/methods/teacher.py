@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from octdino.pretrain.methods.base import Method
 from octdino.training import cosine, ema_update
@@ -43,9 +43,9 @@ class Distillation(Method):
         return self.student
 
     @torch.no_grad()
-    def after_step(self, progress: float) -> None:
+    def after_step(self, progress: float, taken: Tensor) -> None:
         for name, network in self.teacher.items():
-            ema_update(network, self.student[name], self.momentum(progress))
+            ema_update(network, self.student[name], self.momentum(progress), taken)
 
     def momentum(self, progress: float) -> float:
         """Of the moving average: between the settings' two values, on a cosine."""
