@@ -1,12 +1,12 @@
 """A linear probe: the backbone is frozen, features are computed once, one logistic regression a label or over all."""
 
 import logging
-import warnings
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+import torch
+from torch import Tensor
 
+from octdino.classify.logistic import Regressions
 from octdino.classify.outputs import validation_score
 from octdino.config import ClassifySettings
 
@@ -23,7 +23,7 @@ def fit_linear(
     settings: ClassifySettings,
     exclusive: bool = False,
 ) -> tuple[Head, float]:
-    """The probe whose penalty does best on validation patients.
+    """The probe whose penalty does best on validation patients; those of all penalties are fitted together.
 
     Args:
         features: of the training scans, [N, D]; val: of the validation scans, [M, D].
@@ -33,13 +33,15 @@ def fit_linear(
     Returns:
         Weight [L, D] and bias [L] for the features as they are, and the chosen inverse penalty.
     """
-    fit = _fit_softmax if exclusive else _fit_each
     mean, std = features.mean(0), features.std(0) + 1e-6
+    inputs = torch.from_numpy((features - mean) / std).double()
+    penalties = sorted(settings.penalties)  # the strongest first: it wins ties
+    fit = _fit_softmax if exclusive else _fit_each
+    weights, biases = fit(inputs, torch.from_numpy(truth).double(), penalties, settings.class_weights == "balanced")
     best: tuple[float, float, Head] | None = None
-    for penalty in sorted(settings.penalties):  # the strongest first: it wins ties
-        weight, bias = fit((features - mean) / std, truth, penalty, settings.class_weights)
-        weight = weight / std
-        head = weight, bias - weight @ mean
+    for penalty, scaled, offset in zip(penalties, weights.numpy(), biases.numpy(), strict=True):
+        weight = scaled / std
+        head = weight, offset - weight @ mean
         score = validation_score(val_truth, val @ head[0].T + head[1], exclusive)
         log.info("inverse penalty %g: %.4f on validation patients", penalty, score)
         if best is None or score > best[0]:
@@ -48,37 +50,38 @@ def fit_linear(
     return best[2], best[1]
 
 
-def _fit_each(x: np.ndarray, truth: np.ndarray, penalty: float, class_weights: str) -> Head:
-    """One logistic regression a label."""
-    weight, bias = np.zeros((truth.shape[1], x.shape[1])), np.zeros(truth.shape[1])
-    for index, values in enumerate(truth.T):
-        known = ~np.isnan(values)
-        positive, count = np.nansum(values), known.sum()
-        if positive in (0, count):  # one class only: its prevalence, shrunk towards one half
-            bias[index] = np.log((positive + 0.5) / (count - positive + 0.5))
-            continue
-        model = _regress(x[known], values[known], penalty, class_weights)
-        weight[index], bias[index] = model.coef_[0], model.intercept_[0]
-    return weight, bias
+def _fit_each(x: Tensor, truth: Tensor, penalties: list[float], balanced: bool) -> tuple[Tensor, Tensor]:
+    """One regression a penalty and label: [P, L, D] and [P, L]."""
+    known = ~torch.isnan(truth)
+    y, count = torch.nan_to_num(truth), known.sum(0)
+    positive = y.sum(0)
+    weight = known.double()
+    if balanced:
+        weight *= torch.where(y > 0, count / (2 * positive), count / (2 * (count - positive)))
+    learnable = ((positive > 0) & (positive < count)).nonzero()[:, 0]
+    weights = torch.zeros(len(penalties), truth.shape[1], x.shape[1], dtype=torch.float64)
+    # A label of one class only has its prevalence, shrunk towards one half.
+    biases = torch.log((positive + 0.5) / (count - positive + 0.5)).repeat(len(penalties), 1)
+    if len(learnable):
+        times = len(penalties)
+        strengths = torch.tensor(penalties, dtype=torch.float64).repeat_interleave(len(learnable))
+        y, weight = y[:, learnable].repeat(1, times), weight[:, learnable].repeat(1, times)
+        found, bias = Regressions(x, strengths, float(weight.max()) / 4).sigmoid(y, weight)
+        weights[:, learnable] = found.view(times, len(learnable), -1)
+        biases[:, learnable] = bias.view(times, -1)
+    return weights, biases
 
 
-def _fit_softmax(x: np.ndarray, truth: np.ndarray, penalty: float, class_weights: str) -> Head:
-    """One multinomial regression over all labels; a class that no training scan has gets less than any that one has."""
-    weight, bias = np.zeros((truth.shape[1], x.shape[1])), np.zeros(truth.shape[1])
-    model = _regress(x, truth.argmax(1), penalty, class_weights)
-    seen = model.classes_
-    if len(seen) == 2:  # scikit-learn gives one vector, of the second class against the first
-        weight[seen], bias[seen] = np.outer((-0.5, 0.5), model.coef_[0]), (-0.5, 0.5) * model.intercept_
-    else:
-        weight[seen], bias[seen] = model.coef_, model.intercept_
-    unseen = np.setdiff1d(np.arange(truth.shape[1]), seen)
-    bias[unseen] = bias[seen].min() - np.log(len(x))
-    return weight, bias
-
-
-def _regress(x: np.ndarray, y: np.ndarray, penalty: float, class_weights: str) -> LogisticRegression:
-    balanced = "balanced" if class_weights == "balanced" else None
-    model = LogisticRegression(C=penalty, max_iter=500, class_weight=balanced)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # weak penalties separate perfectly and never settle
-        return model.fit(x, y)
+def _fit_softmax(x: Tensor, truth: Tensor, penalties: list[float], balanced: bool) -> tuple[Tensor, Tensor]:
+    """One multinomial regression a penalty; a class that no training scan has gets less than any that one has."""
+    seen, classes = torch.unique(truth.argmax(1), return_inverse=True)
+    counts = torch.bincount(classes).double()
+    weight = (len(x) / (len(seen) * counts))[classes] if balanced else torch.ones(len(x), dtype=torch.float64)
+    strengths = torch.tensor(penalties, dtype=torch.float64)
+    if len(seen) == 2:  # a penalty means what it does for one vector that tells the two apart: theirs are its halves
+        strengths /= 2
+    found, bias = Regressions(x, strengths, float(weight.max()) / 2).softmax(classes, weight, len(seen))
+    weights = torch.zeros(len(penalties), truth.shape[1], x.shape[1], dtype=torch.float64)
+    biases = (bias.min(1, keepdim=True).values - np.log(len(x))).repeat(1, truth.shape[1])
+    weights[:, seen], biases[:, seen] = found, bias
+    return weights, biases
