@@ -20,6 +20,7 @@ from octdino.training import (
     RunState,
     Stopper,
     autocast,
+    keep_freed_memory,
     make_optimizer,
     parameter_groups,
     pick_device,
@@ -39,6 +40,7 @@ class Finetune:
     ) -> None:
         self.settings, self.data, self.seed = settings, data, seed
         self.device = pick_device()
+        keep_freed_memory()
         torch.manual_seed(seed_of(seed, "head"))
         head = nn.Linear(num_features(backbone), len(data.labels))
         self.network = nn.Sequential(backbone, head).to(self.device).to(memory_format=torch.channels_last)

@@ -31,6 +31,7 @@ from octdino.training import (
     Stopper,
     autocast,
     cosine,
+    keep_freed_memory,
     make_optimizer,
     parameter_groups,
     pick_device,
@@ -53,6 +54,7 @@ class Run:
     ) -> None:
         self.settings, self.data, self.seed, self.state = settings, data, seed, state
         self.device = pick_device()
+        keep_freed_memory()
         self.variant = settings.variant(name).resolved(len(data.images))
         channels, size = data.images.shape[1], settings.augment.global_size
         start.check_views(settings.augment)

@@ -1,0 +1,291 @@
+"""Three ways to pretrain with DINO on the same images, crops, backbone and head: octdino, lightly, and a naive loop."""
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightly.loss import DINOLoss
+from lightly.models.modules import DINOProjectionHead
+from lightly.models.utils import update_momentum
+from lightly.transforms import DINOTransform
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from octdino.config import AugmentSettings, ModelSettings, PretrainSettings
+from octdino.models import create_backbone
+from octdino.models.backbones import num_features
+from octdino.pretrain.data import Data, read_data
+from octdino.pretrain.loop import Run
+from octdino.pretrain.speed import Stopwatch
+from octdino.pretrain.start import Start
+from octdino.training import RunState, pick_device
+
+HEAD = {"hidden_dim": 2048, "bottleneck_dim": 256}
+CLIP = 3.0
+MOMENTUM = 0.996
+EPOCHS = 1_000_000  # so that no schedule ends
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained: a backbone on crops, `count` large and small views of `sizes` px."""
+
+    backbone: str
+    sizes: tuple[int, int]
+    local_views: int
+    batch: int
+    prototypes: int = 4096
+
+    @property
+    def crops(self) -> str:
+        return f"2 x {self.sizes[0]} + {self.local_views} x {self.sizes[1]}"
+
+    def augment(self) -> AugmentSettings:
+        large, small = self.sizes
+        return AugmentSettings(global_size=large, local_size=small, local_views=self.local_views)
+
+
+class Octdino:
+    """octdino's own run: its steps are those of `octdino pretrain`."""
+
+    def __init__(self, task: Task, data: Data, precision: str, compiled: bool = False) -> None:
+        values = {**HEAD, "prototypes": task.prototypes, "momentum": MOMENTUM, "clip_grad": CLIP, "head_norm": False}
+        settings = PretrainSettings(
+            methods=["dino"],
+            variants={"dino": values},
+            batch_size=task.batch,
+            epochs=EPOCHS,
+            augment=task.augment(),
+            precision=precision,
+            compile=compiled,
+        )
+        start = Start(settings.variant("dino"), ModelSettings(timm=task.backbone), task.backbone, 0, 0)
+        self.run = Run(settings, "dino", start, data, 0, RunState(Path(os.devnull), {}, 1e9))
+        self.run.method.train()
+        self.run.count_arithmetic()
+        self.clock = self.run.clock
+
+    @classmethod
+    def on(cls, task: Task, store: Path, precision: str, compiled: bool = False) -> "Octdino":
+        """On a store, whose scans all train."""
+        return cls(task, read_data(store, None), precision, compiled)
+
+    def begin(self) -> None:
+        """Nothing has to be started."""
+
+    def end(self) -> None:
+        """Nothing has to be stopped."""
+
+    def steps(self, count: int) -> None:
+        """Take so many steps."""
+        for _ in range(count):
+            self.run.take_step()
+        self.run.note_refused()
+
+
+class Pictures(Dataset[list[Tensor]]):
+    """PNG files, opened and transformed one at a time, in whichever process asks."""
+
+    def __init__(self, folder: Path, transform: Callable[[Image.Image], list[Tensor]], clock: Stopwatch) -> None:
+        self._paths = sorted(folder.glob("*.png"))
+        self._transform, self._clock = transform, clock
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        with self._clock.part("data"), Image.open(self._paths[index]) as file:
+            file.load()
+        with self._clock.part("augmentation"):
+            return self._transform(file)
+
+
+class Plain:
+    """What the two other loops share: files through a DataLoader, a student, a teacher, AdamW; float32."""
+
+    def __init__(self, task: Task, pictures: Path, workers: int, statistics: tuple[list[float], list[float]]) -> None:
+        self.task, self.device = task, pick_device()
+        self.clock = Stopwatch(self.device)
+        inside = Stopwatch(torch.device("cpu")) if workers else self.clock  # a worker's seconds stay with it
+        dataset = Pictures(pictures, self.transform(*statistics), inside)
+        self._loader = DataLoader(
+            dataset,
+            task.batch,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        torch.manual_seed(0)
+        self.student, self.teacher = (self._network().to(self.device) for _ in range(2))
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher.requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=1e-4, weight_decay=0.04)
+
+    def _network(self) -> nn.ModuleDict:
+        backbone = create_backbone(ModelSettings(timm=self.task.backbone), 1, self.task.sizes[0])
+        return nn.ModuleDict({"backbone": backbone, "head": self.head(num_features(backbone))})
+
+    def begin(self) -> None:
+        """Start the workers, if there are any, and have them fill their queues: that does not count."""
+        self._batches = self._endless()
+        if self._loader.num_workers:
+            next(self._batches)
+
+    def end(self) -> None:
+        """Stop the workers: they would work on in the others' turns."""
+        self._batches.close()
+
+    def steps(self, count: int) -> None:
+        """Take so many steps."""
+        for _ in range(count):
+            if self._loader.num_workers:
+                with self.clock.part("data"):  # waiting; without workers the data set tells its own times
+                    views = next(self._batches)
+            else:
+                views = next(self._batches)
+            self.step([view.to(self.device, non_blocking=True) for view in views])
+
+    def _endless(self) -> Generator[list[Tensor]]:
+        while True:
+            yield from self._loader
+
+    def transform(self, mean: list[float], std: list[float]) -> Callable[[Image.Image], list[Tensor]]:
+        raise NotImplementedError
+
+    def head(self, dim: int) -> nn.Module:
+        raise NotImplementedError
+
+    def step(self, views: list[Tensor]) -> None:
+        raise NotImplementedError
+
+
+class Lightly(Plain):
+    """lightly's parts put together as its documentation's example does: a forward a view, update_momentum."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._loss = DINOLoss(output_dim=self.task.prototypes, warmup_teacher_temp_epochs=5).to(self.device)
+
+    def transform(self, mean: list[float], std: list[float]) -> Callable[[Image.Image], list[Tensor]]:
+        s = self.task.augment()
+        made: Callable[[Image.Image], list[Tensor]] = DINOTransform(
+            global_crop_size=s.global_size,
+            global_crop_scale=s.global_scale,
+            local_crop_size=s.local_size,
+            local_crop_scale=s.local_scale,
+            n_local_views=s.local_views,
+            cj_prob=1.0,
+            cj_strength=1.0,
+            cj_bright=s.brightness,
+            cj_contrast=s.contrast,
+            cj_sat=0.0,
+            cj_hue=0.0,
+            random_gray_scale=0.0,
+            gaussian_blur=(s.blur, s.blur, s.blur),
+            sigmas=s.blur_sigma,
+            solarization_prob=0.0,
+            normalize={"mean": mean, "std": std},
+        )
+        return made
+
+    def head(self, dim: int) -> nn.Module:
+        head: nn.Module = DINOProjectionHead(dim, HEAD["hidden_dim"], HEAD["bottleneck_dim"], self.task.prototypes)
+        return head
+
+    def step(self, views: list[Tensor]) -> None:
+        with self.clock.part("average"):
+            update_momentum(self.student, self.teacher, MOMENTUM)
+        with self.clock.part("forward"):
+            with torch.no_grad():
+                taught = [self.teacher["head"](self.teacher["backbone"](view)) for view in views[:2]]
+            seen = [self.student["head"](self.student["backbone"](view)) for view in views]
+            loss = self._loss(taught, seen, epoch=10)
+        with self.clock.part("backward"):
+            torch.autograd.backward(loss)
+        with self.clock.part("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+class NaiveHead(nn.Module):
+    """An MLP and a weight-normalised layer without bias, as in the paper's own code."""
+
+    def __init__(self, dim: int, prototypes: int) -> None:
+        super().__init__()
+        hidden, bottleneck = HEAD["hidden_dim"], HEAD["bottleneck_dim"]
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
+        )
+        self.last = nn.utils.parametrizations.weight_norm(nn.Linear(bottleneck, prototypes, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(nn.functional.normalize(self.mlp(x), dim=-1))
+        return out
+
+
+class Naive(Plain):
+    """torchvision's transforms on PIL images, pairs of views in a loop, clipping and averages a parameter at a time."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._center = torch.zeros(self.task.prototypes, device=self.device)
+
+    def transform(self, mean: list[float], std: list[float]) -> Callable[[Image.Image], list[Tensor]]:
+        s = self.task.augment()
+
+        def view(size: int, scale: tuple[float, float]) -> transforms.Compose:
+            blur = transforms.GaussianBlur(7, s.blur_sigma)
+            return transforms.Compose(
+                [
+                    transforms.RandomResizedCrop(size, scale, s.ratio),
+                    transforms.RandomHorizontalFlip(s.flip),
+                    transforms.ColorJitter(s.brightness, s.contrast),
+                    transforms.RandomApply([blur], s.blur),
+                    transforms.ToTensor(),
+                    transforms.Normalize(mean, std),
+                ]
+            )
+
+        large, small = view(s.global_size, s.global_scale), view(s.local_size, s.local_scale)
+        return lambda image: [large(image) for _ in range(2)] + [small(image) for _ in range(s.local_views)]
+
+    def head(self, dim: int) -> nn.Module:
+        return NaiveHead(dim, self.task.prototypes)
+
+    def step(self, views: list[Tensor]) -> None:
+        with self.clock.part("forward"):
+            with torch.no_grad():
+                taught = self.teacher["head"](self.teacher["backbone"](torch.cat(views[:2]))).chunk(2)
+            features = [self.student["backbone"](torch.cat(part)) for part in (views[:2], views[2:])]
+            seen = self.student["head"](torch.cat(features)).chunk(len(views))
+            loss = self._loss(taught, seen)
+        with self.clock.part("backward"):
+            torch.autograd.backward(loss)
+        with self.clock.part("optimizer"):
+            for parameter in self.student.parameters():
+                assert parameter.grad is not None
+                norm = parameter.grad.norm().item()
+                if norm > CLIP:
+                    parameter.grad.mul_(CLIP / norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        with self.clock.part("average"), torch.no_grad():
+            for mine, other in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                mine.mul_(MOMENTUM).add_((1 - MOMENTUM) * other)
+        loss.item()
+
+    def _loss(self, taught: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
+        terms = []
+        for i, teacher in enumerate(taught):
+            target = torch.softmax((teacher - self._center) / 0.04, dim=-1)
+            for j, student in enumerate(seen):
+                if i != j:
+                    terms.append(-(target * torch.log_softmax(student / 0.1, dim=-1)).sum(-1).mean())
+        self._center = 0.9 * self._center + 0.1 * torch.cat(list(taught)).mean(0)
+        return torch.stack(terms).mean()

@@ -1,0 +1,119 @@
+"""Results as one Markdown file a machine."""
+
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.training import PARTS, Row
+from octdino import __version__
+from octdino.tables import replacing
+
+COHORT = 78_000  # scans in OLIVES
+EPOCHS = 100
+
+
+def machine() -> str:
+    """The name of the GPU, or of the processor and its cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        model = None
+    name = model[1].strip() if model else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; numbers to the right."""
+    lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def hours(seconds: float) -> str:
+    """Wall time, two units."""
+    whole = round(seconds / 60)
+    return f"{whole // 1440} d {whole % 1440 // 60} h" if whole >= 2880 else f"{whole // 60} h {whole % 60:02d} min"
+
+
+def gigabytes(size: float) -> str:
+    """GB with two digits."""
+    return f"{size / 1e9:.2f} GB"
+
+
+@dataclass
+class Book:
+    """The file of one machine, written anew after every part."""
+
+    out: Path
+    machine: str
+    given: Sequence[str]
+    parts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return self.out / (re.sub(r"[^a-z0-9]+", "-", self.machine.lower()).strip("-") + ".md")
+
+    def write(self, name: str, text: str) -> None:
+        """Add a part, or write it anew."""
+        self.parts[name] = text
+        head = f"# {self.machine}\n\nMade by `{' '.join(['python -m benchmarks', *self.given])}`: octdino {__version__}"
+        head += f" ({commit()}), torch {torch.__version__}, Python {platform.python_version()}.\n"
+        self.out.mkdir(parents=True, exist_ok=True)
+        with replacing(self.path) as temporary:
+            temporary.write_text("\n".join([head, *self.parts.values()]), encoding="utf-8")
+
+    def training(self, rows: list[Row], workers: int) -> None:
+        """The loops beside each other."""
+        text = [f"## Pretraining: DINO, K = 4096, {rows[0].task.batch} images a step", ""]
+        text += [f"The peers' DataLoaders have {workers} worker processes; 0: the process that trains reads, too."]
+        text += ["*times*: how many times as fast octdino's first row is, median of the ratios of the same round.", ""]
+        tasks = list(dict.fromkeys(row.task for row in rows))
+        head = ["loop", "precision", "images/s", "times", *PARTS, "of the ceiling", f"{EPOCHS} epochs of {COHORT:,}"]
+        head.append("peak memory")
+        for task in tasks:
+            text += [f"**{task.backbone}, crops {task.crops}**", ""]
+            body = []
+            for row in (row for row in rows if row.task == task):
+                cells = [row.loop.split(",")[0] + (", compiled" if "compiled" in row.loop else ""), row.precision]
+                cells += [f"{row.rate:.3g}", f"{row.times:.2f}"]
+                cells += [f"{100 * row.shares[part]:.1f} %" for part in PARTS]
+                cells += [f"{100 * row.utilisation:.0f} %", hours(EPOCHS * COHORT / row.rate)]
+                body.append([*cells, gigabytes(row.memory)])
+            text += [table(head, body), ""]
+            bound = next(row.bound for row in rows if row.task == task)
+            text += [f"octdino's augmentation takes {bound:.0f} times as long as moving its bytes once would.", ""]
+        self.write("training", "\n".join(text))
+
+    def scale(self, rows: list[dict[str, Any]]) -> None:
+        """Rates and memory by the number of scans."""
+        names = {"images/s": "{:.3g}".format, "beside the first": "{:.3f}".format, "scans": "{:,}".format}
+        self._simple("scale", "Pretraining by the number of scans (ResNet-18, 2 x 96 + 4 x 48, 16 a step)", rows, names)
+
+    def ingest(self, rows: list[dict[str, Any]]) -> None:
+        """Rates and memory of reading a cohort in."""
+        names = {"cohort": str, "scans/s": "{:.0f}".format, "scans": "{:,}".format}
+        self._simple("ingest", "Reading a cohort in: decode, check, resize, write", rows, names)
+
+    def evaluation(self, rows: list[dict[str, Any]]) -> None:
+        """Seconds of what follows the features."""
+        self._simple("evaluation", "After the features", rows, {"work": str, "seconds": "{:.2f}".format})
+
+    def _simple(self, name: str, title: str, rows: list[dict[str, Any]], formats: dict[str, Any]) -> None:
+        body = [[formats.get(key, gigabytes)(value) for key, value in row.items()] for row in rows]
+        self.write(name, "\n".join([f"## {title}", "", table(list(rows[0]), body), ""]))
+
+
+def commit() -> str:
+    """The short hash of the working tree's commit, with a star where it has changes."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], capture_output=True, text=True, check=False).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("*" if git("status", "--porcelain", "--", "octdino") else "")
