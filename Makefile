@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every job is a process: without cached bytecode each would compile torch again, 10 s a job.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup test slow learning check format lock schema clean
+.PHONY: all setup test slow learning benchmark check format lock schema clean
 
 all: setup
 	snakemake --cores $(CORES)
@@ -36,6 +36,10 @@ slow: setup
 learning: setup
 	python -m pytest -m learning -n auto --dist load -rP
 
+# Half an hour on two cores, for numbers worth keeping on a machine that does nothing else.
+benchmark: setup
+	python -m benchmarks
+
 check: setup
 	ruff check .
 	ruff format --check .
@@ -56,4 +60,4 @@ schema: setup
 	octdino schema > workflow/schemas/config.schema.json
 
 clean:
-	rm -rf results logs benchmarks/*.tsv
+	rm -rf results logs benchmarks/.work

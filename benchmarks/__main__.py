@@ -33,6 +33,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--compiled", action="store_true", help="octdino with `compile: true`, too")
     parser.add_argument("--patients", type=int, default=24, help="of the phantom that stands in for OLIVES")
     parser.add_argument("--scans", type=int, nargs="+", default=[1_000, 10_000, 78_000], help="sizes in `scale`")
+    parser.add_argument("--pictures", type=int, nargs="+", default=[1_000, 78_000], help="sizes in `ingest`")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/.work"), help="folder for the stand-in scans")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the tables")
     parser.add_argument("--machine", help="its name in the tables; default: what it says of itself")
@@ -61,7 +62,7 @@ def main(given: list[str] | None = None) -> None:
         book.scale(stages.scale(scans, args.scans, args.work, args.rounds))
         say(f"scale {args.scans}", begin)
     if "ingest" in args.parts:
-        book.ingest(stages.ingest(scans, args.work, os.cpu_count() or 1))
+        book.ingest(stages.ingest(scans, args.pictures, args.work, os.cpu_count() or 1))
         say("ingest", begin)
     if "evaluation" in args.parts:
         book.evaluation(stages.evaluation(args.rounds))

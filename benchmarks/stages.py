@@ -46,14 +46,14 @@ def _watched(work: Callable[..., Any], *args: Any) -> tuple[Any, float, int]:
     return result, time.perf_counter() - begin, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def ingest(scans: Scans, folder: Path, workers: int) -> list[Row]:
+def ingest(scans: Scans, counts: list[int], folder: Path, workers: int) -> list[Row]:
     """Scans a second from files of 496 x 504 px to a store, and the memory that the number of scans costs."""
-    rows = []
-    for name, settings, count in (
+    cohorts: list[tuple[str, CohortSettings, int | None]] = [
         ("OLIVES form, 496 x 504", settings_of(scans.files), None),
-        ("folder of 64 x 64", small_pictures(folder / "few", 1_000), 1_000),
-        ("folder of 64 x 64", small_pictures(folder / "many", 78_000), 78_000),
-    ):
+        *(("folder of 64 x 64", small_pictures(folder / f"pictures-{n}", n), n) for n in counts),
+    ]
+    rows = []
+    for name, settings, count in cohorts:
         out = folder / "ingested"
         _, seconds, peak = alone(build_cohort, settings, out, workers)
         found = len(pd.read_csv(out / "manifest.csv"))

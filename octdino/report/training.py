@@ -187,7 +187,7 @@ def training_alarms(runs: list[Pretraining]) -> list[Alarmed]:
 
 HEADS = (
     "method", "backbone", "run", "starts from", "epochs", "exported epoch", "skipped steps", "last kNN", "scope",
-    "scans", "patients", "images seen", "images/s", "device",
+    "scans", "patients", "images seen", "images/s", "data wait", "of the machine", "device",
 )  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def training_table(runs: list[Pretraining]) -> tuple[list[str], list[list[Cell]]
 
 def _row(run: Pretraining) -> dict[str, Cell]:
     history, card = run.history, run.card
-    rate = history["images_per_second"].median() if "images_per_second" in history else math.nan
+    rate, wait, use = (_median(history, name) for name in ("images_per_second", "data_wait", "utilisation"))
     knn = next((history[name].dropna() for name in KNN if name in history), pd.Series(dtype=float))
     lengths = card.get("epochs") or ([int(history["epoch"].max())] if len(history) else [])
     words = {"method": run.method, "backbone": run.backbone, "run": run.run, "scope": card.get("scope", NOTHING)}
@@ -215,8 +215,19 @@ def _row(run: Pretraining) -> dict[str, Cell]:
             small=f"extended after {', '.join(map(str, lengths[:-1]))}" if len(lengths) > 1 else ""
         ),
         "images/s": _count(None if math.isnan(rate) else round(rate)),
+        "data wait": _share(wait),
+        "of the machine": _share(use),
         "last kNN": Cell(f"{knn.iloc[-1]:.3f}", sort=float(knn.iloc[-1])) if len(knn) else _count(None),
     }
+
+
+def _median(history: pd.DataFrame, name: str) -> float:
+    return float(history[name].median()) if name in history else math.nan
+
+
+def _share(value: float) -> Cell:
+    """A share as per cent: of the time that a step waits for images, of the fastest matrix product."""
+    return Cell(NOTHING, sort=-math.inf) if math.isnan(value) else Cell(f"{100 * value:.1f} %", sort=value)
 
 
 def _count(value: Any) -> Cell:
