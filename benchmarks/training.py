@@ -130,26 +130,32 @@ def time_task(task: Task, scans: Scans, rounds: int, steps: int, workers: int, c
             loop.seconds(steps)  # warms up
             loop.report()
         seconds: dict[str, list[float]] = {name: [] for name in loops}
+        ceilings = dict.fromkeys(fast, 0.0)
         for index in range(rounds):
             names = list(loops)
             for name in names[index % len(names) :] + names[: index % len(names)]:
                 seconds[name].append(loops[name].seconds(steps))
+            for each in fast:  # in turns, too: a busy machine's ceiling is as low as its rates
+                ceilings[each] = max(ceilings[each], matmul_rate(device, getattr(torch, each)))
         reports = {name: loop.report() for name, loop in loops.items()}
     finally:
         for loop in loops.values():
             loop.close()
-    yield from _rows(task, task.batch * steps, seconds, reports, device)
+    yield from _rows(task, task.batch * steps, seconds, reports, ceilings, bandwidth(device))
 
 
 PEERS = {"lightly": Lightly, "naive": Naive}
 
 
 def _rows(
-    task: Task, images: int, seconds: dict[str, list[float]], reports: dict[str, Report], device: torch.device
+    task: Task,
+    images: int,
+    seconds: dict[str, list[float]],
+    reports: dict[str, Report],
+    ceilings: dict[str, float],
+    moving: float,
 ) -> Iterator[Row]:
-    first, moving = next(iter(seconds)), bandwidth(device)
-    ceilings = {"float32": matmul_rate(device, torch.float32)}
-    ceilings |= {"bfloat16": matmul_rate(device, torch.bfloat16)} if "bfloat16" in first else {}
+    first = next(iter(seconds))
     for name, taken in seconds.items():
         report, rate = reports[name], images / median(taken)
         precision = "bfloat16" if "bfloat16" in name else "float32"
