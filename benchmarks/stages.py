@@ -95,6 +95,7 @@ def scale(scans: Scans, counts: list[int], folder: Path, rounds: int) -> list[Ro
         rate = 2 * runs[count].run.batch / median(seconds[str(count)])
         beside = ratio(seconds[str(counts[0])], seconds[str(count)])
         rows.append({"scans": count, "images/s": rate, "beside the first": beside, "store": size})
+        rows[-1] |= {"read in a second": size / seconds_of(lambda store=store: read_store(store))}  # type: ignore[misc]
         rows[-1] |= {"peak memory": memory[count], "beyond the store": memory[count] - size}
     return rows
 
