@@ -64,11 +64,18 @@ METRICS = (
     Column("fraction", "Float64", "share of labelled training patients"),
     Column("fold", "string", "fold, or pooled"),
     Column("seed", "Int64", "empty: the mean over seeds, where there are several"),
-    Column("label", "string", "a label, or macro: the mean over the evaluable labels"),
+    Column(
+        "label",
+        "string",
+        "a label; macro: the mean over the evaluable labels; weighted: by their positive scans (or patients)",
+    ),
     Column(
         "metric",
         "string",
-        "auroc, average_precision, f1, balanced_accuracy; accuracy of exclusive labels, at macro",
+        "auroc, average_precision (prevalence is its floor), f1, balanced_accuracy; sensitivity@specX and "
+        "specificity@specX at the threshold that reached X % specificity on validation patients, @sensX likewise; "
+        "brier, ece, calibration_slope, calibration_intercept, then _calibrated at val's temperature; "
+        "patient_: a patient's scans as one; accuracy of exclusive labels, at macro",
     ),
     Column("value", "Float64", "empty where not evaluable"),
     Column("low", "Float64", "lower end of the interval over patients"),
@@ -87,8 +94,8 @@ COMPARISON = (
     Column("fraction", "Float64", ""),
     Column("fold", "string", "fold, or pooled"),
     Column("seed", "Int64", "empty: the mean over seeds, where there are several"),
-    Column("label", "string", "a label, or macro: the mean over the evaluable labels"),
-    Column("metric", "string", ""),
+    Column("label", "string", "as in metrics.csv"),
+    Column("metric", "string", "as in metrics.csv, those of which more (or less) is better"),
     Column("difference", "Float64", "arm minus reference on the same test patients"),
     Column("low", "Float64", "lower end of the paired interval"),
     Column("high", "Float64", "upper end"),

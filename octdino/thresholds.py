@@ -45,9 +45,7 @@ def _at_or_above(counts: np.ndarray) -> np.ndarray:
     return counts[::-1].cumsum()[::-1]
 
 
-def threshold_at(
-    y: np.ndarray, p: np.ndarray, side: Literal["specificity", "sensitivity"], level: float
-) -> float | None:
+def threshold_at(y: np.ndarray, p: np.ndarray, side: str, level: float) -> float | None:
     """The threshold t at which `p >= t` reaches `level` of one side on these scans and most of the other.
 
     Args:

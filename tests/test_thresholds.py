@@ -62,7 +62,7 @@ def test_fixed_points_are_the_best_of_scikit_learns_curve(level: float, decimals
         ("specificity", specificity, sensitivity),
         ("sensitivity", sensitivity, specificity),
     ):
-        threshold = threshold_at(truth, score, side, level)  # type: ignore[arg-type]
+        threshold = threshold_at(truth, score, side, level)
         assert threshold is not None
         found = {"sensitivity": (p >= threshold)[y == 1].mean(), "specificity": (p < threshold)[y == 0].mean()}
         best = other[reached >= level - 1e-12].max()

@@ -1,18 +1,21 @@
 """Reads the arms' predictions and makes sure that they may be compared: same test scans, same labels, no leak."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from octdino.calibration import at_temperature
 from octdino.config import EvaluateSettings
 from octdino.errors import UserError
 from octdino.predictions import Predictions, read_predictions
 from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, probability, read_table
+from octdino.thresholds import threshold_at
 
+RESERVED = ("macro", "weighted")  # means over labels
 PRIMARY, EXPLORATORY, NOT_EVALUABLE = "primary", "exploratory", "not evaluable"
 
 
@@ -36,6 +39,7 @@ class TestSet:
         patient: int [N] in [0, P).
         tiers: of each label.
         exclusive: whether each scan has exactly one of the labels.
+        rows: of the manifest, N of them.
     """
 
     fold: str
@@ -44,6 +48,7 @@ class TestSet:
     patient: np.ndarray
     tiers: list[str]
     exclusive: bool = False
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def evaluable(self) -> np.ndarray:
@@ -57,13 +62,16 @@ class Run:
 
     Attributes:
         probabilities: float64 [N, L].
-        decided: float64 [N, L], 1 at or above the threshold, 0 below, NaN where there is no threshold.
+        calibrated: float64 [N, L], at the temperature of validation patients; NaN where there is none.
+        decided: float64 [N, L] each, 1 at or above the threshold, 0 below, NaN where there is no threshold: `chosen`
+            is the classifier's own, `specificity` and `sensitivity` reach the operating point on validation patients.
         n_train_patients: how many labelled training patients it saw, if it says so.
     """
 
     key: Key
     probabilities: np.ndarray
-    decided: np.ndarray
+    calibrated: np.ndarray
+    decided: dict[str, np.ndarray]
     n_train_patients: int | None
 
 
@@ -76,17 +84,21 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
     """
     manifest = read_table(manifest_file, MANIFEST)
     labels = labels_of(manifest)
-    if "macro" in labels:
-        raise UserError(f"{manifest_file}: a label is called macro, which means the mean over labels here; rename it")
+    if taken := [label for label in labels if label in RESERVED]:
+        raise UserError(
+            f"{manifest_file}: a label is called {taken[0]}, which means the mean over labels here; rename it"
+        )
+    chosen_on: dict[Key, dict[int, Predictions]] = defaultdict(dict)
     runs: dict[Key, dict[int, Predictions]] = defaultdict(dict)
     for folder in folders:
-        found = read_predictions(folder.parent if folder.is_file() else folder).take("test")
+        both = read_predictions(folder.parent if folder.is_file() else folder)
+        found = both.take("test")
         if missing := [label for label in labels if label not in found.labels]:
             raise UserError(f"{found.folder}: no predictions of {', '.join(missing)}, a label in {manifest_file}")
         key, fold = _key(found)
         if fold in runs[key]:
             raise UserError(f"{found.folder} and {runs[key][fold].folder}: the same run, {key} fold {fold}, twice")
-        runs[key][fold] = found
+        runs[key][fold], chosen_on[key][fold] = found, both.take("val")
     if not runs:
         raise UserError("nothing to evaluate: name the folders of at least one classifier")
     scans = _same_scans(runs, manifest_file, manifest)
@@ -99,8 +111,10 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
         patient=pd.factorize(rows["patient"])[0],
         tiers=tiers(settings, manifest, labels, truth, rows["patient"].to_numpy()),
         exclusive=all(bool(found.metadata.get("exclusive")) for folds in runs.values() for found in folds.values()),
+        rows=rows.reset_index(),
     )
-    return test, [_pooled(key, runs[key], scans, labels, truth) for key in sorted(runs)]
+    level = settings.operating_point
+    return test, [_pooled(key, runs[key], chosen_on[key], level, scans, labels, truth) for key in sorted(runs)]
 
 
 def _key(found: Predictions) -> tuple[Key, int]:
@@ -165,15 +179,28 @@ def _sides(path: Path, manifest: pd.DataFrame, fold: int) -> dict[str, str]:
     return dict(zip(splits["patient"], splits["split"], strict=True))
 
 
-def _pooled(key: Key, folds: dict[int, Predictions], scans: list[str], labels: list[str], truth: np.ndarray) -> Run:
-    """One classifier's folds as one test set; each fold decides at its own thresholds."""
-    probabilities, decided, trained = [], [], []
-    for found in folds.values():
-        p = found.table[[probability(label) for label in labels]].to_numpy(np.float64)
-        by_label = dict(zip(found.labels, found.thresholds(), strict=True))
-        threshold = np.array([np.nan if by_label[label] is None else by_label[label] for label in labels], np.float64)
+def _pooled(
+    key: Key, folds: dict[int, Predictions], chosen_on: dict[int, Predictions], level: float, scans: list[str],
+    labels: list[str], truth: np.ndarray,
+) -> Run:  # fmt: skip
+    """One classifier's folds as one test set; each fold decides at its own thresholds and temperature."""
+    probabilities, calibrated, trained = [], [], []
+    decided: dict[str, list[np.ndarray]] = {"chosen": [], "specificity": [], "sensitivity": []}
+    columns = [probability(label) for label in labels]
+    for fold, found in folds.items():
+        p = found.table[columns].to_numpy(np.float64)
         probabilities.append(p)
-        decided.append(np.where(np.isnan(threshold), np.nan, p >= threshold))
+        temperature, exclusive = found.temperature(), bool(found.metadata.get("exclusive"))
+        calibrated.append(np.full_like(p, np.nan) if temperature is None else at_temperature(p, temperature, exclusive))
+        by_label = dict(zip(found.labels, found.thresholds(), strict=True))
+        y, scored = label_matrix(chosen_on[fold].table, labels), chosen_on[fold].table[columns].to_numpy(np.float64)
+        for name, at in decided.items():
+            chosen = [
+                by_label[label] if name == "chosen" else threshold_at(y[:, k], scored[:, k], name, level)
+                for k, label in enumerate(labels)
+            ]
+            threshold = np.array([np.nan if value is None else value for value in chosen], np.float64)
+            at.append(np.where(np.isnan(threshold), np.nan, p >= threshold))
         trained.append(found.metadata.get("n_train_patients"))
     place = pd.Index([scan for found in folds.values() for scan in found.table["scan_id"]]).get_indexer(scans)
     said = np.concatenate([label_matrix(found.table, labels) for found in folds.values()])[place]
@@ -187,7 +214,8 @@ def _pooled(key: Key, folds: dict[int, Predictions], scans: list[str], labels: l
     return Run(
         key,
         np.concatenate(probabilities)[place],
-        np.concatenate(decided)[place],
+        np.concatenate(calibrated)[place],
+        {name: np.concatenate(at)[place] for name, at in decided.items()},
         round(float(np.mean(known))) if known else None,
     )
 
