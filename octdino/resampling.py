@@ -7,7 +7,7 @@ times too narrow (Field & Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.0
 import warnings
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 GROUPS = 200  # of patients that the jackknife leaves out at once where there are more patients
 
@@ -26,6 +26,26 @@ def interval(replicates: np.ndarray, confidence: float) -> tuple[np.ndarray, np.
         warnings.simplefilter("ignore", RuntimeWarning)  # "All-NaN slice": the answer is NaN, as it should be
         low, high = np.nanquantile(replicates, [tail, 1 - tail], axis=0)
     return low, high
+
+
+def expanded(confidence: float, patients: int) -> float:
+    """The level of a percentile interval that covers `confidence` where few patients were drawn from (Hesterberg 2015).
+
+    The bootstrap's spread is sqrt((n - 1) / n) of what it should be, and a normal's tails are thinner than Student's;
+    https://doi.org/10.1080/00031305.2015.1089789. With 20 patients 95 % become 96.8 %.
+    """
+    if patients < 2:
+        return confidence
+    tail = ndtr(np.sqrt(patients / (patients - 1)) * stdtrit(patients - 1, (1 - confidence) / 2))
+    return float(1 - 2 * tail)
+
+
+def expanded_p(p: np.ndarray, patients: int) -> np.ndarray:
+    """Two-sided p-values made as much larger as `expanded` makes intervals wider: below alpha where they exclude 0."""
+    if patients < 2:
+        return p
+    wider: np.ndarray = 2 * stdtr(patients - 1, np.sqrt((patients - 1) / patients) * ndtri(np.asarray(p) / 2))
+    return wider
 
 
 def leave_out(patients: int) -> np.ndarray:

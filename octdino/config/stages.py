@@ -142,6 +142,7 @@ class EvaluateSettings(Settings):
     interval: Literal["percentile", "bca"] = Field(
         "percentile", description="percentile of the resamples, or bias-corrected and accelerated"
     )
+    expand: bool = Field(True, description="widen intervals, and p, for few test patients (Hesterberg 2015)")
     operating_point: float = Field(
         0.9, gt=0, lt=1, description="specificity (sensitivity) that a label's threshold is set to on val"
     )

@@ -51,6 +51,11 @@ class TestSet:
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
+    def patients(self) -> int:
+        """P: how many patients were tested."""
+        return int(self.patient.max()) + 1
+
+    @property
     def evaluable(self) -> np.ndarray:
         """Bool [L]."""
         return np.array([tier != NOT_EVALUABLE for tier in self.tiers], dtype=bool)

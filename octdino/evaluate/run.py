@@ -21,7 +21,7 @@ from octdino.evaluate.scores import (
     replicates,
     seed_means,
 )
-from octdino.resampling import bca_interval, interval
+from octdino.resampling import bca_interval, expanded, expanded_p, interval
 from octdino.tables import COMPARISON, METRICS, write_table
 
 log = logging.getLogger("octdino.evaluate")
@@ -45,7 +45,7 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
         UserError: see `gather`.
     """
     test, runs = gather(settings, manifest, classifiers)
-    times = draws(settings, int(test.patient.max()) + 1)
+    times = draws(settings, test.patients)
     complete = complete_labels(settings, test, runs)
     tables: list[tuple[pd.DataFrame, pd.DataFrame]] = []
     for fraction in sorted({run.key.fraction for run in runs}):  # one at a time: memory
@@ -66,14 +66,15 @@ def sorted_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(keys, kind="stable", na_position="last", ignore_index=True)
 
 
-def ends(settings: EvaluateSettings, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ends(settings: EvaluateSettings, patients: int, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Low and high end and the number of resamples with a value, of [metrics, C, ...] each [metrics, ...]."""
     columns = values.swapaxes(0, 1)
     drawn, left_out = columns[1 : 1 + settings.resamples], columns[1 + settings.resamples :]
+    level = expanded(settings.confidence, patients) if settings.expand else settings.confidence
     if settings.interval == "bca":
-        low, high = bca_interval(drawn, columns[0], left_out, settings.confidence)
+        low, high = bca_interval(drawn, columns[0], left_out, level)
     else:
-        low, high = interval(drawn, settings.confidence)
+        low, high = interval(drawn, level)
     return low, high, np.isfinite(drawn).sum(axis=0)
 
 
@@ -82,7 +83,7 @@ def metrics_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, n
     counts = [_counts(test, index) for index in range(len(test.labels))] + [_macro_counts(test)] * len(RESERVED)
     rows: list[dict[str, Any]] = []
     for key, values in scores.items():
-        low, high, drawn = ends(settings, values)
+        low, high, drawn = ends(settings, test.patients, values)
         for index, label in enumerate([*test.labels, *RESERVED]):
             for which, metric in enumerate(names(settings, test.exclusive)):
                 if metric == ACCURACY and label != MACRO:
@@ -128,8 +129,9 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
     rows: list[dict[str, Any]] = []
     for key, reference in pairs(settings.reference, scores):
         difference = scores[key] - scores[reference]
-        low, high, drawn = ends(settings, difference)
+        low, high, drawn = ends(settings, test.patients, difference)
         p = p_value(difference[:, 1 : 1 + settings.resamples].swapaxes(0, 1))
+        p = expanded_p(p, test.patients) if settings.expand else p
         for which, index in np.argwhere(np.isfinite(difference[:, 0]) & kept[:, None]):
             rows.append(
                 {

@@ -71,7 +71,7 @@ def complete_labels(settings: EvaluateSettings, test: TestSet, runs: list[Run]) 
 
     A label without a threshold somewhere is in nobody's macro: the means must be over the same labels.
     """
-    once = np.ones((int(test.patient.max()) + 1, 1))
+    once = np.ones((test.patients, 1))
     values = replicates(settings, test, runs, once).values()
     found: np.ndarray = np.all([np.isfinite(one[:, 0, :-2]) for one in values], axis=0)
     return found

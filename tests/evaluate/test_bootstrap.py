@@ -4,11 +4,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
 from octdino.evaluate.bootstrap import holm, p_value
-from octdino.resampling import GROUPS, bca_interval, draw_patients, draw_seeds, interval, leave_out
+from octdino.resampling import (
+    GROUPS,
+    bca_interval,
+    draw_patients,
+    draw_seeds,
+    expanded,
+    expanded_p,
+    interval,
+    leave_out,
+)
 
 
 def test_each_resample_draws_as_many_patients_as_there_are() -> None:
@@ -112,3 +121,19 @@ def test_seeds_weigh_as_often_as_they_are_drawn() -> None:
     values = np.array([0.6, 0.7, 0.9])
     # Variance of the mean of three draws: the population variance over 3.
     assert (values @ weights[:, 1:]).var() == pytest.approx(values.var() / 3, rel=0.06)
+
+
+def test_expanded_intervals_are_students_and_p_agrees_with_them() -> None:
+    """Of a mean of n values: mean +- t * s / sqrt(n), with the s of n - 1, from the normal quantiles of a bootstrap."""
+    values = np.random.default_rng(0).normal(size=12)
+    exact = ttest_1samp(values, 0.0)
+    spread = values.std() / np.sqrt(12)  # of the bootstrap's means
+    for confidence in (0.9, 0.95):
+        reach = norm.ppf((1 + expanded(confidence, 12)) / 2) * spread
+        expected = exact.confidence_interval(confidence)
+        assert [values.mean() - reach, values.mean() + reach] == pytest.approx([expected.low, expected.high])
+    plain = 2 * norm.cdf(-abs(values.mean()) / spread)
+    assert expanded_p(np.array([plain]), 12)[0] == pytest.approx(exact.pvalue)
+    assert expanded(0.95, 100_000) == pytest.approx(0.95, abs=1e-4)
+    assert expanded_p(np.array([1.0, 0.0, np.nan]), 9).tolist()[:2] == [1.0, 0.0]
+    assert expanded(0.95, 20) == pytest.approx(0.968, abs=5e-4)  # what config.yaml says
