@@ -11,18 +11,22 @@ from octdino.config import EvaluateSettings
 from octdino.evaluate.bootstrap import holm, p_value
 from octdino.evaluate.figures import draw_figures
 from octdino.evaluate.gather import NOT_EVALUABLE, RESERVED, Key, TestSet, gather
+from octdino.evaluate.quality import qualities
 from octdino.evaluate.scores import (
     ACCURACY,
     MACRO,
     complete_labels,
     draws,
+    ends,
     is_compared,
     names,
     replicates,
     seed_means,
 )
-from octdino.resampling import bca_interval, expanded, expanded_p, interval
-from octdino.tables import COMPARISON, METRICS, write_table
+from octdino.evaluate.subgroups import groupings, subgroup_table
+from octdino.evaluate.trust_figures import draw_trust
+from octdino.resampling import expanded_p
+from octdino.tables import COMPARISON, MANIFEST, METRICS, SUBGROUPS, read_table, write_table
 
 log = logging.getLogger("octdino.evaluate")
 
@@ -55,27 +59,29 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     metrics, comparison = (sorted_rows(pd.concat(parts)) for parts in zip(*tables, strict=True))
     write_table(out / "metrics.csv", metrics, METRICS)
     write_table(out / "comparison.csv", comparison, COMPARISON)
+    parts = groupings(settings, test.rows, _quality(manifest, test))
+    subgroups = subgroup_table(settings, test, runs, times, parts)
+    write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
     draw_figures(settings, test, runs, metrics, comparison, out)
+    draw_trust(settings, test, runs, metrics, subgroups, times, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))
     log.info("%d classifiers, %d test patients, labels: %s", len(runs), len(times), counts or "none")
+
+
+def _quality(manifest: Path, test: TestSet) -> np.ndarray | None:
+    """Of the test scans, from the store beside the manifest, float64 [N]; None where there is none."""
+    store = manifest.with_name("scans.h5")
+    if not store.is_file():
+        log.info("%s: no such store; there are no subgroups by image quality", store)
+        return None
+    ids = read_table(manifest, MANIFEST)["scan_id"]
+    return qualities(store, np.flatnonzero(ids.isin(test.rows["scan_id"])))
 
 
 def sorted_rows(table: pd.DataFrame) -> pd.DataFrame:
     """By classifier, the mean over seeds last; within one as it was."""
     keys = ["arm", "backbone", "fraction", "seed"]
     return table.sort_values(keys, kind="stable", na_position="last", ignore_index=True)
-
-
-def ends(settings: EvaluateSettings, patients: int, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Low and high end and the number of resamples with a value, of [metrics, C, ...] each [metrics, ...]."""
-    columns = values.swapaxes(0, 1)
-    drawn, left_out = columns[1 : 1 + settings.resamples], columns[1 + settings.resamples :]
-    level = expanded(settings.confidence, patients) if settings.expand else settings.confidence
-    if settings.interval == "bca":
-        low, high = bca_interval(drawn, columns[0], left_out, level)
-    else:
-        low, high = interval(drawn, level)
-    return low, high, np.isfinite(drawn).sum(axis=0)
 
 
 def metrics_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, np.ndarray]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from octdino.config import EvaluateSettings
 from octdino.evaluate.gather import Key, Run, TestSet
 from octdino.evaluate.metrics import accuracy, by_patient, decision_metrics, ranking_metrics, rates
 from octdino.evaluate.reliability import brier, calibration_error, prevalence, slope_and_intercept
-from octdino.resampling import draw_patients, draw_seeds, leave_out
+from octdino.resampling import bca_interval, draw_patients, draw_seeds, expanded, interval, leave_out
 
 ACCURACY = "accuracy"  # of labels that exclude each other: one answer a scan
 MACRO, WEIGHTED = "macro", "weighted"
@@ -35,6 +35,18 @@ def draws(settings: EvaluateSettings, patients: int) -> np.ndarray:
     """float64 [P, C]: the test set itself, the resamples, and where BCa wants it the jackknife."""
     times = draw_patients(patients, settings.resamples, settings.seed)
     return np.concatenate([times, leave_out(patients)], axis=1) if settings.interval == "bca" else times
+
+
+def ends(settings: EvaluateSettings, patients: int, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Low and high end and the number of resamples with a value, of [metrics, C, ...] each [metrics, ...]."""
+    columns = values.swapaxes(0, 1)
+    drawn, left_out = columns[1 : 1 + settings.resamples], columns[1 + settings.resamples :]
+    level = expanded(settings.confidence, patients) if settings.expand else settings.confidence
+    if settings.interval == "bca":
+        low, high = bca_interval(drawn, columns[0], left_out, level)
+    else:
+        low, high = interval(drawn, level)
+    return low, high, np.isfinite(drawn).sum(axis=0)
 
 
 def replicates(

@@ -18,6 +18,8 @@ from tests.results import LABELS, write_arm, write_cohort
 
 SETTINGS = EvaluateSettings(resamples=100)
 FIGURES = ["comparison.svg", "difference.svg", "label_efficiency.svg", "pr.svg", "roc.svg"]
+FIGURES += ["reliability.svg", "calibration.svg", "subgroups.svg"]
+TABLES = ["metrics.csv", "comparison.csv", "subgroups.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +127,9 @@ def auroc(table: pd.DataFrame, label: str) -> float:
 def test_the_same_input_gives_the_same_bytes(done: Path, tmp_path: Path) -> None:
     folders = [path.parent for path in sorted(done.glob("classify/**/predictions.csv"), reverse=True)]
     evaluate(SETTINGS, done / "cohort" / "manifest.csv", folders, tmp_path)
-    for name in ["metrics.csv", "comparison.csv", *FIGURES]:
+    for name in [*TABLES, *FIGURES]:
         assert (tmp_path / name).read_bytes() == (done / "evaluate" / name).read_bytes(), name
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["metrics.csv", "comparison.csv", *FIGURES])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*TABLES, *FIGURES])
 
 
 def test_figures_have_no_background_and_follow_the_pages_ink(done: Path) -> None:
