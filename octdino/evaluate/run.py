@@ -25,7 +25,6 @@ from octdino.evaluate.scores import (
 )
 from octdino.evaluate.subgroups import groupings, subgroup_table
 from octdino.evaluate.trust_figures import draw_trust
-from octdino.resampling import expanded_p
 from octdino.tables import COMPARISON, MANIFEST, METRICS, SUBGROUPS, read_table, write_table
 
 log = logging.getLogger("octdino.evaluate")
@@ -136,8 +135,8 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
     for key, reference in pairs(settings.reference, scores):
         difference = scores[key] - scores[reference]
         low, high, drawn = ends(settings, test.patients, difference)
-        p = p_value(difference[:, 1 : 1 + settings.resamples].swapaxes(0, 1))
-        p = expanded_p(p, test.patients) if settings.expand else p
+        replicates_only = difference[:, 1 : 1 + settings.resamples].swapaxes(0, 1)
+        p = p_value(replicates_only, test.patients if settings.expand else None)
         for which, index in np.argwhere(np.isfinite(difference[:, 0]) & kept[:, None]):
             rows.append(
                 {

@@ -103,13 +103,26 @@ def _of_labels(settings: EvaluateSettings, test: TestSet, run: Run, times: np.nd
         for first, said in ((9, p), (13, run.calibrated[known, index])):
             if not np.isnan(said).any():
                 values[first, :, index] = brier(truth, said, patient, times)
-                values[first + 1, :, index] = calibration_error(truth, said, patient, times, settings.bins)
+                error = calibration_error(truth, said, patient, times, settings.bins)
+                values[first + 1, :, index] = _centred(error, settings.resamples)
                 values[first + 2 : first + 4, :, index] = slope_and_intercept(truth, said, patient, times)
         positive, pooled, who = by_patient(truth, p, patient, settings.pooling)
         if min(positive.sum(), (~positive).sum()) >= settings.min_test_patients:
             values[17:19, :, index] = ranking_metrics(positive, pooled, who, times)
             values[19, :, index] = prevalence(positive, who, times)
     return values
+
+
+def _centred(error: np.ndarray, resamples: int) -> np.ndarray:
+    """Calibration errors [C] whose resamples are shifted onto the test set's own.
+
+    Resampling adds noise to every bin, and so to the error: unshifted, intervals would lie above the value.
+    """
+    drawn = slice(1, 1 + resamples)
+    excess = np.nan_to_num(np.nanmean(error[drawn]) - error[0]) if len(error) > 1 else 0.0
+    shifted = error.copy()
+    shifted[drawn] = np.maximum(error[drawn] - excess, 0)
+    return shifted
 
 
 def label_weights(test: TestSet, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

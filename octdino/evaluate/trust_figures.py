@@ -130,10 +130,7 @@ def _curve(
 def dumbbells(
     before: pd.DataFrame, after: pd.DataFrame, look: dict[str, Look], patients: dict[float, int | None]
 ) -> Figure:
-    """Calibration error of each arm: hollow before the temperature, filled after it.
-
-    Without intervals: resamples have more of this error than the test set, so theirs lean upwards (metrics.csv).
-    """
+    """Calibration error of each arm: hollow before the temperature, filled after it, with the interval after."""
     table = before.merge(after, on=["arm", "backbone", "fraction"], suffixes=("", "_after"))
     if table.empty:
         return nothing()
@@ -148,7 +145,8 @@ def dumbbells(
         y += 1.0
         for _, row in rows.sort_values("value_after").iterrows():
             how = look[row["arm"]]
-            axes.plot([row["value"], row["value_after"]], [y, y], color=how.color, linewidth=1.2)
+            axes.plot([row["value"], row["value_after"]], [y, y], color=how.color, linewidth=0.9, linestyle=":")
+            axes.plot([row["low_after"], row["high_after"]], [y, y], color=how.color, linewidth=1.8)
             for x, face in ((row["value"], "none"), (row["value_after"], how.color)):
                 axes.plot(x, y, marker=how.marker, color=how.color, markersize=5.5, markerfacecolor=face, linestyle="")
             ticks.append(y)
@@ -156,7 +154,7 @@ def dumbbells(
             y += 1.0
     _rows_only(axes, y, ticks, names)
     axes.set_xlim(left=0)
-    axes.set_xlabel("calibration error, mean over labels\nhollow: as predicted\nfilled: at the temperature", loc="left")
+    axes.set_xlabel("mean calibration error\nhollow: as predicted\nfilled: at the temperature", loc="left")
     return figure
 
 

@@ -26,14 +26,14 @@ def limits(results: Results, reference: str) -> list[str]:
     if len(tested):
         found.append(
             f"All scores come from {int(tested.max())} test patients of one cohort. Intervals say how they would vary "
-            "with other patients like these; other devices, clinics or diseases are another question. With few "
-            "patients, percentile intervals are somewhat too narrow."
+            "with other patients like these; other devices, clinics or diseases are another question."
         )
     seeds = metrics["seed"].dropna().nunique()
     found.append(
         "One seed was run: how much scores vary from one training to the next is not in the intervals."
         if seeds < 2
-        else f"{seeds} seeds were run and averaged; the intervals vary patients, not seeds."
+        else f"{seeds} seeds were run and averaged; the intervals vary patients and seeds. From so few seeds, how "
+        "trainings differ is seen roughly only."
     )
     if set(metrics["fold"]) == {"pooled"}:
         found.append("Scores of several folds are pooled: they come from several models, whose scales may differ.")

@@ -57,6 +57,10 @@ def test_p_value_counts_both_sides_and_the_observed_one() -> None:
     assert p_value(-mixed) == p_value(mixed)
     assert p_value(np.append(mixed, np.nan)) == p_value(mixed)
     assert np.isnan(p_value(np.array([np.nan])))
+    assert p_value(mixed, patients=12) == pytest.approx(expanded_p(np.array(2 * 9 / 99), 12))
+    assert p_value(mixed, patients=12) > p_value(mixed)
+    assert p_value(np.full(999, 0.1), patients=12) == pytest.approx(2 / 1000)
+    assert np.isnan(p_value(np.array([np.nan]), patients=12))
 
 
 def test_p_value_is_uniform_when_nothing_differs() -> None:

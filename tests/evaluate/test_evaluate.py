@@ -74,6 +74,28 @@ def test_values_are_scikit_learns_on_test_scans(done: Path) -> None:
         assert row["value"] == pytest.approx(np.mean(values), abs=1e-9)
 
 
+def test_every_interval_holds_its_value_and_means_lie_within(done: Path) -> None:
+    metrics = metrics_of(done).dropna(subset=["value"])
+    assert {"ece", "ece_calibrated", "calibration_slope", "patient_auroc"} <= set(metrics["metric"])
+    outside = metrics[(metrics["value"] < metrics["low"] - 1e-12) | (metrics["value"] > metrics["high"] + 1e-12)]
+    assert outside.empty, outside
+    for (_, arm, fraction), part in metrics.groupby(["metric", "arm", "fraction"]):
+        labels = part[~part["label"].isin(["macro", "weighted"])]["value"]
+        means = part[part["label"].isin(["macro", "weighted"])]["value"]
+        assert means.between(labels.min() - 1e-12, labels.max() + 1e-12).all(), (arm, fraction)
+
+
+def test_bca_moves_intervals_and_no_value(done: Path, tmp_path: Path) -> None:
+    folders = [path.parent for path in sorted(done.glob("classify/**/predictions.csv"))]
+    settings = EvaluateSettings(resamples=100, interval="bca")
+    evaluate(settings, done / "cohort" / "manifest.csv", folders, tmp_path)
+    before, after = metrics_of(done), read_table(tmp_path / "metrics.csv", METRICS)
+    pd.testing.assert_series_equal(before["value"], after["value"])
+    both = before["low"].notna() & after["low"].notna()
+    gap = (before["low"] - after["low"])[both].abs()
+    assert 0 < gap[before["metric"] == "auroc"].mean() < 0.03
+
+
 def test_rare_labels_are_not_evaluable_and_have_no_number(done: Path) -> None:
     metrics = metrics_of(done)
     rare = metrics[metrics["label"] == "VMT"]
