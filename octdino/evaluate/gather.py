@@ -63,7 +63,7 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Run:
-    """One classifier's answers on the test set.
+    """One classifier's answers on the test set; of a repeated cross-validation one repeat's, each with the same key.
 
     Attributes:
         probabilities: float64 [N, L].
@@ -119,7 +119,25 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
         rows=rows.reset_index(),
     )
     level = settings.operating_point
-    return test, [_pooled(key, runs[key], chosen_on[key], level, scans, labels, truth) for key in sorted(runs)]
+    return test, [
+        _pooled(key, {fold: runs[key][fold] for fold in folds}, chosen_on[key], level, scans, labels, truth)
+        for key in sorted(runs)
+        for folds in _repeats(next(iter(runs.values())))
+    ]
+
+
+def _repeats(folds: dict[int, Predictions]) -> list[list[int]]:
+    """The folds of each repeat of a cross-validation: a fold that tests a scan once more begins the next one."""
+    repeats: list[list[int]] = []
+    tested: set[str] = set()
+    for fold in sorted(folds):
+        scans = set(folds[fold].table["scan_id"])
+        if not repeats or scans & tested:
+            repeats.append([])
+            tested = set()
+        repeats[-1].append(fold)
+        tested |= scans
+    return repeats
 
 
 def _key(found: Predictions) -> tuple[Key, int]:
@@ -133,7 +151,7 @@ def _key(found: Predictions) -> tuple[Key, int]:
 
 
 def _same_scans(runs: dict[Key, dict[int, Predictions]], path: Path, manifest: pd.DataFrame) -> list[str]:
-    """The test scans that every classifier was tested on, in manifest order."""
+    """The test scans that every classifier was tested on, in each repeat, in manifest order."""
     first = next(iter(runs.values()))
     tested: dict[int, set[str]] = {}
     for fold, found in first.items():
@@ -149,12 +167,11 @@ def _same_scans(runs: dict[Key, dict[int, Predictions]], path: Path, manifest: p
                     f"{found.folder} and {first[fold].folder}: tested on different scans, {len(other)} of them, "
                     f"such as {min(other)}; run classify again for both"
                 )
-    everything = [scan for scans in tested.values() for scan in scans]
-    chosen = set(everything)
-    if len(chosen) != len(everything):
-        twice = min(scan for scan in chosen if everything.count(scan) > 1)
-        raise UserError(f"scan {twice} is a test scan in two folds; expected each once")
-    return [scan for scan in manifest["scan_id"] if scan in chosen]
+    parts = [set[str]().union(*(tested[fold] for fold in folds)) for folds in _repeats(first)]
+    for number, part in enumerate(parts):
+        if other := part ^ parts[0]:
+            raise UserError(f"scan {min(other)} is tested in one of repeats 0 and {number} only; expected both")
+    return [scan for scan in manifest["scan_id"] if scan in parts[0]]
 
 
 def _check_scans(found: Predictions, fold: int, path: Path, manifest: pd.DataFrame) -> None:

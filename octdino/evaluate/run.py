@@ -61,6 +61,7 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     parts = groupings(settings, test.rows, _quality(manifest, test))
     subgroups = subgroup_table(settings, test, runs, times, parts)
     write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
+    runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
     draw_figures(settings, test, runs, metrics, comparison, out)
     draw_trust(settings, test, runs, metrics, subgroups, times, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))

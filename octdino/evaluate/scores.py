@@ -1,5 +1,6 @@
 """Every metric of every classifier under every draw of patients, and their means over labels and over seeds."""
 
+from collections.abc import Callable
 from itertools import groupby
 
 import numpy as np
@@ -50,7 +51,7 @@ def ends(settings: EvaluateSettings, patients: int, values: np.ndarray) -> tuple
 
 
 def replicates(
-    settings: EvaluateSettings, test: TestSet, runs: list[Run], times: np.ndarray, complete: np.ndarray | None = None
+    settings: EvaluateSettings, test: TestSet, runs: list[Run], times: np.ndarray, complete: np.ndarray
 ) -> dict[Key, np.ndarray]:
     """Every metric of every classifier: float64 [metrics, C, L + 2], columns of `times`; last macro and weighted.
 
@@ -58,16 +59,13 @@ def replicates(
     resample, as scikit-learn's `average="weighted"`. The accuracy is one over all labels and stands at macro.
 
     Args:
-        complete: bool [metrics, L], which labels the means are over; None: those for which all `runs` have a value.
+        complete: bool [metrics, L], which labels the means are over, see `complete_labels`.
     """
     weights = label_weights(test, times)
-    found = {run.key: _of_labels(settings, test, run, times) for run in runs}
-    if complete is None:
-        complete = np.all([np.isfinite(values[:, 0, :-2]) for values in found.values()], axis=0)
-    metrics = names(settings, test.exclusive)
-    of_patients = np.array([metric in PATIENT for metric in metrics])
-    for run in runs:
-        values = found[run.key]
+    of_patients = np.array([metric in PATIENT for metric in names(settings, test.exclusive)])
+
+    def of(run: Run) -> np.ndarray:
+        values = _of_labels(settings, test, run, times)
         among = np.where(complete[:, None, :], values[:, :, :-2], np.nan)
         values[:, :, -2] = mean_of_known(among, np.ones(1))
         for part, weight in zip((~of_patients, of_patients), weights, strict=True):
@@ -75,6 +73,17 @@ def replicates(
         if test.exclusive:
             right = run.probabilities.argmax(1) == test.truth.argmax(1)
             values[-1, :, -2] = accuracy(right, test.patient, times)
+        return values
+
+    return mean_of_repeats(runs, of)
+
+
+def mean_of_repeats(runs: list[Run], of: Callable[[Run], np.ndarray]) -> dict[Key, np.ndarray]:
+    """`of` each run; of those with the same key, the repeats of a cross-validation, the mean draw by draw."""
+    found: dict[Key, np.ndarray] = {}
+    for key, repeats in groupby(sorted(runs, key=lambda run: run.key), lambda run: run.key):
+        values = [of(run) for run in repeats]
+        found[key] = sum(values[1:], start=values[0]) / len(values)
     return found
 
 
@@ -84,7 +93,7 @@ def complete_labels(settings: EvaluateSettings, test: TestSet, runs: list[Run]) 
     A label without a threshold somewhere is in nobody's macro: the means must be over the same labels.
     """
     once = np.ones((test.patients, 1))
-    values = replicates(settings, test, runs, once).values()
+    values = [_of_labels(settings, test, run, once) for run in runs]
     found: np.ndarray = np.all([np.isfinite(one[:, 0, :-2]) for one in values], axis=0)
     return found
 

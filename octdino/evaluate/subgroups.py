@@ -1,6 +1,7 @@
 """Does an arm do as well in every part of the cohort? The leading metric by trial, eye, bands, position and quality."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 from octdino.config import EvaluateSettings
 from octdino.evaluate.gather import Key, Run, TestSet
 from octdino.evaluate.metrics import accuracy, ranking_metrics
-from octdino.evaluate.scores import ACCURACY, MACRO, ends, mean_of_known, seed_means
+from octdino.evaluate.scores import ACCURACY, MACRO, ends, mean_of_known, mean_of_repeats, seed_means
 from octdino.tables import SUBGROUPS
 
 MOST = 8  # values of a name by which scans are grouped; with more, each is too small
@@ -109,9 +110,8 @@ def subgroup_table(
         large = [one["evaluable"] for one in counted if not one["numbers"]["small"]]
         common = np.logical_and.reduce(large or [np.zeros(len(test.labels), dtype=bool)])
         for index, (group, one) in enumerate(zip(part.groups, counted, strict=True)):
-            scores = {
-                run.key: _scores(test, run, times, part.member == index, one["evaluable"], common) for run in chosen
-            }
+            inside, some = part.member == index, one["evaluable"]
+            scores = mean_of_repeats(chosen, partial(_scores, test, times, inside, some, common))
             for key, values in _one_seed(settings, scores).items():
                 where = {**key._asdict(), "fold": test.fold, "subgroup": part.name, "group": group}
                 rows += _rows(settings, test, where, values, one, int(common.sum()))
@@ -138,7 +138,7 @@ def _counts(settings: EvaluateSettings, test: TestSet, inside: np.ndarray) -> di
 
 
 def _scores(
-    test: TestSet, run: Run, times: np.ndarray, inside: np.ndarray, evaluable: np.ndarray, common: np.ndarray
+    test: TestSet, times: np.ndarray, inside: np.ndarray, evaluable: np.ndarray, common: np.ndarray, run: Run
 ) -> np.ndarray:
     """AUROC of each label and their mean, and the accuracy of exclusive labels: float64 [metrics, C, L + 1]."""
     values = np.full((1 + test.exclusive, times.shape[1], len(test.labels) + 1), np.nan)

@@ -13,7 +13,7 @@ from octdino.errors import UserError
 from octdino.evaluate import evaluate
 from octdino.predictions import read_predictions
 from octdino.resampling import draw_patients
-from octdino.tables import COMPARISON, MANIFEST, METRICS, probability, read_table
+from octdino.tables import COMPARISON, MANIFEST, METRICS, SPLITS, SUBGROUPS, probability, read_table, write_table
 from tests.results import LABELS, write_arm, write_cohort
 
 SETTINGS = EvaluateSettings(resamples=100)
@@ -186,6 +186,29 @@ def test_folds_are_pooled_and_seeds_are_averaged(tmp_path: Path) -> None:
     assert one(metrics[metrics["seed"] == 1], arm="dino-linear", label="IRF", metric="auroc")["value"] == pytest.approx(
         roc_auc_score(pooled["IRF"], pooled["prob:IRF"])
     )
+
+
+def test_repeats_of_a_cross_validation_are_averaged(tmp_path: Path) -> None:
+    """Folds 3 to 5 divide the patients once more (here alike, in another order); each repeat is pooled by itself."""
+    write_cohort(tmp_path, folds=3)
+    splits = pd.read_csv(tmp_path / "splits.csv", dtype={"patient": str, "group": str})
+    again = splits.assign(fold=3 + (splits["fold"] + 1) % 3)
+    write_table(tmp_path / "splits.csv", pd.concat([splits, again]), SPLITS)
+    arms = ("scratch-finetune", "dino-linear")
+    folders = [write_arm(tmp_path, tmp_path, arm, fold=fold) for arm in arms for fold in range(6)]
+    evaluate(SETTINGS, tmp_path / "manifest.csv", folders, tmp_path)
+    metrics = read_table(tmp_path / "metrics.csv", METRICS)
+    row = one(metrics, arm="dino-linear", label="IRF", metric="auroc")
+    assert (row["fold"], row["n_patients"], row["n_scans"]) == ("pooled", 60, 360)
+    tables = [read_predictions(folder).take("test").table for folder in folders[6:]]
+    pooled = [pd.concat(tables[:3]), pd.concat(tables[3:])]
+    expected = [roc_auc_score(part["IRF"], part["prob:IRF"]) for part in pooled]
+    assert expected[0] != expected[1]
+    assert row["value"] == pytest.approx(np.mean(expected), abs=1e-12)
+    groups = read_table(tmp_path / "subgroups.csv", SUBGROUPS)
+    assert one(groups, arm="dino-linear", label="IRF", group="all")["value"] == pytest.approx(np.mean(expected))
+    with pytest.raises(UserError, match="is tested in one of repeats 0 and 1 only"):
+        evaluate(SETTINGS, tmp_path / "manifest.csv", [f for f in folders if not f.name.startswith("fold5")], tmp_path)
 
 
 def test_a_label_without_a_threshold_is_in_nobodys_macro_f1(tmp_path: Path) -> None:
