@@ -137,6 +137,7 @@ class EvaluateSettings(Settings):
     """How the arms are compared."""
 
     reference: str = Field("scratch-finetune", description="the arm that the others are compared with")
+    labels: list[str] | None = Field(None, description="the labels that are compared; null: all of the cohort")
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of test patients")
     confidence: float = Field(0.95, gt=0.5, lt=1)
     interval: Literal["percentile", "bca"] = Field(

@@ -88,7 +88,7 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
             labels other than the manifest's, or arms tested on different scans.
     """
     manifest = read_table(manifest_file, MANIFEST)
-    labels = labels_of(manifest)
+    labels = _compared(settings, manifest_file, manifest)
     if taken := [label for label in labels if label in RESERVED]:
         raise UserError(
             f"{manifest_file}: a label is called {taken[0]}, which means the mean over labels here; rename it"
@@ -124,6 +124,14 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
         for key in sorted(runs)
         for folds in _repeats(next(iter(runs.values())))
     ]
+
+
+def _compared(settings: EvaluateSettings, path: Path, manifest: pd.DataFrame) -> list[str]:
+    """The cohort's labels, or those of them that the settings name."""
+    labels = labels_of(manifest)
+    if unknown := [label for label in settings.labels or [] if label not in labels]:
+        raise UserError(f"evaluate.labels: {unknown[0]} is no label of {path}; it has {', '.join(labels)}")
+    return labels if settings.labels is None else [label for label in labels if label in settings.labels]
 
 
 def _repeats(folds: dict[int, Predictions]) -> list[list[int]]:

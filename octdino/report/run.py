@@ -54,6 +54,7 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
 def content(settings: ReportSettings, found: Results, config: dict[str, Any]) -> dict[str, Any]:
     """Everything that the template shows."""
     evaluated = config.get("evaluate") or {}
+    split = (config.get("cohort") or {}).get("split") or {}
     reference = str(evaluated.get("reference", EvaluateSettings().reference))
     verdicts = answer.verdicts(found.metrics, found.comparison, reference)
     scored = [verdict for verdict in verdicts if verdict.arm]
@@ -101,7 +102,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "prevalences": rows.prevalence_rows(found),
         "quarantine": rows.quarantine_rows(found),
         "benchmarks": rows.benchmark_rows(found),
-        "limits": limits(found, reference),
+        "limits": limits(found, reference, str(split.get("protocol", "holdout"))),
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         "versions": versions(),
         "hardware": hardware(found),

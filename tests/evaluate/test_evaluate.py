@@ -211,6 +211,19 @@ def test_repeats_of_a_cross_validation_are_averaged(tmp_path: Path) -> None:
         evaluate(SETTINGS, tmp_path / "manifest.csv", [f for f in folders if not f.name.startswith("fold5")], tmp_path)
 
 
+def test_some_labels_only(tmp_path: Path) -> None:
+    write_cohort(tmp_path)
+    folder = write_arm(tmp_path, tmp_path, "dino-linear")
+    settings = EvaluateSettings(resamples=100, labels=["FAVF", "IRF"])
+    evaluate(settings, tmp_path / "manifest.csv", [folder], tmp_path)
+    metrics = read_table(tmp_path / "metrics.csv", METRICS)
+    auroc = metrics[metrics["metric"] == "auroc"].set_index("label")["value"]
+    assert auroc.index.tolist() == ["IRF", "FAVF", "macro", "weighted"]
+    assert auroc["macro"] == pytest.approx((auroc["IRF"] + auroc["FAVF"]) / 2)
+    with pytest.raises(UserError, match=r"evaluate.labels: Drusen is no label of .*manifest.csv; it has IRF, DRT/ME"):
+        evaluate(EvaluateSettings(labels=["Drusen"]), tmp_path / "manifest.csv", [folder], tmp_path)
+
+
 def test_a_label_without_a_threshold_is_in_nobodys_macro_f1(tmp_path: Path) -> None:
     write_cohort(tmp_path)
     folders = [write_arm(tmp_path, tmp_path, arm) for arm in ("scratch-finetune", "dino-linear")]

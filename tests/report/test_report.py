@@ -190,6 +190,14 @@ def test_one_fraction_no_control_and_no_clinical_values(tmp_path: Path) -> None:
     assert "The phantom is synthetic" not in page.text
 
 
+def test_a_published_protocol_says_how_it_differs(tmp_path: Path, results: Path) -> None:
+    config = {**CONFIG, "cohort": {**CONFIG["cohort"], "split": {"protocol": "published2"}}}
+    write_report(ReportSettings(examples=0), results, config, tmp_path / "report.html")
+    assert "can be laid beside theirs, not subtracted" in Page((tmp_path / "report.html").read_text()).text
+    write_report(ReportSettings(examples=0), results, CONFIG, tmp_path / "report.html")
+    assert "laid beside theirs" not in (tmp_path / "report.html").read_text()
+
+
 def test_nothing_evaluable_is_an_answer_too(tmp_path: Path) -> None:
     root = tmp_path / "phantom"
     write_cohort(root / "cohort")
