@@ -16,7 +16,7 @@ from octdino.evaluate.figures import nothing, one_seed, share_of
 from octdino.evaluate.gather import Run, TestSet
 from octdino.evaluate.reliability import bins_of
 from octdino.figures import INK, WIDTH, Look, looks, save_svg, style
-from octdino.resampling import interval
+from octdino.resampling import expanded, interval
 from octdino.tables import leading_metric
 
 PANELS, ARMS = 6, 3  # at most, of the reliability figure and of the subgroups
@@ -123,7 +123,8 @@ def _curve(
         alpha=1 if many else 0.75,
     )  # fmt: skip
     if many:
-        low, high = interval(share[1:], settings.confidence)
+        level = expanded(settings.confidence, len(times)) if settings.expand else settings.confidence
+        low, high = interval(share[1:], level)
         axes.vlines(mean, low, high, color=how.color, linewidth=0.9, alpha=0.6)
 
 
