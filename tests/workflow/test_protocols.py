@@ -1,5 +1,6 @@
 """Cross-validation in the workflow: each fold's arms start from the pretraining that has not seen its test patients."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import pytest
 
 from octdino.config import load_config
 from octdino.errors import UserError
+from octdino.predictions import read_predictions
+from octdino.tables import MANIFEST, METRICS, SPLITS, labels_of, read_table
 from tests.workflow.conftest import ROOT, Workflow
+from tests.workflow.test_end_to_end import TINY
 
 
 def test_arms_start_from_their_own_folds_pretraining(tmp_path: Path) -> None:
@@ -44,3 +48,32 @@ def test_protocols_that_cannot_be() -> None:
         load_config({"cohort": {"split": {"protocol": "published2"}}})
     with pytest.raises(UserError, match="file: holds one division"):
         load_config({"cohort": {"split": {"protocol": "crossval", "file": "splits.csv"}}})
+
+
+@pytest.mark.slow
+def test_a_cross_validation_runs_to_its_page(tmp_path: Path) -> None:
+    """With the real commands: every labelled patient is tested, none by a model that has seen them."""
+    flow = Workflow(tmp_path, stub=False)
+    split = {"protocol": "crossval", "folds": 2, "repeats": 2, "val": 0.2}
+    classify = {**TINY["classify"], "fractions": [1.0], "seeds": [0, 1]}
+    flow.configure({**TINY, "cohort": {**TINY["cohort"], "split": split}, "classify": classify})
+    done = flow.run("--cores", "2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = tmp_path / "results/phantom"
+    manifest = read_table(results / "cohort/manifest.csv", MANIFEST)
+    labelled = manifest[manifest[labels_of(manifest)].notna().any(axis=1)]
+    metrics = read_table(results / "evaluate/metrics.csv", METRICS)
+    macro = metrics[metrics["label"] == "macro"]
+    assert set(metrics["fold"]) == {"pooled"}
+    assert set(macro["n_patients"]) == {labelled["patient"].nunique()}
+    assert set(metrics["seed"].fillna(-1)) == {-1, 0, 1}
+    splits = read_table(results / "cohort/splits.csv", SPLITS)
+    for path in results.glob("classify/dino-linear/tiny/f1/*/classifier.json"):
+        card = json.loads(path.read_text())
+        assert card["pretrained"]["fold"] == card["fold"]
+        tested = read_predictions(path.parent).take("test").table["patient"]
+        fold = splits[splits["fold"] == card["fold"]]
+        assert set(tested) <= set(fold.loc[fold["split"] == "test", "patient"])
+    page = (results / "report/report.html").read_text()
+    assert "Scores of several folds are pooled" in page
+    assert "of whole patients and of seeds, widened for few patients" in page
