@@ -1,5 +1,6 @@
 """Cross-validation in the workflow: each fold's arms start from the pretraining that has not seen its test patients."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -70,7 +71,9 @@ def test_a_cross_validation_runs_to_its_page(tmp_path: Path) -> None:
     splits = read_table(results / "cohort/splits.csv", SPLITS)
     for path in results.glob("classify/dino-linear/tiny/f1/*/classifier.json"):
         card = json.loads(path.read_text())
-        assert card["pretrained"]["fold"] == card["fold"]
+        weights = results / f"pretrain/dino/tiny/fold{card['fold']}-seed0/backbone.safetensors"
+        assert card["pretrained"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+        assert json.loads(weights.with_name("backbone.json").read_text())["fold"] == card["fold"]
         tested = read_predictions(path.parent).take("test").table["patient"]
         fold = splits[splits["fold"] == card["fold"]]
         assert set(tested) <= set(fold.loc[fold["split"] == "test", "patient"])
