@@ -175,7 +175,7 @@ def forest_of_groups(
         if subgroup != "all":
             y += 0.2
             over = int(chosen.loc[chosen["subgroup"] == subgroup, "n_labels"].max())
-            _heading(axes, y, f"{subgroup} ({over} label{'s' if over > 1 else ''})")
+            _heading(axes, y, f"{subgroup} ({over or 'no common'} label{'s' if over > 1 else ''})")
             y += 0.9
         for _, group in members:
             rows = chosen[(chosen["subgroup"] == subgroup) & (chosen["group"] == group)]
