@@ -42,6 +42,11 @@ class Predictions:
         """The operating point of each label, chosen on validation patients; None where that was impossible."""
         return [self.metadata["thresholds"].get(label) for label in self.labels]
 
+    def temperature(self) -> float | None:
+        """What its logits are divided by, fitted on validation patients; None where the card has none."""
+        found = (self.metadata.get("calibration") or {}).get("temperature")
+        return None if found is None else float(found)
+
     def take(self, split: str) -> "Predictions":
         """The rows of one split."""
         rows = self.table[self.table["split"] == split].reset_index(drop=True)

@@ -64,11 +64,18 @@ METRICS = (
     Column("fraction", "Float64", "share of labelled training patients"),
     Column("fold", "string", "fold, or pooled"),
     Column("seed", "Int64", "empty: the mean over seeds, where there are several"),
-    Column("label", "string", "a label, or macro: the mean over the evaluable labels"),
+    Column(
+        "label",
+        "string",
+        "a label; macro: the mean over the evaluable labels; weighted: by their positive scans (or patients)",
+    ),
     Column(
         "metric",
         "string",
-        "auroc, average_precision, f1, balanced_accuracy; accuracy of exclusive labels, at macro",
+        "auroc, average_precision (prevalence is its floor), f1, balanced_accuracy; sensitivity@specX and "
+        "specificity@specX at the threshold that reached X % specificity on validation patients, @sensX likewise; "
+        "brier, ece, calibration_slope, calibration_intercept, then _calibrated at val's temperature; "
+        "patient_: a patient's scans as one; accuracy of exclusive labels, at macro",
     ),
     Column("value", "Float64", "empty where not evaluable"),
     Column("low", "Float64", "lower end of the interval over patients"),
@@ -87,8 +94,8 @@ COMPARISON = (
     Column("fraction", "Float64", ""),
     Column("fold", "string", "fold, or pooled"),
     Column("seed", "Int64", "empty: the mean over seeds, where there are several"),
-    Column("label", "string", "a label, or macro: the mean over the evaluable labels"),
-    Column("metric", "string", ""),
+    Column("label", "string", "as in metrics.csv"),
+    Column("metric", "string", "as in metrics.csv, those of which more (or less) is better"),
     Column("difference", "Float64", "arm minus reference on the same test patients"),
     Column("low", "Float64", "lower end of the paired interval"),
     Column("high", "Float64", "upper end"),
@@ -97,6 +104,27 @@ COMPARISON = (
     Column("n_patients", "Int64", "test patients with this label known"),
     Column("n_scans", "Int64", "test scans with this label known"),
     Column("n_resamples", "Int64", "resamples of patients in which the difference exists"),
+)
+SUBGROUPS = (
+    Column("arm", "string", "{init}-{mode}, or clinical"),
+    Column("backbone", "string", "none for clinical"),
+    Column("fraction", "Float64", "the largest"),
+    Column("fold", "string", "fold, or pooled"),
+    Column("seed", "Int64", "empty: the mean over seeds, where there are several"),
+    Column("subgroup", "string", "all, trial, eye side, CST, BCVA, position in the volume, or quality of the picture"),
+    Column("group", "string", "which part of the test scans"),
+    Column("label", "string", "a label, or macro: the mean over the labels evaluable in all groups but small ones"),
+    Column("metric", "string", "auroc; accuracy of exclusive labels, at macro"),
+    Column("value", "Float64", "empty where not evaluable"),
+    Column("low", "Float64", "lower end of the interval over patients"),
+    Column("high", "Float64", "upper end"),
+    Column("n_patients", "Int64", "test patients in the group, with this label known"),
+    Column("n_scans", "Int64", "their scans"),
+    Column("n_positive", "Int64", "positive scans; empty for macro"),
+    Column("n_positive_patients", "Int64", "their patients; empty for macro"),
+    Column("n_labels", "Int64", "labels that the value is a mean over"),
+    Column("small", "Int64", "1: fewer patients than evaluate.small_group"),
+    Column("n_resamples", "Int64", "resamples of patients in which the value exists"),
 )
 OVERLAP = (
     Column("init", "string", "whose weights: scratch, imagenet or a pretraining method"),

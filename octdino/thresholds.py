@@ -43,3 +43,36 @@ def choose_threshold(y: np.ndarray, p: np.ndarray, how: Literal["youden", "f1"])
 def _at_or_above(counts: np.ndarray) -> np.ndarray:
     """Cumulative counts from the end, [K]."""
     return counts[::-1].cumsum()[::-1]
+
+
+def threshold_at(y: np.ndarray, p: np.ndarray, side: str, level: float) -> float | None:
+    """The threshold t at which `p >= t` reaches `level` of one side on these scans and most of the other.
+
+    Args:
+        y: labels [N], 0, 1 or NaN where missing; missing ones are left out.
+        p: predicted probabilities [N].
+        side: specificity: the lowest t that spares enough negatives; sensitivity: the highest that finds enough
+            positives.
+        level: above 0, at most 1.
+
+    Returns:
+        As `choose_threshold`; a value above all predictions where only calling nobody positive spares enough.
+    """
+    known = ~np.isnan(np.asarray(y, dtype=np.float64))
+    truth, score = np.asarray(y)[known] > 0.5, np.asarray(p, dtype=np.float64)[known]
+    if truth.all() or not truth.any():
+        return None
+    values = np.unique(score)
+    # At candidate k everything at or above values[k] is positive; at the last one nothing is.
+    if side == "specificity":
+        spared = np.append(np.searchsorted(np.sort(score[~truth]), values, side="left"), (~truth).sum())
+        best = int(np.argmax(spared >= level * (~truth).sum() - 1e-9))
+    else:
+        found = truth.sum() - np.searchsorted(np.sort(score[truth]), values, side="left")
+        best = int(np.flatnonzero(found >= level * truth.sum() - 1e-9)[-1])
+    if best == len(values):
+        return float(np.nextafter(values[-1], np.inf))
+    if best == 0:
+        return float(values[0])
+    half_way = (values[best - 1] + values[best]) / 2
+    return float(half_way if half_way > values[best - 1] else values[best])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from octdino.calibration import calibration_of
 from octdino.predictions import write_predictions
 from octdino.store import StoreWriter
 from octdino.tables import MANIFEST, QUARANTINE, SPLITS, label_matrix, labels_of, write_table
@@ -95,6 +96,7 @@ def write_arm(
     p = 1 / (1 + np.exp(-logits))
     val = (rows["split"] == "val").to_numpy()
     thresholds = {name: choose_threshold(truth[val, k], p[val, k], "youden") for k, name in enumerate(labels)}
+    calibration = calibration_of(truth[val], p[val], False, rows["patient"][val].nunique())
     backbone = "none" if arm == "clinical" else backbone
     out = root / arm / backbone / f"f{fraction:g}" / f"fold{fold}-seed{seed}"
     trained = round(fraction * int((splits["split"] == "train").sum()))
@@ -102,7 +104,8 @@ def write_arm(
         out, rows, labels, p,
         {
             "arm": arm, "backbone": backbone, "fraction": fraction, "fold": fold, "seed": seed,
-            "thresholds": thresholds, "thresholds_from": "val", "settings": {"epochs": 3}, "n_train_patients": trained,
+            "thresholds": thresholds, "thresholds_from": "val", "calibration": calibration,
+            "settings": {"epochs": 3}, "n_train_patients": trained,
             "n_train_scans": 6 * trained, "octdino": "0.1.0",
         },
     )  # fmt: skip

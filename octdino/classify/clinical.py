@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from octdino import __version__
+from octdino.calibration import calibration_of
 from octdino.errors import UserError
 from octdino.predictions import write_predictions
 from octdino.tables import MANIFEST, SPLITS, fraction_patients, label_matrix, labels_of, read_table
@@ -60,9 +61,12 @@ def clinical_control(manifest: Path, splits: Path, fraction: float, fold: int, s
     thresholds = {
         label: choose_threshold(truth[rows][val, k], p[val, k], "youden") for k, label in enumerate(labels)
     }  # fmt: skip
+    who = table["patient"][rows][val].nunique()
+    calibration = calibration_of(truth[rows][val], p[val], exclusive=False, patients=who)
     metadata = {
         "arm": "clinical", "backbone": "none", "fraction": fraction, "fold": fold, "seed": seed,
-        "thresholds": thresholds, "thresholds_from": "val", "features": list(features.columns),
+        "thresholds": thresholds, "thresholds_from": "val", "calibration": calibration,
+        "features": list(features.columns),
         "settings": {**SETTINGS, "smallest_leaf": SMALLEST_LEAF, "threshold": "youden"},
         "n_train_patients": int(table["patient"][train].nunique()), "n_train_scans": int(train.sum()),
         "octdino": __version__,

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from octdino import __version__
+from octdino.calibration import calibration_of
 from octdino.classify.data import Labelled, read_labelled
 from octdino.classify.finetune import Finetune, plain_batches
 from octdino.classify.linear import fit_linear
@@ -145,6 +146,6 @@ def _write(
         label: choose_threshold(truth[val, index], found[val, index], settings.threshold)
         for index, label in enumerate(data.labels)
     }
-    write_predictions(
-        out, manifest, data.labels, found, {**metadata, "thresholds": thresholds, "thresholds_from": "val"}
-    )
+    calibration = calibration_of(truth[val], found[val], data.exclusive, manifest["patient"][val].nunique())
+    chosen = {"thresholds": thresholds, "thresholds_from": "val", "calibration": calibration}
+    write_predictions(out, manifest, data.labels, found, {**metadata, **chosen})

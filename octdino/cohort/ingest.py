@@ -47,7 +47,8 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
             scans = _without_duplicates(scans, rows)
             _check_not_empty(scans, rows.refused)
             splits = make_splits(scans, rows.labels, settings.split)
-            scans["split"] = scans["patient"].map(dict(zip(splits["patient"], splits["split"], strict=True)))
+            first = splits[splits["fold"] == 0]
+            scans["split"] = scans["patient"].map(dict(zip(first["patient"], first["split"], strict=True)))
             keep = scans["position"].to_numpy(np.int64)
             writer.finish(keep, _attributes(scans, rows, writer.moments[keep], settings))
         manifest = scans[[column.name for column in MANIFEST] + rows.labels]

@@ -13,12 +13,18 @@ from octdino.errors import UserError
 from octdino.tables import SPLITS, label_matrix, read_table
 
 SIDES = ("train", "val", "test")
+# The OLIVES papers' test patients, 10 of PRIME and 10 of TREX-DME each (complete_biomarker_test.csv of final_csvs_2 and
+# _3 in olivesgatech/Severity_Contrastive_Learning). Their first list is not here: four of its patients train, too.
+PUBLISHED = {
+    "published2": (*range(57, 67), 207, 210, 219, 220, 224, 234, 237, 241, 247, 253),
+    "published3": (*range(67, 77), 201, 203, 206, 208, 213, 217, 225, 229, 239, 254),
+}
 
 log = logging.getLogger("octdino.cohort")
 
 
 def make_splits(scans: pd.DataFrame, labels: list[str], settings: SplitSettings) -> pd.DataFrame:
-    """splits.csv of fold 0: one row a patient, in order of first appearance.
+    """splits.csv: one row a fold and patient, in order of first appearance; only `crossval` has more than fold 0.
 
     The user's own split (`given`) is honoured, a file of an earlier run too; else the split is made. Labelled groups
     are stratified over labels and trial, groups without any label go by shares.
@@ -26,27 +32,69 @@ def make_splits(scans: pd.DataFrame, labels: list[str], settings: SplitSettings)
     Args:
         scans: columns patient, group, trial, given, path, row and the labels.
         labels: the label columns.
-        settings: shares, seed, file.
+        settings: protocol, shares, seed, file.
 
     Raises:
         UserError: too few labelled groups, a patient that the file lacks, a group on two sides.
     """
+    scans = _published(scans, settings)
     names, groups, labelled = describe(scans, labels)
     side, rank = _fixed(scans, labels, labelled, settings)
-    if settings.file is None:
-        _fill(side, names, groups, labelled, settings)
-    learners = {name for name, has in zip(names, labelled, strict=True) if has}
-    if missing := [s for s in SIDES if s not in {side[name] for name in learners}]:
-        raise UserError(f"cohort: no patient with a label in {' or '.join(missing)}; expected one or more")
-    _report(names, groups, labelled, labels, side)
-    if not {name for name in learners if side[name] == "train"} <= set(rank):
-        rank = _ranks(names, groups, labelled, side, settings.seed)
     whose = dict(zip(scans["patient"], scans["group"], strict=True))
-    rows = [
-        {"fold": 0, "patient": patient, "group": group, "split": side[group], "rank": rank.get(group)}
-        for patient, group in whose.items()
-    ]
-    return pd.DataFrame(rows, columns=[c.name for c in SPLITS]).astype({c.name: c.dtype for c in SPLITS})
+    folds = []
+    if settings.protocol == "crossval":
+        sides = [one for repeat in range(settings.repeats) for one in _folds(names, groups, labelled, settings, repeat)]
+    else:
+        if settings.file is None:
+            _fill(side, names, groups, labelled, settings)
+        sides = [side]
+    for fold, side in enumerate(sides):
+        learners = {name for name, has in zip(names, labelled, strict=True) if has}
+        if missing := [s for s in SIDES if s not in {side[name] for name in learners}]:
+            raise UserError(f"cohort: no patient with a label in {' or '.join(missing)}; expected one or more")
+        _report(names, groups, labelled, labels, side)
+        if not {name for name in learners if side[name] == "train"} <= set(rank) or settings.protocol == "crossval":
+            rank = _ranks(names, groups, labelled, side, settings.seed)
+        folds += [
+            {"fold": fold, "patient": patient, "group": group, "split": side[group], "rank": rank.get(group)}
+            for patient, group in whose.items()
+        ]
+    return pd.DataFrame(folds, columns=[c.name for c in SPLITS]).astype({c.name: c.dtype for c in SPLITS})
+
+
+def _published(scans: pd.DataFrame, settings: SplitSettings) -> pd.DataFrame:
+    """The scans with the published test patients as the user's own split; of the others some will validate."""
+    if settings.protocol not in PUBLISHED:
+        return scans
+    tested = scans["patient"].isin([str(patient) for patient in PUBLISHED[settings.protocol]])
+    return scans.assign(given=np.where(tested, "test", "train"))
+
+
+def _folds(
+    names: list[str], groups: Groups, labelled: np.ndarray, settings: SplitSettings, repeat: int
+) -> list[dict[str, str]]:
+    """The sides of one division into folds: every group tests once, the rest validates and trains."""
+    chance = settings.seed + 7919 * repeat
+    parts = [(np.flatnonzero(labelled), 2 * chance), (np.flatnonzero(~labelled), 2 * chance + 1)]
+    number = np.zeros(len(names), dtype=int)
+    for rows, seed in parts:
+        number[rows] = _assign(groups, rows, np.full(settings.folds, 1 / settings.folds), seed)
+    found = []
+    for fold in range(settings.folds):
+        side = np.where(number == fold, 2, 0)
+        share = min(0.5, settings.val / (1 - 1 / settings.folds))
+        for rows, seed in parts:
+            rest = rows[number[rows] != fold]
+            side[rest] = _assign(groups, rest, np.array([1 - share, share]), seed + 104729 * (fold + 1))
+        found.append({name: SIDES[which] for name, which in zip(names, side, strict=True)})
+    return found
+
+
+def _assign(groups: Groups, rows: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
+    """`assign` of some groups; one after the other where there are fewer than sides."""
+    if len(rows) < len(shares):
+        return np.arange(len(rows))
+    return assign(groups.take(rows), shares, seed)
 
 
 def describe(scans: pd.DataFrame, labels: list[str]) -> tuple[list[str], Groups, np.ndarray]:
@@ -72,7 +120,7 @@ def check_splittable(scans: pd.DataFrame, labels: list[str], settings: SplitSett
     Raises:
         UserError: as make_splits.
     """
-    scans = scans.assign(group=scans["patient"])
+    scans = _published(scans.assign(group=scans["patient"]), settings)
     _fixed(scans, labels, describe(scans, labels)[2], settings)
 
 
@@ -87,6 +135,15 @@ def _fixed(
             f"cohort: {labelled.sum()} patients with a label ({len(labels)} labels); expected {len(SIDES)} or more, "
             "one each to train, validate and test"
         )
+    if settings.protocol == "crossval":
+        if labelled.sum() < settings.folds + 2:
+            raise UserError(
+                f"cohort: {labelled.sum()} patients with a label; expected {settings.folds + 2} or more for "
+                f"{settings.folds} folds"
+            )
+        if (scans["given"] != "").any():
+            raise UserError("cohort: there is a split column, and cohort.split.protocol crossval; leave one out")
+        return {}, {}
     if settings.file is not None:
         return _from_file(settings.file, dict(zip(scans["patient"], scans["group"], strict=True)))
     return _given(scans), {}

@@ -50,10 +50,28 @@ class ImageSettings(Settings):
 class SplitSettings(Settings):
     """Who trains, who validates, who tests: by patient, stratified over the labels."""
 
+    protocol: Literal["holdout", "crossval", "published2", "published3"] = Field(
+        "holdout",
+        description="holdout: one division; crossval: each patient is tested once a repeat, predictions are pooled; "
+        "published2, published3: the OLIVES papers' second and third list of test patients",
+    )
+    folds: int = Field(5, ge=2, le=20, description="crossval: parts of the patients, each tested once")
+    repeats: int = Field(1, ge=1, le=20, description="crossval: divisions into folds; scores are their mean")
     val: float = Field(0.15, gt=0, lt=0.5, description="share of patients that choose epochs and thresholds")
     test: float = Field(0.25, gt=0, lt=0.5, description="share of patients that are read once, at the end")
     seed: int = Field(0, ge=0)
     file: Path | None = Field(None, description="reuse this splits.csv of an earlier run in place of making one")
+
+    @property
+    def count(self) -> int:
+        """How many folds there are to train and test, numbered from 0 through all repeats."""
+        return self.folds * self.repeats if self.protocol == "crossval" else 1
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.file is not None and self.protocol != "holdout":
+            raise ValueError(f"file: holds one division; leave it out, or protocol {self.protocol}")
+        return self
 
 
 class CohortSettings(Settings):
@@ -84,6 +102,8 @@ class CohortSettings(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        if self.split.protocol.startswith("published") and self.name != "olives":
+            raise ValueError(f"split.protocol: {self.split.protocol} lists patients of olives, not of {self.name}")
         if self.name in ("olives", "folder") and self.root is None:
             raise ValueError(f"root: missing; say where the files of the cohort {self.name!r} are")
         return self

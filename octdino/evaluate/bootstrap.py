@@ -2,17 +2,27 @@
 
 import numpy as np
 
+from octdino.resampling import expanded_p
 
-def p_value(differences: np.ndarray) -> np.ndarray:
+
+def p_value(differences: np.ndarray, patients: int | None = None) -> np.ndarray:
     """Two-sided p of "no difference" from paired replicates over axis 0, NaN left out; never below 2 / (B + 1).
 
     The share of replicates on the far side of 0, each side counted with the observed one added (Davison & Hinkley
     1997, sec. 4.2.3), doubled.
+
+    Args:
+        differences: [B, ...].
+        patients: how many were drawn from; then p is as much larger as intervals are wider, see `expanded_p`. Where no
+            replicate lies beyond 0 it stays 2 / (B + 1): how far the tail reaches is not known.
     """
     known = np.isfinite(differences).sum(axis=0)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         beyond = np.minimum((differences <= 0).sum(axis=0), (differences >= 0).sum(axis=0))
-    return np.where(known > 0, np.minimum(1.0, 2 * (1 + beyond) / (1 + known)), np.nan)
+        p = np.minimum(1.0, 2 * (1 + beyond) / (1 + known))
+        if patients is not None:
+            p = np.maximum(p, expanded_p(np.minimum(1.0, 2 * beyond / known), patients))
+    return np.where(known > 0, p, np.nan)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

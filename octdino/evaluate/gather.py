@@ -1,18 +1,21 @@
 """Reads the arms' predictions and makes sure that they may be compared: same test scans, same labels, no leak."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from octdino.calibration import at_temperature
 from octdino.config import EvaluateSettings
 from octdino.errors import UserError
 from octdino.predictions import Predictions, read_predictions
 from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, probability, read_table
+from octdino.thresholds import threshold_at
 
+RESERVED = ("macro", "weighted")  # means over labels
 PRIMARY, EXPLORATORY, NOT_EVALUABLE = "primary", "exploratory", "not evaluable"
 
 
@@ -36,6 +39,7 @@ class TestSet:
         patient: int [N] in [0, P).
         tiers: of each label.
         exclusive: whether each scan has exactly one of the labels.
+        rows: of the manifest, N of them.
     """
 
     fold: str
@@ -44,6 +48,12 @@ class TestSet:
     patient: np.ndarray
     tiers: list[str]
     exclusive: bool = False
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def patients(self) -> int:
+        """P: how many patients were tested."""
+        return int(self.patient.max()) + 1
 
     @property
     def evaluable(self) -> np.ndarray:
@@ -53,17 +63,20 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Run:
-    """One classifier's answers on the test set.
+    """One classifier's answers on the test set; of a repeated cross-validation one repeat's, each with the same key.
 
     Attributes:
         probabilities: float64 [N, L].
-        decided: float64 [N, L], 1 at or above the threshold, 0 below, NaN where there is no threshold.
+        calibrated: float64 [N, L], at the temperature of validation patients; NaN where there is none.
+        decided: float64 [N, L] each, 1 at or above the threshold, 0 below, NaN where there is no threshold: `chosen`
+            is the classifier's own, `specificity` and `sensitivity` reach the operating point on validation patients.
         n_train_patients: how many labelled training patients it saw, if it says so.
     """
 
     key: Key
     probabilities: np.ndarray
-    decided: np.ndarray
+    calibrated: np.ndarray
+    decided: dict[str, np.ndarray]
     n_train_patients: int | None
 
 
@@ -75,18 +88,22 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
             labels other than the manifest's, or arms tested on different scans.
     """
     manifest = read_table(manifest_file, MANIFEST)
-    labels = labels_of(manifest)
-    if "macro" in labels:
-        raise UserError(f"{manifest_file}: a label is called macro, which means the mean over labels here; rename it")
+    labels = _compared(settings, manifest_file, manifest)
+    if taken := [label for label in labels if label in RESERVED]:
+        raise UserError(
+            f"{manifest_file}: a label is called {taken[0]}, which means the mean over labels here; rename it"
+        )
+    chosen_on: dict[Key, dict[int, Predictions]] = defaultdict(dict)
     runs: dict[Key, dict[int, Predictions]] = defaultdict(dict)
     for folder in folders:
-        found = read_predictions(folder.parent if folder.is_file() else folder).take("test")
+        both = read_predictions(folder.parent if folder.is_file() else folder)
+        found = both.take("test")
         if missing := [label for label in labels if label not in found.labels]:
             raise UserError(f"{found.folder}: no predictions of {', '.join(missing)}, a label in {manifest_file}")
         key, fold = _key(found)
         if fold in runs[key]:
             raise UserError(f"{found.folder} and {runs[key][fold].folder}: the same run, {key} fold {fold}, twice")
-        runs[key][fold] = found
+        runs[key][fold], chosen_on[key][fold] = found, both.take("val")
     if not runs:
         raise UserError("nothing to evaluate: name the folders of at least one classifier")
     scans = _same_scans(runs, manifest_file, manifest)
@@ -99,8 +116,36 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
         patient=pd.factorize(rows["patient"])[0],
         tiers=tiers(settings, manifest, labels, truth, rows["patient"].to_numpy()),
         exclusive=all(bool(found.metadata.get("exclusive")) for folds in runs.values() for found in folds.values()),
+        rows=rows.reset_index(),
     )
-    return test, [_pooled(key, runs[key], scans, labels, truth) for key in sorted(runs)]
+    level = settings.operating_point
+    return test, [
+        _pooled(key, {fold: runs[key][fold] for fold in folds}, chosen_on[key], level, scans, labels, truth)
+        for key in sorted(runs)
+        for folds in _repeats(next(iter(runs.values())))
+    ]
+
+
+def _compared(settings: EvaluateSettings, path: Path, manifest: pd.DataFrame) -> list[str]:
+    """The cohort's labels, or those of them that the settings name."""
+    labels = labels_of(manifest)
+    if unknown := [label for label in settings.labels or [] if label not in labels]:
+        raise UserError(f"evaluate.labels: {unknown[0]} is no label of {path}; it has {', '.join(labels)}")
+    return labels if settings.labels is None else [label for label in labels if label in settings.labels]
+
+
+def _repeats(folds: dict[int, Predictions]) -> list[list[int]]:
+    """The folds of each repeat of a cross-validation: a fold that tests a scan once more begins the next one."""
+    repeats: list[list[int]] = []
+    tested: set[str] = set()
+    for fold in sorted(folds):
+        scans = set(folds[fold].table["scan_id"])
+        if not repeats or scans & tested:
+            repeats.append([])
+            tested = set()
+        repeats[-1].append(fold)
+        tested |= scans
+    return repeats
 
 
 def _key(found: Predictions) -> tuple[Key, int]:
@@ -114,7 +159,7 @@ def _key(found: Predictions) -> tuple[Key, int]:
 
 
 def _same_scans(runs: dict[Key, dict[int, Predictions]], path: Path, manifest: pd.DataFrame) -> list[str]:
-    """The test scans that every classifier was tested on, in manifest order."""
+    """The test scans that every classifier was tested on, in each repeat, in manifest order."""
     first = next(iter(runs.values()))
     tested: dict[int, set[str]] = {}
     for fold, found in first.items():
@@ -130,12 +175,11 @@ def _same_scans(runs: dict[Key, dict[int, Predictions]], path: Path, manifest: p
                     f"{found.folder} and {first[fold].folder}: tested on different scans, {len(other)} of them, "
                     f"such as {min(other)}; run classify again for both"
                 )
-    everything = [scan for scans in tested.values() for scan in scans]
-    chosen = set(everything)
-    if len(chosen) != len(everything):
-        twice = min(scan for scan in chosen if everything.count(scan) > 1)
-        raise UserError(f"scan {twice} is a test scan in two folds; expected each once")
-    return [scan for scan in manifest["scan_id"] if scan in chosen]
+    parts = [set[str]().union(*(tested[fold] for fold in folds)) for folds in _repeats(first)]
+    for number, part in enumerate(parts):
+        if other := part ^ parts[0]:
+            raise UserError(f"scan {min(other)} is tested in one of repeats 0 and {number} only; expected both")
+    return [scan for scan in manifest["scan_id"] if scan in parts[0]]
 
 
 def _check_scans(found: Predictions, fold: int, path: Path, manifest: pd.DataFrame) -> None:
@@ -165,15 +209,28 @@ def _sides(path: Path, manifest: pd.DataFrame, fold: int) -> dict[str, str]:
     return dict(zip(splits["patient"], splits["split"], strict=True))
 
 
-def _pooled(key: Key, folds: dict[int, Predictions], scans: list[str], labels: list[str], truth: np.ndarray) -> Run:
-    """One classifier's folds as one test set; each fold decides at its own thresholds."""
-    probabilities, decided, trained = [], [], []
-    for found in folds.values():
-        p = found.table[[probability(label) for label in labels]].to_numpy(np.float64)
-        by_label = dict(zip(found.labels, found.thresholds(), strict=True))
-        threshold = np.array([np.nan if by_label[label] is None else by_label[label] for label in labels], np.float64)
+def _pooled(
+    key: Key, folds: dict[int, Predictions], chosen_on: dict[int, Predictions], level: float, scans: list[str],
+    labels: list[str], truth: np.ndarray,
+) -> Run:  # fmt: skip
+    """One classifier's folds as one test set; each fold decides at its own thresholds and temperature."""
+    probabilities, calibrated, trained = [], [], []
+    decided: dict[str, list[np.ndarray]] = {"chosen": [], "specificity": [], "sensitivity": []}
+    columns = [probability(label) for label in labels]
+    for fold, found in folds.items():
+        p = found.table[columns].to_numpy(np.float64)
         probabilities.append(p)
-        decided.append(np.where(np.isnan(threshold), np.nan, p >= threshold))
+        temperature, exclusive = found.temperature(), bool(found.metadata.get("exclusive"))
+        calibrated.append(np.full_like(p, np.nan) if temperature is None else at_temperature(p, temperature, exclusive))
+        by_label = dict(zip(found.labels, found.thresholds(), strict=True))
+        y, scored = label_matrix(chosen_on[fold].table, labels), chosen_on[fold].table[columns].to_numpy(np.float64)
+        for name, at in decided.items():
+            chosen = [
+                by_label[label] if name == "chosen" else threshold_at(y[:, k], scored[:, k], name, level)
+                for k, label in enumerate(labels)
+            ]
+            threshold = np.array([np.nan if value is None else value for value in chosen], np.float64)
+            at.append(np.where(np.isnan(threshold), np.nan, p >= threshold))
         trained.append(found.metadata.get("n_train_patients"))
     place = pd.Index([scan for found in folds.values() for scan in found.table["scan_id"]]).get_indexer(scans)
     said = np.concatenate([label_matrix(found.table, labels) for found in folds.values()])[place]
@@ -187,7 +244,8 @@ def _pooled(key: Key, folds: dict[int, Predictions], scans: list[str], labels: l
     return Run(
         key,
         np.concatenate(probabilities)[place],
-        np.concatenate(decided)[place],
+        np.concatenate(calibrated)[place],
+        {name: np.concatenate(at)[place] for name, at in decided.items()},
         round(float(np.mean(known))) if known else None,
     )
 

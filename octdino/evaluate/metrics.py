@@ -6,8 +6,6 @@ numbers, [P, B], and a scan weighs as often as its patient. Each metric is NaN i
 
 import numpy as np
 
-NAMES = ("auroc", "average_precision", "f1", "balanced_accuracy")
-ACCURACY = "accuracy"  # of labels that exclude each other: one answer a scan
 CELLS = 1_000_000  # of the largest array, scans x resamples; about what a processor's cache holds
 FEW_PATIENTS = 256
 
@@ -98,9 +96,7 @@ def decision_metrics(
     Returns:
         Two float64 [B].
     """
-    cells = np.zeros((len(times), 4))
-    np.add.at(cells, (patient, 2 * truth.astype(int) + decided), 1)
-    true_negative, false_positive, false_negative, true_positive = cells.T @ times
+    true_negative, false_positive, false_negative, true_positive = _cells(truth, decided, patient, times)
     positives, negatives = true_positive + false_negative, true_negative + false_positive
     with np.errstate(invalid="ignore", divide="ignore"):
         f1 = 2 * true_positive / (2 * true_positive + false_positive + false_negative)
@@ -109,6 +105,45 @@ def decision_metrics(
     f1[one_class] = np.nan
     balanced[one_class] = np.nan
     return f1, balanced
+
+
+def rates(
+    truth: np.ndarray, decided: np.ndarray, patient: np.ndarray, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sensitivity and specificity in every resample, two float64 [B]; arguments as in `decision_metrics`."""
+    true_negative, false_positive, false_negative, true_positive = _cells(truth, decided, patient, times)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return true_positive / (true_positive + false_negative), true_negative / (true_negative + false_positive)
+
+
+def _cells(truth: np.ndarray, decided: np.ndarray, patient: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """True negatives, false positives, false negatives and true positives, [4, B]."""
+    cells = np.zeros((len(times), 4))
+    np.add.at(cells, (patient, 2 * truth.astype(int) + decided), 1)
+    counted: np.ndarray = cells.T @ times
+    return counted
+
+
+def by_patient(
+    truth: np.ndarray, score: np.ndarray, patient: np.ndarray, how: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One row a patient: positive if any scan is, with the mean or the highest score of their scans.
+
+    Args:
+        truth: bool [N]; score: float [N]; patient: int [N].
+        how: mean or max.
+
+    Returns:
+        Truth bool [Q], score float64 [Q] and who int [Q], of the patients that have a scan here.
+    """
+    who, place = np.unique(patient, return_inverse=True)
+    positive = np.bincount(place, truth) > 0
+    if how == "max":
+        pooled = np.full(len(who), -np.inf)
+        np.maximum.at(pooled, place, score)
+    else:
+        pooled = np.bincount(place, score) / np.bincount(place)
+    return positive, pooled, who
 
 
 def accuracy(right: np.ndarray, patient: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Every arm, label and metric on the same resamples of the test patients: values, intervals, paired differences."""
 
 import logging
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,35 @@ import pandas as pd
 from octdino.config import EvaluateSettings
 from octdino.evaluate.bootstrap import holm, p_value
 from octdino.evaluate.figures import draw_figures
-from octdino.evaluate.gather import NOT_EVALUABLE, Key, Run, TestSet, gather
-from octdino.evaluate.metrics import ACCURACY, NAMES, accuracy, decision_metrics, ranking_metrics
-from octdino.resampling import draw_patients, interval
-from octdino.tables import COMPARISON, METRICS, write_table
+from octdino.evaluate.gather import NOT_EVALUABLE, RESERVED, Key, TestSet, gather
+from octdino.evaluate.quality import qualities
+from octdino.evaluate.scores import (
+    ACCURACY,
+    MACRO,
+    complete_labels,
+    draws,
+    ends,
+    is_compared,
+    names,
+    replicates,
+    seed_means,
+)
+from octdino.evaluate.subgroups import groupings, subgroup_table
+from octdino.evaluate.trust_figures import draw_trust
+from octdino.tables import COMPARISON, MANIFEST, METRICS, SUBGROUPS, read_table, write_table
 
 log = logging.getLogger("octdino.evaluate")
 
 CLINICAL = "clinical"
-MACRO = "macro"
 
 
 def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path], out: Path) -> None:
-    """Compare classifiers: metrics.csv, comparison.csv and figures (SVG) in `out`.
+    """Compare classifiers: metrics.csv, comparison.csv, subgroups.csv and figures (SVG) in `out`.
 
-    Intervals are percentiles over resamples of test patients; all classifiers and labels share the resamples, so a
-    difference between two arms is paired. Macro is the mean over one fixed set of labels, the evaluable ones; in a
+    Intervals are over resamples of test patients; all classifiers and labels share the resamples, so a difference
+    between two arms is paired. Macro and weighted are means over one fixed set of labels, the evaluable ones; in a
     resample where one of them has a single class it is the mean over the others. With several seeds, rows without a
-    seed are the mean over seeds, resample by resample.
+    seed are the mean over seeds, and their intervals are over resamples of patients and of seeds.
 
     Args:
         manifest: the cohort's manifest.csv; splits.csv stands beside it.
@@ -38,76 +48,50 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
         UserError: see `gather`.
     """
     test, runs = gather(settings, manifest, classifiers)
-    times = draw_patients(int(test.patient.max()) + 1, settings.resamples, settings.seed)
-    scores = replicates(test, runs, times)
-    with_mean = {**scores, **seed_means(scores)}
-    metrics = metrics_table(settings, test, with_mean)
-    comparison = comparison_table(settings, test, with_mean)
+    times = draws(settings, test.patients)
+    complete = complete_labels(settings, test, runs)
+    tables: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+    for fraction in sorted({run.key.fraction for run in runs}):  # one at a time: memory
+        scores = replicates(settings, test, [run for run in runs if run.key.fraction == fraction], times, complete)
+        with_mean = {**scores, **seed_means(settings, scores)}
+        tables.append((metrics_table(settings, test, with_mean), comparison_table(settings, test, with_mean)))
+    metrics, comparison = (sorted_rows(pd.concat(parts)) for parts in zip(*tables, strict=True))
     write_table(out / "metrics.csv", metrics, METRICS)
     write_table(out / "comparison.csv", comparison, COMPARISON)
+    parts = groupings(settings, test.rows, _quality(manifest, test))
+    subgroups = subgroup_table(settings, test, runs, times, parts)
+    write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
+    runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
     draw_figures(settings, test, runs, metrics, comparison, out)
+    draw_trust(settings, test, runs, metrics, subgroups, times, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))
     log.info("%d classifiers, %d test patients, labels: %s", len(runs), len(times), counts or "none")
 
 
-def replicates(test: TestSet, runs: list[Run], times: np.ndarray) -> dict[Key, np.ndarray]:
-    """Every metric of every classifier: float64 [metrics, 1 + B, L + 1]; row 0 is the test set, the last is macro.
-
-    The metrics are those of `names`; the accuracy is one over all labels and stands at macro.
-    """
-    found = {}
-    for run in runs:
-        values = np.full((len(names(test)), times.shape[1], len(test.labels) + 1), np.nan)
-        for index in np.flatnonzero(test.evaluable):
-            known = ~np.isnan(test.truth[:, index])
-            truth, patient = test.truth[known, index] == 1, test.patient[known]
-            values[:2, :, index] = ranking_metrics(truth, run.probabilities[known, index], patient, times)
-            decided = run.decided[known, index]
-            if not np.isnan(decided).any():
-                values[2:4, :, index] = decision_metrics(truth, decided == 1, patient, times)
-        found[run.key] = values
-    # A label without a threshold somewhere is in nobody's macro: the means must be over the same labels.
-    complete = np.all([np.isfinite(values[:, 0]) for values in found.values()], axis=0)  # [metrics, L + 1]
-    for values in found.values():
-        values[:, :, -1] = mean_of_known(np.where(complete[:, None, :], values, np.nan)[:, :, :-1])
-    if test.exclusive:
-        for run in runs:
-            right = run.probabilities.argmax(1) == test.truth.argmax(1)
-            found[run.key][-1, :, -1] = accuracy(right, test.patient, times)
-    return found
+def _quality(manifest: Path, test: TestSet) -> np.ndarray | None:
+    """Of the test scans, from the store beside the manifest, float64 [N]; None where there is none."""
+    store = manifest.with_name("scans.h5")
+    if not store.is_file():
+        log.info("%s: no such store; there are no subgroups by image quality", store)
+        return None
+    ids = read_table(manifest, MANIFEST)["scan_id"]
+    return qualities(store, np.flatnonzero(ids.isin(test.rows["scan_id"])))
 
 
-def names(test: TestSet) -> tuple[str, ...]:
-    """The metrics, in order."""
-    return (*NAMES, ACCURACY) if test.exclusive else NAMES
-
-
-def mean_of_known(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis without NaN; NaN where nothing is known."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        mean: np.ndarray = np.where(known, values, 0).sum(-1) / known.sum(-1)
-    return mean
-
-
-def seed_means(scores: dict[Key, np.ndarray]) -> dict[Key, np.ndarray]:
-    """The mean over seeds, resample by resample, for what has several seeds."""
-    means = {}
-    for key, seeds in groupby(sorted(scores), lambda key: key._replace(seed=None)):
-        if len(same := list(seeds)) > 1:
-            means[key] = np.mean([scores[one] for one in same], axis=0)
-    return means
+def sorted_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """By classifier, the mean over seeds last; within one as it was."""
+    keys = ["arm", "backbone", "fraction", "seed"]
+    return table.sort_values(keys, kind="stable", na_position="last", ignore_index=True)
 
 
 def metrics_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, np.ndarray]) -> pd.DataFrame:
     """One row a classifier, label and metric; see METRICS."""
-    counts = [_counts(test, index) for index in range(len(test.labels))] + [_macro_counts(test)]
+    counts = [_counts(test, index) for index in range(len(test.labels))] + [_macro_counts(test)] * len(RESERVED)
     rows: list[dict[str, Any]] = []
     for key, values in scores.items():
-        low, high = interval(values[:, 1:].swapaxes(0, 1), settings.confidence)
-        drawn = np.isfinite(values[:, 1:]).sum(axis=1)
-        for index, label in enumerate([*test.labels, MACRO]):
-            for which, metric in enumerate(names(test)):
+        low, high, drawn = ends(settings, test.patients, values)
+        for index, label in enumerate([*test.labels, *RESERVED]):
+            for which, metric in enumerate(names(settings, test.exclusive)):
                 if metric == ACCURACY and label != MACRO:
                     continue
                 numbers = {"value": values[which, 0, index], "low": low[which, index], "high": high[which, index]}
@@ -145,22 +129,23 @@ def _macro_counts(test: TestSet) -> dict[str, Any]:
 
 def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, np.ndarray]) -> pd.DataFrame:
     """One row a pair of arms, label and metric; see COMPARISON. Labels that are not evaluable have none."""
-    macro = _macro_counts(test)
-    counts = [_counts(test, index) for index in range(len(test.labels))] + [macro]
+    labels, metrics = [*test.labels, *RESERVED], names(settings, test.exclusive)
+    counts = [_counts(test, index) for index in range(len(test.labels))] + [_macro_counts(test)] * len(RESERVED)
+    kept = np.array([is_compared(metric) for metric in metrics])
     rows: list[dict[str, Any]] = []
     for key, reference in pairs(settings.reference, scores):
         difference = scores[key] - scores[reference]
-        low, high = interval(difference[:, 1:].swapaxes(0, 1), settings.confidence)
-        p = p_value(difference[:, 1:].swapaxes(0, 1))
-        drawn = np.isfinite(difference[:, 1:]).sum(axis=1)
-        for which, index in np.argwhere(np.isfinite(difference[:, 0])):
+        low, high, drawn = ends(settings, test.patients, difference)
+        replicates_only = difference[:, 1 : 1 + settings.resamples].swapaxes(0, 1)
+        p = p_value(replicates_only, test.patients if settings.expand else None)
+        for which, index in np.argwhere(np.isfinite(difference[:, 0]) & kept[:, None]):
             rows.append(
                 {
                     **key._asdict(),
                     "reference": reference.arm,
                     "fold": test.fold,
-                    "label": [*test.labels, MACRO][index],
-                    "metric": names(test)[which],
+                    "label": labels[index],
+                    "metric": metrics[which],
                     "difference": difference[which, 0, index],
                     "low": low[which, index],
                     "high": high[which, index],

@@ -4,9 +4,17 @@ import pandas as pd
 
 from octdino.report.read import Results
 
+PUBLISHED = (
+    "The test patients are those of the papers on OLIVES, and the AUROC named weighted is over the five labels chosen "
+    "here as there. What differs: some of the papers' training patients validate here, where they had no validation "
+    "set; AUROC is of scores, where parts of their code round them first; every test scan is used, where "
+    "single-label tests there were balanced to half positive; pictures, backbones and epochs are those of this run. "
+    "So numbers can be laid beside theirs, not subtracted."
+)
 
-def limits(results: Results, reference: str) -> list[str]:
-    """Sentences for the page, most serious first."""
+
+def limits(results: Results, reference: str, protocol: str = "holdout") -> list[str]:
+    """Sentences for the page, most serious first; `protocol` is cohort.split.protocol."""
     found = []
     metrics, cohort = results.metrics, results.cohort
     if cohort == "phantom":
@@ -17,6 +25,8 @@ def limits(results: Results, reference: str) -> list[str]:
     found.append("Nothing here is a medical device or a diagnosis. Labels are what graders saw, errors included.")
     if metrics.empty:
         return found
+    if protocol.startswith("published"):
+        found.append(PUBLISHED)
     if any(run.card.get("scope") == "all" for run in results.pretraining):
         found.append(
             "Scope all: pretraining saw the test patients' scans, without their labels. The pretrained arms may "
@@ -26,14 +36,14 @@ def limits(results: Results, reference: str) -> list[str]:
     if len(tested):
         found.append(
             f"All scores come from {int(tested.max())} test patients of one cohort. Intervals say how they would vary "
-            "with other patients like these; other devices, clinics or diseases are another question. With few "
-            "patients, percentile intervals are somewhat too narrow."
+            "with other patients like these; other devices, clinics or diseases are another question."
         )
     seeds = metrics["seed"].dropna().nunique()
     found.append(
         "One seed was run: how much scores vary from one training to the next is not in the intervals."
         if seeds < 2
-        else f"{seeds} seeds were run and averaged; the intervals vary patients, not seeds."
+        else f"{seeds} seeds were run and averaged; the intervals vary patients and seeds. From so few seeds, how "
+        "trainings differ is seen roughly only."
     )
     if set(metrics["fold"]) == {"pooled"}:
         found.append("Scores of several folds are pooled: they come from several models, whose scales may differ.")

@@ -21,4 +21,4 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 // Everything is shown on paper.
-addEventListener("beforeprint", () => document.querySelectorAll("#labels details, #comparison details").forEach((d) => (d.open = true)));
+addEventListener("beforeprint", () => document.querySelectorAll("#labels details, #comparison details, #calibration details, #subgroups details").forEach((d) => (d.open = true)));

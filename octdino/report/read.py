@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 
 from octdino.errors import UserError
-from octdino.tables import COMPARISON, MANIFEST, METRICS, QUARANTINE, SPLITS, Column, labels_of, read_table
+from octdino.tables import COMPARISON, MANIFEST, METRICS, QUARANTINE, SPLITS, SUBGROUPS, Column, labels_of, read_table
 
-FIGURES = ("comparison", "difference", "label_efficiency", "roc", "pr")
+FIGURES = (
+    "comparison", "difference", "label_efficiency", "roc", "pr", "reliability", "calibration", "subgroups",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Results:
     splits: pd.DataFrame
     metrics: pd.DataFrame
     comparison: pd.DataFrame
+    subgroups: pd.DataFrame
     pretraining: list[Pretraining]
     classifiers: list[tuple[Path, dict[str, Any]]]
     figures: dict[str, str]
@@ -70,6 +73,7 @@ def read_results(root: Path) -> Results:
         splits=_optional(root / "cohort" / "splits.csv", SPLITS),
         metrics=_floats(root / "evaluate" / "metrics.csv", METRICS, compared),
         comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON, compared),
+        subgroups=_floats(root / "evaluate" / "subgroups.csv", SUBGROUPS, needed=False),
         pretraining=[_pretraining(path) for path in sorted(root.glob("pretrain/*/*/*/backbone.json"))],
         classifiers=classifiers,
         figures={

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from octdino import __version__
 from octdino.config import EvaluateSettings, ReportSettings
-from octdino.report import answer, quoted, rows
+from octdino.report import answer, quoted, rows, trust
 from octdino.report.examples import examples
 from octdino.report.explain import explained
 from octdino.report.limits import limits
@@ -54,6 +54,7 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
 def content(settings: ReportSettings, found: Results, config: dict[str, Any]) -> dict[str, Any]:
     """Everything that the template shows."""
     evaluated = config.get("evaluate") or {}
+    split = (config.get("cohort") or {}).get("split") or {}
     reference = str(evaluated.get("reference", EvaluateSettings().reference))
     verdicts = answer.verdicts(found.metrics, found.comparison, reference)
     scored = [verdict for verdict in verdicts if verdict.arm]
@@ -80,6 +81,12 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "comparison": rows.comparison_rows(found, reference),
         "backbone_tables": rows.backbone_tables(found, reference),
         "label_tables": rows.label_tables(found),
+        "operating": trust.operating_table(found),
+        "calibration": trust.calibration_table(found),
+        "subgroups": trust.subgroup_table(found),
+        "small_group": evaluated.get("small_group", EvaluateSettings().small_group),
+        "expand": bool(evaluated.get("expand", EvaluateSettings().expand)),
+        "seeds": int(found.metrics["seed"].dropna().nunique()),
         "quoted_heads": list(quoted.HEADS),
         "quoted": quoted.quoted_rows(settings.quoted, found),
         "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"]))),
@@ -95,7 +102,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "prevalences": rows.prevalence_rows(found),
         "quarantine": rows.quarantine_rows(found),
         "benchmarks": rows.benchmark_rows(found),
-        "limits": limits(found, reference),
+        "limits": limits(found, reference, str(split.get("protocol", "holdout"))),
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         "versions": versions(),
         "hardware": hardware(found),

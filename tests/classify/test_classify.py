@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from octdino.calibration import fit_temperature
 from octdino.classify import classify
 from octdino.classify.data import read_labelled
 from octdino.classify.finetune import Finetune
@@ -175,6 +176,12 @@ def test_a_fraction_is_of_patients(store, tmp_path, pretrained):
     assert told["n_train_patients"] == 6  # of 24
     assert told["n_train_scans"] == 18
     assert told["thresholds_from"] == "val"
+    val = read_predictions(tmp_path).take("val")
+    told_of = told["calibration"]
+    assert told_of["from"] == "val"
+    assert (told_of["n_patients"], told_of["n_scans"]) == (val.table["patient"].nunique(), len(val.table))
+    assert told_of["temperature"] == pytest.approx(fit_temperature(val.truth(), val.probabilities(), False), rel=1e-9)
+    assert told_of["log_loss"]["after"] <= told_of["log_loss"]["before"]
 
 
 def test_test_patients_choose_nothing(store, pretrained, tmp_path):
@@ -190,6 +197,7 @@ def test_test_patients_choose_nothing(store, pretrained, tmp_path):
     manifest.to_csv(other / "manifest.csv", index=False)
     after = run("dino-finetune", other / "scans.h5", tmp_path / "after", pretrained)
     assert after.thresholds() == before.thresholds()
+    assert after.temperature() == before.temperature() is not None
     np.testing.assert_array_equal(after.probabilities(), before.probabilities())
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from octdino.calibration import fit_temperature
 from octdino.classify.clinical import clinical_control, clinical_features, visit_order
 from octdino.errors import UserError
 from octdino.predictions import read_predictions
@@ -42,6 +43,7 @@ def test_it_predicts_every_labelled_val_and_test_scan_and_says_how(tmp_path: Pat
     assert card["n_train_patients"] == len(fraction_patients(splits, 2, 0.3))
     val = found.take("val")
     assert card["thresholds"]["IRF"] == choose_threshold(val.truth()[:, 0], val.probabilities()[:, 0], "youden")
+    assert found.temperature() == pytest.approx(fit_temperature(val.truth(), val.probabilities(), False), rel=1e-9)
 
 
 def test_test_labels_and_other_patients_change_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.model_selection import GroupShuffleSplit
 
-from octdino.cohort.split import make_splits
+from octdino.cohort.split import PUBLISHED, make_splits
 from octdino.config import SplitSettings
 from octdino.errors import UserError
 from octdino.tables import SPLITS, fraction_patients, label_matrix, write_table
@@ -208,3 +208,67 @@ def test_many_patients_are_quick() -> None:
         table[f"L{i}"] = (rng.integers(0, 4, 10_000) == i).astype(float)
     splits = make_splits(table, LABELS, SplitSettings())
     assert splits["split"].value_counts()["test"] == pytest.approx(2500, abs=5)
+
+
+@pytest.mark.parametrize("patients", [30, 57])
+def test_crossval_tests_each_patient_once_a_repeat(patients: int) -> None:
+    table = scans(patients)
+    table.loc[table["patient"] == "p1", "group"] = "p0"  # two patients who share a picture
+    chosen = SplitSettings(protocol="crossval", folds=4, repeats=2, val=0.15)
+    splits = make_splits(table, LABELS, chosen)
+    assert set(splits["fold"]) == set(range(chosen.count)) == set(range(8))
+    labelled = set(table.loc[table["L0"].notna(), "patient"])
+    for repeat in (0, 1):
+        part = splits[splits["fold"] // 4 == repeat]
+        tested = part.loc[part["split"] == "test", "patient"]
+        assert sorted(tested) == sorted(table["patient"].unique())
+    for _, fold in splits.groupby("fold"):
+        sides = fold.set_index("patient")["split"]
+        assert sides["p0"] == sides["p1"]
+        assert set(sides[sorted(labelled)]) == {"train", "val", "test"}
+        counts = sides.value_counts()
+        assert abs(counts["test"] - patients / 4) <= 3
+        assert abs(counts["val"] - 0.15 * patients) <= 3
+        ranked = fold[fold["rank"].notna()]
+        assert set(ranked["patient"]) == {name for name in labelled if sides[name] == "train"}
+    first, second = (set(splits[(splits["fold"] == f) & (splits["split"] == "test")]["patient"]) for f in (0, 4))
+    assert first != second
+    pd.testing.assert_frame_equal(splits, make_splits(table, LABELS, chosen))
+
+
+def test_crossval_balances_the_real_labels(shared_data: Path) -> None:
+    """As the holdout: every fold's prevalences are nearer to the whole's than those of random folds."""
+    table = real_scans(shared_data)
+    labels = [name for name in BIOMARKERS if name in table]
+    splits = make_splits(table, labels, SplitSettings(protocol="crossval"))
+    tests = [set(part.loc[part["split"] == "test", "patient"]) for _, part in splits.groupby("fold")]
+    ours = np.mean([prevalence_gap(table, test, labels) for test in tests])
+    rng = np.random.default_rng(0)
+    names = table["patient"].unique()
+    at_random = [
+        np.mean([prevalence_gap(table, set(part), labels) for part in np.array_split(rng.permutation(names), 5)])
+        for _ in range(10)
+    ]
+    assert ours < 0.75 * np.mean(at_random)
+
+
+def test_crossval_refuses_what_it_cannot_divide() -> None:
+    with pytest.raises(UserError, match="expected 7 or more for 5 folds"):
+        make_splits(scans(5, unlabelled=0), LABELS, SplitSettings(protocol="crossval"))
+    with pytest.raises(UserError, match="split column, and"):
+        make_splits(scans(30).assign(given="train"), LABELS, SplitSettings(protocol="crossval"))
+
+
+@pytest.mark.parametrize("number", ["2", "3"])
+def test_published_lists_are_the_labs(number: str, shared_data: Path) -> None:
+    listed = pd.read_csv(shared_data / "olives" / "published_splits.csv", dtype=str)
+    part = listed[listed["split"] == number]
+    tested = set(part.loc[part["part"] == "test", "patient_id"])
+    protocol = f"published{number}"
+    assert {str(patient) for patient in PUBLISHED[protocol]} == tested
+    assert not tested & set(part.loc[part["part"] != "test", "patient_id"])  # the first list fails here
+    table = real_scans(shared_data)
+    splits = make_splits(table, list(BIOMARKERS), SplitSettings.parse({"protocol": protocol}, "split"))
+    sides = splits.set_index("patient")["split"]
+    assert set(sides[sides == "test"].index) == tested
+    assert 5 <= (sides == "val").sum() <= 20

@@ -13,11 +13,13 @@ from octdino.errors import UserError
 from octdino.evaluate import evaluate
 from octdino.predictions import read_predictions
 from octdino.resampling import draw_patients
-from octdino.tables import COMPARISON, MANIFEST, METRICS, probability, read_table
+from octdino.tables import COMPARISON, MANIFEST, METRICS, SPLITS, SUBGROUPS, probability, read_table, write_table
 from tests.results import LABELS, write_arm, write_cohort
 
 SETTINGS = EvaluateSettings(resamples=100)
 FIGURES = ["comparison.svg", "difference.svg", "label_efficiency.svg", "pr.svg", "roc.svg"]
+FIGURES += ["reliability.svg", "calibration.svg", "subgroups.svg"]
+TABLES = ["metrics.csv", "comparison.csv", "subgroups.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,28 @@ def test_values_are_scikit_learns_on_test_scans(done: Path) -> None:
         assert row["value"] == pytest.approx(np.mean(values), abs=1e-9)
 
 
+def test_every_interval_holds_its_value_and_means_lie_within(done: Path) -> None:
+    metrics = metrics_of(done).dropna(subset=["value"])
+    assert {"ece", "ece_calibrated", "calibration_slope", "patient_auroc"} <= set(metrics["metric"])
+    outside = metrics[(metrics["value"] < metrics["low"] - 1e-12) | (metrics["value"] > metrics["high"] + 1e-12)]
+    assert outside.empty, outside
+    for (_, arm, fraction), part in metrics.groupby(["metric", "arm", "fraction"]):
+        labels = part[~part["label"].isin(["macro", "weighted"])]["value"]
+        means = part[part["label"].isin(["macro", "weighted"])]["value"]
+        assert means.between(labels.min() - 1e-12, labels.max() + 1e-12).all(), (arm, fraction)
+
+
+def test_bca_moves_intervals_and_no_value(done: Path, tmp_path: Path) -> None:
+    folders = [path.parent for path in sorted(done.glob("classify/**/predictions.csv"))]
+    settings = EvaluateSettings(resamples=100, interval="bca")
+    evaluate(settings, done / "cohort" / "manifest.csv", folders, tmp_path)
+    before, after = metrics_of(done), read_table(tmp_path / "metrics.csv", METRICS)
+    pd.testing.assert_series_equal(before["value"], after["value"])
+    both = before["low"].notna() & after["low"].notna()
+    gap = (before["low"] - after["low"])[both].abs()
+    assert 0 < gap[before["metric"] == "auroc"].mean() < 0.03
+
+
 def test_rare_labels_are_not_evaluable_and_have_no_number(done: Path) -> None:
     metrics = metrics_of(done)
     rare = metrics[metrics["label"] == "VMT"]
@@ -103,7 +127,8 @@ def test_the_paired_interval_is_a_naive_loops(tmp_path: Path) -> None:
     """Same draws, scikit-learn in a plain loop over resamples and labels."""
     write_cohort(tmp_path)
     folders = [write_arm(tmp_path, tmp_path, arm) for arm in ("scratch-finetune", "dino-linear")]
-    evaluate(EvaluateSettings(resamples=100), tmp_path / "manifest.csv", folders, tmp_path)
+    settings = EvaluateSettings(resamples=100, expand=False)
+    evaluate(settings, tmp_path / "manifest.csv", folders, tmp_path)
     tables = [read_predictions(folder).take("test").table for folder in folders]
     patient, names = pd.factorize(tables[0]["patient"])
     differences = []
@@ -124,9 +149,9 @@ def auroc(table: pd.DataFrame, label: str) -> float:
 def test_the_same_input_gives_the_same_bytes(done: Path, tmp_path: Path) -> None:
     folders = [path.parent for path in sorted(done.glob("classify/**/predictions.csv"), reverse=True)]
     evaluate(SETTINGS, done / "cohort" / "manifest.csv", folders, tmp_path)
-    for name in ["metrics.csv", "comparison.csv", *FIGURES]:
+    for name in [*TABLES, *FIGURES]:
         assert (tmp_path / name).read_bytes() == (done / "evaluate" / name).read_bytes(), name
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["metrics.csv", "comparison.csv", *FIGURES])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*TABLES, *FIGURES])
 
 
 def test_figures_have_no_background_and_follow_the_pages_ink(done: Path) -> None:
@@ -161,6 +186,42 @@ def test_folds_are_pooled_and_seeds_are_averaged(tmp_path: Path) -> None:
     assert one(metrics[metrics["seed"] == 1], arm="dino-linear", label="IRF", metric="auroc")["value"] == pytest.approx(
         roc_auc_score(pooled["IRF"], pooled["prob:IRF"])
     )
+
+
+def test_repeats_of_a_cross_validation_are_averaged(tmp_path: Path) -> None:
+    """Folds 3 to 5 divide the patients once more (here alike, in another order); each repeat is pooled by itself."""
+    write_cohort(tmp_path, folds=3)
+    splits = pd.read_csv(tmp_path / "splits.csv", dtype={"patient": str, "group": str})
+    again = splits.assign(fold=3 + (splits["fold"] + 1) % 3)
+    write_table(tmp_path / "splits.csv", pd.concat([splits, again]), SPLITS)
+    arms = ("scratch-finetune", "dino-linear")
+    folders = [write_arm(tmp_path, tmp_path, arm, fold=fold) for arm in arms for fold in range(6)]
+    evaluate(SETTINGS, tmp_path / "manifest.csv", folders, tmp_path)
+    metrics = read_table(tmp_path / "metrics.csv", METRICS)
+    row = one(metrics, arm="dino-linear", label="IRF", metric="auroc")
+    assert (row["fold"], row["n_patients"], row["n_scans"]) == ("pooled", 60, 360)
+    tables = [read_predictions(folder).take("test").table for folder in folders[6:]]
+    pooled = [pd.concat(tables[:3]), pd.concat(tables[3:])]
+    expected = [roc_auc_score(part["IRF"], part["prob:IRF"]) for part in pooled]
+    assert expected[0] != expected[1]
+    assert row["value"] == pytest.approx(np.mean(expected), abs=1e-12)
+    groups = read_table(tmp_path / "subgroups.csv", SUBGROUPS)
+    assert one(groups, arm="dino-linear", label="IRF", group="all")["value"] == pytest.approx(np.mean(expected))
+    with pytest.raises(UserError, match="is tested in one of repeats 0 and 1 only"):
+        evaluate(SETTINGS, tmp_path / "manifest.csv", [f for f in folders if not f.name.startswith("fold5")], tmp_path)
+
+
+def test_some_labels_only(tmp_path: Path) -> None:
+    write_cohort(tmp_path)
+    folder = write_arm(tmp_path, tmp_path, "dino-linear")
+    settings = EvaluateSettings(resamples=100, labels=["FAVF", "IRF"])
+    evaluate(settings, tmp_path / "manifest.csv", [folder], tmp_path)
+    metrics = read_table(tmp_path / "metrics.csv", METRICS)
+    auroc = metrics[metrics["metric"] == "auroc"].set_index("label")["value"]
+    assert auroc.index.tolist() == ["IRF", "FAVF", "macro", "weighted"]
+    assert auroc["macro"] == pytest.approx((auroc["IRF"] + auroc["FAVF"]) / 2)
+    with pytest.raises(UserError, match=r"evaluate.labels: Drusen is no label of .*manifest.csv; it has IRF, DRT/ME"):
+        evaluate(EvaluateSettings(labels=["Drusen"]), tmp_path / "manifest.csv", [folder], tmp_path)
 
 
 def test_a_label_without_a_threshold_is_in_nobodys_macro_f1(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from octdino.evaluate import metrics
+from octdino.config import EvaluateSettings
+from octdino.evaluate import gather, metrics
+from octdino.evaluate.scores import complete_labels, draws, replicates
 from octdino.resampling import draw_patients
 
 
@@ -95,3 +97,22 @@ def test_the_accuracy_is_scikit_learns_on_repeated_rows(case: tuple[np.ndarray, 
             assert found[column] == pytest.approx(accuracy_score(truth[rows], answer[rows]))
         else:
             assert np.isnan(found[column])
+
+
+def test_all_metrics_of_a_real_test_set_take_seconds() -> None:
+    """4 of 320 pairs of arm and label, 1,000 resamples, all 20 metrics: 10 s for 320 measured."""
+    rng = np.random.default_rng(0)
+    patient, truth = np.repeat(np.arange(20), 98), (rng.random((1960, 2)) < 0.3).astype(np.float32)
+    test = gather.TestSet("0", ["a", "b"], truth, patient, ["primary"] * 2)
+    runs = []
+    for arm in ("scratch-finetune", "dino-linear"):
+        p = rng.random(truth.shape)
+        decided = dict.fromkeys(("chosen", "specificity", "sensitivity"), (p > 0.5).astype(float))
+        runs.append(gather.Run(gather.Key(arm, "resnet18", 1.0, 0), p, p, decided, 9))
+    chosen = EvaluateSettings()
+    times = draws(chosen, test.patients)
+    began = time.process_time()
+    found = replicates(chosen, test, runs, times, complete_labels(chosen, test, runs))
+    assert time.process_time() - began < 2
+    assert [values.shape for values in found.values()] == [(20, 1001, 4)] * 2
+    assert np.isfinite(found[runs[0].key][:-3]).all()  # patient metrics: every patient is positive

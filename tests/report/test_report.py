@@ -101,6 +101,7 @@ def rendered(results: Path) -> tuple[str, Page]:
 def test_the_page_has_every_part_and_needs_nothing_else(rendered: tuple[str, Page]) -> None:
     text, page = rendered
     assert set(page.ids) >= {"answer", "comparison", "labels", "clinical", "training", "examples", "run", "limits"}
+    assert set(page.ids) >= {"calibration", "subgroups"}
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert all(link.startswith(("#", "data:")) for link in page.links)
     assert len(page.sources) == 8
@@ -112,7 +113,7 @@ def test_the_page_has_every_part_and_needs_nothing_else(rendered: tuple[str, Pag
     }
     assert "@import" not in text
     assert "url(http" not in text
-    assert text.count("<svg") == 8  # five of evaluate's; curves of learning, features and collapse
+    assert text.count("<svg") == 11  # eight of evaluate's; curves of learning, features and collapse
     assert len(text) < 1_500_000
 
 
@@ -187,6 +188,14 @@ def test_one_fraction_no_control_and_no_clinical_values(tmp_path: Path) -> None:
     assert "Scope all: pretraining saw the test patients' scans" in page.text
     assert "Synthetic pictures" not in page.text
     assert "The phantom is synthetic" not in page.text
+
+
+def test_a_published_protocol_says_how_it_differs(tmp_path: Path, results: Path) -> None:
+    config = {**CONFIG, "cohort": {**CONFIG["cohort"], "split": {"protocol": "published2"}}}
+    write_report(ReportSettings(examples=0), results, config, tmp_path / "report.html")
+    assert "can be laid beside theirs, not subtracted" in Page((tmp_path / "report.html").read_text()).text
+    write_report(ReportSettings(examples=0), results, CONFIG, tmp_path / "report.html")
+    assert "laid beside theirs" not in (tmp_path / "report.html").read_text()
 
 
 def test_nothing_evaluable_is_an_answer_too(tmp_path: Path) -> None:

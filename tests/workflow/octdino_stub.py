@@ -12,8 +12,9 @@ FILES = {
     "classify": ["predictions.csv", "classifier.safetensors", "classifier.json"],
     "reported": ["reported.csv", "reported.json"],
     "clinical": ["predictions.csv", "classifier.json"],
-    "evaluate": ["metrics.csv", "comparison.csv"]
-    + [f"{figure}.svg" for figure in ("comparison", "difference", "label_efficiency", "roc", "pr")],
+    "evaluate": ["metrics.csv", "comparison.csv", "subgroups.csv"]
+    + [f"{figure}.svg" for figure in ("comparison", "difference", "label_efficiency", "roc", "pr")]
+    + [f"{figure}.svg" for figure in ("reliability", "calibration", "subgroups")],
     "explain": ["overlap.csv", "jaccard.csv", "jaccard_images.csv", "retrieval.csv", "explain.json"],
 }
 

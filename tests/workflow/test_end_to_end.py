@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from octdino.tables import COMPARISON, MANIFEST, METRICS, labels_of, read_table
+from octdino.tables import COMPARISON, MANIFEST, METRICS, SUBGROUPS, labels_of, read_table
 from tests.workflow.conftest import Workflow
 
 VIEWS = {"global_size": 32, "local_size": 16, "local_views": 2}
@@ -57,8 +57,10 @@ def test_tables_hold_their_contracts(flow: Workflow) -> None:
     metrics = read_table(results / "evaluate/metrics.csv", METRICS)
     assert set(metrics["arm"]) == {"scratch-finetune", "dino-linear", "clinical"}
     assert set(metrics["fraction"]) == {0.5, 1.0}
-    assert set(metrics["label"]) == {*labels, "macro"}
+    assert set(metrics["label"]) == {*labels, "macro", "weighted"}
     compared = read_table(results / "evaluate/comparison.csv", COMPARISON)
+    groups = read_table(results / "evaluate/subgroups.csv", SUBGROUPS)
+    assert {"all", "quality"} <= set(groups["subgroup"])
     assert set(compared["reference"]) <= {"scratch-finetune", "clinical"}
 
 

@@ -18,6 +18,10 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "phantom": ({"cohort": {"phantom": {"seed": 1}}}, {"phantom": 1, **STORE}),
     "image": ({"cohort": {"image": {"size": [64, 64]}}}, STORE),
     "split": ({"cohort": {"split": {"seed": 1}}}, STORE),
+    "folds": (
+        {"cohort": {"split": {"protocol": "crossval"}}},
+        {"cohort": 1, "pretrain": 15, "classify": 75, "clinical": 15, "explain": 4, **END},
+    ),
     "a model in use": (
         {"models": {"resnet18_narrow": {"timm": "resnet34"}}},
         {"pretrain": 3, "classify": 15, "explain": 4, **END},

@@ -77,10 +77,10 @@ def model_json(backbone):
     )
 
 
-def pretrain_run(method, backbone, seed):
+def pretrain_run(method, backbone, seed, fold):
     """The folder of the pretraining that a classifier's seed starts from: its own seed's, or the first one's."""
     seeds = settings.pretrain.seeds
-    fold = "all" if settings.pretrain.scope == "all" else 0
+    fold = "all" if settings.pretrain.scope == "all" else fold
     seed = seed if seed in seeds else seeds[0]
     return f"results/{COHORT}/pretrain/{method}/{backbone}/fold{fold}-seed{seed}"
 
@@ -89,10 +89,11 @@ def pretrain_runs():
     """Every pretraining run that is asked for."""
     chosen = settings.pretrain
     return [
-        pretrain_run(m, b, s)
+        pretrain_run(m, b, s, fold)
         for m in chosen.methods
         for b in chosen.backbones_of(m)
         for s in chosen.seeds
+        for fold in FOLDS[: 1 if chosen.scope == "all" else None]
     ]
 
 
@@ -104,9 +105,10 @@ def classify_runs():
     if settings.cohort.clinical_values:
         folders += [f"clinical/none/f{f:g}" for f in settings.classify.fractions]
     return [
-        f"results/{COHORT}/classify/{folder}/fold0-seed{seed}"
+        f"results/{COHORT}/classify/{folder}/fold{fold}-seed{seed}"
         for folder in folders
         for seed in settings.classify.seeds
+        for fold in FOLDS
     ]
 
 
@@ -212,7 +214,7 @@ def start_of(wildcards):
         return [str(weights)] if weights else []
     if init == "scratch":
         return []
-    run = pretrain_run(init, wildcards.backbone, int(wildcards.seed))
+    run = pretrain_run(init, wildcards.backbone, int(wildcards.seed), wildcards.fold)
     return [f"{run}/backbone.safetensors", f"{run}/backbone.json"]
 
 
@@ -268,5 +270,6 @@ os.environ.setdefault("OCTDINO_SOURCE", str(Path(workflow.current_basedir).paren
 settings = read_settings()
 lock = forget_dead_lock()
 COHORT = settings.cohort.name
+FOLDS = range(settings.cohort.split.count)  # which patients are test
 # One GPU job at a time where this machine has a GPU (profiles/default limits it), none counted where it has none.
 GPU = int(any(Path(os.sep, "dev", device).exists() for device in ("nvidia0", "kfd")))

@@ -5,6 +5,7 @@ rule evaluate:
     input:
         manifest="results/{cohort}/cohort/manifest.csv",
         splits="results/{cohort}/cohort/splits.csv",
+        store="results/{cohort}/cohort/scans.h5",
         predictions=[f"{run}/predictions.csv" for run in classify_runs()],
         cards=[f"{run}/classifier.json" for run in classify_runs()],
     output:
@@ -18,10 +19,24 @@ rule evaluate:
             category="Comparison",
             caption="../report/comparison.rst",
         ),
+        subgroups=report(
+            "results/{cohort}/evaluate/subgroups.csv",
+            category="Comparison",
+            caption="../report/subgroups.rst",
+        ),
         figures=report(
             expand(
                 "results/{{cohort}}/evaluate/{figure}.svg",
-                figure=["comparison", "difference", "label_efficiency", "roc", "pr"],
+                figure=[
+                    "comparison",
+                    "difference",
+                    "label_efficiency",
+                    "roc",
+                    "pr",
+                    "reliability",
+                    "calibration",
+                    "subgroups",
+                ],
             ),
             category="Figures",
             caption="../report/figures.rst",

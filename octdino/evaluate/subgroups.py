@@ -1,0 +1,187 @@
+"""Does an arm do as well in every part of the cohort? The leading metric by trial, eye, bands, position and quality."""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from octdino.config import EvaluateSettings
+from octdino.evaluate.gather import Key, Run, TestSet
+from octdino.evaluate.metrics import accuracy, ranking_metrics
+from octdino.evaluate.scores import ACCURACY, MACRO, ends, mean_of_known, mean_of_repeats, seed_means
+from octdino.tables import SUBGROUPS
+
+MOST = 8  # values of a name by which scans are grouped; with more, each is too small
+THIRDS = ("low third", "middle third", "high third")
+PLACES = ("centre", "between", "edge")
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One way to part the test scans.
+
+    Attributes:
+        name: trial, eye side, CST, BCVA, position or quality; `all` is no parting.
+        groups: their names, in order.
+        member: int [N], which group a scan is in; -1 unknown.
+    """
+
+    name: str
+    groups: list[str]
+    member: np.ndarray
+
+
+def groupings(settings: EvaluateSettings, rows: pd.DataFrame, quality: np.ndarray | None) -> list[Grouping]:
+    """What the cohort allows, with at least two groups each, after `all`.
+
+    Args:
+        rows: of the manifest, the N test scans.
+        quality: float [N], see `octdino.evaluate.quality`; None where there is no store.
+    """
+    cst, bcva = (rows[name].astype("Float64").to_numpy(np.float64, na_value=np.nan) for name in ("cst", "bcva"))
+    found = [
+        Grouping("all", ["all"], np.zeros(len(rows), dtype=int)),
+        by_name("trial", rows["trial"]),
+        by_name("eye side", rows["laterality"]),
+        by_band("CST", cst, settings.cst_bands, "µm"),
+        by_band("BCVA", bcva, settings.bcva_bands, "letters"),
+        Grouping("position", list(PLACES), position(rows)),
+    ]
+    if quality is not None:
+        cuts = np.quantile(quality, [1 / 3, 2 / 3])
+        found.append(Grouping("quality", list(THIRDS), np.searchsorted(cuts, quality)))
+    return [one for one in map(_without_empty, found) if one.name == "all" or 2 <= len(one.groups) <= MOST]
+
+
+def by_name(name: str, values: pd.Series) -> Grouping:
+    """By text; empty is unknown."""
+    codes, groups = pd.factorize(values.where(values.fillna("") != ""), sort=True)
+    return Grouping(name, [str(group) for group in groups], codes)
+
+
+def by_band(name: str, values: np.ndarray, edges: list[float], unit: str) -> Grouping:
+    """By where a number lies among ascending edges; an edge belongs to the band above it. NaN is unknown."""
+    if not edges:
+        return Grouping(name, [], np.full(len(values), -1))
+    between = [f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)]
+    groups = [f"below {edges[0]:g} {unit}", *between, f"{edges[-1]:g} {unit} or more"]
+    return Grouping(name, groups, np.where(np.isnan(values), -1, np.searchsorted(edges, values, side="right")))
+
+
+def position(rows: pd.DataFrame) -> np.ndarray:
+    """Third of the way from the middle slice of the volume to its first or last, int [N]; -1 unknown.
+
+    A volume has as many slices as most volumes here: the last ones may be missing, or unlabelled.
+    """
+    slices = rows["slice"].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    last = pd.Series(slices).groupby([rows["eye"].fillna("").to_numpy(), rows["visit"].fillna("").to_numpy()]).max()
+    if last.dropna().empty or (size := float(last.mode().iloc[0])) < 3:
+        return np.full(len(rows), -1)
+    away = np.abs(2 * (slices - 1) / (size - 1) - 1)
+    return np.where(np.isnan(away), -1, np.minimum(np.floor(3 * np.nan_to_num(away)), 2)).astype(int)
+
+
+def _without_empty(one: Grouping) -> Grouping:
+    kept = [index for index in range(len(one.groups)) if (one.member == index).any()]
+    place = {old: new for new, old in enumerate(kept)}
+    member = np.array([place.get(int(index), -1) for index in one.member], dtype=int)
+    return Grouping(one.name, [one.groups[index] for index in kept], member)
+
+
+def subgroup_table(
+    settings: EvaluateSettings, test: TestSet, runs: list[Run], times: np.ndarray, parts: list[Grouping]
+) -> pd.DataFrame:
+    """One row a classifier at the largest fraction, group and label; see SUBGROUPS. Seeds are averaged.
+
+    A label counts in a group that has enough patients on both sides of it. Macro is over the labels that count in
+    every group of a grouping but the small ones, so that the groups of a grouping can be laid beside each other.
+
+    Args:
+        times: float64 [P, C], see `draws`.
+    """
+    last = max(run.key.fraction for run in runs)
+    chosen = [run for run in runs if run.key.fraction == last]
+    rows: list[dict[str, Any]] = []
+    for part in parts:
+        counted = [_counts(settings, test, part.member == index) for index in range(len(part.groups))]
+        large = [one["evaluable"] for one in counted if not one["numbers"]["small"]]
+        common = np.logical_and.reduce(large or [np.zeros(len(test.labels), dtype=bool)])
+        for index, (group, one) in enumerate(zip(part.groups, counted, strict=True)):
+            inside, some = part.member == index, one["evaluable"]
+            scores = mean_of_repeats(chosen, partial(_scores, test, times, inside, some, common))
+            for key, values in _one_seed(settings, scores).items():
+                where = {**key._asdict(), "fold": test.fold, "subgroup": part.name, "group": group}
+                rows += _rows(settings, test, where, values, one, int(common.sum()))
+    table = pd.DataFrame(rows, columns=[column.name for column in SUBGROUPS])
+    return table.sort_values(["arm", "backbone"], kind="stable", ignore_index=True)
+
+
+def _counts(settings: EvaluateSettings, test: TestSet, inside: np.ndarray) -> dict[str, Any]:
+    """Of one group: which labels are evaluable, bool [L], and how many patients and scans stand behind each."""
+    truth, patient = test.truth[inside], test.patient[inside]
+    labels = []
+    for column in truth.T:
+        sides = [len(set(patient[column == side])) for side in (0, 1)]
+        known = ~np.isnan(column)
+        numbers = {"n_patients": len(set(patient[known])), "n_scans": int(known.sum())}
+        numbers |= {"n_positive": int((column == 1).sum()), "n_positive_patients": sides[1]}
+        labels.append((numbers, min(sides) >= settings.min_test_patients))
+    people = len(set(patient))
+    return {
+        "labels": [numbers for numbers, _ in labels],
+        "numbers": {"n_patients": people, "n_scans": int(inside.sum()), "small": int(people < settings.small_group)},
+        "evaluable": np.array([enough for _, enough in labels], dtype=bool) & test.evaluable,
+    }
+
+
+def _scores(
+    test: TestSet, times: np.ndarray, inside: np.ndarray, evaluable: np.ndarray, common: np.ndarray, run: Run
+) -> np.ndarray:
+    """AUROC of each label and their mean, and the accuracy of exclusive labels: float64 [metrics, C, L + 1]."""
+    values = np.full((1 + test.exclusive, times.shape[1], len(test.labels) + 1), np.nan)
+    for index in np.flatnonzero(evaluable):
+        known = inside & ~np.isnan(test.truth[:, index])
+        truth = test.truth[known, index] == 1
+        values[0, :, index] = ranking_metrics(truth, run.probabilities[known, index], test.patient[known], times)[0]
+    if common.any() and not (common & ~evaluable).any():
+        values[0, :, -1] = mean_of_known(values[0][:, :-1][:, common], np.ones(1))
+    if test.exclusive:
+        right = run.probabilities[inside].argmax(1) == test.truth[inside].argmax(1)
+        values[1, :, -1] = accuracy(right, test.patient[inside], times)
+    return values
+
+
+def _one_seed(settings: EvaluateSettings, scores: dict[Key, np.ndarray]) -> dict[Key, np.ndarray]:
+    """The mean over seeds where there are several, else the only seed."""
+    means = seed_means(settings, scores)
+    alone = {key: values for key, values in scores.items() if key._replace(seed=None) not in means}
+    return {**alone, **means}
+
+
+def _rows(
+    settings: EvaluateSettings,
+    test: TestSet,
+    where: dict[str, Any],
+    values: np.ndarray,
+    one: dict[str, Any],
+    common: int,
+) -> list[dict[str, Any]]:
+    """Of one classifier and group: macro first, then the labels; those without a number too, with their counts."""
+    low, high, drawn = ends(settings, one["numbers"]["n_patients"], values)
+    rows = []
+    for index in (len(test.labels), *range(len(test.labels))):
+        macro = index == len(test.labels)
+        numbers = one["numbers"] | ({} if macro else one["labels"][index])
+        for which, metric in enumerate(("auroc", ACCURACY)[: 1 + test.exclusive]):
+            if metric == ACCURACY and not macro:
+                continue
+            found = {"value": values[which, 0, index], "low": low[which, index], "high": high[which, index]}
+            if np.isnan(found["value"]):
+                found = dict.fromkeys(found, np.nan)
+            label = MACRO if macro else test.labels[index]
+            over = {"n_labels": common if macro else 1, "n_resamples": drawn[which, index]}
+            rows.append({**where, "label": label, "metric": metric, **found, **numbers, **over})
+    return rows
