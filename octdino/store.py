@@ -44,13 +44,9 @@ class Store:
     boxes: np.ndarray
     attributes: dict[str, Any]
 
-    def statistics(self, rows: np.ndarray) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation a channel over all pixels of the images `rows` (indices or mask), in [0, 1]."""
-        return statistics(self.moments[rows])
-
 
 def statistics(moments: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation a channel from per-image moments [n, 2, C]."""
+    """Mean and standard deviation a channel over all pixels of the images with these moments [n, 2, C], in [0, 1]."""
     mean, square = moments.mean(axis=0)
     return mean.tolist(), np.sqrt(np.maximum(square - mean**2, 1e-12)).tolist()
 

@@ -80,7 +80,8 @@ def extract_features(backbone: nn.Module, batches: Any) -> Tensor:
     """Pooled features float32 [N, D] on the CPU of an iterable of standardised batches [B, C, S, S]; eval mode."""
     training = backbone.training
     backbone.eval()
-    features = torch.cat([backbone(batch).float().cpu() for batch in batches])
+    # Not through what a training run may have compiled for its own views.
+    features = torch.cat([backbone.forward(batch).float().cpu() for batch in batches])
     backbone.train(training)
     return features
 
