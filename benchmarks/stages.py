@@ -1,6 +1,5 @@
 """The other stages: reading a cohort in, training on cohorts of other sizes, and evaluating."""
 
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.loops import Octdino, Task
 from benchmarks.scans import SIZE, Scans, many, settings_of
-from benchmarks.timing import Contender, by_turns, ratio, seconds_of
+from benchmarks.timing import Contender, by_turns, peak_memory, ratio, seconds_of
 from octdino.classify.linear import fit_linear
 from octdino.cohort.ingest import build_cohort
 from octdino.config import ClassifySettings
@@ -43,7 +42,7 @@ def alone(work: Callable[..., Any], *args: Any) -> tuple[Any, float, int]:
 def _watched(work: Callable[..., Any], *args: Any) -> tuple[Any, float, int]:
     begin = time.perf_counter()
     result = work(*args)
-    return result, time.perf_counter() - begin, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return result, time.perf_counter() - begin, peak_memory()
 
 
 def ingest(scans: Scans, counts: list[int], folder: Path, workers: int) -> list[Row]:

@@ -4,7 +4,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,32 +47,32 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.2f} GB"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Book:
-    """The file of one machine, written anew after every part."""
+    """The file of one machine, written anew after every part; parts that are not made again stay."""
 
     out: Path
     machine: str
     given: Sequence[str]
-    parts: dict[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
         return self.out / (re.sub(r"[^a-z0-9]+", "-", self.machine.lower()).strip("-") + ".md")
 
-    def write(self, name: str, text: str) -> None:
-        """Add a part, or write it anew."""
-        self.parts[name] = text
-        head = f"# {self.machine}\n\nMade by `{' '.join(['python -m benchmarks', *self.given])}`: octdino {__version__}"
-        head += f" ({commit()}), torch {torch.__version__}, Python {platform.python_version()}.\n"
+    def write(self, title: str, text: str) -> None:
+        """Add the part of this title, or write it anew."""
+        before = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        parts = {part.splitlines()[0]: part.strip() for part in before.split("\n## ")[1:]}
+        made = f"Made by `{' '.join(['python -m benchmarks', *self.given])}`: octdino {__version__} ({commit()}), "
+        made += f"torch {torch.__version__}, Python {platform.python_version()}."
+        parts[title] = f"{title}\n\n{made}\n\n{text.strip()}"
         self.out.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as temporary:
-            temporary.write_text("\n".join([head, *self.parts.values()]), encoding="utf-8")
+            temporary.write_text("\n\n## ".join([f"# {self.machine}", *parts.values()]) + "\n", encoding="utf-8")
 
     def training(self, rows: list[Row], workers: int) -> None:
         """The loops beside each other."""
-        text = [f"## Pretraining: DINO, K = 4096, {rows[0].task.batch} images a step", ""]
-        text += [f"The peers' DataLoaders have {workers} worker processes; 0: the process that trains reads, too."]
+        text = [f"The peers' DataLoaders have {workers} worker processes; 0: the process that trains reads, too."]
         text += ["*times*: how many times as fast octdino's first row is, median of the ratios of the same round.", ""]
         tasks = list(dict.fromkeys(row.task for row in rows))
         head = ["loop", "precision", "images/s", "times", *PARTS, "of the ceiling", f"{EPOCHS} epochs of {COHORT:,}"]
@@ -89,25 +89,25 @@ class Book:
             text += [table(head, body), ""]
             bound = next(row.bound for row in rows if row.task == task)
             text += [f"octdino's augmentation takes {bound:.0f} times as long as moving its bytes once would.", ""]
-        self.write("training", "\n".join(text))
+        self.write(f"Pretraining: DINO, K = 4096, {rows[0].task.batch} images a step", "\n".join(text))
 
     def scale(self, rows: list[dict[str, Any]]) -> None:
         """Rates and memory by the number of scans."""
         names = {"images/s": "{:.3g}".format, "beside the first": "{:.3f}".format, "scans": "{:,}".format}
-        self._simple("scale", "Pretraining by the number of scans (ResNet-18, 2 x 96 + 4 x 48, 16 a step)", rows, names)
+        self._simple("Pretraining by the number of scans (ResNet-18, 2 x 96 + 4 x 48, 16 a step)", rows, names)
 
     def ingest(self, rows: list[dict[str, Any]]) -> None:
         """Rates and memory of reading a cohort in."""
         names = {"cohort": str, "scans/s": "{:.0f}".format, "scans": "{:,}".format}
-        self._simple("ingest", "Reading a cohort in: decode, check, resize, write", rows, names)
+        self._simple("Reading a cohort in: decode, check, resize, write", rows, names)
 
     def evaluation(self, rows: list[dict[str, Any]]) -> None:
         """Seconds of what follows the features."""
-        self._simple("evaluation", "After the features", rows, {"work": str, "seconds": "{:.2f}".format})
+        self._simple("After the features", rows, {"work": str, "seconds": "{:.2f}".format})
 
-    def _simple(self, name: str, title: str, rows: list[dict[str, Any]], formats: dict[str, Any]) -> None:
+    def _simple(self, title: str, rows: list[dict[str, Any]], formats: dict[str, Any]) -> None:
         body = [[formats.get(key, gigabytes)(value) for key, value in row.items()] for row in rows]
-        self.write(name, "\n".join([f"## {title}", "", table(list(rows[0]), body), ""]))
+        self.write(title, table(list(rows[0]), body))
 
 
 def commit() -> str:

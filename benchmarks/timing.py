@@ -1,9 +1,12 @@
 """Rounds of several contenders by turns, so that whatever else the machine does meets all of them alike."""
 
 import gc
+import re
+import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -41,6 +44,15 @@ def seconds_of(work: Work) -> float:
     work()
     finish()
     return time.perf_counter() - begin
+
+
+def peak_memory() -> int:
+    """Peak resident bytes of this process so far; of its own, which getrusage mixes with those of whoever started it."""
+    try:
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        found = None
+    return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def by_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:

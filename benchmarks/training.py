@@ -1,7 +1,6 @@
 """Images a second of the three loops, by part of a step, beside the machine's ceilings."""
 
 import os
-import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -14,7 +13,7 @@ import torch
 from benchmarks.ceiling import bandwidth, matmul_rate, view_bytes
 from benchmarks.loops import Lightly, Naive, Octdino, Task
 from benchmarks.scans import Scans
-from benchmarks.timing import ratio, seconds_of
+from benchmarks.timing import peak_memory, ratio, seconds_of
 from octdino.store import read_store
 from octdino.training import autocast, pick_device
 
@@ -97,9 +96,7 @@ def _serve(pipe: Connection, make: Callable[..., Any], args: tuple[Any, ...]) ->
 
 
 def _report(loop: Any) -> Report:
-    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if torch.cuda.is_available():
-        memory = torch.cuda.max_memory_allocated()
+    memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory()
     run = getattr(loop, "run", None)
     if run is None:
         return Report(loop.clock.read(), memory, None, None)
