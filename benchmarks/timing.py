@@ -47,7 +47,7 @@ def seconds_of(work: Work) -> float:
 
 
 def peak_memory() -> int:
-    """Peak resident bytes of this process so far; of its own, which getrusage mixes with those of whoever started it."""
+    """Peak resident bytes of this process so far: its own, which getrusage mixes with those of who started it."""
     try:
         found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:
