@@ -11,6 +11,7 @@ from pathlib import Path
 from octdino import __version__
 from octdino.config import (
     METHODS,
+    AuditSettings,
     ClassifySettings,
     CohortSettings,
     Config,
@@ -24,15 +25,16 @@ from octdino.config import (
 from octdino.errors import EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError
 from octdino.flags import (
     Parser,
+    add_common,
     add_flags,
+    add_part,
+    add_run,
     count,
     fold,
     given,
     mapping,
     merged,
-    positive,
     settings_of,
-    share,
 )
 
 LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # the workflow's; by hand one command is one run
@@ -76,7 +78,7 @@ def build_parser() -> Parser:
 
 
 def _add_phantom(parser: Parser) -> None:
-    _add_common(parser, out="folder for the files", workers=True)
+    add_common(parser, out="folder for the files", workers=True)
     add_flags(parser, PhantomSettings)
 
 
@@ -90,7 +92,7 @@ def run_phantom(args: argparse.Namespace) -> None:
 
 def _add_cohort(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="phantom, olives, folder, imagenette, cifar10, stl10 or voc12")
-    _add_common(parser, out="folder for manifest.csv, quarantine.csv, splits.csv and scans.h5", workers=True)
+    add_common(parser, out="folder for manifest.csv, quarantine.csv, splits.csv and scans.h5", workers=True)
     add_flags(parser, CohortSettings, skip=("name", "phantom"))
 
 
@@ -120,7 +122,7 @@ def run_fetch(args: argparse.Namespace) -> None:
 
 def _add_pretrain(parser: Parser) -> None:
     parser.add_argument("method", metavar="METHOD", help=f"{', '.join(METHODS)}, or a name below --variants")
-    _add_run(parser, out="folder for backbone.safetensors, backbone.json and history.csv")
+    add_run(parser, out="folder for backbone.safetensors, backbone.json and history.csv")
     parser.add_argument("--fold", type=fold, default=0, metavar="N", help="whose training patients are seen, or all")
     parser.add_argument("--max-minutes", type=float, metavar="X", help="save and stop with exit code 75 after so long")
     add_flags(parser, PretrainSettings, skip=[name for name in LISTS if name != "variants"])
@@ -155,8 +157,8 @@ def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
 
 def _add_classify(parser: Parser) -> None:
     parser.add_argument("arm", metavar="ARM", help="{init}-{mode}: scratch-finetune, dino-linear, imagenet-linear, …")
-    _add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json")
-    _add_part(parser)
+    add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json")
+    add_part(parser)
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run to start from")
     add_flags(parser, ClassifySettings, skip=("arms", "fractions", "fractions_of", "seeds"))
     add_flags(parser, ModelSettings, "model.")
@@ -185,10 +187,10 @@ def run_reported(args: argparse.Namespace) -> None:
 
 
 def _add_clinical(parser: Parser) -> None:
-    _add_common(parser, out="folder for predictions.csv and classifier.json", settings=False)
+    add_common(parser, out="folder for predictions.csv and classifier.json", settings=False)
     parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="every random choice descends from it")
-    _add_part(parser)
+    add_part(parser)
 
 
 def run_clinical(args: argparse.Namespace) -> None:
@@ -203,7 +205,7 @@ def run_clinical(args: argparse.Namespace) -> None:
 
 def _add_evaluate(parser: Parser) -> None:
     parser.add_argument("classifiers", type=Path, nargs="+", metavar="FOLDER", help="what classify and clinical wrote")
-    _add_common(parser, out="folder for metrics.csv, comparison.csv and figures")
+    add_common(parser, out="folder for metrics.csv, comparison.csv and figures")
     parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the cohort's manifest.csv")
     add_flags(parser, EvaluateSettings)
 
@@ -216,9 +218,37 @@ def run_evaluate(args: argparse.Namespace) -> None:
     evaluate(settings, args.manifest, args.classifiers, args.out)
 
 
+def _add_audit(parser: Parser) -> None:
+    parser.add_argument(
+        "runs", type=Path, nargs="*", metavar="FOLDER", help="what pretrain, classify and clinical wrote"
+    )
+    add_common(parser, out="folder for findings.csv and audit.json")
+    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    add_flags(parser, AuditSettings)
+
+
+def run_audit(args: argparse.Namespace) -> None:
+    """Look for anything of the test patients in what is trained, chosen or standardised."""
+    settings = settings_of(args, AuditSettings)
+    from octdino.audit.run import audit
+
+    audit(settings, args.store, args.runs, args.out)
+
+
+def _add_verdict(parser: Parser) -> None:
+    parser.add_argument("findings", type=Path, metavar="FILE", help="findings.csv of an audit")
+
+
+def run_verdict(args: argparse.Namespace) -> None:
+    """Fail, with exit code 2, if an audit found what nobody has acknowledged."""
+    from octdino.audit.run import verdict
+
+    verdict(args.findings)
+
+
 def _add_explain(parser: Parser) -> None:
     parser.add_argument("init", metavar="INIT", help="whose weights: scratch, imagenet or a pretraining run's name")
-    _add_run(parser, out="folder for overlap.csv, jaccard.csv, retrieval.csv, figures and explain.json")
+    add_run(parser, out="folder for overlap.csv, jaccard.csv, retrieval.csv, figures and explain.json")
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run")
     parser.add_argument(
         "--classifier", type=Path, nargs="*", default=[], metavar="PATH", help="linear or finetune arms that start here"
@@ -240,7 +270,7 @@ def run_explain(args: argparse.Namespace) -> None:
 
 
 def _add_report(parser: Parser) -> None:
-    _add_common(parser, out="the page, a file", metavar="FILE")
+    add_common(parser, out="the page, a file", metavar="FILE")
     parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="a cohort's results/{cohort}")
     parser.add_argument("--config", type=mapping, default={}, metavar="FILE", help="config.yaml, to be shown (or JSON)")
     add_flags(parser, ReportSettings)
@@ -260,37 +290,6 @@ def run_schema(_: argparse.Namespace) -> None:
     print(json.dumps(schema, indent=2, ensure_ascii=False))
 
 
-def _add_common(parser: Parser, out: str, metavar: str = "DIR", settings: bool = True, workers: bool = False) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar=metavar, help=out)
-    if settings:
-        parser.add_argument(
-            "--settings", type=mapping, default={}, metavar="JSON", help="settings as JSON or a YAML file; flags win"
-        )
-    if workers:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        parser.add_argument(
-            "--workers", type=positive, default=cores, metavar="N", help="processes side by side (default: all cores)"
-        )
-
-
-def _add_run(parser: Parser, out: str) -> None:
-    """What pretrain and classify share: the store, the backbone, the seed."""
-    _add_common(parser, out)
-    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
-    parser.add_argument("--backbone", required=True, metavar="NAME", help="its name in results; timm's unless --model")
-    parser.add_argument("--model", type=mapping, default={}, metavar="JSON", help="the backbone as below `models`")
-    parser.add_argument("--seed", type=count, default=0, metavar="N", help="every random choice descends from it")
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OMP_NUM_THREADS or all)")
-
-
-def _add_part(parser: Parser) -> None:
-    """Which patients: what classify and clinical share."""
-    parser.add_argument(
-        "--fraction", type=share, default=1.0, metavar="X", help="share of the labelled training patients (default: 1)"
-    )
-    parser.add_argument("--fold", type=count, default=0, metavar="N", help="which patients are test")
-
-
 def _model(args: argparse.Namespace) -> ModelSettings:
     values = merged(args.model, given(args, "model."))
     return ModelSettings.parse({"timm": args.backbone, **values}, "model")
@@ -307,8 +306,10 @@ VERBS: dict[str, tuple[Add, Run]] = {
     "reported": (_add_classify, run_reported),
     "clinical": (_add_clinical, run_clinical),
     "evaluate": (_add_evaluate, run_evaluate),
+    "audit": (_add_audit, run_audit),
     "explain": (_add_explain, run_explain),
     "report": (_add_report, run_report),
+    "verdict": (_add_verdict, run_verdict),
     "schema": (lambda _: None, run_schema),
 }
 

@@ -6,6 +6,7 @@ A nested setting keeps its dotted name, the one that `config.yaml` and error mes
 import argparse
 import difflib
 import json
+import os
 import types
 from collections.abc import Collection
 from pathlib import Path
@@ -207,3 +208,34 @@ def _written(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(str(v) for v in value)
     return json.dumps(value) if isinstance(value, dict | bool) else str(value)
+
+
+def add_common(parser: Parser, out: str, metavar: str = "DIR", settings: bool = True, workers: bool = False) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar=metavar, help=out)
+    if settings:
+        parser.add_argument(
+            "--settings", type=mapping, default={}, metavar="JSON", help="settings as JSON or a YAML file; flags win"
+        )
+    if workers:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        parser.add_argument(
+            "--workers", type=positive, default=cores, metavar="N", help="processes side by side (default: all cores)"
+        )
+
+
+def add_run(parser: Parser, out: str) -> None:
+    """What pretrain and classify share: the store, the backbone, the seed."""
+    add_common(parser, out)
+    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument("--backbone", required=True, metavar="NAME", help="its name in results; timm's unless --model")
+    parser.add_argument("--model", type=mapping, default={}, metavar="JSON", help="the backbone as below `models`")
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="every random choice descends from it")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OMP_NUM_THREADS or all)")
+
+
+def add_part(parser: Parser) -> None:
+    """Which patients: what classify and clinical share."""
+    parser.add_argument(
+        "--fraction", type=share, default=1.0, metavar="X", help="share of the labelled training patients (default: 1)"
+    )
+    parser.add_argument("--fold", type=count, default=0, metavar="N", help="which patients are test")

@@ -105,6 +105,13 @@ COMPARISON = (
     Column("n_scans", "Int64", "test scans with this label known"),
     Column("n_resamples", "Int64", "resamples of patients in which the difference exists"),
 )
+FINDINGS = (
+    Column("check", "string", "patient, eye, volume, copy, exposure, statistics or threshold"),
+    Column("where", "string", "fold, or folder of the run"),
+    Column("count", "Int64", "how many there are"),
+    Column("detail", "string", "the first of them, or the worst"),
+    Column("acknowledged", "Int64", "1: named in audit.acknowledged, 0: not"),
+)
 SUBGROUPS = (
     Column("arm", "string", "{init}-{mode}, or clinical"),
     Column("backbone", "string", "none for clinical"),

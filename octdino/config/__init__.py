@@ -14,6 +14,7 @@ from octdino.config.methods import METHODS, MethodSettings
 from octdino.config.pretrain import AugmentSettings, PretrainSettings
 from octdino.config.stages import (
     ARM,
+    AuditSettings,
     ClassifySettings,
     EvaluateSettings,
     ModelSettings,
@@ -24,6 +25,7 @@ from octdino.config.stages import (
 __all__ = [
     "ARM",
     "METHODS",
+    "AuditSettings",
     "AugmentSettings",
     "ClassifySettings",
     "CohortSettings",
@@ -51,6 +53,7 @@ class Config(Settings):
     pretrain: PretrainSettings = PretrainSettings()
     classify: ClassifySettings = ClassifySettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    audit: AuditSettings = AuditSettings()
     explain: ExplainSettings = ExplainSettings()
     report: ReportSettings = ReportSettings()
 

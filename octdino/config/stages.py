@@ -169,6 +169,17 @@ class EvaluateSettings(Settings):
         return self
 
 
+class AuditSettings(Settings):
+    """What must not reach training, choice or standardisation from the test patients."""
+
+    similarity: float = Field(
+        0.8, gt=0, le=1, description="correlation of fine detail from which two scans are one picture"
+    )
+    acknowledged: list[Literal["patient", "eye", "volume", "copy", "exposure", "statistics", "threshold"]] = Field(
+        [], description="checks whose findings are shown and do not fail the run"
+    )
+
+
 class NumberSettings(Settings):
     """Where a number on the page comes from: one cell of a results table."""
 

@@ -14,6 +14,7 @@ from octdino.config import EvaluateSettings, ReportSettings
 from octdino.report import answer, quoted, rows, trust
 from octdino.report.examples import examples
 from octdino.report.explain import explained
+from octdino.report.leaks import leaks
 from octdino.report.limits import limits
 from octdino.report.read import Results, read_results
 from octdino.report.training import training_alarms, training_figures, training_table
@@ -93,6 +94,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "alarms": training_alarms(found.pretraining),
         "run_heads": heads,
         "runs": runs,
+        "leaks": leaks(found.root),
         "explained": explained(found.root),
         "examples": shown,
         "example_arm": best.arm if best else "",

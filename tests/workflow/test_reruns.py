@@ -9,7 +9,9 @@ import yaml
 
 from tests.workflow.conftest import ROOT, Workflow, jobs
 
-END = {"evaluate": 1, "report": 1}
+PAGE = {"report": 1}
+AUDITED = {"audit": 1, "verdict": 1, **PAGE}
+END = {"evaluate": 1, **AUDITED}
 TRAINED = {"classify": 12, "explain": 3, **END}  # all arms but scratch-finetune, at three fractions
 STORE = {"cohort": 1, "pretrain": 3, "classify": 15, "clinical": 3, "explain": 4, **END}
 
@@ -39,9 +41,9 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     ),
     "another method": (
         {"pretrain": {"methods": ["dino", "simclr", "supcon_cst", "supcon"]}},
-        {"pretrain": 1, "explain": 1, "report": 1},
+        {"pretrain": 1, "explain": 1, **AUDITED},
     ),
-    "another pretraining seed": ({"pretrain": {"seeds": [0, 1]}}, {"pretrain": 3, "report": 1}),
+    "another pretraining seed": ({"pretrain": {"seeds": [0, 1]}}, {"pretrain": 3, **AUDITED}),
     "another backbone": (
         {"pretrain": {"backbones": ["resnet18_narrow", "vit_tiny"]}},
         {"pretrain": 3, "classify": 15, "explain": 4, **END},
@@ -55,7 +57,8 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "finetune": ({"classify": {"lr": 0.01}}, {"classify": 6, **END}),
     "views of finetune": ({"classify": {"augment": {"flip": 0}}}, {"classify": 6, **END}),
     "input of all arms": ({"classify": {"augment": {"global_size": 96}}}, {"classify": 15, "explain": 3, **END}),
-    "evaluate": ({"evaluate": {"resamples": 200}}, END),
+    "evaluate": ({"evaluate": {"resamples": 200}}, {"evaluate": 1, **PAGE}),
+    "audit": ({"audit": {"similarity": 0.9}}, AUDITED),
     "explain": ({"explain": {"mass": 0.5}}, {"explain": 4, "report": 1}),
     "whose weights are explained": ({"explain": {"inits": ["dino"], "arms": []}}, {"explain": 1, "report": 1}),
     "report": ({"report": {"title": "Another"}}, {"report": 1}),

@@ -19,7 +19,9 @@ FLOW = {
     "clinical": 1,
     "evaluate": 1,
     "explain": 2,
+    "audit": 1,
     "report": 1,
+    "verdict": 1,
 }
 
 MISTAKES = {
@@ -54,7 +56,9 @@ def test_every_rule_runs_once_and_then_nothing(stubbed: Workflow) -> None:
         "classify": 1,
         "evaluate": 1,
         "explain": 1,
+        "audit": 1,
         "report": 1,
+        "verdict": 1,
     }
     page = stubbed.folder / "report.html"
     assert stubbed.run("--report", str(page)).returncode == 0

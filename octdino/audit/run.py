@@ -1,0 +1,107 @@
+"""All checks over one cohort and its runs, written down; and the verdict on what was written."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from octdino.audit import checks
+from octdino.audit.checks import Found, finding
+from octdino.audit.pictures import copies, textures
+from octdino.config import AuditSettings
+from octdino.errors import UserError
+from octdino.predictions import read_predictions
+from octdino.store import read_store
+from octdino.tables import FINDINGS, MANIFEST, SPLITS, read_table, replacing, write_table
+
+log = logging.getLogger("octdino.audit")
+
+ASKED = {
+    "patient": "no patient is on two sides of a split",
+    "eye": "no eye is, also not under two patients' names",
+    "volume": "no volume is",
+    "copy": "no picture is a copy of one on another side, resized, brightened, compressed or mirrored",
+    "exposure": "no pretraining that says train_patients saw anybody else",
+    "statistics": "scans are standardised with the training patients' mean and standard deviation",
+    "threshold": "thresholds were chosen on validation patients",
+}
+
+
+def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> None:
+    """Write `out`/findings.csv and `out`/audit.json.
+
+    Args:
+        store: scans.h5; manifest.csv and splits.csv stand beside it.
+        runs: folders of pretrainings and classifiers.
+
+    Raises:
+        UserError: a file is missing or is not what it should be. A finding is none: see `verdict`.
+    """
+    manifest = read_table(store.with_name("manifest.csv"), MANIFEST)
+    splits = read_table(store.with_name("splits.csv"), SPLITS)
+    scans = read_store(store)
+    if scans.scan_id != manifest["scan_id"].tolist():
+        raise UserError(f"{store}: its scans are not those of manifest.csv beside it; run the cohort stage again")
+    found: list[Found] = []
+    detail = textures(torch.from_numpy(scans.images))
+    for fold in sorted(splits["fold"].unique()):
+        found += checks.overlap(manifest, splits, int(fold))
+        found += checks.eyes_of_two(manifest, splits, int(fold))
+        found += _copies(settings, manifest, splits, int(fold), detail)
+    for folder in runs:
+        found += _of_run(folder, manifest, splits, scans.moments)
+    table = pd.DataFrame(found, columns=[column.name for column in FINDINGS if column.name != "acknowledged"])
+    table["acknowledged"] = table["check"].isin(settings.acknowledged).astype("Int64")
+    write_table(out / "findings.csv", table, FINDINGS)
+    card = {"asked": ASKED, "scans": len(manifest), "runs": len(runs), "similarity": settings.similarity}
+    with replacing(out / "audit.json") as temporary:
+        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    log.info("%d findings, %d of them acknowledged", len(table), int(table["acknowledged"].sum()))
+
+
+def _copies(
+    settings: AuditSettings, manifest: pd.DataFrame, splits: pd.DataFrame, fold: int, detail: torch.Tensor
+) -> Iterator[Found]:
+    side = checks.sides(manifest, splits, fold)
+    codes = torch.from_numpy(side.map({"train": 0, "val": 1, "test": 2}).fillna(-1).to_numpy("int64", copy=True))
+    pairs = list(copies(detail, codes, settings.similarity))
+    if pairs:
+        worst = max(pairs, key=lambda pair: pair.similarity)
+        names = [manifest["scan_id"].iloc[row] for row in (worst.one, worst.other)]
+        how = "mirrored, " if worst.mirrored else ""
+        where = f"{side.iloc[worst.one]} and {side.iloc[worst.other]}"
+        text = f"{names[0]} and {names[1]} ({where}) are one picture: {how}correlation {worst.similarity:.3f}"
+        yield finding("copy", f"fold {fold}", text, len(pairs))
+
+
+def _of_run(folder: Path, manifest: pd.DataFrame, splits: pd.DataFrame, moments: object) -> Iterator[Found]:
+    cards = [path for name in ("backbone.json", "classifier.json") if (path := folder / name).is_file()]
+    if not cards:
+        raise UserError(f"{folder}: neither backbone.json nor classifier.json; expected the folder of a run")
+    for card in cards:
+        yield from checks.standardisation(card, moments, manifest, splits)  # type: ignore[arg-type]
+        if card.name == "backbone.json":
+            yield from checks.exposure(card, manifest, splits)
+        else:
+            run = read_predictions(folder)
+            yield from checks.thresholds(run, (run.metadata.get("settings") or {}).get("threshold", "youden"))
+
+
+def verdict(findings: Path) -> None:
+    """Pass if every finding is acknowledged.
+
+    Raises:
+        UserError: one is not; names the first and counts the rest.
+    """
+    table = read_table(findings, FINDINGS)
+    open_ones = table[table["acknowledged"] != 1]
+    if len(open_ones):
+        first, others = open_ones.iloc[0], len(open_ones) - 1
+        raise UserError(
+            f"{findings}: {first['check']}, {first['where']}: {first['detail']}"
+            + (f"; and {others} more" if others else "")
+            + "; mend it, or name the check in audit.acknowledged; the page shows all"
+        )

@@ -1,0 +1,204 @@
+"""A clean cohort is passed in silence; each of seven leaks, planted one at a time, is found."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from octdino.audit.pictures import copies, textures
+from octdino.audit.run import audit, verdict
+from octdino.config import AuditSettings, PretrainSettings
+from octdino.errors import UserError
+from octdino.predictions import write_predictions
+from octdino.pretrain import pretrain
+from octdino.store import image_moments, read_store, statistics
+from octdino.tables import FINDINGS, read_table
+from octdino.thresholds import choose_threshold
+from tests.pretrain.test_run import MODELS, SETTINGS
+from tests.small import LABELS, write_small_cohort
+
+HOW = "youden"
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Scans of 64 px with a texture of their own, and three visits an eye with values of their own."""
+    path = write_small_cohort(tmp_path / "cohort", size=64, scans=6)
+    table = pd.read_csv(path.with_name("manifest.csv"))
+    rng = np.random.default_rng(0)
+    table["visit"] = [f"V{1 + index % 6 // 2}" for index in range(len(table))]
+    table["laterality"] = "OD"
+    for name, low, high in (("bcva", 40, 90), ("cst", 200, 600)):
+        table[name] = rng.integers(low, high, len(table) // 2).repeat(2)
+    table.to_csv(path.with_name("manifest.csv"), index=False)
+    return path
+
+
+def edit(store, **columns):
+    """Change columns of the manifest."""
+    path = store.with_name("manifest.csv")
+    table = pd.read_csv(path)
+    for name, change in columns.items():
+        table[name] = change(table)
+    table.to_csv(path, index=False)
+
+
+def put(store, row, image):
+    """Another picture in the store's row."""
+    with h5py.File(store, "r+") as file:
+        file["images"][row] = image
+        file["moments"][row] = image_moments(image)
+
+
+def rows_of(store):
+    """The first training scan's and the first test scan's row."""
+    split = pd.read_csv(store.with_name("manifest.csv"))["split"]
+    return int((split == "train").idxmax()), int((split == "test").idxmax())
+
+
+def classifier(store, out, chosen_on="val", mean=None):
+    """A classifier's files; its thresholds are chosen on the split `chosen_on`."""
+    manifest = pd.read_csv(store.with_name("manifest.csv"))
+    kept = manifest[manifest["split"].isin(["val", "test"]) & manifest[LABELS[0]].notna()].reset_index(drop=True)
+    rng = np.random.default_rng(1)
+    p = np.clip(0.5 * kept[LABELS].to_numpy() + rng.random((len(kept), 2)) * 0.6, 0, 1)
+    rows = (kept["split"] == chosen_on).to_numpy()
+    thresholds = {
+        label: choose_threshold(kept.loc[rows, label].to_numpy(), p[rows, i], HOW) for i, label in enumerate(LABELS)
+    }
+    moments = read_store(store).moments
+    own_mean, own_std = statistics(moments[(manifest["split"] == "train").to_numpy()])
+    card = {
+        "arm": "scratch-linear", "backbone": "b", "fraction": 1.0, "fold": 0, "seed": 0, "thresholds": thresholds,
+        "thresholds_from": "val", "settings": {"threshold": HOW}, "input": {"mean": mean or own_mean, "std": own_std},
+    }  # fmt: skip
+    write_predictions(out, kept, LABELS, p, card)
+    return out
+
+
+def found(store, *runs, **settings):
+    """The checks that found something."""
+    out = store.parent.parent / "audit"
+    audit(AuditSettings(**settings), store, list(runs), out)
+    return read_table(out / "findings.csv", FINDINGS)["check"].tolist()
+
+
+def test_a_clean_cohort_with_its_runs_is_passed_in_silence(store, tmp_path):
+    folder = tmp_path / "dino"
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    pretrain("dino", settings, store=store, backbone="b", model=MODELS["resnet"], fold=0, seed=0, out=folder)
+    assert isinstance(settings, PretrainSettings)
+    assert found(store, folder, classifier(store, tmp_path / "linear")) == []
+    verdict(tmp_path / "audit" / "findings.csv")
+
+
+def test_1_a_patient_on_two_sides(store):
+    train, test = rows_of(store)
+    edit(store, patient=lambda t: t["patient"].where(t.index != test, t["patient"][train]))
+    assert "patient" in found(store)
+
+
+def test_2_a_copied_picture(store):
+    train, test = rows_of(store)
+    put(store, test, read_store(store).images[train])
+    assert found(store) == ["copy"]
+
+
+def test_3_a_mirrored_copy_brightened_and_compressed(store, tmp_path):
+    train, test = rows_of(store)
+    image = np.clip(read_store(store).images[train][0, :, ::-1] * 1.2 + 5, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=60)
+    put(store, test, np.asarray(Image.open(buffer))[None])
+    assert found(store) == ["copy"]
+    detail = read_table(tmp_path / "audit/findings.csv", FINDINGS)["detail"][0]
+    assert "(test and train) are one picture: mirrored" in detail
+
+
+def test_4_one_eye_under_two_ids(store):
+    """The same visits with the same acuity and thickness; the pictures are of other slices."""
+    train, test = rows_of(store)
+    table = pd.read_csv(store.with_name("manifest.csv"))
+    one, other = table["patient"][train], table["patient"][test]
+    for name in ("bcva", "cst"):
+        values = table.loc[table["patient"] == one, name].to_numpy()
+        edit(store, **{name: lambda t, n=name, v=values: t[n].mask(t["patient"] == other, np.resize(v, len(t)))})
+    assert found(store) == ["eye"]
+
+
+def test_4_one_eye_id_of_two_patients(store):
+    train, test = rows_of(store)
+    edit(store, eye=lambda t: t["eye"].mask(t["eye"] == t["eye"][test], t["eye"][train]))
+    assert {"eye", "volume"} <= set(found(store))
+
+
+def test_5_test_scans_in_the_statistics(store, tmp_path):
+    everyone = statistics(read_store(store).moments)[0]
+    assert found(store, classifier(store, tmp_path / "linear", mean=everyone)) == ["statistics"]
+
+
+def test_6_test_scans_in_a_pretraining_that_says_otherwise(store, tmp_path):
+    folder = tmp_path / "dino"
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    pretrain("dino", settings, store=store, backbone="b", model=MODELS["resnet"], fold=None, seed=0, out=folder)
+    assert found(store, folder) == [], "scope all says so itself"
+    card = json.loads((folder / "backbone.json").read_text())
+    (folder / "backbone.json").write_text(json.dumps({**card, "scope": "train_patients", "fold": 0}))
+    assert found(store, folder) == ["exposure"]
+
+
+def test_7_thresholds_from_test_patients(store, tmp_path):
+    assert found(store, classifier(store, tmp_path / "linear", chosen_on="test")) == ["threshold"]
+
+
+def test_a_finding_fails_with_one_line_unless_it_is_acknowledged(store, tmp_path):
+    train, test = rows_of(store)
+    put(store, test, read_store(store).images[train])
+    found(store)
+    with pytest.raises(UserError, match=r"findings\.csv: copy, fold 0: .* are one picture.*audit\.acknowledged"):
+        verdict(tmp_path / "audit/findings.csv")
+    assert found(store, acknowledged=["copy"]) == ["copy"], "it is still shown"
+    verdict(tmp_path / "audit/findings.csv")
+
+
+def test_a_folder_that_is_no_run_is_one_clear_line(store, tmp_path):
+    with pytest.raises(UserError, match=r"neither backbone\.json nor classifier\.json"):
+        found(store, tmp_path)
+
+
+def test_pairs_are_those_of_a_naive_loop():
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (30, 1, 60, 70), dtype=torch.uint8)
+    images[7], images[20] = images[3], images[11].flip(-1)
+    detail, sides = textures(images), torch.arange(30) % 4 - 1
+    expected = set()
+    for i in range(30):
+        for j in range(30):
+            if sides[i] > sides[j] >= 0:
+                for mirrored in (False, True):
+                    view = detail[i].flip(-1) if mirrored else detail[i]
+                    if (view * detail[j]).sum() >= 0.1:
+                        expected.add((i, j, mirrored))
+    got = {(pair.one, pair.other, pair.mirrored) for pair in copies(detail, sides, 0.1)}
+    assert got == expected
+
+
+@pytest.mark.skipif("OCTDINO_SHARED_DATA" not in os.environ, reason="OCTDINO_SHARED_DATA is not set: no real scans")
+def test_real_scans_of_other_patients_are_not_taken_for_copies():
+    root = Path(os.environ["OCTDINO_SHARED_DATA"]) / "oct_kermany"
+    table = pd.read_csv(root / "scans.csv")
+    paths = sorted(root.rglob("*.jp*g"))[:300]
+    images = [np.asarray(Image.open(path).convert("L").resize((224, 224))) for path in paths]
+    patients, _ = pd.factorize(np.array([path.stem.rsplit("-", 1)[0] for path in paths]))
+    detail = textures(torch.from_numpy(np.stack(images))[:, None])
+    product = detail.flatten(1) @ detail.flatten(1).T
+    other = torch.from_numpy(patients[:, None] != patients[None])
+    assert len(table) >= len(paths)
+    assert product[other].max() < AuditSettings().similarity

@@ -1,0 +1,60 @@
+# audit: store + tables + runs → findings; and the verdict on them
+
+
+rule audit:
+    input:
+        store="results/{cohort}/cohort/scans.h5",
+        manifest="results/{cohort}/cohort/manifest.csv",
+        splits="results/{cohort}/cohort/splits.csv",
+        cards=[
+            *(f"{run}/backbone.json" for run in pretrain_runs()),
+            *(f"{run}/classifier.json" for run in classify_runs()),
+        ],
+        predictions=[f"{run}/predictions.csv" for run in classify_runs()],
+    output:
+        findings=report(
+            "results/{cohort}/audit/findings.csv",
+            category="Comparison",
+            caption="../report/findings.rst",
+        ),
+        card="results/{cohort}/audit/audit.json",
+    log:
+        "logs/{cohort}/audit/audit.log",
+    benchmark:
+        "results/{cohort}/benchmarks/audit.tsv"
+    conda:
+        "../../envs/octdino.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+        gpu=0,
+    params:
+        settings=lambda wildcards: as_json(settings.audit.model_dump(mode="json")),
+        runs=[*pretrain_runs(), *classify_runs()],
+        out=subpath(output.findings, parent=True),
+    shell:
+        "exec octdino audit --store {input.store:q} --settings {params.settings:q} --out {params.out:q}"
+        " {params.runs:q} > {log:q} 2>&1"
+
+
+# After the page, which shows the findings: a job that fails loses its outputs, so the audit itself never fails on them.
+rule verdict:
+    input:
+        findings="results/{cohort}/audit/findings.csv",
+        page=ancient("results/{cohort}/report/report.html"),
+    output:
+        touch("results/{cohort}/audit/passed"),
+    log:
+        "logs/{cohort}/audit/verdict.log",
+    benchmark:
+        "results/{cohort}/benchmarks/verdict.tsv"
+    conda:
+        "../../envs/octdino.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+        gpu=0,
+    shell:
+        "exec octdino verdict {input.findings:q} > {log:q} 2>&1"
