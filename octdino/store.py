@@ -105,9 +105,12 @@ def _read_sequentially(images: Any, wanted: np.ndarray, out: np.ndarray) -> None
     """Whole blocks of chunks in file order; picking single rows through HDF5 is many times slower."""
     block = 16 * CHUNK
     for start in range(0, len(images), block):
-        low, high = np.searchsorted(wanted, [start, start + block])
-        if high > low:
-            out[low:high] = images[start : start + block][wanted[low:high] - start]
+        stop = min(start + block, len(images))
+        low, high = np.searchsorted(wanted, [start, stop])
+        if high - low == stop - start:  # all of it: straight to its place
+            images.read_direct(out, np.s_[start:stop], np.s_[low:high])
+        elif high > low:
+            out[low:high] = images[start:stop][wanted[low:high] - start]
 
 
 def _plain(value: Any) -> Any:
