@@ -67,7 +67,7 @@ def test_a_section_given_in_part_keeps_its_own_defaults() -> None:
     ("values", "line"),
     [
         ({"cohort": {"nam": 1}}, "config.yaml: cohort.nam: unknown key; did you mean name? allowed here: clinical, "),
-        ({"foo": 1}, "config.yaml: foo: unknown key; allowed here: classify, cohort, evaluate"),
+        ({"foo": 1}, "config.yaml: foo: unknown key; allowed here: audit, classify, cohort, evaluate"),
         ({"models": {"a": {"args": {}}}}, "config.yaml: models.a.timm: missing; it has no default"),
         (
             {"pretrain": {"variants": {"dino": {"lr": -1}}}},
