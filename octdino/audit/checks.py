@@ -60,8 +60,8 @@ def eyes_of_two(manifest: pd.DataFrame, splits: pd.DataFrame, fold: int) -> Iter
     )
     courses: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
     for (patient, _), course in visits.groupby(level=["patient", "eye"], dropna=False):
-        if len(course) > 2:  # three equal pairs of acuity and thickness in a row are no chance
-            values = tuple(zip(course["bcva"], course["cst"], strict=True))
+        values = tuple(zip(course["bcva"], course["cst"], strict=True))
+        if len(set(values)) > 2:  # three equal pairs of acuity and thickness are no chance
             courses.setdefault((course["laterality"].iloc[0], *values), []).append(
                 (str(patient), course["side"].iloc[0])
             )
