@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from octdino import __version__
@@ -36,6 +37,7 @@ from octdino.flags import (
     merged,
     settings_of,
 )
+from octdino.launch import launch, launched, nodes
 
 LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # the workflow's; by hand one command is one run
 
@@ -49,8 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
     if getattr(args, "threads", None):  # before numpy and torch are loaded
-        os.environ["OMP_NUM_THREADS"] = str(args.threads)
+        os.environ["OMP_NUM_THREADS"] = str(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     try:
+        if hasattr(args, "processes") and args.processes * nodes() > 1 and not launched():
+            return launch(sys.argv[1:] if argv is None else argv, args.processes, args.threads)
         args.run(args)
     except UserError as error:
         print(f"octdino {args.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -122,7 +126,7 @@ def run_fetch(args: argparse.Namespace) -> None:
 
 def _add_pretrain(parser: Parser) -> None:
     parser.add_argument("method", metavar="METHOD", help=f"{', '.join(METHODS)}, or a name below --variants")
-    add_run(parser, out="folder for backbone.safetensors, backbone.json and history.csv")
+    add_run(parser, out="folder for backbone.safetensors, backbone.json and history.csv", together=True)
     parser.add_argument("--fold", type=fold, default=0, metavar="N", help="whose training patients are seen, or all")
     parser.add_argument("--max-minutes", type=float, metavar="X", help="save and stop with exit code 75 after so long")
     add_flags(parser, PretrainSettings, skip=[name for name in LISTS if name != "variants"])
@@ -155,9 +159,9 @@ def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
     return PretrainSettings.parse(changed, "settings")
 
 
-def _add_classify(parser: Parser) -> None:
+def _add_classify(parser: Parser, together: bool = True) -> None:
     parser.add_argument("arm", metavar="ARM", help="{init}-{mode}: scratch-finetune, dino-linear, imagenet-linear, …")
-    add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json")
+    add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json", together=together)
     add_part(parser)
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run to start from")
     add_flags(parser, ClassifySettings, skip=("arms", "fractions", "fractions_of", "seeds"))
@@ -295,15 +299,13 @@ def _model(args: argparse.Namespace) -> ModelSettings:
     return ModelSettings.parse({"timm": args.backbone, **values}, "model")
 
 
-Add = Callable[[Parser], None]
-Run = Callable[[argparse.Namespace], None]
-VERBS: dict[str, tuple[Add, Run]] = {
+VERBS: dict[str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], None]]] = {
     "phantom": (_add_phantom, run_phantom),
     "fetch": (_add_fetch, run_fetch),
     "cohort": (_add_cohort, run_cohort),
     "pretrain": (_add_pretrain, run_pretrain),
     "classify": (_add_classify, run_classify),
-    "reported": (_add_classify, run_reported),
+    "reported": (partial(_add_classify, together=False), run_reported),
     "clinical": (_add_clinical, run_clinical),
     "evaluate": (_add_evaluate, run_evaluate),
     "audit": (_add_audit, run_audit),

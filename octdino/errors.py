@@ -1,5 +1,6 @@
 """The two ways in which a command ends early that are not our fault."""
 
+EXIT_FAILED = 1
 EXIT_USER = 2
 EXIT_STOPPED = 75
 

@@ -223,14 +223,21 @@ def add_common(parser: Parser, out: str, metavar: str = "DIR", settings: bool = 
         )
 
 
-def add_run(parser: Parser, out: str) -> None:
-    """What pretrain and classify share: the store, the backbone, the seed."""
+def add_run(parser: Parser, out: str, together: bool = False) -> None:
+    """What pretrain, classify and explain share: the store, the backbone, the seed.
+
+    `together`: several processes may train.
+    """
     add_common(parser, out)
     parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
     parser.add_argument("--backbone", required=True, metavar="NAME", help="its name in results; timm's unless --model")
     parser.add_argument("--model", type=mapping, default={}, metavar="JSON", help="the backbone as below `models`")
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="every random choice descends from it")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OMP_NUM_THREADS or all)")
+    if together:
+        parser.add_argument(
+            "--processes", type=positive, default=1, metavar="N", help="that train together, one a GPU (default: 1)"
+        )
 
 
 def add_part(parser: Parser) -> None:

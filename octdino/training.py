@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from octdino.errors import StoppedEarly, UserError
+from octdino.ranks import any_says, from_first, is_first
 from octdino.tables import replacing
 
 log = logging.getLogger("octdino.training")
@@ -145,9 +146,11 @@ class Stopper:
         self.reason = signal.Signals(number).name
 
     def asked(self) -> str | None:
-        """Why to stop now, or None."""
+        """Why to stop now, or None; all processes stop together."""
         if self.reason is None and time.monotonic() > self._deadline:
             self.reason = "the time limit"
+        if any_says(self.reason is not None) and self.reason is None:
+            self.reason = "another process's signal or time limit"
         return self.reason
 
 
@@ -156,7 +159,7 @@ class RunState:
 
     `step-N.pt` are checkpoints, each written under another name first; `mark.json` says what they belong to, and
     another fingerprint starts afresh; `lock` is held while a trainer runs and freed by the system when it dies, so a
-    stale lock cannot exist.
+    stale lock cannot exist. Of several processes only the first reads and writes here.
 
     Args:
         fingerprint: settings and input; plain values.
@@ -177,6 +180,9 @@ class RunState:
     @contextmanager
     def locked(self) -> Iterator["RunState"]:
         """Hold the run; a second trainer of the same run is refused with the owner's name."""
+        if not is_first():
+            yield self
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a+") as lock:
             try:
@@ -195,6 +201,9 @@ class RunState:
 
         A finished run is not resumed (who asks for it again wants it anew) unless `extend` and it was shorter.
         """
+        return from_first(lambda: self._load(extend))
+
+    def _load(self, extend: bool) -> dict[str, Any] | None:
         before = self._read_mark()
         same = before.get("fingerprint") == self._mark["fingerprint"]
         unfinished = same and before["length"] == self._mark["length"] and not before["finished"]
@@ -235,10 +244,12 @@ class RunState:
 
     def due(self) -> bool:
         """Whether the last save is older than the interval."""
-        return time.monotonic() - self._saved_at >= self._every
+        return is_first() and time.monotonic() - self._saved_at >= self._every
 
     def save(self, state: dict[str, Any], step: int) -> None:
         """Add the checkpoint of `step` and take away all but the latest; a kill leaves what was there before."""
+        if not is_first():
+            return
         with replacing(self.folder / f"step-{step:09d}.pt") as temporary:
             torch.save(state, temporary)
             with temporary.open("rb") as file:  # on the disk before the earlier one goes

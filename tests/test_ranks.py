@@ -3,40 +3,65 @@
 import socket
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
-from octdino.pretrain.methods.dino import Targets, sinkhorn
-from octdino.ranks import all_logsumexp, all_sum, world_size
+from octdino import ranks
+from octdino.errors import UserError
+from octdino.models.norms import JoinedBatchNorm, synchronised
+from octdino.ranks import all_true, any_says, average_gradients, from_first, joined, own, shared_batch, world_size
+
+ROWS = 6
 
 
-def logits(rank: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(rank)
-    return torch.randn(6, 5, generator=generator) * (1 + 20 * rank)
+def images() -> torch.Tensor:
+    return torch.randn(ROWS, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 3 + 2
 
 
-def uneven(rows: torch.Tensor) -> torch.Tensor:
-    """The centre after rows of which each process has another number, as of masked patches."""
-    targets = Targets(5, "mean", 0.9)
-    targets(rows, 0.1)
-    return targets.center
+def network() -> nn.Sequential:
+    """A backbone with a batch norm; its weights are the same everywhere."""
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
+
+
+def loss_of(features: torch.Tensor) -> torch.Tensor:
+    """No mean over rows: each row meets each."""
+    return torch.logsumexp(features @ features.T, dim=1).square().mean()
+
+
+def gradients(backbone: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a step on this process's rows; beside them the gradient of the rows and the running statistics."""
+    x = x.clone().requires_grad_()
+    loss = loss_of(joined(backbone(x)))
+    loss.backward()
+    average_gradients(backbone)
+    assert x.grad is not None
+    found = {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
+    statistics = {name: value.float() for name, value in backbone.named_buffers()}
+    return {**found, **statistics, "loss": loss.detach(), "rows": x.grad / world_size()}
 
 
 def process(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    own = logits(rank)
-    targets = Targets(5, "mean", 0.9)
-    targets(own, 0.1)
-    found = {
-        "world": torch.tensor(world_size()),
-        "sum": all_sum(own),
-        "logsumexp": all_logsumexp(own, 0),
-        "sinkhorn": sinkhorn(own, 0.1),
-        "center": targets.center.clone(),
-        "second": targets(own, 0.1),  # with the common centre
-        "uneven": uneven(own[: 1 + 4 * rank]),
-    }
+    shared = synchronised(network())
+    found = gradients(shared, images()[own(ROWS)])
+    found["plain"] = shared.eval()(images())
+    found["wide"] = joined(torch.full((2, 1), float(rank)), dim=1)
+    found["answers"] = torch.tensor(
+        [
+            world_size(),
+            any_says(False),
+            any_says(rank == 1),
+            all_true(torch.tensor(True)),
+            all_true(torch.tensor(rank == 1)),
+            from_first(lambda: {"a": torch.tensor(7), "rank": rank})["a"],
+            from_first(lambda: {"a": torch.tensor(7), "rank": rank})["rank"],
+            from_first(lambda: None) is None,
+        ]
+    )
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -46,26 +71,51 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.start_processes(process, args=(port, str(tmp_path)), nprocs=2, start_method="spawn")
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    joined = torch.cat([logits(0), logits(1)])
-    alone = Targets(5, "mean", 0.9)
-    alone(joined, 0.1)
-    second = alone(joined, 0.1)
-    balanced = sinkhorn(joined, 0.1)
-    joined_uneven = uneven(torch.cat([logits(0)[:1], logits(1)[:5]]))
-    for rank, found in enumerate(ranks):
-        torch.testing.assert_close(found["uneven"], joined_uneven, rtol=1e-5, atol=1e-7)
-        mine = slice(6 * rank, 6 * rank + 6)
-        assert found["world"] == 2
-        torch.testing.assert_close(found["sum"], logits(0) + logits(1))
-        torch.testing.assert_close(found["logsumexp"], joined.logsumexp(0, keepdim=True))
-        torch.testing.assert_close(found["sinkhorn"], balanced[mine], rtol=1e-5, atol=1e-7)
-        torch.testing.assert_close(found["center"], 0.1 * joined.mean(0), rtol=1e-5, atol=1e-7)
-        torch.testing.assert_close(found["second"], second[mine], rtol=1e-5, atol=1e-7)
+    alone = network()
+    expected = gradients(alone, images())
+    expected["plain"] = alone.eval()(images())
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for rank, found in enumerate((first, second)):
+        assert found.pop("answers").tolist() == [2, 0, 1, 1, 0, 7, 0, 1]
+        assert found.pop("wide").tolist() == [[0, 1], [0, 1]]
+        torch.testing.assert_close(found.pop("rows"), expected["rows"][3 * rank : 3 * rank + 3], rtol=1e-4, atol=1e-6)
+        for name, value in found.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=lambda text, n=name: n + text)
+        assert {name: value.shape for name, value in found.items()} == {
+            name: value.shape for name, value in expected.items() if name != "rows"
+        }
+    assert all(torch.equal(first[name], second[name]) for name in first), "bit for bit, or they would drift apart"
 
 
 def test_one_process_communicates_nothing() -> None:
+    x, backbone = torch.ones(2, 3), network()
     assert world_size() == 1
-    x = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
-    assert torch.equal(all_sum(x), x)
-    torch.testing.assert_close(all_logsumexp(x, 0), x.exp().sum(0, keepdim=True).log())
+    assert joined(x) is x
+    assert synchronised(backbone) is backbone
+    assert from_first(lambda: x) is x
+    assert own(5) == slice(0, 5)
+    assert any_says(True)
+    assert not any_says(False)
+
+
+def test_rows_are_shared_out_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "world_size", lambda: 4)
+    monkeypatch.setattr(ranks, "rank", lambda: 2)
+    assert own(12) == slice(6, 9)
+    assert (shared_batch(16, 100), shared_batch(16, 15), shared_batch(16, 16)) == (16, 12, 16)
+    with pytest.raises(UserError, match="batch_size: 30 scans a step; expected a multiple of the 4 processes"):
+        own(30)
+    with pytest.raises(UserError, match="batch_size: 0 scans"):
+        own(shared_batch(16, 3))
+
+
+def test_a_batch_norm_that_cannot_be_shared_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("octdino.models.norms.world_size", lambda: 2)
+
+    class Other(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(UserError, match="Other of this backbone cannot be shared on CPUs"):
+        synchronised(nn.Sequential(Other(3)))
+    shared = synchronised(nn.Sequential(nn.BatchNorm2d(3, affine=False, momentum=None), nn.LayerNorm(3)))
+    assert [type(module) for module in shared.children()] == [JoinedBatchNorm, nn.LayerNorm]

@@ -15,7 +15,9 @@ from octdino.classify.outputs import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
 from octdino.feed import Feed
 from octdino.models.backbones import num_features
+from octdino.models.norms import synchronised
 from octdino.progress import progress
+from octdino.ranks import average_gradients, from_first, joined, own, rank, shared_batch
 from octdino.training import (
     RunState,
     Stopper,
@@ -43,14 +45,14 @@ class Finetune:
         keep_freed_memory()
         torch.manual_seed(seed_of(seed, "head"))
         head = nn.Linear(num_features(backbone), len(data.labels))
-        self.network = nn.Sequential(backbone, head).to(self.device).to(memory_format=torch.channels_last)
+        self.network = nn.Sequential(synchronised(backbone), head).to(self.device).to(memory_format=torch.channels_last)
         groups = parameter_groups(backbone)
         for group in groups:
             group["lr_scale"] = settings.backbone_lr if pretrained else 1.0
         self.optimizer = make_optimizer("adamw", [*groups, *parameter_groups(head)])
         self.feed = Feed(data.images, self.device)
         self.train_rows = data.rows("train")
-        self.batch = min(settings.batch_size, len(self.train_rows))
+        self.batch = shared_batch(settings.batch_size, len(self.train_rows))
         self.epoch_steps = max(len(self.train_rows) // self.batch, 1)
         self.epochs = max(settings.epochs, math.ceil(settings.min_steps / self.epoch_steps))
         self.check_every = max(self.epoch_steps, settings.min_steps // settings.epochs)  # steps
@@ -106,18 +108,19 @@ class Finetune:
         order = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
         chosen = torch.randperm(len(self.train_rows), generator=order)[index * self.batch : (index + 1) * self.batch]
         rows = self.train_rows[chosen.numpy()]
-        torch.manual_seed(seed_of(self.seed, "step", self.step))  # dropout and drop path
+        torch.manual_seed(seed_of(self.seed, "step", self.step, rank()))  # dropout and drop path
         s = self.settings
         view = View(1, s.augment.global_size, s.augment.global_scale)
-        places = torch.from_numpy(rows)
+        places = torch.from_numpy(rows[own(len(rows))])
         images, keys = self.feed.take(places), places.to(self.device)
         (images,) = self.augment(images, [view], seed_of(self.seed, "views", self.step), keys)
         self.network.train()
         with autocast(self.device, s.precision):
-            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+            logits = joined(self.network(images.contiguous(memory_format=torch.channels_last)))
         truth = torch.from_numpy(self.data.truth[rows]).to(self.device)
         loss = loss_of(logits.float(), truth, self.data.exclusive, self.class_weight)
         torch.autograd.backward(loss)
+        average_gradients(self.network)
         set_schedule(self.optimizer, warmup_cosine(self.step / self.total, s.lr, 0.0, 0.1), s.weight_decay)
         nn.utils.clip_grad_norm_(self.network.parameters(), 3.0)
         self.optimizer.step()
@@ -126,7 +129,7 @@ class Finetune:
 
     def _check(self) -> None:
         rows = self.data.rows("val")
-        score = validation_score(self.data.truth[rows], self.logits(rows), self.data.exclusive)
+        score = from_first(lambda: validation_score(self.data.truth[rows], self.logits(rows), self.data.exclusive))
         log.info("step %d/%d: %.4f on validation patients", self.step, self.total, score)
         if score > self.best_score:
             self.best_score, self.best_step = score, self.step

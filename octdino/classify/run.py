@@ -23,6 +23,7 @@ from octdino.models.backbones import extract_features
 from octdino.models.start import start_backbone
 from octdino.neighbours import knn_scores
 from octdino.predictions import write_predictions
+from octdino.ranks import is_first, together, world_size
 from octdino.tables import replacing
 from octdino.thresholds import choose_threshold
 from octdino.training import RunState, Stopper, pick_device
@@ -30,6 +31,7 @@ from octdino.training import RunState, Stopper, pick_device
 log = logging.getLogger("octdino.classify")
 
 
+@together()
 def classify(
     arm: str,
     settings: ClassifySettings,
@@ -60,6 +62,8 @@ def classify(
     match = ARM.match(arm)
     if not match:
         raise UserError(f"{arm!r} is no arm; expected {{init}}-linear or {{init}}-finetune")
+    if world_size() > 1 and match["mode"] != "finetune":
+        raise UserError(f"--processes: {arm} trains no network; expected 1 for all arms but -finetune")
     data = read_labelled(store, fraction, fold)
     size = settings.augment.global_size
     network, origin = start_backbone(match["init"], model, data.images.shape[1], size, pretrained=pretrained, seed=seed)
@@ -81,8 +85,10 @@ def classify(
             tuned = Finetune(settings, data, network, pretrained=match["init"] != "scratch", seed=seed)
             with Stopper().listening() as stopper:
                 tuned.run(state, stopper)
+            if not is_first():
+                return
             found = probabilities(tuned.logits(rows), data.exclusive)
-            how = {"best_step": tuned.best_step, "validation_score": tuned.best_score}
+            how = {"best_step": tuned.best_step, "validation_score": tuned.best_score, "processes": world_size()}
             tensors = {key: value.detach().cpu().contiguous() for key, value in tuned.network.state_dict().items()}
             state.discard()
     with replacing(out / "classifier.safetensors") as temporary:

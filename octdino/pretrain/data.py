@@ -1,5 +1,7 @@
 """What a pretraining run sees: its scans, their order, and the labelled scans that watch it."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +11,12 @@ import torch
 from torch import Tensor
 
 from octdino.errors import UserError
+from octdino.ranks import is_first, own, shared_batch
 from octdino.store import Store, read_moments, read_store, statistics
 from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, read_table
 from octdino.training import seed_of
+
+BLOCKS = 8  # of the scans, at most, that processes have a share of
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,9 @@ class Data:
     """The scans that train, their manifest rows, and the watchers.
 
     Attributes:
-        images: uint8 [M, C, H, W] of the scans that train and of those that watch, read once and never copied.
-        rows: int64 [N], the places in `images` of the scans that the method sees.
+        images: uint8 [M, C, H, W] of the scans that train and of those that watch, read once and never copied; where
+            several processes train, of those that this one needs, and the first one watches.
+        rows: int64 [N], the places in `images` of the scans that the method sees; -1 for those that others have.
         manifest: their rows.
         mean, std: of the training patients, [C].
         watch: labelled scans of training and validation patients; never of test patients.
@@ -57,10 +63,14 @@ class Watch:
         return bool((known & self.is_query).any() and (known & ~self.is_query).any())
 
 
-def read_data(store_file: Path, fold: int | None, watched: int = 2000) -> Data:
+def read_data(
+    store_file: Path, fold: int | None, watched: int = 2000, held: Callable[[int], np.ndarray] = np.arange
+) -> Data:
     """Read the store and its tables; `fold` None: every scan trains, statistics stay the train patients'.
 
-    `watched` labelled scans, at most, watch.
+    Args:
+        watched: so many labelled scans, at most, watch.
+        held: which of so many training scans this process needs, ascending.
 
     Raises:
         UserError: a table is missing, or no scan is left to train on.
@@ -74,15 +84,18 @@ def read_data(store_file: Path, fold: int | None, watched: int = 2000) -> Data:
         raise UserError(f"{store_file.with_name('splits.csv')}: fold {fold or 0} has no training patient")
     rows = np.arange(len(manifest)) if fold is None else np.flatnonzero(train)
     labels = label_matrix(manifest) if labels_of(manifest) else np.full((len(manifest), 1), np.nan, np.float32)
-    watchers = _watchers(labels, split, watched)
-    moments, needed = read_moments(store_file), np.union1d(rows, watchers)
+    mine = held(len(rows))
+    watchers = _watchers(labels, split, watched)[: None if is_first() else 0]
+    moments, needed = read_moments(store_file), np.union1d(rows[mine], watchers)
     store = read_store(store_file, needed) if len(moments) == len(manifest) else None
     if store is None or store.scan_id != manifest["scan_id"].iloc[needed].tolist():
         raise UserError(f"{store_file}: its scans are not those of manifest.csv beside it; run the cohort stage again")
     mean, std = statistics(moments[train])
+    places = np.full(len(rows), -1)
+    places[mine] = np.searchsorted(needed, rows[mine])
     return Data(
         images=torch.from_numpy(store.images),
-        rows=torch.from_numpy(np.searchsorted(needed, rows)),
+        rows=torch.from_numpy(places),
         manifest=manifest.iloc[rows].reset_index(drop=True),
         mean=mean,
         std=std,
@@ -110,9 +123,30 @@ def _watch(store: Store, places: np.ndarray, manifest: pd.DataFrame, labels: np.
     )
 
 
+def shuffle_blocks(count: int, batch_size: int, seed: int) -> list[Tensor]:
+    """`count` rows in blocks, int64; each step takes as many rows of one as of another.
+
+    So a process that has the rows of every batch from here to there needs only some blocks of all images, whatever
+    the number of processes, and that number changes no batch.
+    """
+    generator = torch.Generator().manual_seed(seed_of(seed, "blocks"))
+    order = torch.randperm(count, generator=generator)
+    return list(order.tensor_split(math.gcd(min(batch_size, count), BLOCKS)))
+
+
 def batch_order(count: int, batch_size: int, seed: int, epoch: int) -> Tensor:
     """The rows of each step of an epoch, int64 [steps, batch]; a rest smaller than a batch waits for another epoch."""
     generator = torch.Generator().manual_seed(seed_of(seed, "order", epoch))
-    batch = min(batch_size, count)
-    steps = count // batch
-    return torch.randperm(count, generator=generator)[: steps * batch].view(steps, batch)
+    batch, blocks = min(batch_size, count), shuffle_blocks(count, batch_size, seed)
+    steps, each = count // batch, batch // len(blocks)
+    shuffled = [block[torch.randperm(len(block), generator=generator)][: steps * each] for block in blocks]
+    return torch.cat([block.view(steps, each) for block in shuffled], dim=1)
+
+
+def held_rows(batch_size: int, seed: int, count: int) -> np.ndarray:
+    """Those of `count` rows that this process's share of any batch can hold, ascending."""
+    batch = shared_batch(batch_size, count)
+    blocks = shuffle_blocks(count, batch, seed)
+    mine, each = own(batch), batch // len(blocks)
+    found = torch.cat(blocks[mine.start // each : math.ceil(mine.stop / each)])
+    return np.sort(found.numpy())

@@ -15,6 +15,7 @@ from octdino.errors import UserError
 from octdino.feed import Feed
 from octdino.models import BackboneSpec
 from octdino.models.backbones import num_features
+from octdino.models.norms import synchronised
 from octdino.pretrain.alarm import alarms
 from octdino.pretrain.board import clear_board, summary_writer, write_board
 from octdino.pretrain.data import Data, batch_order
@@ -25,6 +26,7 @@ from octdino.pretrain.speed import Stopwatch, Utilisation
 from octdino.pretrain.start import Start
 from octdino.pretrain.step import Guard, backward, gradient_norm
 from octdino.progress import duration, progress
+from octdino.ranks import all_true, is_first, own, shared_batch, world_size
 from octdino.tables import replacing
 from octdino.training import (
     RunState,
@@ -65,7 +67,7 @@ class Run:
         )
 
         def make_backbone() -> nn.Module:
-            return start.backbone(channels, size).to(memory_format=torch.channels_last)
+            return synchronised(start.backbone(channels, size)).to(memory_format=torch.channels_last)
 
         self.method: Method = method_class(self.variant)(self.variant, make_backbone, dim)
         self.method.to(self.device)
@@ -78,7 +80,8 @@ class Run:
         self.views = self.method.views(settings.augment)
         self.targets = self.method.targets(data.manifest).to(self.device)
         self.feed = Feed(data.images, self.device)
-        self.batch = min(settings.batch_size, len(data.rows))
+        self.batch = shared_batch(settings.batch_size, len(data.rows))
+        self.own = own(self.batch)
         self.steps = len(data.rows) // self.batch  # an epoch
         self.total = self.steps * settings.epochs
         self.order = functools.lru_cache(2)(functools.partial(batch_order, len(data.rows), self.batch, seed))
@@ -94,7 +97,7 @@ class Run:
         self.skipped: list[tuple[int, list[str]]] = []  # steps without a finite loss, and their scans
         self.lengths: list[int] = []  # epochs after which the run was finished once, and extended
         self.best: dict[str, Any] = {}  # score, epoch and weights, if the best are to be exported
-        if settings.export == "best" and not data.watch.can_choose():
+        if is_first() and settings.export == "best" and not data.watch.can_choose():
             raise UserError("export: best needs a label that validation patients have and lack; use last")
         if settings.tensorboard:
             summary_writer()
@@ -130,7 +133,7 @@ class Run:
         """Step to the end, saving now and then; raises StoppedEarly when asked to stop."""
         if saved := self.state.load(extend=self.settings.extend):
             self.restore(saved)
-        else:
+        elif is_first():
             clear_board(self.board)
             self.skipped_file.unlink(missing_ok=True)
         log.info(
@@ -174,7 +177,7 @@ class Run:
             )
             gradients = [p for p in self.method.trained.parameters() if p.grad is not None]
             norm = gradient_norm(gradients)
-            taken = torch.isfinite(loss + norm)
+            taken = all_true(torch.isfinite(loss + norm))
             if v.clip_grad is not None:
                 nn.utils.clip_grads_with_norm_(gradients, v.clip_grad, norm, foreach=True)
             step_if(self.optimizer, taken)
@@ -188,8 +191,8 @@ class Run:
         self.step += 1
 
     def one_backward(self, images: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients, loss and scalars of this step's scans, or of the first few `images` of them as one part."""
-        batch = self.make_batch(self.rows(self.step)[:images])
+        """Gradients, loss and scalars of this step's scans, or of each process's first few `images` as one part."""
+        batch = self.make_batch(self.rows(self.step).view(world_size(), -1)[:, :images].flatten())
         seed = seed_of(self.seed, "step", self.step)
         parts = self.settings.accumulate if images is None else 1
         return backward(self.method, batch, parts, seed, self.autocast, self.clock)
@@ -197,7 +200,7 @@ class Run:
     def count_arithmetic(self) -> None:
         """What one image costs, from a step on a few that leaves no trace."""
         self.guard.remember()
-        self.use.count(self.one_backward, images=min(self.batch, COUNTED))
+        self.use.count(self.one_backward, images=min(self.batch // world_size(), COUNTED))
         self.optimizer.zero_grad(set_to_none=True)
         self.guard.take_back_unless(torch.zeros((), dtype=torch.bool, device=self.device))
         self.clock.read()
@@ -206,13 +209,14 @@ class Run:
         """The views of the scans `rows`, a function of the seed, the step and each scan."""
         seed = seed_of(self.seed, "views", self.step)
         with self.clock.part("data"):
-            following = self.data.rows[self.rows(self.step + 1)] if self.step + 1 < self.total else None
-            images = self.feed.take(self.data.rows[rows], following)
+            following = self.data.rows[self.rows(self.step + 1)[self.own]] if self.step + 1 < self.total else None
+            mine = rows[own(len(rows))]
+            images = self.feed.take(self.data.rows[mine], following)
             here = rows.to(self.device, non_blocking=True)
         with self.clock.part("augmentation"):
-            views = self.augment(images, self.views, seed, here)
+            views = self.augment(images, self.views, seed, here[own(len(rows))])
         return Batch(
-            views=[view.view(-1, len(rows), *view.shape[1:]) for view in views],
+            views=[view.view(-1, len(mine), *view.shape[1:]) for view in views],
             drawn=self.method.draw(len(rows), torch.Generator().manual_seed(seed)),
             targets=self.targets[here],
             progress=self.step / self.total,
@@ -227,6 +231,8 @@ class Run:
             return
         path, names = self.skipped_file, self.data.manifest["scan_id"]
         self.skipped += [(step, names.iloc[self.rows(step).numpy()].tolist()) for step in found]
+        if not is_first():
+            return
         with replacing(path) as temporary:
             table = [{"step": step, "scan_id": name} for step, scans in self.skipped for name in scans]
             pd.DataFrame(table).to_csv(temporary, index=False)
@@ -250,10 +256,11 @@ class Run:
         taken = self.sums.pop("taken", torch.zeros(())).item()
         row |= {key: value.item() / taken for key, value in self.sums.items()}
         row |= {"lr": self.optimizer.param_groups[0]["lr"], "skipped": self.steps - taken}
-        row |= {"images_per_second": rate, "utilisation": self.use.at(rate), "data_wait": shares.get("data", 0.0)}
+        used = self.use.at(rate / world_size())
+        row |= {"images_per_second": rate, "utilisation": used, "data_wait": shares.get("data", 0.0)}
         row |= {"augmentation": shares.get("augmentation", 0.0), **self.method.end_epoch()}
         self.sums = {}
-        if epoch % self.settings.eval_every == 0 or self.step == self.total:
+        if is_first() and (epoch % self.settings.eval_every == 0 or self.step == self.total):
             row |= watch(self.method.exported, self.data.watch, self.spec, self.settings.knn, self.device)
             self.keep_best(row)
         self.history.append(row)
@@ -268,7 +275,7 @@ class Run:
         for alarm in alarms(self.history, self.settings.epochs):
             if alarm not in before:
                 log.warning("%s", alarm)
-        if self.settings.tensorboard:
+        if self.settings.tensorboard and is_first():
             write_board(self.board, self.history)
 
     def keep_best(self, row: dict[str, float]) -> None:

@@ -1,5 +1,6 @@
 """Pretrain one backbone with one method: from a store to weights, their card and their history."""
 
+import functools
 from pathlib import Path
 
 import pandas as pd
@@ -9,13 +10,15 @@ from octdino import __version__
 from octdino.config import ModelSettings, PretrainSettings
 from octdino.models import save_backbone
 from octdino.pretrain.alarm import alarms
-from octdino.pretrain.data import read_data
+from octdino.pretrain.data import held_rows, read_data
 from octdino.pretrain.loop import Run
 from octdino.pretrain.start import Start
+from octdino.ranks import is_first, together, world_size
 from octdino.tables import replacing
 from octdino.training import RunState, Stopper
 
 
+@together()
 def pretrain(
     name: str,
     settings: PretrainSettings,
@@ -46,7 +49,7 @@ def pretrain(
         UserError: something the user can mend.
         StoppedEarly: a signal or the time limit came; the state is saved.
     """
-    data = read_data(store, fold, settings.watch)
+    data = read_data(store, fold, settings.watch, functools.partial(held_rows, settings.batch_size, seed))
     cohort = str(data.manifest["cohort"].iloc[0])
     start = Start(settings.variant(name), model, backbone, fold, seed)
     start.check_cohort(cohort)
@@ -70,6 +73,8 @@ def pretrain(
         run = Run(settings, name, start, data, seed, state)
         with Stopper(max_minutes).listening() as stopper:
             run.train(stopper)
+        if not is_first():
+            return
         card = {
             "name": name,
             "backbone": backbone,
@@ -86,6 +91,7 @@ def pretrain(
             "patients": int(data.manifest["patient"].nunique()),
             "alarms": alarms(run.history, settings.epochs),
             "device": run.device_name(),
+            "processes": world_size(),
             "octdino": __version__,
             "torch": torch.__version__,
             "settings": needed,

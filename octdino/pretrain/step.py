@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from octdino.pretrain.methods.base import Batch, Features, Method
 from octdino.pretrain.speed import Stopwatch
+from octdino.ranks import average_gradients, joined, rank
 from octdino.training import seed_of
 
 
@@ -20,42 +21,54 @@ def backward(
     (GradCache; Gao et al. 2021, https://arxiv.org/abs/2101.06983, sec. 3.2): features without gradient, the loss and
     its gradient by the features, then each part again with gradient. Batch norm in a backbone sees a part's statistics.
 
+    Several processes have a part each, and average the gradients (`octdino.ranks`).
+
     Args:
-        seed: of dropout and drop path; each part has its own, the same in both passes.
+        parts: of this process's images.
+        seed: of dropout and drop path; each part and process has its own, the same in both passes.
         clock: is told what goes forward and what backward.
     """
-    if parts == 1:
-        torch.manual_seed(seed)
-        with autocast, clock.part("forward"):
-            taught = _teach(method, batch)
-            loss, scalars = method.loss(method.encode(batch), taught, batch)
-        with clock.part("backward"):
-            torch.autograd.backward(loss)
-        return loss.detach(), scalars
-    pieces = list(batch.parts(parts))
+    pieces, seeds = list(batch.parts(parts)), [seed_of(seed, rank(), part) for part in range(parts)]
     with autocast, clock.part("forward"):
-        taught = _joined([_teach(method, piece) for piece in pieces])
-        with torch.no_grad():
-            features = _joined([_encode(method, piece, seed, part) for part, piece in enumerate(pieces)])
-        leaves = {name: value.detach().requires_grad_() for name, value in features.items()}
-        loss, scalars = method.loss(leaves, taught, batch)
+        taught = _cat([_teach(method, piece) for piece in pieces])
+        with torch.set_grad_enabled(parts == 1):
+            encoded = _cat([_encode(method, *each) for each in zip(pieces, seeds, strict=True)])
+        if parts > 1:
+            encoded = {name: value.requires_grad_() for name, value in encoded.items()}
+        loss, scalars = method.loss(_of_all(encoded), _of_all(taught), batch)
     with clock.part("backward"):
         torch.autograd.backward(loss)
+    if parts > 1:
+        _again(method, pieces, seeds, encoded, autocast, clock)
+    with clock.part("backward"):
+        average_gradients(method.trained)
+    return loss.detach(), scalars
+
+
+def _again(
+    method: Method,
+    pieces: list[Batch],
+    seeds: list[int],
+    features: Features,
+    autocast: torch.autocast,
+    clock: Stopwatch,
+) -> None:
+    """Each part once more, with gradient, and the gradient of its features through it."""
     running = [(buffer, buffer.clone()) for buffer in method.trained.buffers()]  # the first pass has moved them
+    gradients = {name: value.grad for name, value in features.items() if value.grad is not None}
     begin = 0
-    for part, piece in enumerate(pieces):
+    for piece, seed in zip(pieces, seeds, strict=True):
         with autocast, clock.part("forward"):
-            encoded = _encode(method, piece, seed, part)
-        end = begin + piece.views[0].shape[1]
-        wanted = [name for name, leaf in leaves.items() if leaf.grad is not None]
-        gradients = [_grad(leaves[name])[:, begin:end] for name in wanted]
+            encoded = _encode(method, piece, seed)
+        end = begin + len(piece.targets)
         with clock.part("backward"):
-            torch.autograd.backward([encoded[name] for name in wanted], gradients)
+            torch.autograd.backward(
+                [encoded[name] for name in gradients], [g[:, begin:end] for g in gradients.values()]
+            )
         begin = end
     with torch.no_grad():
         for buffer, value in running:
             buffer.copy_(value)
-    return loss.detach(), scalars
 
 
 @torch.no_grad()
@@ -63,18 +76,17 @@ def _teach(method: Method, batch: Batch) -> Features:
     return method.teach(batch)
 
 
-def _encode(method: Method, batch: Batch, seed: int, part: int) -> Features:
-    torch.manual_seed(seed_of(seed, part))
+def _encode(method: Method, batch: Batch, seed: int) -> Features:
+    torch.manual_seed(seed)
     return method.encode(batch)
 
 
-def _joined(features: list[Features]) -> Features:
+def _cat(features: list[Features]) -> Features:
     return {name: torch.cat([each[name] for each in features], dim=1) for name in features[0]}
 
 
-def _grad(leaf: Tensor) -> Tensor:
-    assert leaf.grad is not None
-    return leaf.grad
+def _of_all(features: Features) -> Features:
+    return {name: joined(value, 1) for name, value in features.items()}
 
 
 class Guard:

@@ -2,7 +2,8 @@
 
 A step has three parts, so that a batch may be too large for the device and its loss is still that of the whole batch:
 
-- `teach` and `encode` pass images through backbones, any part of the batch at a time, whose results are joined;
+- `teach` and `encode` pass images through backbones, any part of the batch at a time, whose results are joined, also
+  with those of other processes;
 - `loss` takes the joined features of the whole batch through the heads.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from octdino.augment import View
 from octdino.config import AugmentSettings
+from octdino.ranks import own
 
 Features = dict[str, Tensor]  # by name, each [V, B, ...]: the second axis is that of the images
 
@@ -25,7 +27,8 @@ class Batch:
     """What a step sees of its images.
 
     Attributes:
-        views: float32 [V, B, C, S, S] a kind of view, in the order of `Method.views`.
+        views: float32 [V, B, C, S, S] a kind of view, in the order of `Method.views`; where several processes share
+            the batch, of this one's images alone, and only `own` may be encoded.
         drawn: what `Method.draw` drew, each [V, B, ...], on the host.
         targets: int64 [B, T], the rows of `Method.targets`.
         progress: share of the run that is done, 0 to 1.
@@ -36,15 +39,22 @@ class Batch:
     targets: Tensor
     progress: float
 
+    def own(self) -> "Batch":
+        """What belongs to this process's images."""
+        mine = own(len(self.targets))
+        drawn = {name: value[:, mine] for name, value in self.drawn.items()}
+        return replace(self, drawn=drawn, targets=self.targets[mine])
+
     def parts(self, count: int) -> Iterator["Batch"]:
-        """The batch in `count` parts, of other images each."""
-        for rows in torch.arange(self.views[0].shape[1]).chunk(count):
+        """This process's images in `count` parts."""
+        batch = self.own()
+        for rows in torch.arange(len(batch.targets)).chunk(count):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             yield replace(
                 self,
-                views=[view[:, part] for view in self.views],
-                drawn={name: value[:, part] for name, value in self.drawn.items()},
-                targets=self.targets[part],
+                views=[view[:, part] for view in batch.views],
+                drawn={name: value[:, part] for name, value in batch.drawn.items()},
+                targets=batch.targets[part],
             )
 
 

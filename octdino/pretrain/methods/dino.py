@@ -12,7 +12,6 @@ from octdino.config.methods import PrototypeSettings
 from octdino.models import PrototypeHead
 from octdino.pretrain.methods.base import Batch, Features, encode_views
 from octdino.pretrain.methods.teacher import Distillation
-from octdino.ranks import all_logsumexp, all_sum
 
 GLOBAL_VIEWS = 2
 
@@ -37,8 +36,6 @@ def dino_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def sinkhorn(logits: Tensor, temperature: float, iterations: int = 3) -> Tensor:
     """Probabilities that use every prototype equally over the batch (Caron et al. 2020, SwAV, sec. 3.1).
 
-    Several processes balance the prototypes over their joined batch.
-
     Args:
         logits: float32 [N, K]; the iterations run on logarithms: exponentials overflow, or leave rows of zeros.
         temperature: > 0.
@@ -48,7 +45,7 @@ def sinkhorn(logits: Tensor, temperature: float, iterations: int = 3) -> Tensor:
     """
     log_q = logits / temperature
     for _ in range(iterations):
-        log_q = log_q - all_logsumexp(log_q, 0)
+        log_q = log_q - log_q.logsumexp(0, keepdim=True)
         log_q = log_q - log_q.logsumexp(1, keepdim=True)
     return log_q.exp()
 
@@ -74,14 +71,13 @@ class Targets(nn.Module):
 
     @torch.no_grad()
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
-        """[N, K] to probabilities [N, K]; the centre then follows these logits, of all processes."""
+        """[N, K] to probabilities [N, K]; the centre then follows these logits."""
         if self.centering == "sinkhorn":
             probability = sinkhorn(logits, temperature)
         else:
             probability = torch.softmax((logits - self.center) / temperature, dim=-1)
         if self.centering == "mean":
-            count = all_sum(torch.full_like(logits[0, 0], len(logits)))  # processes may mask other numbers of patches
-            self.center.lerp_(all_sum(logits.sum(0)) / count, 1 - self.momentum)
+            self.center.lerp_(logits.mean(0), 1 - self.momentum)
         self.usage.index_fill_(0, probability.argmax(-1), 1)
         self.mean_probability += probability.sum(0)
         return probability

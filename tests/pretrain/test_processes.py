@@ -1,0 +1,230 @@
+"""Several processes train as one does on the joined batch, stop together, and end together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+
+from octdino import ranks
+from octdino.classify import classify
+from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
+from octdino.errors import UserError
+from octdino.pretrain import pretrain
+from octdino.pretrain.data import batch_order, held_rows, read_data
+from tests.pretrain.test_run import MODELS, PAIRS, SETTINGS
+from tests.small import write_small_cohort
+from tests.workflow.conftest import until
+
+STILL = {**MODELS, "vit": ModelSettings(timm="test_vit", args={"patch_size": 8})}  # each process drops other paths
+SHORT = SETTINGS.model_copy(update={"epochs": 1})
+TUNING = ClassifySettings(epochs=2, min_steps=4, batch_size=8, augment=AugmentSettings(global_size=32))
+# Shuffled batch norm: a process shuffles its own keys (docs/pretraining.md).
+ALIKE = [pair for pair in PAIRS if pair != ("moco", "resnet")]
+CONTRAST = {"seed": 0, "fold": 0, "backbone": "b"}
+
+
+def train(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    """Every pair's pretraining, and a fine-tuning."""
+    for name, model in pairs:
+        out = folder / f"{name}-{model}"
+        pretrain(name, SHORT, store=folder.parent / "scans.h5", model=STILL[model], out=out, **CONTRAST)
+    classify(
+        "scratch-finetune", TUNING, store=folder.parent / "scans.h5", model=STILL["resnet"], pretrained=None,
+        fraction=1.0, out=folder / "tuned", **CONTRAST,
+    )  # fmt: skip
+
+
+def process(rank: int, world: int, port: int, folder: Path, pairs: list[tuple[str, str]]) -> None:
+    torch.set_num_threads(1)
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank}
+    os.environ |= {name: str(value) for name, value in address.items()}
+    with ranks.together():
+        train(folder, pairs)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def compare(tmp_path: Path, world: int, pairs: list[tuple[str, str]]) -> None:
+    write_small_cohort(tmp_path)
+    one, several = tmp_path / "one", tmp_path / "several"
+    train(one, pairs)
+    mp.start_processes(process, args=(world, free_port(), several, pairs), nprocs=world, start_method="spawn")
+    for name, model in pairs:
+        here, there = (folder / f"{name}-{model}" for folder in (one, several))
+        assert json.loads((there / "backbone.json").read_text())["processes"] == world
+        losses = [
+            pd.read_csv(folder / "history.csv").filter(regex="loss|entropy|kl|prototypes") for folder in (here, there)
+        ]
+        np.testing.assert_allclose(*losses, rtol=1e-4, err_msg=f"{name} on {model}")
+        weights = load_file(there / "backbone.safetensors")
+        for key, value in load_file(here / "backbone.safetensors").items():
+            np.testing.assert_allclose(weights[key], value, rtol=1e-3, atol=2e-4, err_msg=f"{key} of {name} on {model}")
+    tuned = [load_file(folder / "tuned/classifier.safetensors") for folder in (one, several)]
+    for key, value in tuned[0].items():
+        np.testing.assert_allclose(tuned[1][key], value, rtol=1e-3, atol=2e-4, err_msg=f"{key}, fine-tuned")
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    compare(tmp_path, 2, [("dino", "resnet"), ("dino", "vit")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_train_every_method_as_one_does(tmp_path: Path, world: int) -> None:
+    compare(tmp_path, world, ALIKE)
+
+
+def test_a_process_holds_the_scans_of_its_share_of_every_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    count, batch = 1003, 24
+    whole = read_data(write_small_cohort(tmp_path), 0)
+    for world in (1, 2, 3, 4, 8, 12, 24):
+        monkeypatch.setattr(ranks, "world_size", lambda w=world: w)
+        held = []
+        for rank in range(world):
+            monkeypatch.setattr(ranks, "rank", lambda r=rank: r)
+            held.append(held_rows(batch, 3, count))
+            for epoch in range(3):
+                mine = batch_order(count, batch, 3, epoch)[:, ranks.own(batch)]
+                assert set(mine.flatten().tolist()) <= set(held[-1].tolist())
+        assert np.array_equal(np.unique(np.concatenate(held)), np.arange(count)), "every scan is somebody's"
+        assert max(map(len, held)) <= (count // 8 + 1) * (2 + 8 // world), "and nobody has them all"
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
+    monkeypatch.setattr(ranks, "rank", lambda: 1)
+    part = read_data(tmp_path / "scans.h5", 0, held=lambda count: held_rows(24, 0, count))
+    (mine,) = np.nonzero(part.rows.numpy() >= 0)
+    assert np.array_equal(mine, held_rows(24, 0, len(whole.rows)))
+    assert len(part.images) == len(mine), "the first process watches, the others hold nothing for it"
+    assert torch.equal(part.images[part.rows[mine]], whole.images[whole.rows[mine]])
+    assert (part.mean, part.std) == (whole.mean, whole.std)
+
+
+class Trainer:
+    """`octdino pretrain` in processes of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder, folder / "run"
+        self.state = self.out / "state"
+        write_small_cohort(folder)
+
+    def command(self, *args: str) -> list[str]:
+        settings = {
+            "epochs": 40, "batch_size": 16, "checkpoint_seconds": 0.2, "eval_every": 20,
+            "augment": {"global_size": 32, "local_size": 16, "local_views": 2},
+            "variants": {"dino": {"prototypes": 32}},
+        }  # fmt: skip
+        return [
+            "-m", "octdino.cli", "pretrain", "dino", "--store", str(self.folder / "scans.h5"), "--backbone", "b",
+            "--model", '{"timm": "test_vit", "args": {"patch_size": 8}}', "--settings", json.dumps(settings),
+            "--threads", "2", "--out", str(self.out), *args,
+        ]  # fmt: skip
+
+    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *self.command(*args)], env={**os.environ, **env}, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *args: str) -> tuple[int, str]:
+        process = self.start(*args)
+        said = process.communicate(timeout=300)[1]
+        return process.returncode, said
+
+    def saved(self) -> bool:
+        return any(self.state.glob("step-*.pt"))
+
+    def history(self) -> pd.DataFrame:
+        return pd.read_csv(self.out / "history.csv")
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def gone(pid: int) -> bool:
+    path = Path(f"/proc/{pid}/stat")
+    return not path.exists() or path.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+@pytest.mark.slow
+def test_stopped_killed_orphaned_and_resumed_in_any_number(tmp_path: Path) -> None:
+    whole = Trainer(tmp_path / "whole")
+    assert whole.run()[0] == 0
+    trainer = Trainer(tmp_path / "disturbed")
+
+    process = trainer.start("--processes", "2")
+    until(trainer.saved)
+    assert len(children(process.pid)) == 2
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert (process.returncode, said.count("after saving; run the same command again")) == (75, 1)
+
+    process = trainer.start("--processes", "2")
+    before = max(trainer.state.glob("step-*.pt"))
+    until(lambda: max(trainer.state.glob("step-*.pt")) > before)
+    code, refused = trainer.run("--processes", "2")
+    assert code == 2
+    assert [line.split(" error: ")[1].split(" on ")[0].rsplit(": ", 1)[0] for line in refused.splitlines()
+            if " error: " in line] == [f"{trainer.state}: another trainer works here"]  # fmt: skip
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == (
+        "octdino: process 2 of 2 was ended by SIGKILL, and the others with it; run the same command again to go on "
+        "from the last checkpoint"
+    )
+
+    process = trainer.start("--processes", "2")
+    before = max(trainer.state.glob("step-*.pt"))
+    until(lambda: max(trainer.state.glob("step-*.pt")) > before)
+    left = children(process.pid)
+    process.kill()
+    until(lambda: all(gone(pid) for pid in left))
+    process.communicate()
+
+    assert trainer.run()[0] == 0, "in one process"
+    np.testing.assert_allclose(trainer.history()["loss"], whole.history()["loss"], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_machines_of_one_slurm_step_and_torchrun(tmp_path: Path) -> None:
+    port = str(free_port())
+    trainer = Trainer(tmp_path)
+    step = {"SLURM_STEP_NUM_NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    machines = [trainer.start("--epochs", "2", **step, SLURM_NODEID=str(node)) for node in (0, 1)]
+    said = [machine.communicate(timeout=200)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert json.loads((trainer.out / "backbone.json").read_text())["processes"] == 2
+    assert said[1] == "", "one speaks"
+
+    by_torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    out = tmp_path / "torchrun"
+    subprocess.run([*by_torchrun, *trainer.command("--epochs", "2", "--out", str(out))], check=True)
+    assert (out / "backbone.safetensors").read_bytes() == (trainer.out / "backbone.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_what_processes_cannot_share_is_refused(tmp_path: Path) -> None:
+    code, said = Trainer(tmp_path).run("--processes", "3")
+    assert (code, said.count("\n")) == (2, 1), said
+    assert "batch_size: 16 scans a step; expected a multiple of the 3 processes" in said
+
+
+def test_frozen_arms_refuse_company(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("octdino.classify.run.world_size", lambda: 2)
+    with pytest.raises(UserError, match="--processes: scratch-linear trains no network"):
+        classify("scratch-linear", TUNING, store=tmp_path, model=STILL["vit"], pretrained=None, fraction=1.0,
+                 out=tmp_path, **CONTRAST)  # fmt: skip
