@@ -6,6 +6,7 @@ The gradient of its own rows goes back through its own backbone, and gradients a
 """
 
 import io
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ def together() -> Iterator[None]:
             raise UserError(f"--processes: more than the {gpus} GPU(s) of this machine; expected one GPU a process")
         torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+    if not is_first():
+        logging.getLogger("octdino").setLevel(logging.ERROR)  # the first one says it
     try:
         yield
     finally:
