@@ -28,7 +28,8 @@ def backward(
         seed: of dropout and drop path; each part and process has its own, the same in both passes.
         clock: is told what goes forward and what backward.
     """
-    pieces, seeds = list(batch.parts(parts)), [seed_of(seed, rank(), part) for part in range(parts)]
+    pieces = list(batch.parts(parts))
+    seeds = [seed_of(seed, rank(), part) for part in range(len(pieces))]
     with autocast, clock.part("forward"):
         taught = _cat([_teach(method, piece) for piece in pieces])
         with torch.set_grad_enabled(parts == 1):

@@ -86,9 +86,9 @@ def test_both_passes_drop_the_same_paths():
         return after(moved, batch, 2)[0]
 
     direction = torch.randn_like(method.network["backbone"].patch_embed.proj.weight)
-    slope = (loss_at(3e-4) - loss_at(-3e-4)) / 6e-4
+    slope = (loss_at(1e-4) - loss_at(-1e-4)) / 2e-4  # larger steps cross kinks
     expected = (gradients["backbone.patch_embed.proj.weight"] * direction).sum()
-    torch.testing.assert_close(slope, expected, rtol=0.01, atol=1e-4)
+    torch.testing.assert_close(slope, expected, rtol=0.02, atol=1e-4)
 
 
 def test_batch_norm_in_the_backbone_counts_each_part_once():

@@ -7,6 +7,7 @@ A step has three parts, so that a batch may be too large for the device and its 
 - `loss` takes the joined features of the whole batch through the heads.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -48,8 +49,9 @@ class Batch:
     def parts(self, count: int) -> Iterator["Batch"]:
         """This process's images in `count` parts."""
         batch = self.own()
-        for rows in torch.arange(len(batch.targets)).chunk(count):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
+        size = math.ceil(len(batch.targets) / count)
+        for begin in range(0, len(batch.targets), size):
+            part = slice(begin, begin + size)
             yield replace(
                 self,
                 views=[view[:, part] for view in batch.views],
