@@ -54,7 +54,7 @@ format: setup
 
 # Host-free by --no-header and by writing no index addresses.
 lock:
-	uv pip compile --universal --generate-hashes --no-header --extra dev pyproject.toml --output-file requirements.lock
+	uv pip compile --universal --generate-hashes --no-header --extra dev --extra cluster pyproject.toml --output-file requirements.lock
 
 schema: setup
 	octdino schema > workflow/schemas/config.schema.json

@@ -26,8 +26,8 @@ rule audit:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=grows(8000),
+        runtime=grows(120),
         gpu=0,
     params:
         settings=lambda wildcards: as_json(settings.audit.model_dump(mode="json")),
@@ -53,8 +53,8 @@ rule verdict:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=grows(1000),
+        runtime=grows(10),
         gpu=0,
     shell:
         "exec octdino verdict {input.findings:q} > {log:q} 2>&1"

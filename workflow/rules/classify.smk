@@ -15,12 +15,14 @@ rule classify:
         "logs/{cohort}/classify/{arm}.{backbone}.f{fraction}.fold{fold}-seed{seed}.log",
     benchmark:
         "results/{cohort}/benchmarks/classify.{arm}.{backbone}.f{fraction}.fold{fold}-seed{seed}.tsv"
+    group:
+        probe_group  # on a cluster
     conda:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=480,
+        mem_mb=grows(8000),
+        runtime=grows(480),
         gpu=GPU,
     params:
         settings=lambda wildcards: as_json(settings.classify.needed(wildcards.arm)),
@@ -52,8 +54,8 @@ rule reported:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=480,
+        mem_mb=grows(8000),
+        runtime=grows(480),
         gpu=GPU,
     params:
         settings=lambda wildcards: as_json(
@@ -82,12 +84,14 @@ rule clinical:
         "logs/{cohort}/classify/clinical.none.f{fraction}.fold{fold}-seed{seed}.log",
     benchmark:
         "results/{cohort}/benchmarks/clinical.none.f{fraction}.fold{fold}-seed{seed}.tsv"
+    group:
+        "clinical"
     conda:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grows(2000),
+        runtime=grows(60),
         gpu=0,
     params:
         out=subpath(output.predictions, parent=True),

@@ -12,8 +12,8 @@ rule phantom:
         "../../envs/octdino.yaml"
     threads: 8
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grows(2000),
+        runtime=grows(60),
         gpu=0,
     params:
         settings=lambda wildcards: as_json(
@@ -39,8 +39,8 @@ rule cohort:
         "../../envs/octdino.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=grows(8000),
+        runtime=grows(240),
         gpu=0,
     params:
         settings=cohort_settings,

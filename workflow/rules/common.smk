@@ -1,5 +1,4 @@
 # Reads the settings and says which runs they ask for. Nothing heavy is imported: every nested Snakemake reads this.
-import fcntl
 import json
 import os
 import shlex
@@ -45,24 +44,6 @@ def check_files(settings):
     for key, path in named.items():
         if path and not path.is_file():
             raise UserError(f"{key}: no such file: {path.absolute()}")
-
-
-def forget_dead_lock():
-    """Take away the lock that a Snakemake killed by force has left, so that the same command simply goes on.
-
-    Returns our own lock, to be held as long as this process lives: the system frees it with its owner, so whoever gets
-    it knows that no other Snakemake works in this folder. Whoever does not get it leaves all as it is.
-    """
-    folder = Path(".snakemake")
-    folder.mkdir(exist_ok=True)
-    own = (folder / "octdino.lock").open("w")
-    try:
-        fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another works here, or the file system cannot say
-        return own
-    for path in (folder / "locks").glob("*.lock"):
-        path.unlink(missing_ok=True)
-    return own
 
 
 def as_json(values):
@@ -155,13 +136,14 @@ def first_weights(wildcards):
     return [f"{folder}/backbone.safetensors", f"{folder}/backbone.json"]
 
 
-def pretrain_flags(wildcards, threads):
+def pretrain_flags(wildcards, threads, resources):
     """What changes no weight. `threads` makes it untracked: another interval must not train again."""
     chosen = settings.pretrain
     flags = f"--checkpoint-seconds {chosen.checkpoint_seconds} --keep-checkpoints {chosen.keep_checkpoints}"
     flags += f" --max-skipped {chosen.max_skipped}"
     flags += " --extend" if chosen.extend else ""
     flags += " --tensorboard" if chosen.tensorboard else ""
+    flags += time_flag(resources)
     if chosen.variant(wildcards.method).init == "imagenet":
         for weights in first_weights(wildcards):
             flags += f" --model.weights {shlex.quote(weights)}"
@@ -169,11 +151,16 @@ def pretrain_flags(wildcards, threads):
 
 
 def pretrain_threads():
-    """On few cores, single-threaded runs side by side beat many threads in sequence; cores are shared among runs."""
+    """On few cores, single-threaded runs side by side beat many threads in sequence; cores are shared among runs.
+
+    A cluster's jobs share none, and inside of a job the node's cores are not all its own.
+    """
     try:
         cores = workflow.cores
-    except WorkflowError:  # no --cores: a graph is drawn, or a cluster runs the jobs
-        cores = 8
+    except WorkflowError:  # no --cores: a graph is drawn
+        cores = None
+    if cores is None or on_cluster():
+        return 8  # or fewer, where the profile says so
     return max(1, cores // max(1, len(pretrain_runs())))
 
 

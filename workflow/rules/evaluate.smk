@@ -49,8 +49,8 @@ rule evaluate:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=grows(4000),
+        runtime=grows(120),
         gpu=0,
     params:
         settings=lambda wildcards: as_json(settings.evaluate.model_dump(mode="json")),

@@ -22,8 +22,8 @@ rule explain:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=grows(8000),
+        runtime=grows(120),
         gpu=GPU,
     params:
         settings=lambda wildcards: as_json(settings.explain.needed()),

@@ -22,8 +22,8 @@ rule pretrain:
         "../../envs/octdino.yaml"
     threads: pretrain_threads()
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=grows(8000),
+        runtime=1440,  # it does not grow: a retried run goes on where it was
         gpu=GPU,
     params:
         settings=lambda wildcards: as_json(settings.pretrain.needed(wildcards.method)),

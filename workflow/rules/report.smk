@@ -26,8 +26,8 @@ rule report:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=grows(4000),
+        runtime=grows(60),
         gpu=0,
     params:
         settings=lambda wildcards: as_json(settings.report.model_dump(mode="json")),

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""submit, status and cancel for profiles/generic: PBS (and Torque), LSF or SGE, whichever this machine has.
+
+A job writes its own exit code down, so the scheduler is only asked whether the job is still there: their memories of
+jobs that have ended differ too much. A job that is gone and has written nothing was killed.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# Options for a name, a file that takes what the job says, cores, MB of memory in all, minutes and GPUs. Edit these
+# where a site names its resources otherwise.
+SUBMIT = {
+    "pbs": "qsub -V -N {name} -j oe -o {log} -l select=1:ncpus={cores}:mem={memory}mb{gpus} -l walltime={minutes}:00",
+    "lsf": "bsub -J {name} -o {log} -n {cores} -R span[hosts=1] -R rusage[mem={memory}MB] -W {minutes}{gpus}",
+    "sge": "qsub -terse -V -N {name} -j y -o {log} -pe smp {cores} -l h_vmem={share}M -l h_rt={seconds}{gpus}",
+}
+GPUS = {"pbs": ":ngpus={}", "lsf": " -gpu num={}", "sge": " -l gpu={}"}
+ASK = {"pbs": "qstat -f {}", "lsf": "bjobs -noheader -o stat {}", "sge": "qstat -j {}"}
+CANCEL = {"pbs": "qdel", "lsf": "bkill", "sge": "qdel"}
+ENDED = {"pbs": r"job_state = [FC]\b", "lsf": r"^(DONE|EXIT)\b", "sge": r"(?!)"}  # among those it still knows
+GONE = r"[Uu]nknown [Jj]ob|has finished|not found|do not exist"  # anything else is a scheduler that is busy or down
+CODES = Path(".snakemake", "generic")  # in the working directory, on the disk that all machines share
+# A scheduler that ends a job sends TERM to all of its processes. Both shells outlive it, so that the job is not over
+# before training has saved.
+SCRIPT = """#!/bin/sh
+cd {folder} || exit 1
+trap : TERM
+sh -c 'trap : TERM; . "$0"' {job}
+code=$?
+id=${{PBS_JOBID:-${{LSB_JOBID:-$JOB_ID}}}}
+echo $code > {codes}/"${{id%%.*}}"
+exit $code
+"""
+PATIENCE = 20.0  # seconds until what a job has written shows up here
+
+
+def system() -> str:
+    """pbs, lsf or sge."""
+    if named := os.environ.get("OCTDINO_SCHEDULER"):
+        return named
+    if any(Path(folder, "bsub").exists() for folder in os.get_exec_path()):
+        return "lsf"
+    return "sge" if "SGE_ROOT" in os.environ else "pbs"
+
+
+def number(job: str) -> str:
+    """The number in `123.server`, `123` or `Job <123> is submitted to queue <normal>.`"""
+    found = re.search(r"\d+", job)
+    if not found:
+        sys.exit(f"no job id in {job!r}")
+    return found[0]
+
+
+def submit(jobscript: str) -> None:
+    """Submit what Snakemake has written, which names its needs in a comment, and print the job's id."""
+    text = Path(jobscript).read_text()
+    needs = json.loads(re.search(r"^# properties = (.*)$", text, re.MULTILINE)[1])
+    resources, cores = needs["resources"], int(needs["threads"])
+    logs = Path("logs", "cluster").absolute()
+    logs.mkdir(parents=True, exist_ok=True)
+    CODES.mkdir(parents=True, exist_ok=True)
+    name = f"octdino.{needs.get('rule') or needs.get('groupid')}"
+    values = {
+        "name": name,
+        "log": logs / f"{name}.{int(time.time())}.{needs['jobid']}.log",
+        "cores": cores,
+        "memory": int(resources["mem_mb"]),
+        "share": -(-int(resources["mem_mb"]) // cores),
+        "minutes": int(resources["runtime"]),
+        "seconds": 60 * int(resources["runtime"]),
+        "gpus": GPUS[system()].format(resources["gpu"]) if resources.get("gpu") else "",
+    }
+    filled = {key: value if key == "gpus" else shlex.quote(str(value)) for key, value in values.items()}
+    command = shlex.split(SUBMIT[system()].format(**filled))
+    command += shlex.split(os.environ.get("OCTDINO_SUBMIT_OPTIONS", ""))
+    script = SCRIPT.format(
+        folder=shlex.quote(str(Path.cwd())), job=shlex.quote(str(Path(jobscript).absolute())), codes=CODES
+    )
+    done = subprocess.run(command, input=script, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+    job = number(done.stdout)
+    (CODES / job).unlink(missing_ok=True)  # of a job long ago, with the same number
+    print(job)
+
+
+def status(job: str) -> str:
+    """running, success or failed."""
+    if (code := code_of(job)) is None and not is_there(job):
+        end = time.monotonic() + float(os.environ.get("OCTDINO_PATIENCE", PATIENCE))
+        while (code := code_of(job)) is None and time.monotonic() < end:
+            time.sleep(0.5)
+        code = code or "killed"
+    return {None: "running", "0": "success"}.get(code, "failed")
+
+
+def code_of(job: str) -> str | None:
+    """The exit code that a job has written down, or None."""
+    path = CODES / number(job)
+    return (path.read_text().strip() or None) if path.exists() else None
+
+
+def is_there(job: str) -> bool:
+    """Whether the scheduler has the job, or cannot say."""
+    done = subprocess.run(shlex.split(ASK[system()].format(job)), capture_output=True, text=True)
+    if done.returncode or not done.stdout.strip():
+        return not re.search(GONE, done.stdout + done.stderr)
+    return not re.search(ENDED[system()], done.stdout, re.MULTILINE)
+
+
+def main() -> None:
+    """By the name that this was called with."""
+    called, args = Path(sys.argv[0]).name, sys.argv[1:]
+    if called == "submit":
+        submit(args[-1])
+    elif called == "status":
+        print(status(args[-1]))
+    else:
+        subprocess.run([CANCEL[system()], *args])
+
+
+main()
