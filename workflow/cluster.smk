@@ -30,6 +30,22 @@ def time_flag(resources):
     return f" --max-minutes {max(resources.runtime * 0.5, resources.runtime - 10):g}"
 
 
+def processes_flag(resources):
+    """As many processes as GPUs, on each machine."""
+    per_machine = resources.gpu // resources.get("nodes", 1)
+    return f" --processes {per_machine}" if per_machine > 1 else ""
+
+
+def over_nodes(wildcards, resources):
+    """Starts a command on every machine of a job that has several."""
+    nodes = resources.get("nodes", 1)
+    return (
+        f"srun --overlap --nodes {nodes} --ntasks-per-node 1 --kill-on-bad-exit=1 "
+        if nodes > 1
+        else ""
+    )
+
+
 def probe_group(wildcards):
     """Scores of frozen features take seconds to a minute: on a cluster several are one job. Fine-tuning stands alone."""
     return None if wildcards.arm.endswith("-finetune") else "probe"

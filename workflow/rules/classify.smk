@@ -28,11 +28,11 @@ rule classify:
         settings=lambda wildcards: as_json(settings.classify.needed(wildcards.arm)),
         model=lambda wildcards: model_json(wildcards.backbone),
         start=start_flag,
-        every=lambda wildcards, threads: settings.classify.checkpoint_seconds,
+        flags=classify_flags,
         out=subpath(output.predictions, parent=True),
     shell:
         "exec octdino classify {wildcards.arm} --store {input.store:q} --backbone {wildcards.backbone:q}"
-        " --model {params.model:q} {params.start} --settings {params.settings:q} --checkpoint-seconds {params.every}"
+        " --model {params.model:q} {params.start} --settings {params.settings:q} {params.flags}"
         " --fraction {wildcards.fraction} --fold {wildcards.fold} --seed {wildcards.seed} --threads {threads}"
         " --out {params.out:q} > {log:q} 2>&1"
 

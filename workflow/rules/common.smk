@@ -143,11 +143,19 @@ def pretrain_flags(wildcards, threads, resources):
     flags += f" --max-skipped {chosen.max_skipped}"
     flags += " --extend" if chosen.extend else ""
     flags += " --tensorboard" if chosen.tensorboard else ""
-    flags += time_flag(resources)
+    flags += time_flag(resources) + processes_flag(resources)
     if chosen.variant(wildcards.method).init == "imagenet":
         for weights in first_weights(wildcards):
             flags += f" --model.weights {shlex.quote(weights)}"
     return flags
+
+
+def classify_flags(wildcards, resources):
+    """What changes no weight, untracked as above."""
+    flags = f"--checkpoint-seconds {settings.classify.checkpoint_seconds}"
+    return flags + (
+        processes_flag(resources) if wildcards.arm.endswith("-finetune") else ""
+    )
 
 
 def pretrain_threads():

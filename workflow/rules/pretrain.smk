@@ -29,8 +29,9 @@ rule pretrain:
         settings=lambda wildcards: as_json(settings.pretrain.needed(wildcards.method)),
         model=lambda wildcards: model_json(wildcards.backbone),
         flags=pretrain_flags,
+        srun=over_nodes,
         out=subpath(output.weights, parent=True),
     shell:
-        "exec octdino pretrain {wildcards.method} --store {input.store:q} --backbone {wildcards.backbone:q}"
+        "exec {params.srun}octdino pretrain {wildcards.method} --store {input.store:q} --backbone {wildcards.backbone:q}"
         " --model {params.model:q} --settings {params.settings:q} {params.flags}"
         " --fold {wildcards.fold} --seed {wildcards.seed} --threads {threads} --out {params.out:q} > {log:q} 2>&1"
