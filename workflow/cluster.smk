@@ -1,6 +1,6 @@
 # What differs where a cluster runs the jobs, and what a killed Snakemake has left behind.
 import fcntl
-import json
+import re
 import shlex
 import subprocess
 import sys
@@ -11,8 +11,11 @@ from snakemake.exceptions import WorkflowError
 
 
 def on_cluster():
-    """Whether jobs run elsewhere: here is the process that submits them, or one of them."""
-    return workflow.remote_exec or workflow.non_local_exec
+    """Whether jobs run elsewhere: here is the process that submits them, or one of them.
+
+    Known already while this file is read: what is submitted has a number of nodes, what runs here one of cores.
+    """
+    return workflow.remote_exec or workflow.resource_settings.nodes is not None
 
 
 def grows(value):
@@ -28,6 +31,17 @@ def time_flag(resources):
     if not workflow.remote_exec:
         return ""
     return f" --max-minutes {max(resources.runtime * 0.5, resources.runtime - 10):g}"
+
+
+def lift_gpu_limit():
+    """On a cluster the limit of profiles/default, one GPU in use at a time, is that of a job, and as high as its rule's.
+
+    A profile's key overwrites the same key of another, so profiles/slurm has no say in it.
+    """
+    asked = workflow.resource_settings.overwrite_resources.values()
+    wanted = [rule["gpu"] for rule in asked if "gpu" in rule]
+    counts = [int(getattr(gpu, "value", gpu)) for gpu in wanted]
+    workflow.register_resource("gpu", max([1, *counts]))
 
 
 def processes_flag(resources):
@@ -76,54 +90,64 @@ def end_leftover_jobs():
     """End the jobs that a Snakemake killed by force has left on the cluster, before they are submitted once more.
 
     Two jobs would write the same files, and the second trainer of a run is refused by the first one's lock. Training
-    saves when it is told to end, so the job that follows goes on from there.
+    saves when it is told to end, so the job that follows goes on from there. Nobody else works in this folder:
+    Snakemake has locked it.
     """
-    ids = set()
-    for path in Path(".snakemake", "incomplete").rglob(
-        "*"
-    ):  # what has begun and not ended
-        if path.is_file():
-            try:
-                ids.add(json.loads(path.read_text()).get("external_jobid"))
-            except (ValueError, AttributeError):  # not a cluster's job
-                continue
-    alive = jobs_alive(ids - {None}) if on_cluster() else []
-    if not alive:
+    if workflow.remote_exec or not workflow.non_local_exec:
+        return
+    generic = hasattr(workflow.executor_settings, "status_cmd")
+    alive = generic_jobs if generic else slurm_jobs
+    found = alive()
+    if not found:
         return
     print(
-        f"octdino: a killed Snakemake has left jobs {', '.join(alive)}; they save and end before anything begins",
+        f"octdino: a killed Snakemake has left jobs {', '.join(found)}; they save and end before anything begins",
         file=sys.stderr,
     )
-    cancel = getattr(workflow.executor_settings, "cancel_cmd", None)
-    subprocess.run([*(shlex.split(cancel) if cancel else ["scancel"]), *alive])
+    cancel = workflow.executor_settings.cancel_cmd if generic else "scancel"
+    subprocess.run([*shlex.split(cancel), *found])
     end = time.monotonic() + 300
-    while alive and time.monotonic() < end:
+    while found and time.monotonic() < end:
         time.sleep(1)
-        alive = jobs_alive(alive)
-    if alive:
-        raise WorkflowError(f"jobs {', '.join(alive)} do not end; cancel them by hand")
+        found = alive()
+    if found:
+        raise WorkflowError(f"jobs {', '.join(found)} do not end; cancel them by hand")
 
 
-def jobs_alive(ids):
-    """Those of these jobs that the scheduler still has: by squeue on SLURM, else by the profile's status command."""
-    if hasattr(workflow.executor_settings, "status_cmd"):
-        command = workflow.executor_settings.status_cmd
-        said = {
-            job: subprocess.run(
-                [*shlex.split(command), job], stdout=subprocess.PIPE, text=True
-            ).stdout
-            for job in (ids if command else ())
-        }
-        return sorted(job for job, text in said.items() if text.strip() == "running")
-    # An old id may be another's by now: of one's own jobs, those that work in this very folder.
+def slurm_jobs():
+    """One's own jobs that Snakemake (which names them by a UUID) has submitted from this folder."""
     listed = subprocess.run(
-        ["squeue", "-h", "--me", "-o", "%i %Z"],
+        ["squeue", "-h", "--me", "-o", "%A %j %Z"],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    rows = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
-    here = Path.cwd().resolve()
-    return sorted(
-        job for job, folder in rows if job in ids and Path(folder).resolve() == here
+    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    here, uuid = Path.cwd().resolve(), re.compile(
+        r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
     )
+    return sorted(
+        {
+            job
+            for job, name, folder in rows
+            if uuid.fullmatch(name) and Path(folder).resolve() == here
+        }
+    )
+
+
+def generic_jobs():
+    """Jobs that have not written down how they ended (profiles/generic), and that the scheduler still has."""
+    status = workflow.executor_settings.status_cmd
+    started = Path(".snakemake", "generic").glob("*")
+    waiting = sorted(path.name for path in started if not path.read_text().strip())
+    said = {
+        job: subprocess.run(
+            [*shlex.split(status), job], stdout=subprocess.PIPE, text=True
+        ).stdout
+        for job in waiting
+    }
+    return [job for job, text in said.items() if text.strip() == "running"]
+
+
+if on_cluster():
+    lift_gpu_limit()

@@ -83,11 +83,14 @@ def submit(jobscript: str) -> None:
     script = SCRIPT.format(
         folder=shlex.quote(str(Path.cwd())), job=shlex.quote(str(Path(jobscript).absolute())), codes=CODES
     )
+    begin = time.time() - 1  # disks count coarsely
     done = subprocess.run(command, input=script, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
     job = number(done.stdout)
-    (CODES / job).unlink(missing_ok=True)  # of a job long ago, with the same number
+    code = CODES / job
+    if not code.exists() or code.stat().st_mtime < begin:  # of a job long ago, with the same number
+        code.write_text("")
     print(job)
 
 
@@ -97,7 +100,9 @@ def status(job: str) -> str:
         end = time.monotonic() + float(os.environ.get("OCTDINO_PATIENCE", PATIENCE))
         while (code := code_of(job)) is None and time.monotonic() < end:
             time.sleep(0.5)
-        code = code or "killed"
+        if code is None:
+            code = "killed"
+            (CODES / number(job)).write_text(code)
     return {None: "running", "0": "success"}.get(code, "failed")
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.workflow.conftest import ROOT, Workflow, until
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {"pbs": ("qsub", "qstat", "qdel"), "lsf": ("bsub", "bjobs", "bkill"), "sge": ("qsub", "qstat", "qdel")}
 TARGET = "results/phantom/pretrain/dino/resnet18_narrow/fold0-seed0/backbone.json"
 # What each is asked for: 8 cores, 8 GB, a day and a GPU.
@@ -37,6 +39,7 @@ class Generic:
             program.chmod(0o755)
         flow.env |= {"FAKE_SCHEDULER": str(self.state), "OCTDINO_SCHEDULER": kind, "OCTDINO_PATIENCE": "1"}
         self.profile = ("--profile", str(ROOT / "profiles/generic"), "--latency-wait", "5")
+        self.profile += ("--seconds-between-status-checks", "1")
 
     def jobs(self) -> list[dict[str, Any]]:
         """What was submitted."""
