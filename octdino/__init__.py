@@ -1,3 +1,11 @@
 """octdino: self-supervised pretraining on retinal OCT B-scans, compared fairly."""
 
 __version__ = "0.1.0"
+
+# Raise a stage's number in the commit that changes its results: the workflow then runs it again, and what follows it.
+STAGES = {"cohort": 1, "pretrain": 1, "classify": 1, "evaluate": 1, "audit": 1, "explain": 1, "report": 1}
+
+
+def made_by(stage: str) -> str:
+    """What made a file, as its metadata says it: 0.1.0+pretrain.1."""
+    return f"{__version__}+{stage}.{STAGES[stage]}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from octdino import made_by
 from octdino.audit import checks
 from octdino.audit.checks import Found, finding
 from octdino.audit.pictures import copies, textures
@@ -56,7 +57,13 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
     table = pd.DataFrame(found, columns=[column.name for column in FINDINGS if column.name != "acknowledged"])
     table["acknowledged"] = table["check"].isin(settings.acknowledged).astype("Int64")
     write_table(out / "findings.csv", table, FINDINGS)
-    card = {"asked": ASKED, "scans": len(manifest), "runs": len(runs), "similarity": settings.similarity}
+    card = {
+        "asked": ASKED,
+        "scans": len(manifest),
+        "runs": len(runs),
+        "similarity": settings.similarity,
+        "octdino": made_by("audit"),
+    }
     with replacing(out / "audit.json") as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     log.info("%d findings, %d of them acknowledged", len(table), int(table["acknowledged"].sum()))

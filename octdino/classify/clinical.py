@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from octdino import __version__
+from octdino import made_by
 from octdino.calibration import calibration_of
 from octdino.errors import UserError
 from octdino.predictions import write_predictions
@@ -69,7 +69,7 @@ def clinical_control(manifest: Path, splits: Path, fraction: float, fold: int, s
         "features": list(features.columns),
         "settings": {**SETTINGS, "smallest_leaf": SMALLEST_LEAF, "threshold": "youden"},
         "n_train_patients": int(table["patient"][train].nunique()), "n_train_scans": int(train.sum()),
-        "octdino": __version__,
+        "octdino": made_by("classify"),
     }  # fmt: skip
     write_predictions(out, table[rows], labels, p, metadata)
     log.info("clinical control on %s, %d training scans", ", ".join(features.columns) or "nothing", train.sum())

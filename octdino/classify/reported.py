@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from octdino import __version__
+from octdino import made_by
 from octdino.classify.data import Labelled, read_labelled
 from octdino.classify.finetune import Finetune
 from octdino.config import ARM, ClassifySettings, ModelSettings
@@ -111,7 +111,7 @@ def reported_protocol(
         "settings": settings.needed_reported(arm),
         "origin": origin,
         "source": data.source,
-        "version": __version__,
+        "version": made_by("classify"),
     }
     with _states(out, fingerprint, settings) as (before, state), Stopper().listening() as stopper:
         start = match["init"] != "scratch"
@@ -123,7 +123,7 @@ def reported_protocol(
             **{key: fingerprint[key] for key in ("arm", "model", "settings", "origin", "source")},
             **{"backbone": backbone, "fraction": fraction, "fold": fold, "seed": seed, "contaminated": tuned_before},
             **{"best": max(run.curve), "last": run.curve[-1], "epochs": len(run.curve), "n_test": len(test)},
-            **{"n_train_scans": len(run.train_rows), "octdino": __version__},
+            **{"n_train_scans": len(run.train_rows), "octdino": made_by("classify")},
         }
         curve = pd.DataFrame({"epoch": np.arange(len(run.curve)) + 1, "accuracy": run.curve})
         _write(out / "reported.csv", lambda path: curve.to_csv(path, index=False))

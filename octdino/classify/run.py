@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from octdino import __version__
+from octdino import made_by
 from octdino.calibration import calibration_of
 from octdino.classify.data import Labelled, read_labelled
 from octdino.classify.finetune import Finetune, plain_batches
@@ -79,7 +79,7 @@ def classify(
             "origin": origin,
             "source": data.source,
             "patients": sorted(set(data.manifest["patient"].iloc[data.rows("train")])),
-            "version": __version__,
+            "version": made_by("classify"),
         }
         with RunState(out / "state", fingerprint, settings.checkpoint_seconds).locked() as state:
             tuned = Finetune(settings, data, network, pretrained=match["init"] != "scratch", seed=seed)
@@ -107,7 +107,7 @@ def classify(
         "n_train_patients": int(train["patient"].nunique()),
         "n_train_scans": len(train),
         "settings": settings.needed(arm),
-        "octdino": __version__,
+        "octdino": made_by("classify"),
         **how,
     }
     _write(out, data, rows, found, metadata, settings)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from octdino import made_by
 from octdino.cohort.decode import read_pictures
 from octdino.cohort.duplicates import find_duplicates, split_groups
 from octdino.cohort.readers import READERS
@@ -138,7 +139,8 @@ def _attributes(scans: pd.DataFrame, rows: Rows, moments: np.ndarray, settings: 
     if settings.name != "phantom":
         del kept["phantom"]
     exclusive = _exclusive(scans, rows, settings)
-    return {"mean": mean, "std": std, "source": source.hexdigest(), "exclusive": exclusive, "settings": kept}
+    found = {"mean": mean, "std": std, "source": source.hexdigest(), "exclusive": exclusive, "settings": kept}
+    return {**found, "octdino": made_by("cohort")}
 
 
 def _exclusive(scans: pd.DataFrame, rows: Rows, settings: CohortSettings) -> bool:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from octdino import __version__
+from octdino import made_by
 from octdino.augment import resize, standardise
 from octdino.config import ExplainSettings, ModelSettings
 from octdino.explain.classifier import Classifier, input_size, read_classifier
@@ -92,7 +92,8 @@ def explain(
     card = {
         **own, "seed": seed, "size": size, "maps": what, "arms": [one.arm for one in classified],
         "split": settings.split, "n_scans": len(shown.scans), "n_patients": len(set(shown.scans.patient)),
-        "n_bank": len(shown.bank), "figures": figures.written, "settings": settings.needed(), "octdino": __version__,
+        "n_bank": len(shown.bank), "figures": figures.written, "settings": settings.needed(),
+        "octdino": made_by("explain"),
     }  # fmt: skip
     with replacing(out / "explain.json") as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from octdino import __version__
+from octdino import made_by
 from octdino.config import ModelSettings, PretrainSettings
 from octdino.models import save_backbone
 from octdino.pretrain.alarm import alarms
@@ -60,7 +60,7 @@ def pretrain(
         "run": [backbone, fold, seed],
         "start": start.origin,
         "source": data.source,
-        "version": __version__,
+        "version": made_by("pretrain"),
     }
     state = RunState(
         out / "state",
@@ -92,7 +92,7 @@ def pretrain(
             "alarms": alarms(run.history, settings.epochs),
             "device": run.device_name(),
             "processes": world_size(),
-            "octdino": __version__,
+            "octdino": made_by("pretrain"),
             "torch": torch.__version__,
             "settings": needed,
             "method": run.variant.model_dump(mode="json"),

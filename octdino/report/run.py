@@ -9,7 +9,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from octdino import __version__
+from octdino import STAGES, __version__
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.report import answer, quoted, rows, trust
 from octdino.report.examples import examples
@@ -113,7 +113,8 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
 
 def versions() -> list[tuple[str, str]]:
     """Of octdino, Python and what the numbers depend on."""
-    found = [("octdino", __version__), ("Python", platform.python_version())]
+    stages = ", ".join(f"{stage} {number}" for stage, number in STAGES.items())
+    found = [("octdino", f"{__version__}; stages: {stages}"), ("Python", platform.python_version())]
     for name in PACKAGES:
         try:
             found.append((name, version(name)))

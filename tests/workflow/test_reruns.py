@@ -1,12 +1,14 @@
 """Editing a section of config.yaml reruns what depends on it, and nothing else."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from octdino import STAGES
 from tests.workflow.conftest import ROOT, Workflow, jobs
 
 PAGE = {"report": 1}
@@ -94,8 +96,39 @@ def test_a_changed_table_reads_the_cohort_again(tmp_path: Path) -> None:
     )
     assert flow.run("--cores", "2").returncode == 0
     assert not flow.rules()
-    table.write_text("path,label\na.png,0\n")
+    table.write_text("path,label\na.png,0\n")  # another label
     assert flow.rules() == STORE
+    table.write_text("path,label\na.png,1\nb.png,1\n")  # another scan
+    assert flow.rules() == STORE
+    table.write_text("path,label\na.png,1\n")  # as it was: content counts, not time
+    assert not flow.rules()
+
+
+# What a new number of a stage reruns: the stage and all that follows it.
+AFTER = {
+    "cohort": {"phantom": 1, **STORE},
+    "pretrain": {"pretrain": 3, **TRAINED},
+    "classify": {"classify": 15, "clinical": 3, "explain": 3, **END},
+    "evaluate": {"evaluate": 1, **PAGE},
+    "audit": AUDITED,
+    "explain": {"explain": 4, "report": 1},
+    "report": PAGE,
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_whose_results_have_changed_runs_again(stage: str, finished: Workflow, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import octdino\noctdino.STAGES[{stage!r}] += 1\n")
+    done = finished.run("-n", PYTHONPATH=str(tmp_path))
+    assert jobs((done.returncode, done.stdout + done.stderr)) == AFTER[stage]
+
+
+def test_forced_and_lost_results_run_again_with_what_follows(finished: Workflow, tmp_path: Path) -> None:
+    assert finished.rules("--forcerun", "evaluate") == {"evaluate": 1, **PAGE}
+    flow = Workflow(tmp_path / "copy", stub=False)
+    shutil.copytree(finished.folder, flow.folder, symlinks=True)
+    shutil.rmtree(flow.folder / "results/phantom/classify/dino-linear/resnet18_narrow/f1")
+    assert flow.rules() == {"classify": 1, "explain": 1, **END}
 
 
 def test_another_library_trains_nothing_again(finished: Workflow) -> None:

@@ -30,6 +30,7 @@ rule audit:
         runtime=grows(120),
         gpu=0,
     params:
+        version=STAGES["audit"],
         settings=lambda wildcards: as_json(settings.audit.model_dump(mode="json")),
         runs=[*pretrain_runs(), *classify_runs()],
         out=subpath(output.findings, parent=True),

@@ -25,6 +25,7 @@ rule classify:
         runtime=grows(480),
         gpu=GPU,
     params:
+        version=STAGES["classify"],
         settings=lambda wildcards: as_json(settings.classify.needed(wildcards.arm)),
         model=lambda wildcards: model_json(wildcards.backbone),
         start=start_flag,
@@ -58,6 +59,7 @@ rule reported:
         runtime=grows(480),
         gpu=GPU,
     params:
+        version=STAGES["classify"],
         settings=lambda wildcards: as_json(
             settings.classify.needed_reported(wildcards.arm)
         ),
@@ -94,6 +96,7 @@ rule clinical:
         runtime=grows(60),
         gpu=0,
     params:
+        version=STAGES["classify"],
         out=subpath(output.predictions, parent=True),
     shell:
         "exec octdino clinical --store {input.store:q} --fraction {wildcards.fraction} --fold {wildcards.fold}"

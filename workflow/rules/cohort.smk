@@ -16,6 +16,7 @@ rule phantom:
         runtime=grows(60),
         gpu=0,
     params:
+        version=STAGES["cohort"],
         settings=lambda wildcards: as_json(
             settings.cohort.phantom.model_dump(mode="json")
         ),
@@ -43,6 +44,7 @@ rule cohort:
         runtime=grows(240),
         gpu=0,
     params:
+        version=STAGES["cohort"],
         settings=cohort_settings,
         out=subpath(output.store, parent=True),
     shell:

@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from octdino import STAGES
 from octdino.config import load_config
 from octdino.errors import EXIT_USER, UserError
 from snakemake.exceptions import WorkflowError

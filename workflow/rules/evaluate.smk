@@ -53,6 +53,7 @@ rule evaluate:
         runtime=grows(120),
         gpu=0,
     params:
+        version=STAGES["evaluate"],
         settings=lambda wildcards: as_json(settings.evaluate.model_dump(mode="json")),
         out=subpath(output.metrics, parent=True),
     shell:

@@ -26,6 +26,7 @@ rule explain:
         runtime=grows(120),
         gpu=GPU,
     params:
+        version=STAGES["explain"],
         settings=lambda wildcards: as_json(settings.explain.needed()),
         model=lambda wildcards: model_json(wildcards.backbone),
         start=start_flag,

@@ -26,6 +26,7 @@ rule pretrain:
         runtime=1440,  # it does not grow: a retried run goes on where it was
         gpu=GPU,
     params:
+        version=STAGES["pretrain"],
         settings=lambda wildcards: as_json(settings.pretrain.needed(wildcards.method)),
         model=lambda wildcards: model_json(wildcards.backbone),
         flags=pretrain_flags,

@@ -30,6 +30,7 @@ rule report:
         runtime=grows(60),
         gpu=0,
     params:
+        version=STAGES["report"],
         settings=lambda wildcards: as_json(settings.report.model_dump(mode="json")),
         config=lambda wildcards: as_json(settings.model_dump(mode="json")),  # the page shows it
         results=subpath(output.page, ancestor=2),

@@ -1,0 +1,30 @@
+"""A sweep of a thousand jobs is planned in seconds."""
+
+import time
+
+import pytest
+
+from tests.workflow.conftest import ROOT, Workflow
+
+METHODS = ["dino", "simclr", "moco", "byol", "vicreg"]
+MODES = ["linear", "finetune", "knn"]
+
+
+@pytest.mark.parametrize("where", [("--cores", "2"), ("--profile", str(ROOT / "profiles/slurm"))])
+def test_a_thousand_jobs_are_planned_in_seconds(where: tuple[str, str], stubbed: Workflow) -> None:
+    stubbed.configure(
+        {
+            "models": {"small": {"timm": "resnet18"}, "large": {"timm": "resnet50"}},
+            "pretrain": {"methods": METHODS, "backbones": ["small", "large"], "seeds": [0, 1, 2]},
+            "classify": {
+                "arms": ["scratch-finetune", *(f"{method}-{mode}" for method in METHODS for mode in MODES)],
+                "fractions": [0.01, 0.05, 0.1, 0.2, 0.5, 1.0],
+                "seeds": [0, 1, 2, 3, 4],
+            },
+        }
+    )
+    begin = time.monotonic()
+    found = stubbed.rules(*where)
+    assert time.monotonic() - begin < 30
+    assert (found["pretrain"], found["classify"]) == (30, 960)
+    assert found.total() > 1000
