@@ -1,0 +1,28 @@
+"""The container is built from what the repository pins."""
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CONTAINERFILE = (ROOT / "Containerfile").read_text().replace("\\\n", " ")
+
+
+def test_it_sets_up_from_the_lock_and_carries_no_local_state() -> None:
+    assert re.search(r"^RUN make setup\b", CONTAINERFILE, re.MULTILINE)
+    setup = re.search(r"^\.venv/.*?:(.*?)\n\n", (ROOT / "Makefile").read_text(), re.DOTALL | re.MULTILINE)
+    assert setup
+    assert "--require-hashes --requirement requirements.lock" in setup[1]
+    ignored = (ROOT / ".containerignore").read_text().split()
+    assert {".venv", ".git", "results", "logs", ".snakemake"} <= set(ignored)
+
+
+def test_its_debian_has_the_python_that_is_needed() -> None:
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert needed == ">=3.11", "Debian 12 has 3.11; a newer one needs a newer base"
+    assert "FROM debian:bookworm" in CONTAINERFILE
+
+
+def test_everything_that_ci_installs_for_a_run_is_there() -> None:
+    (packages,) = re.findall(r"apt-get install -y --no-install-recommends ([^&]+)", CONTAINERFILE)
+    assert {"graphviz", "make", "python3", "python3-venv"} <= set(packages.split())
