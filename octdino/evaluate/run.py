@@ -11,6 +11,7 @@ from octdino.config import EvaluateSettings
 from octdino.evaluate.bootstrap import holm, p_value
 from octdino.evaluate.figures import draw_figures
 from octdino.evaluate.gather import NOT_EVALUABLE, RESERVED, Key, TestSet, gather
+from octdino.evaluate.label_figures import draw_labels
 from octdino.evaluate.quality import qualities
 from octdino.evaluate.scores import (
     ACCURACY,
@@ -63,6 +64,7 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
     runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
     draw_figures(settings, test, runs, metrics, comparison, out)
+    draw_labels(settings, metrics, comparison, out)
     draw_trust(settings, test, runs, metrics, subgroups, times, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))
     log.info("%d classifiers, %d test patients, labels: %s", len(runs), len(times), counts or "none")

@@ -12,6 +12,7 @@ from octdino.tables import COMPARISON, MANIFEST, METRICS, QUARANTINE, SPLITS, SU
 
 FIGURES = (
     "comparison", "difference", "label_efficiency", "roc", "pr", "reliability", "calibration", "subgroups",
+    "labels", "label_difference",
 )  # fmt: skip
 
 

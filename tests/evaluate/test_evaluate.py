@@ -18,7 +18,7 @@ from tests.results import LABELS, write_arm, write_cohort
 
 SETTINGS = EvaluateSettings(resamples=100)
 FIGURES = ["comparison.svg", "difference.svg", "label_efficiency.svg", "pr.svg", "roc.svg"]
-FIGURES += ["reliability.svg", "calibration.svg", "subgroups.svg"]
+FIGURES += ["reliability.svg", "calibration.svg", "subgroups.svg", "labels.svg", "label_difference.svg"]
 TABLES = ["metrics.csv", "comparison.csv", "subgroups.csv"]
 
 

@@ -36,6 +36,8 @@ rule evaluate:
                     "reliability",
                     "calibration",
                     "subgroups",
+                    "labels",
+                    "label_difference",
                 ],
             ),
             category="Figures",

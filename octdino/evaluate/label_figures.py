@@ -1,0 +1,121 @@
+"""labels.svg and label_difference.svg: every label by itself, in small."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from octdino.config import EvaluateSettings
+from octdino.evaluate.figures import ALPHA, nothing, one_seed
+from octdino.figures import INK, WIDTH, Look, looks, save_svg, style
+
+ACROSS = 3
+METRIC = "auroc"
+
+
+def draw_labels(settings: EvaluateSettings, metrics: pd.DataFrame, comparison: pd.DataFrame, out: Path) -> None:
+    """Draw both from the two tables."""
+    look = looks(sorted(set(metrics["arm"])))
+    labels = _labels(metrics)
+    scores = _of_labels(metrics, labels)
+    paired = _of_labels(comparison[comparison["reference"] == settings.reference], labels)
+    paired = paired[paired["fraction"] == metrics["fraction"].max()]
+    with style():
+        save_svg(
+            small_multiples(scores, labels, look),
+            out / "labels.svg",
+            "AUROC against the share of labelled training patients, a panel a label, a line an arm, with intervals; "
+            "the numbers stand in metrics.csv",
+        )
+        save_svg(
+            differences(paired, labels, look, settings.reference),
+            out / "label_difference.svg",
+            f"Paired difference of AUROC to {settings.reference} at the largest fraction, a panel a label, a row an "
+            "arm, with intervals; the numbers stand in comparison.csv",
+        )
+
+
+def _labels(metrics: pd.DataFrame) -> list[str]:
+    scored = metrics[(metrics["metric"] == METRIC) & metrics["value"].notna()]
+    return [str(name) for name in dict.fromkeys(scored["label"]) if name not in ("macro", "weighted")]
+
+
+def _of_labels(table: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
+    """AUROC of each label, of each classifier the mean over seeds where there are several."""
+    parts = [one_seed(table[(table["metric"] == METRIC) & (table["label"] == label)]) for label in labels]
+    return pd.concat(parts) if parts else table.iloc[:0]
+
+
+def _panels(labels: list[str], height: float) -> tuple[Figure, list[Axes]]:
+    down = math.ceil(len(labels) / ACROSS)
+    figure = Figure(figsize=(2 * WIDTH, height * down + 0.6))
+    cells = list(figure.subplots(down, ACROSS, squeeze=False, sharex=True, sharey=True).ravel())
+    for axes in cells[len(labels) :]:
+        axes.set_visible(False)
+    for axes, label in zip(cells, labels, strict=False):
+        axes.set_title(label if len(label) < 34 else label[:32] + "…")
+        axes.tick_params(labelbottom=True)
+    return figure, cells[: len(labels)]
+
+
+def _names(table: pd.DataFrame) -> pd.Series:
+    """The arm, and the backbone where there are several."""
+    several = len(set(table["backbone"]) - {"none"}) > 1
+    joined = table["arm"].astype(str) + " · " + table["backbone"].astype(str)
+    return joined.where(several & (table["backbone"] != "none"), table["arm"].astype(str))
+
+
+def small_multiples(table: pd.DataFrame, labels: list[str], look: dict[str, Look]) -> Figure:
+    """AUROC by fraction, a panel a label; arms stand a little apart to be told."""
+    if table.empty or not labels:
+        return nothing()
+    table = table.assign(name=_names(table))
+    figure, cells = _panels(labels, 1.75)
+    names, ticks = sorted(set(table["name"])), sorted(set(table["fraction"]))
+    for axes, label in zip(cells, labels, strict=True):
+        rows = table[table["label"] == label]
+        axes.axhline(0.5, color=INK, linewidth=0.7, alpha=0.5, linestyle=":")
+        for index, name in enumerate(names):
+            line = rows[rows["name"] == name].sort_values("fraction")
+            if line.empty:
+                continue
+            how = look[line["arm"].iloc[0]]
+            at = line["fraction"].to_numpy(float) * (1 + 0.025 * (index - (len(names) - 1) / 2))
+            axes.plot(
+                at, line["value"], color=how.color, linestyle=how.dash, marker=how.marker, markersize=3.2,
+                linewidth=1.2, label=name,
+            )  # fmt: skip
+            axes.vlines(at, line["low"], line["high"], color=how.color, linewidth=0.9, alpha=0.5)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticklabels([f"{100 * tick:g} %" for tick in ticks])
+    cells[0].set_ylabel("AUROC", loc="bottom")
+    handles = {str(line.get_label()): line for axes in cells for line in axes.lines}
+    shown = {name: line for name, line in sorted(handles.items()) if not name.startswith("_")}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower left", ncols=4)
+    return figure
+
+
+def differences(table: pd.DataFrame, labels: list[str], look: dict[str, Look], reference: str) -> Figure:
+    """A panel a label, a row an arm; filled where the difference stays significant after Holm's correction."""
+    if table.empty or not labels:
+        return nothing()
+    table = table.assign(name=_names(table))
+    names = sorted(set(table["name"]))
+    figure, cells = _panels(labels, 0.5 + 0.19 * len(names))
+    for axes, label in zip(cells, labels, strict=True):
+        axes.axvline(0, color=INK, linewidth=0.8, alpha=0.7)
+        for _, row in table[table["label"] == label].iterrows():
+            how, y = look[row["arm"]], names.index(row["name"])
+            axes.plot([row["low"], row["high"]], [y, y], color=how.color, linewidth=1.5, solid_capstyle="butt")
+            face = how.color if row["p_adjusted"] < ALPHA else "none"
+            axes.plot(row["difference"], y, marker=how.marker, color=how.color, markersize=4.5, markerfacecolor=face)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+    figure.supxlabel(f"AUROC minus {reference}'s", x=0, ha="left", fontsize=9)
+    return figure
