@@ -133,6 +133,12 @@ SUBGROUPS = (
     Column("small", "Int64", "1: fewer patients than evaluate.small_group"),
     Column("n_resamples", "Int64", "resamples of patients in which the value exists"),
 )
+EMBEDDING = (
+    Column("scan_id", "string", "as in the manifest"),
+    Column("x", "Float64", "place in the plane; near scans have near features"),
+    Column("y", "Float64", ""),
+    Column("how", "string", "how features became places"),
+)
 OVERLAP = (
     Column("init", "string", "whose weights: scratch, imagenet or a pretraining method"),
     Column("backbone", "string", ""),

@@ -25,12 +25,14 @@ class Scans:
         scan_id: [N].
         truth: labels float32 [N, L], NaN where missing.
         patient: int64 [N]; the same number in all `Scans` of a run.
+        cst: µm [N], NaN where unknown.
     """
 
     images: Tensor
     scan_id: np.ndarray
     truth: np.ndarray
     patient: np.ndarray
+    cst: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
@@ -90,11 +92,12 @@ def read_shown(store_file: Path, settings: ExplainSettings, masks_root: Path | N
 
 def _scans(images: np.ndarray, rows: pd.DataFrame, truth: np.ndarray) -> Scans:
     patient = pd.factorize(rows["patient"])[0].astype(np.int64)
-    return Scans(torch.from_numpy(images), rows["scan_id"].to_numpy(), truth, patient)
+    cst = rows["cst"].to_numpy(np.float64, na_value=np.nan)
+    return Scans(torch.from_numpy(images), rows["scan_id"].to_numpy(), truth, patient, cst)
 
 
 def _part(scans: Scans, rows: np.ndarray) -> Scans:
-    return Scans(scans.images[rows], scans.scan_id[rows], scans.truth[rows], scans.patient[rows])
+    return Scans(scans.images[rows], scans.scan_id[rows], scans.truth[rows], scans.patient[rows], scans.cst[rows])
 
 
 def _thinned(chosen: np.ndarray, count: int) -> np.ndarray:

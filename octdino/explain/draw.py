@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from octdino.config import ExplainSettings
 from octdino.explain.data import Shown
+from octdino.explain.embedding import commonest, embedding_figure
 from octdino.explain.figures import labels_figure, maps_figure, neighbours_figure, save_png
 from octdino.explain.regions import Maps
 
@@ -60,6 +61,19 @@ class Figures:
             figure, f"labels_{arm}",
             f"{arm}, {what}: of each label a scan that has it, and where the classifier looks for it.{outlined} "
             "Chosen by rule: the scan in which the label is largest, or the first.",
+        )  # fmt: skip
+
+    def embedding(self, places: np.ndarray, how: str) -> None:
+        """embedding.png: all scans of the tables as points, coloured in up to three ways."""
+        if len(places) < 3 or not self.settings.examples:
+            return
+        scans, label = self.shown.scans, commonest(self.shown.scans.truth)
+        name, truth = ("", None) if label is None else (self.shown.labels[label], scans.truth[:, label])
+        self._write(
+            embedding_figure(places, name, truth, scans.cst, scans.patient), "embedding",
+            f"Frozen features of {len(scans)} scans in a plane, by {how}: near points have near features. "
+            "The label is the one nearest to half of the scans. Distances between clusters mean little; a "
+            "cluster a patient says that features know the patient.",
         )  # fmt: skip
 
     def neighbours(self, found: np.ndarray) -> None:

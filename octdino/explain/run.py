@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from octdino import made_by
@@ -17,6 +18,7 @@ from octdino.config import ExplainSettings, ModelSettings
 from octdino.explain.classifier import Classifier, input_size, read_classifier
 from octdino.explain.data import Scans, Shown, read_shown
 from octdino.explain.draw import Figures
+from octdino.explain.embedding import project
 from octdino.explain.jaccard import jaccard
 from octdino.explain.maps import attention, attention_query, has_attention, label_maps, last_map, whole_patches
 from octdino.explain.overlap import measure
@@ -25,7 +27,7 @@ from octdino.explain.retrieval import nearest, precision, same_patient
 from octdino.explain.summary import summarise
 from octdino.models.backbones import extract_features
 from octdino.models.start import start_backbone
-from octdino.tables import JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL, Column, replacing, write_table
+from octdino.tables import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL, Column, replacing, write_table
 from octdino.training import pick_device
 
 log = logging.getLogger("octdino.explain")
@@ -48,7 +50,7 @@ def explain(
     seed: int,
     out: Path,
 ) -> None:
-    """Write overlap.csv, jaccard.csv, jaccard_images.csv, retrieval.csv, figures (PNG) and explain.json to `out`.
+    """Write tables, figures (PNG), maps.safetensors and explain.json to `out`.
 
     Args:
         init: scratch, imagenet or a pretraining run's name.
@@ -78,12 +80,19 @@ def explain(
         figures.maps(found, what)
         overlap += _overlap(found.maximum(), shown, settings)
         joined, single = _jaccard(found, shown, settings)
+    seen: dict[str, Tensor] = {}
     classified = [read_classifier(folder, init, network) for folder in classifiers]
     for one in classified:
         if (maps := _label_maps(one, shown)) is not None:
             figures.labels(maps, one.arm)
+            seen[one.arm] = small_maps(maps)
             overlap += [{"arm": one.arm, **row} for row in _overlap(maps, shown, settings)]
-    neighbours = _retrieval(network, shown, settings, size, figures)
+    features = _features(network, shown, size)
+    neighbours = _retrieval(features, shown, settings, figures)
+    table = _embedding(features, shown, figures)
+    write_table(out / "embedding.csv", table, EMBEDDING)
+    with replacing(out / "maps.safetensors") as temporary:
+        save_file(seen, temporary)
     for name, schema, rows in (
         ("overlap", OVERLAP, overlap), ("jaccard", JACCARD, joined), ("jaccard_images", JACCARD_IMAGES, single),
         ("retrieval", RETRIEVAL, neighbours),
@@ -92,8 +101,8 @@ def explain(
     card = {
         **own, "seed": seed, "size": size, "maps": what, "arms": [one.arm for one in classified],
         "split": settings.split, "n_scans": len(shown.scans), "n_patients": len(set(shown.scans.patient)),
-        "n_bank": len(shown.bank), "figures": figures.written, "settings": settings.needed(),
-        "octdino": made_by("explain"),
+        "n_bank": len(shown.bank), "labels": shown.labels, "scan_ids": shown.scans.scan_id.tolist(),
+        "figures": figures.written, "settings": settings.needed(), "octdino": made_by("explain"),
     }  # fmt: skip
     with replacing(out / "explain.json") as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -187,12 +196,36 @@ def _jaccard(maps: Maps, shown: Shown, settings: ExplainSettings) -> tuple[Rows,
     return joined, single
 
 
-def _retrieval(network: nn.Module, shown: Shown, settings: ExplainSettings, size: int, figures: Figures) -> Rows:
+def small_maps(maps: Maps) -> Tensor:
+    """Maps as the network gives them, each scaled to its highest value: uint8 [N, L, h, w]."""
+    highest = maps.native.amax((2, 3), keepdim=True).clamp(min=1e-12)
+    return (255 * maps.native.clamp(min=0) / highest).round().to(torch.uint8).contiguous()
+
+
+def _features(network: nn.Module, shown: Shown, size: int) -> Tensor:
+    """Pooled features of the bank, [len(bank), D]."""
+    size = whole_patches(network, size)
+    return _batched(shown.bank, size, shown.mean, shown.std, lambda batch: extract_features(network, [batch]))
+
+
+def _places(shown: Shown) -> np.ndarray:
+    """Where each of the scans stands in the bank."""
+    found: np.ndarray = pd.Index(shown.bank.scan_id).get_indexer(pd.Index(shown.scans.scan_id))
+    return found
+
+
+def _embedding(features: Tensor, shown: Shown, figures: Figures) -> pd.DataFrame:
+    """embedding.csv, and the figure of it."""
+    scans = shown.scans
+    points, how = project(features[_places(shown)].double().numpy(), seed=0)
+    figures.embedding(points, how)
+    return pd.DataFrame({"scan_id": scans.scan_id, "x": points[:, 0], "y": points[:, 1], "how": how})
+
+
+def _retrieval(features: Tensor, shown: Shown, settings: ExplainSettings, figures: Figures) -> Rows:
     """Rows of retrieval.csv."""
     queries, bank = shown.scans, shown.bank
-    size = whole_patches(network, size)
-    features = _batched(bank, size, shown.mean, shown.std, lambda batch: extract_features(network, [batch]))
-    place = pd.Index(bank.scan_id).get_indexer(pd.Index(queries.scan_id))
+    place = _places(shown)
     patient = torch.from_numpy(bank.patient)
     same = patient[place][:, None] == patient[None, :]
     itself = torch.from_numpy(place)[:, None] == torch.arange(len(bank))[None, :]

@@ -20,6 +20,7 @@ KINDS = {
     "labels": "Where classifiers look for a label",
     "maps": "Where networks look",
     "retrieval": "Scans found alike",
+    "embedding": "Scans as points: what lies near what",
 }
 METRICS = {"pointing": "pointing game", "pixel_auroc": "pixel AUROC"}
 PROTOCOLS = {

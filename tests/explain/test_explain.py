@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from octdino.cohort.ingest import build_cohort  # only tests may join two stages
 from octdino.cohort.phantom import write_phantom
@@ -20,6 +20,7 @@ from octdino.explain.data import read_shown
 from octdino.explain.truth import read_truth
 from octdino.store import StoreWriter, read_store
 from octdino.tables import (
+    EMBEDDING,
     JACCARD,
     JACCARD_IMAGES,
     MANIFEST,
@@ -84,7 +85,14 @@ def test_a_vit_on_the_phantom(phantom: tuple[Path, Path], tmp_path: Path) -> Non
     found = run(store, tmp_path / "out", VIT, masks_root=files, classifiers=[arm])
     card = card_of(tmp_path / "out")
     assert card["maps"] == "attention of the last block, class token"
-    assert [figure["file"] for figure in card["figures"]] == ["maps.png", "labels_scratch-linear.png", "retrieval.png"]
+    files = ["maps.png", "labels_scratch-linear.png", "retrieval.png", "embedding.png"]
+    assert [figure["file"] for figure in card["figures"]] == files
+    maps = load_file(tmp_path / "out" / "maps.safetensors")["scratch-linear"]
+    assert maps.shape[:2] == (len(card["scan_ids"]), len(labels))
+    assert maps.dtype == torch.uint8
+    assert maps.amax((2, 3)).unique().tolist() in ([255], [0, 255])
+    places = read_table(tmp_path / "out" / "embedding.csv", EMBEDDING)
+    assert places["scan_id"].tolist() == card["scan_ids"]
     overlap = found["overlap"]
     assert set(overlap["map"]) == {"attention", "projection"}
     assert set(overlap["metric"]) == {"iou@10", "iou@30", "iou@60", "pointing", "pixel_auroc"}
@@ -160,7 +168,7 @@ def test_a_cohort_without_masks_or_without_labels(tmp_path: Path) -> None:
     write_table(store.with_name("manifest.csv"), manifest, MANIFEST)
     found = run(store, tmp_path / "bare", CNN)
     assert set(found["retrieval"]["metric"]) == {"same_patient@1", "same_patient@3"}
-    assert [figure["file"] for figure in card_of(tmp_path / "bare")["figures"]] == ["maps.png"]
+    assert [figure["file"] for figure in card_of(tmp_path / "bare")["figures"]] == ["maps.png", "embedding.png"]
 
 
 @pytest.mark.parametrize(

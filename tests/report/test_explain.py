@@ -45,7 +45,7 @@ def test_a_cohort_without_arms_has_a_page(results: Path) -> None:
     assert not {"comparison", "labels", "clinical"} & set(page.ids)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert page.images_without_words == 0
-    assert len(page.sources) == 4
+    assert len(page.sources) == 6  # maps, neighbours and points of each
     for source in page.sources:
         kind, data = source.split(",")
         assert kind == "data:image/jpeg;base64"

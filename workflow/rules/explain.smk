@@ -12,8 +12,9 @@ rule explain:
         card="results/{cohort}/explain/{init}/{backbone}/fold{fold}-seed{seed}/explain.json",
         tables=expand(
             "results/{{cohort}}/explain/{{init}}/{{backbone}}/fold{{fold}}-seed{{seed}}/{table}.csv",
-            table=["overlap", "jaccard", "jaccard_images", "retrieval"],
+            table=["overlap", "jaccard", "jaccard_images", "retrieval", "embedding"],
         ),
+        maps="results/{cohort}/explain/{init}/{backbone}/fold{fold}-seed{seed}/maps.safetensors",
     log:
         "logs/{cohort}/explain/{init}.{backbone}.fold{fold}-seed{seed}.log",
     benchmark:

@@ -1,0 +1,103 @@
+"""Scans as points of a plane: those with near features lie near each other. A picture, no measurement."""
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from octdino.figures import POOL, style
+
+DIMENSIONS = 30  # that t-SNE starts from
+FEWEST = 12  # scans; of fewer t-SNE makes nothing that says anything
+PERPLEXITY = 30
+MARKERS = "os^vD*P"
+UNKNOWN = "#b0b0b0"
+
+
+def project(features: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """Places [N, 2], and how: t-SNE (van der Maaten 2008) of the first principal components, or those alone.
+
+    Args:
+        features: [N, D], scaled to length 1 here, as neighbours are sought by cosine.
+    """
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    if len(unit) < 3:
+        return np.zeros((len(unit), 2)), "too few scans for a map"
+    flat = PCA(min(DIMENSIONS, *unit.shape), random_state=seed).fit_transform(unit)
+    if len(flat) < FEWEST:
+        return np.pad(flat[:, :2], ((0, 0), (0, max(0, 2 - flat.shape[1])))), "first two principal components"
+    perplexity = min(PERPLEXITY, (len(flat) - 1) / 3)
+    # From the components scaled to a small spread, as scikit-learn's own init="pca" does.
+    spread = max(float(flat[:, 0].std()), 1e-12)
+    start = (np.pad(flat, ((0, 0), (0, 1)))[:, :2] / spread * 1e-4).astype(np.float32)
+    places = TSNE(perplexity=perplexity, init=start, random_state=seed, n_jobs=1).fit_transform(flat)
+    return np.asarray(places, float), f"t-SNE (perplexity {perplexity:.0f}) of {flat.shape[1]} principal components"
+
+
+def commonest(truth: np.ndarray) -> int | None:
+    """The label nearest to half of the scans, of [N, L]; None where no label has both classes."""
+    known = np.isfinite(truth)
+    share = np.where(known, truth, 0).sum(0) / np.maximum(known.sum(0), 1)
+    both = (share > 0) & (share < 1)
+    return int(np.argmin(np.where(both, np.abs(share - 0.5), np.inf))) if both.any() else None
+
+
+def embedding_figure(
+    places: np.ndarray, label: str, truth: np.ndarray | None, cst: np.ndarray, patient: np.ndarray
+) -> Figure:
+    """The same places three times: coloured by a label, by CST and by patient; what is unknown is grey.
+
+    Args:
+        places: [N, 2]; truth: of `label`, [N], None where there is none; cst: µm, [N]; patient: numbers, [N].
+    """
+    panels = (truth is not None) + bool(np.isfinite(cst).any()) + 1
+    with style():
+        figure = Figure(figsize=(2.9 * panels, 2.9))
+        cells = iter(np.atleast_1d(figure.subplots(1, panels)))
+        if truth is not None:
+            _by_label(next(cells), places, label, truth)
+        if np.isfinite(cst).any():
+            _by_value(next(cells), places, cst)
+        _by_patient(next(cells), places, patient)
+        for axes in figure.axes[:panels]:
+            axes.set(xticks=[], yticks=[])
+            axes.margins(0.06)
+    return figure
+
+
+def _by_label(axes: Axes, places: np.ndarray, label: str, truth: np.ndarray) -> None:
+    kinds = ((np.isnan(truth), UNKNOWN, "x", "unknown"), (truth == 0, POOL[0], "o", "absent"))
+    for rows, color, marker, words in (*kinds, (truth == 1, POOL[1], "^", "present")):
+        if rows.any():
+            axes.scatter(
+                places[rows, 0],
+                places[rows, 1],
+                s=12,
+                color=color,
+                marker=marker,
+                alpha=0.8,
+                label=words,
+                linewidths=0.5,
+            )
+    axes.set_title(label if len(label) < 30 else label[:28] + "…")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=3, handletextpad=0.1, columnspacing=0.8)
+
+
+def _by_value(axes: Axes, places: np.ndarray, cst: np.ndarray) -> None:
+    known = np.isfinite(cst)
+    axes.scatter(places[~known, 0], places[~known, 1], s=12, color=UNKNOWN, marker="x", linewidths=0.5)
+    drawn = axes.scatter(places[known, 0], places[known, 1], s=12, c=cst[known], cmap=colormaps["viridis"], alpha=0.85)
+    axes.set_title("CST, µm")
+    axes.figure.colorbar(drawn, ax=axes, location="bottom", fraction=0.06, pad=0.03)
+
+
+def _by_patient(axes: Axes, places: np.ndarray, patient: np.ndarray) -> None:
+    """A colour and a marker each; they come again after as many patients as there are pairs of them."""
+    who, index = np.unique(patient, return_inverse=True)
+    for place in range(len(who)):
+        rows = index == place
+        marker = MARKERS[place // len(POOL) % len(MARKERS)]
+        axes.scatter(places[rows, 0], places[rows, 1], s=12, color=POOL[place % len(POOL)], marker=marker, alpha=0.8)
+    axes.set_title(f"{len(who)} patients" if len(who) < len(patient) else "each its own patient")
