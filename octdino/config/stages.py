@@ -212,6 +212,8 @@ class ReportSettings(Settings):
 
     title: str = Field("Does self-supervised pretraining find retinal biomarkers better?")
     examples: int = Field(8, ge=0, description="example scans with predictions")
+    mistakes: int = Field(2, ge=0, description="worst misses and worst false alarms shown of each label")
+    licence: str | None = Field(None, description="of the data, as their owners give it; stands in the data card")
     quoted: list[QuotedSettings] = Field(
         [], description="numbers of the report that the project began with, in a table beside ours"
     )

@@ -20,5 +20,60 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
-// Everything is shown on paper.
-addEventListener("beforeprint", () => document.querySelectorAll("#labels details, #comparison details, #calibration details, #subgroups details").forEach((d) => (d.open = true)));
+
+// Above each table: its rows as CSV, made of what the table shows, and, for long ones, a field that filters them.
+const LONG = 8; // rows
+const make = (tag, values) => Object.assign(document.createElement(tag), values);
+const shown = (cell) => {
+  const copy = cell.cloneNode(true);
+  copy.querySelectorAll("small, .sr").forEach((part) => part.remove());
+  return copy.textContent.trim().replaceAll("\u2212", "-"); // a number's minus sign
+};
+const small = (cell) => (cell.querySelector("small")?.textContent ?? "").trim().replaceAll("\u2212", "-");
+const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+
+// The last row of heads, with the group's name before it where there is one; what stands small has a column of its own.
+function csv(table) {
+  const groups = table.tHead.rows.length > 1 ? [...table.tHead.rows[0].cells] : [];
+  const names = groups.flatMap((cell) => Array(cell.colSpan).fill(shown(cell)));
+  const heads = [...[...table.tHead.rows].pop().cells].map((cell, at) => `${names[at] ?? ""} ${shown(cell)}`.trim());
+  const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => [...row.cells]);
+  const doubled = heads.map((_, at) => rows.some((row) => small(row[at]) !== ""));
+  const split = (cells, first, second) => cells.flatMap((cell, at) => (doubled[at] ? [first(cell), second(cell)] : [first(cell)]));
+  const lines = [split(heads, (head) => head, (head) => `${head} (small print)`), ...rows.map((row) => split(row, shown, small))];
+  return lines.map((line) => line.map(quoted).join(",")).join("\r\n") + "\r\n";
+}
+
+[...document.querySelectorAll(".scroll > table")].forEach((table, index) => {
+  const tools = make("div", { className: "tools" });
+  const caption = table.parentElement.getAttribute("aria-label");
+  const rows = [...table.tBodies[0].rows];
+  if (rows.length > LONG) {
+    const field = make("input", { type: "search", placeholder: "Filter rows", ariaLabel: `Filter rows: ${caption}` });
+    const count = make("span", { role: "status" });
+    field.addEventListener("input", () => {
+      const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+      count.textContent = words.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
+    });
+    tools.append(field, count);
+  }
+  const save = make("button", { type: "button", textContent: "CSV", ariaLabel: `Download as CSV: ${caption}` });
+  save.addEventListener("click", () => {
+    const url = URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" }));
+    const part = table.closest("section").id;
+    make("a", { href: url, download: `octdino_${part}_${index + 1}.csv` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  });
+  tools.append(save);
+  table.parentElement.before(tools);
+});
+
+// A link into something folded opens it.
+const unfold = () => document.getElementById(location.hash.slice(1))?.closest("details")?.setAttribute("open", "");
+addEventListener("hashchange", unfold);
+unfold();
+
+// Everything is shown on paper, but the settings.
+const folded = "#labels details, #comparison details, #calibration details, #subgroups details, #errors details, #cards details";
+addEventListener("beforeprint", () => document.querySelectorAll(folded).forEach((d) => (d.open = true)));

@@ -12,10 +12,14 @@ from markupsafe import Markup
 from octdino import STAGES, __version__
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.report import answer, quoted, rows, trust
+from octdino.report.cards import Card, data_card, markdown
+from octdino.report.checklist import checklist, table
 from octdino.report.examples import examples
 from octdino.report.explain import explained
+from octdino.report.gallery import mistakes
 from octdino.report.leaks import leaks
 from octdino.report.limits import limits
+from octdino.report.model_card import backbone_of, model_card, runs_of
 from octdino.report.read import Results, read_results
 from octdino.report.training import training_alarms, training_figures, training_table
 from octdino.tables import leading_metric, replacing
@@ -30,6 +34,8 @@ MEANS = {
 
 def write_report(settings: ReportSettings, results: Path, config: dict[str, Any], out: Path) -> None:
     """Write one self-contained HTML file: no request leaves it, images and figures are inside.
+
+    Beside it stand data_card.md, model_card.md and checklist.md.
 
     Args:
         results: results/{cohort}: cohort/, evaluate/, and pretrain/, classify/, benchmarks/ as far as they exist.
@@ -47,9 +53,38 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
         undefined=StrictUndefined,
     )
     environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
-    page = environment.get_template("page.html.j2").render(**content(settings, found, config))
+    shown = content(settings, found, config)
+    cards = cards_of(settings, found, config, shown)
+    answered = checklist(parts(shown))
+    page = environment.get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
+    for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
+        with replacing(out.with_name(f"{card.name}.md")) as temporary:
+            temporary.write_text(markdown(card), encoding="utf-8")
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def cards_of(settings: ReportSettings, found: Results, config: dict[str, Any], shown: dict[str, Any]) -> list[Card]:
+    """Data card and model card."""
+    audited = None if shown["leaks"] is None else len(shown["leaks"].rows)
+    data = data_card(found, config, settings.licence, audited)
+    return [data, model_card(found, shown["best"], shown["limits"], shown["versions"], shown["hardware"])]
+
+
+def parts(shown: dict[str, Any]) -> dict[str, str]:
+    """Heading by anchor of the parts that the page has, as far as the checklist names them."""
+    there = {
+        "answer": "The answer", "run": "What was run", "limits": "Limits", "data-card": "Data card",
+        "model-card": "Model card",
+    }  # fmt: skip
+    if shown["headline"]:
+        there |= {"comparison": "Comparison", "labels": "Labels"}
+    some = {
+        "calibration": "Calibration", "subgroups": "Subgroups", "explained": "What networks look at",
+        "mistakes": "Errors", "leaks": "Leakage",
+    }  # fmt: skip
+    anchors = {"explained": "explain", "mistakes": "errors", "leaks": "audit"}
+    return there | {anchors.get(name, name): words for name, words in some.items() if shown[name]}
 
 
 def content(settings: ReportSettings, found: Results, config: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +95,6 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
     verdicts = answer.verdicts(found.metrics, found.comparison, reference)
     scored = [verdict for verdict in verdicts if verdict.arm]
     best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
-    shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.backbone) if best else ([], None)
     heads, runs = training_table(found.pretraining)
     metric, lead = leading_metric(found.metrics)
     return {
@@ -96,9 +130,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "runs": runs,
         "leaks": leaks(found.root),
         "explained": explained(found.root),
-        "examples": shown,
-        "example_arm": best.arm if best else "",
-        "example_folder": folder.relative_to(found.root).as_posix() if folder else "",
+        **leading_arm(settings, found, best),
         "counts": rows.cohort_counts(found),
         "splits": rows.split_rows(found),
         "prevalences": rows.prevalence_rows(found),
@@ -108,6 +140,21 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         "versions": versions(),
         "hardware": hardware(found),
+    }
+
+
+def leading_arm(settings: ReportSettings, found: Results, best: answer.Verdict | None) -> dict[str, Any]:
+    """Scans with the predictions of the leading arm at the largest fraction: examples, and its worst errors."""
+    if best is None:
+        return {"best": None, "mistakes": [], "examples": [], "example_arm": "", "example_folder": ""}
+    shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.backbone)
+    runs = runs_of(found, best.arm, best.fraction, backbone_of(found, best))
+    return {
+        "best": best,
+        "mistakes": mistakes(found, runs, settings.mistakes),
+        "examples": shown,
+        "example_arm": best.arm,
+        "example_folder": folder.relative_to(found.root).as_posix() if folder else "",
     }
 
 

@@ -101,11 +101,11 @@ def rendered(results: Path) -> tuple[str, Page]:
 def test_the_page_has_every_part_and_needs_nothing_else(rendered: tuple[str, Page]) -> None:
     text, page = rendered
     assert set(page.ids) >= {"answer", "comparison", "labels", "clinical", "training", "examples", "run", "limits"}
-    assert set(page.ids) >= {"calibration", "subgroups"}
+    assert set(page.ids) >= {"calibration", "subgroups", "errors", "data-card", "model-card", "checklist"}
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert all(link.startswith(("#", "data:")) for link in page.links)
-    assert len(page.sources) == 8
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert len(page.sources) == 8 + text.count('<figure class="mistake">')
+    assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for source in page.sources)
     assert page.images_without_words == 0
     assert set(re.findall(r"https?://[^\"'\s<)]+", text)) <= {
         "http://www.w3.org/2000/svg",
@@ -113,7 +113,7 @@ def test_the_page_has_every_part_and_needs_nothing_else(rendered: tuple[str, Pag
     }
     assert "@import" not in text
     assert "url(http" not in text
-    assert text.count("<svg") == 11  # eight of evaluate's; curves of learning, features and collapse
+    assert text.count("<svg") == 13  # ten of evaluate's; curves of learning, features and collapse
     assert len(text) < 1_500_000
 
 

@@ -14,10 +14,11 @@ FILES = {
     "clinical": ["predictions.csv", "classifier.json"],
     "evaluate": ["metrics.csv", "comparison.csv", "subgroups.csv"]
     + [f"{figure}.svg" for figure in ("comparison", "difference", "label_efficiency", "roc", "pr")]
-    + [f"{figure}.svg" for figure in ("reliability", "calibration", "subgroups")],
+    + [f"{figure}.svg" for figure in ("reliability", "calibration", "subgroups", "labels", "label_difference")],
     "audit": ["findings.csv", "audit.json"],
-    "explain": ["overlap.csv", "jaccard.csv", "jaccard_images.csv", "retrieval.csv", "explain.json"],
+    "explain": ["overlap.csv", "jaccard.csv", "jaccard_images.csv", "retrieval.csv", "embedding.csv"],
 }
+FILES["explain"] += ["maps.safetensors", "explain.json"]
 
 
 def main() -> None:
@@ -33,7 +34,8 @@ def main() -> None:
     if verb == "verdict":
         return
     out = Path(sys.argv[sys.argv.index("--out") + 1])
-    for path in [out / name for name in FILES[verb]] if verb in FILES else [out]:
+    beside = [out.with_name(f"{card}.md") for card in ("data_card", "model_card", "checklist")]  # the page's
+    for path in [out / name for name in FILES[verb]] if verb in FILES else [out, *beside]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(call + "\n")
 

@@ -18,6 +18,14 @@ rule report:
             category="The page",
             caption="../report/page.rst",
         ),
+        cards=report(
+            expand(
+                "results/{{cohort}}/report/{card}.md",
+                card=["data_card", "model_card", "checklist"],
+            ),
+            category="The page",
+            caption="../report/cards.rst",
+        ),
     log:
         "logs/{cohort}/report/report.log",
     benchmark:

@@ -1,0 +1,100 @@
+"""Where the page answers the items of TRIPOD+AI (Collins et al. 2024) and CLAIM (2024 update), and where it cannot."""
+
+from typing import NamedTuple
+
+from octdino.report.cards import Part
+
+AUTHORS = "for the authors"
+NOT_RUN = "not run here"
+
+
+class Item(NamedTuple):
+    """A question, its numbers in the two checklists, the part of the page, and what of it is for the authors."""
+
+    question: str
+    tripod: str
+    claim: str
+    anchor: str = ""
+    rest: str = ""
+
+
+class Answered(NamedTuple):
+    """A row of the table: `anchor` is a part of the page, or empty."""
+
+    question: str
+    tripod: str
+    claim: str
+    anchor: str
+    where: str
+
+
+ITEMS = (
+    Item("Title and abstract", "1, 2", "1, 2", "", AUTHORS),
+    Item("Clinical background, intended use, known inequalities", "3a, 3b, 3c", "3", "model-card", "background"),
+    Item("Objectives", "4", "4, 6", "answer", "hypotheses"),
+    Item("Prospective or retrospective, setting, dates, treatments", "5b, 6a, 6c", "5", "", AUTHORS),
+    Item("Sources of data", "5a", "7", "data-card", "why these, and whom they stand for"),
+    Item("Who and what was included and excluded", "6b", "8, 10", "run", "how patients were recruited"),
+    Item("Preparation of the images", "7", "9", "run"),
+    Item("De-identification", "", "11", "", AUTHORS),
+    Item("Missing data", "11", "12", "limits"),
+    Item("How the images were taken", "9b", "13", "", AUTHORS),
+    Item("Reference standard: what, why, by whom, blinded or not", "8a, 8b, 8c, 9c", "14, 15, 16, 17, 18", "", AUTHORS),
+    Item("Inputs and why they were chosen", "9a", "", "model-card", "why these"),
+    Item("Sample size and its reason", "10", "21", "labels", "a calculation beforehand"),
+    Item("Division of the data, and at which level it is disjoint", "12a", "19, 20", "run"),
+    Item("Does anything leak from the test patients", "12a", "20", "audit"),
+    Item("Model, its inputs and outputs", "12b, 12c, 15, 22", "22", "model-card"),
+    Item("Software", "18f", "23", "run", "where the code is"),
+    Item("Start of the weights", "12c", "24", "model-card"),
+    Item("Training, and choice of the final model", "12c", "25, 26", "run"),
+    Item("Ensembles", "", "27", "", "none was made"),
+    Item("Rare labels", "13", "", "labels"),
+    Item("Measures of performance", "12e", "28", "comparison"),
+    Item("Uncertainty and tests", "12e", "29", "answer"),
+    Item("Robustness, and differences between groups", "12d, 14, 23b", "30", "subgroups", "other devices and clinics"),
+    Item("Explanations", "", "31", "explain"),
+    Item("Evaluation on internal data", "16", "32", "comparison"),
+    Item("Evaluation on external data", "12g, 16", "33", "", "none; " + AUTHORS),
+    Item("Patients and events, flow", "20a, 21", "35", "run"),
+    Item("Characteristics of patients in each part", "20b, 20c", "36", "data-card", "age, sex, ethnicity"),
+    Item("Performance with intervals", "23a", "37, 38", "comparison"),
+    Item("Each label by itself", "23a", "37, 38", "labels"),
+    Item("Calibration, recalibration", "12f, 24", "37", "calibration"),
+    Item("Analysis of failures", "", "39", "errors"),
+    Item("Interpretation", "25", "41", "answer", "beside other studies"),
+    Item("Limitations", "26", "40", "limits"),
+    Item("Poor or missing input in practice, users, next steps", "27a, 27b, 27c", "41", "", AUTHORS),
+    Item("Ethics, patients' part in the study", "17, 19", "", "", AUTHORS),
+    Item("Registration, protocol, funding, interests", "18a, 18b, 18c, 18d", "34, 42, 44", "", AUTHORS),
+    Item("Access to data, code and weights", "18e, 18f", "43", "model-card", "where they are offered"),
+)
+
+
+def checklist(parts: dict[str, str]) -> list[Answered]:
+    """Each item with where it is answered on this page.
+
+    Args:
+        parts: heading by anchor, of the parts that this page has.
+    """
+    found = []
+    for item in ITEMS:
+        there = item.anchor in parts
+        if not item.anchor:
+            where = item.rest
+        elif not there:
+            where = NOT_RUN
+        else:
+            where = parts[item.anchor] + (f"; {AUTHORS}: {item.rest}" if item.rest else "")
+        found.append(Answered(item.question, item.tripod, item.claim, item.anchor if there else "", where))
+    return found
+
+
+def table(rows: list[Answered]) -> Part:
+    """The same for the Markdown file."""
+    return Part(
+        "Where report.html answers each item",
+        ["A run of a pipeline answers what it did and found. What it cannot know is for the authors."],
+        ["question", "TRIPOD+AI", "CLAIM 2024", "where"],
+        [[row.question, row.tripod, row.claim, row.where] for row in rows],
+    )

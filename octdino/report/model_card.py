@@ -1,0 +1,181 @@
+"""The model card: of the leading arm at the largest fraction, or of the pretrained backbones where nothing else is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from octdino.report.answer import Verdict, number, percent, span
+from octdino.report.cards import NOT_FOR, RESEARCH, Card, Part, comparison_part, label_part, rows_of
+from octdino.report.read import Pretraining, Results
+
+Runs = list[tuple[Path, dict[str, Any]]]
+
+
+def runs_of(results: Results, arm: str, fraction: float, backbone: str) -> Runs:
+    """Folder and classifier.json of each fold and seed."""
+    wanted = (arm, fraction, backbone)
+    return [
+        (folder, card)
+        for folder, card in results.classifiers
+        if (card.get("arm"), card.get("fraction"), card.get("backbone")) == wanted
+    ]
+
+
+def backbone_of(results: Results, best: Verdict) -> str:
+    """The backbone of the leading arm; a verdict names it only where there are several."""
+    found = results.metrics[(results.metrics["arm"] == best.arm) & (results.metrics["fraction"] == best.fraction)]
+    return best.backbone or str(found["backbone"].iloc[0])
+
+
+def model_card(
+    results: Results, best: Verdict | None, limits: list[str], versions: list[tuple[str, str]], hardware: list[str]
+) -> Card:
+    """Of the arm that leads at the largest fraction.
+
+    Args:
+        best: its verdict; None where nothing was classified or no label is evaluable.
+        limits: what the numbers do not say.
+    """
+    use = Part("Intended use", [RESEARCH, NOT_FOR])
+    software = Part(
+        "Software and hardware",
+        [", ".join(f"{name} {version}" for name, version in versions) + "."]
+        + ([f"Trained on {'; '.join(hardware)}."] if hardware else []),
+    )
+    if best is None:
+        pretrained = [line for run in results.pretraining for line in _pretraining(run)]
+        made = Part("What it is", ["No classifier was compared.", *(pretrained or ["No backbone was trained."])])
+        return Card("model_card", f"Model card: {results.cohort}", [made, use, software])
+    backbone = backbone_of(results, best)
+    key = (best.arm, best.fraction, backbone)
+    runs = runs_of(results, *key)
+    parts = [
+        Part("What it is", _what(results, best, backbone, runs)),
+        use,
+        Part("What it learnt from", _training(results, best.arm, backbone, runs)),
+        comparison_part(results, *key),
+        Part("Against the reference", [f"At {percent(best.fraction)} of the labelled training patients: {best.text}"]),
+        label_part(results, *key),
+        Part("Known failures", failures(results, *key)),
+        Part("Limits", limits),
+        software,
+    ]
+    return Card("model_card", f"Model card: {best.arm} on {results.cohort}", parts)
+
+
+def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[str]:
+    lines = [f"Arm {best.arm}: the highest score at {percent(best.fraction)} of the labelled training patients."]
+    if not runs:
+        return [*lines, f"Backbone {backbone}; its folder is not among these results."]
+    folder, card = runs[0]
+    model, given = card.get("model") or {}, card.get("input") or {}
+    if model:
+        arguments = f" with {json.dumps(model['args'])}" if model.get("args") else ""
+        lines.append(f"Backbone {backbone}: timm's {model.get('timm')}{arguments}.")
+    if given:
+        lines.append(
+            f"Input: {given['size']} x {given['size']} px, standardised with mean "
+            f"{_numbers(given['mean'])} and deviation {_numbers(given['std'])} of the training patients."
+        )
+    names = ", ".join(map(str, card.get("labels", [])))
+    kind = "classes that exclude each other" if card.get("exclusive") else "labels, each on its own"
+    lines.append(f"Output: a probability for each of {kind}: {names}.")
+    calibration = card.get("calibration") or {}
+    if calibration.get("temperature") is not None:
+        lines.append(
+            f"Calibrated by dividing logits by {calibration['temperature']:.3g}, chosen on validation patients."
+        )
+    where = folder.relative_to(results.root).as_posix()
+    others = f"; {len(runs) - 1} more of other folds or seeds beside it" if len(runs) > 1 else ""
+    return [*lines, f"Files: {where}/classifier.safetensors and classifier.json{others}."]
+
+
+def _numbers(values: Any) -> str:
+    return ", ".join(f"{value:.3f}" for value in (values if isinstance(values, list) else [values]))
+
+
+def _training(results: Results, arm: str, backbone: str, runs: Runs) -> list[str]:
+    lines = []
+    for _, card in runs[:1]:
+        settings = card.get("settings") or {}
+        lines.append(
+            f"Classifier (fold {card['fold']}, seed {card['seed']}): {card.get('n_train_scans', 'unknown')} labelled "
+            f"scans of {card.get('n_train_patients', 'unknown')} training patients; precision "
+            f"{settings.get('precision', 'float32, features in float64')}. Penalty or epoch, thresholds and "
+            "temperature are chosen on validation patients."
+        )
+    start = arm.rsplit("-", 1)[0]
+    pretrained = [run for run in results.pretraining if (run.method, run.backbone) == (start, backbone)]
+    for run in pretrained:
+        lines += _pretraining(run)
+    if not pretrained:
+        given = {"scratch": "Random weights at the start: no pretraining.", "imagenet": "Starts from ImageNet weights."}
+        lines += [given[start]] if start in given else []
+    return lines
+
+
+def _pretraining(run: Pretraining) -> list[str]:
+    card, settings = run.card, run.card.get("settings") or {}
+    seen = "of training patients only" if card.get("scope") != "all" else "of all patients, test patients among them"
+    positives = (card.get("method") or {}).get("positives")
+    pulled = f"; scans of equal {' or '.join(positives)} attract each other" if positives else ""
+    line = (
+        f"Pretraining {run.method}, {run.backbone}, {run.run}: {card.get('scans', 'unknown')} scans of "
+        f"{card.get('patients', 'unknown')} patients ({seen}), no biomarker labels{pulled}; "
+        f"{settings.get('epochs', '?')} epochs, batches of {settings.get('batch_size', '?')}, "
+        f"precision {settings.get('precision', 'not given')}, "
+        f"{card.get('images_seen', 'unknown')} images seen."
+    )
+    return [line, *(f"{run.method} {run.run}: {alarm}" for alarm in card.get("alarms") or [])]
+
+
+def failures(results: Results, arm: str, fraction: float, backbone: str) -> list[str]:
+    """The worst label, the worst group of each grouping, what cannot be judged, and how probabilities lean."""
+    own = rows_of(results.metrics, arm, fraction, backbone)
+    labels = own[own["label"].isin(results.labels)]
+    lines = []
+    scored = labels[(labels["metric"] == "auroc") & labels["value"].notna()]
+    if len(scored):
+        worst = scored.sort_values(["value", "label"]).iloc[0]
+        chance = " That includes chance (0.5)." if worst["low"] <= 0.5 else ""
+        lines.append(
+            f"Worst label: {worst['label']}, AUROC {number(worst['value'])} ({span(worst['low'], worst['high'])}), "
+            f"{worst['n_positive_patients']} positive test patients.{chance}"
+        )
+    lines += _worst_groups(rows_of(results.subgroups, arm, fraction, backbone))
+    unknown = sorted(set(labels.loc[labels["tier"] == "not evaluable", "label"]))
+    if unknown:
+        lines.append(f"Unknown, for want of positive patients: {', '.join(unknown)}.")
+    lines += _slope(own)
+    return lines or ["None was measured."]
+
+
+def _worst_groups(subgroups: pd.DataFrame) -> list[str]:
+    macro = subgroups[(subgroups["label"] == "macro") & subgroups["value"].notna()]
+    lines = []
+    for name, part in macro[macro["subgroup"] != "all"].groupby("subgroup", sort=False):
+        if len(part) < 2:
+            continue
+        part = part.sort_values(["value", "group"])
+        worst, best = part.iloc[0], part.iloc[-1]
+        few = ", a small group" if worst["small"] else ""
+        lines.append(
+            f"Worst by {name}: {worst['group']} with {number(worst['value'])} ({span(worst['low'], worst['high'])}, "
+            f"{worst['n_patients']} patients{few}); best: {best['group']} with {number(best['value'])}."
+        )
+    return lines
+
+
+def _slope(own: pd.DataFrame) -> list[str]:
+    for metric in ("calibration_slope_calibrated", "calibration_slope"):
+        found = own[(own["label"] == "macro") & (own["metric"] == metric) & own["value"].notna()]
+        if len(found):
+            row = found.iloc[0]
+            lean = "too extreme" if row["high"] < 1 else "too timid" if row["low"] > 1 else "not shown to lean"
+            return [
+                f"Probabilities are {lean}: calibration slope {number(row['value'])} "
+                f"({span(row['low'], row['high'])}; ideal is 1)."
+            ]
+    return []
