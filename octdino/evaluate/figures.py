@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from octdino.config import EvaluateSettings
@@ -119,6 +119,7 @@ def forest(
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(title, loc="left")
+    axes.xaxis.set_major_locator(MaxNLocator(4))  # names on the left may leave little room
     if column == "difference":
         axes.axvline(0, color=INK, linewidth=0.8, alpha=0.7)
     return figure
@@ -153,13 +154,25 @@ def label_efficiency(
         axes.xaxis.set_major_locator(FixedLocator(places))
         axes.xaxis.set_minor_locator(NullLocator())
         names = [f"{n}\n{100 * f:g} %" if known else f"{100 * f:g} %" for n, f in zip(places, ticks, strict=True)]
-        axes.set_xticklabels(names)
+        shown = apart(places)
+        axes.set_xticklabels([name if keep else "" for name, keep in zip(names, shown, strict=True)])
         if len(ticks) == 1:
             axes.set_xlim(places[0] * 0.9, places[0] * 1.1)
         axes.set_title(f"{words}{f', {backbone}' if len(backbones) > 1 else ''}")
         axes.set_xlabel("labelled training patients", loc="left")
     _legend(figure)
     return figure
+
+
+def apart(places: list[float], least: float = 0.11) -> list[bool]:
+    """Of ascending places on a logarithmic axis those whose names do not run into each other; the last one stays."""
+    width = math.log(places[-1] / places[0]) or 1.0
+    shown, right = [], math.inf
+    for place in reversed(places):
+        keep = math.log(place) <= right - least * width
+        right = math.log(place) if keep else right
+        shown.append(keep)
+    return shown[::-1]
 
 
 def curves(

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 from octdino.config import EvaluateSettings
 from octdino.errors import UserError
 from octdino.evaluate import evaluate
+from octdino.evaluate.figures import apart
 from octdino.predictions import read_predictions
 from octdino.resampling import draw_patients
 from octdino.tables import COMPARISON, MANIFEST, METRICS, SPLITS, SUBGROUPS, probability, read_table, write_table
@@ -327,3 +328,9 @@ def test_legends_name_an_arm_that_only_one_backbone_has(tmp_path: Path) -> None:
     evaluate(EvaluateSettings(resamples=100), cohort / "manifest.csv", folders, tmp_path / "evaluate")
     for name in ("label_efficiency", "roc", "pr"):
         assert "dinov2-linear" in (tmp_path / f"evaluate/{name}.svg").read_text()
+
+
+def test_names_on_an_axis_keep_apart() -> None:
+    assert apart([10, 100, 1000]) == [True, True, True]
+    assert apart([50, 900, 1000]) == [True, False, True]
+    assert apart([7]) == [True]
