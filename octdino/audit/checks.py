@@ -116,4 +116,5 @@ def thresholds(run: Predictions, how: str) -> Iterator[Found]:
             wrong.append((label, told, chosen))
     if wrong:
         label, told, chosen = wrong[0]
-        yield finding("threshold", where, f"{label}: {told}; validation patients choose {chosen}", len(wrong))
+        given, own = ("none" if value is None else f"{value:.4g}" for value in (told, chosen))
+        yield finding("threshold", where, f"{label}: {given}; validation patients choose {own}", len(wrong))

@@ -1,6 +1,7 @@
 """Puts the page together. No stage is imported: everything is read from files."""
 
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,15 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
         with replacing(out.with_name(f"{card.name}.md")) as temporary:
             temporary.write_text(markdown(card), encoding="utf-8")
+    if (found.manifest["patient"].value_counts() == 1).all():
+        page = of_images(page)
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def of_images(page: str) -> str:
+    """The words of a cohort in which nobody has two scans, such as photographs: images, no patients."""
+    return re.sub(r"\b([Pp])atients\b", lambda found: "Images" if found[1] == "P" else "images", page)
 
 
 def cards_of(settings: ReportSettings, found: Results, config: dict[str, Any], shown: dict[str, Any]) -> list[Card]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from octdino.config import ReportSettings
 from octdino.report import write_report
+from octdino.tables import FINDINGS, write_table
 from tests.report.test_report import CONFIG, make_results
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -186,3 +188,23 @@ def test_it_prints(opened: Opened) -> None:
     assert 5 < len(re.findall(rb"/Type\s*/Page\b", pdf)) < 60
     opened.page.emulate_media(media="print")
     assert not opened.page.locator(".tools").first.is_visible()
+
+
+def test_an_open_finding_is_red(browser: Any, page_file: Path, tmp_path: Path) -> None:
+    root = tmp_path / "phantom"
+    shutil.copytree(page_file.parents[1], root)
+    table = pd.DataFrame([["copy", "fold 0", 1, "two are one picture", 0], ["eye", "fold 0", 2, "known", 1]])
+    write_table(root / "audit" / "findings.csv", table.set_axis([c.name for c in FINDINGS], axis=1), FINDINGS)
+    card = {"asked": {"copy": "no picture is a copy"}, "scans": 360, "runs": 3}
+    (root / "audit" / "audit.json").write_text(json.dumps(card))
+    write_report(ReportSettings(examples=0), root, CONFIG, root / "report.html")
+    opened = Opened(browser, root / "report.html")
+    assert "The audit found 1 leak." in opened.page.locator("#answer").inner_text()
+    cells = opened.page.locator("#audit tbody td:last-child")
+    assert [cell.inner_text() for cell in cells.all()] == ["open", "acknowledged"]
+    colours = [cell.evaluate("e => getComputedStyle(e).color.match(/\\d+/g).map(Number)") for cell in cells.all()]
+    red, quiet = colours
+    assert red[0] > red[1] + 60
+    assert max(quiet) - min(quiet) < 30
+    assert [one for one in opened.page.evaluate(CONTRASTS) if one[0] < 4.5] == []
+    opened.context.close()

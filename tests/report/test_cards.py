@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +160,16 @@ def test_the_page_stays_small(results: Path, monkeypatch: pytest.MonkeyPatch) ->
     found = read_results(results)
     shown = mistakes(found, runs_of(found, *BEST), 2)
     assert [bool(one.image) for one in shown] == [True] + [False] * (len(shown) - 1)
+
+
+def test_images_without_patients_are_called_images(results: Path, tmp_path: Path) -> None:
+    root = tmp_path / "photographs"
+    shutil.copytree(results, root)
+    path = root / "cohort" / "manifest.csv"
+    manifest = pd.read_csv(path, dtype=object)
+    manifest.assign(patient=manifest["scan_id"], cohort="photographs").to_csv(path, index=False)
+    text, page = render(root)
+    assert "resamples of whole images" in page.text
+    assert not re.findall(r"\bpatients\b", page.text)
+    assert "min_positive_patients" in text  # a setting keeps its name
+    assert "resamples of whole patients" in render(results)[1].text
