@@ -1,4 +1,4 @@
-"""Labels that say nothing of the pictures: trained classifiers, in 20 draws of labels, differ no more than by chance."""
+"""Labels that say nothing of the pictures: trained classifiers, in 20 draws of labels, differ as chance allows."""
 
 from pathlib import Path
 
