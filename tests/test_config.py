@@ -1,7 +1,9 @@
 """The settings: one definition, clear errors, a schema and an environment in step with it."""
 
+import ast
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,47 @@ def test_the_conda_environment_is_in_step_with_pyproject() -> None:
     found = set(yaml.safe_load((ROOT / "envs/octdino.yaml").read_text())["dependencies"])
     assert found - wanted == {f"python{project['requires-python']}", "pip", "setuptools>=77"}
     assert wanted <= found
+
+
+def test_the_environment_of_evaluate_and_report_has_what_they_import() -> None:
+    every, found = (set(yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"])
+                    for name in ("octdino", "tables"))  # fmt: skip
+    assert found < every
+    names = {
+        "yaml": "pyyaml",
+        "sklearn": "scikit-learn",
+        "PIL": "pillow",
+        "markupsafe": "jinja2",
+        "pydantic_core": "pydantic",
+    }
+    tops = third_party("octdino.cli", "octdino.evaluate.run", "octdino.report.run")
+    assert {names.get(top, top) for top in tops} <= {each.split(">")[0] for each in found}
+
+
+def third_party(*modules: str) -> set[str]:
+    """Top-level packages that modules of octdino import anywhere, whatever they import of octdino included.
+
+    What the command line imports when a verb runs belongs to that verb.
+    """
+    found, seen, waiting = set(), set(), list(modules)
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / Path(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if path in seen or not path.is_file():
+            continue
+        seen.add(path)
+        tree = ast.parse(path.read_text())
+        for node in tree.body if name == "octdino.cli" else ast.walk(tree):
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            waiting += [each for each in imported if each.startswith("octdino")]
+            found |= {each.split(".")[0] for each in imported if not each.startswith("octdino")}
+    return found - sys.stdlib_module_names
 
 
 def test_a_section_given_in_part_keeps_its_own_defaults() -> None:

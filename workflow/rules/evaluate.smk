@@ -48,7 +48,7 @@ rule evaluate:
     benchmark:
         "results/{cohort}/benchmarks/evaluate.tsv"
     conda:
-        "../../envs/octdino.yaml"
+        "../../envs/tables.yaml"
     threads: 1
     resources:
         mem_mb=grows(4000),

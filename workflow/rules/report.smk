@@ -31,7 +31,7 @@ rule report:
     benchmark:
         "results/{cohort}/benchmarks/report.tsv"
     conda:
-        "../../envs/octdino.yaml"
+        "../../envs/tables.yaml"
     threads: 1
     resources:
         mem_mb=grows(4000),

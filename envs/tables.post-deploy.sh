@@ -1,0 +1,1 @@
+octdino.post-deploy.sh
