@@ -41,7 +41,7 @@ def test_arms_start_from_their_own_folds_pretraining(tmp_path: Path) -> None:
 
 def test_the_review_preset_is_folds_times_seeds(tmp_path: Path) -> None:
     jobs = Workflow(tmp_path, stub=True).rules("--configfile", str(ROOT / "config/review.yaml"))
-    assert (jobs["pretrain"], jobs["classify"], jobs["clinical"], jobs["evaluate"]) == (45, 225, 45, 1)
+    assert (jobs["pretrain"], jobs["classify"], jobs["clinical"], jobs["evaluate"]) == (45, 150, 30, 1)
 
 
 def test_protocols_that_cannot_be() -> None:
