@@ -155,7 +155,7 @@ def _short(found: list[Verdict], reference: str) -> tuple[str, str]:
         where = "at " + " and ".join(percent(verdict.fraction) for verdict in better) + " of the labelled patients"
     arms = list(dict.fromkeys(verdict.arm for verdict in better))
     who = arms[0] if len(arms) == 1 else ", ".join(arms[:-1]) + " and " + arms[-1]
-    tail = "" if len(better) == len(found) else ", and not shown elsewhere"
+    tail = "" if len(better) == len(found) else "; elsewhere this is not shown"
     return "yes", f"{who} beat{'s' if len(arms) == 1 else ''} {floor} {where}{tail}"
 
 

@@ -70,7 +70,7 @@ def test_crops_are_named_as_the_field_does():
 
 @pytest.mark.slow
 def test_the_whole_benchmark_in_small(tmp_path, capsys):
-    words = "--backbones test_vit --crops 2x96+4x48 --batch 4 --rounds 2 --patients 10 --scans 64 128 --pictures 60 90"
+    words = "--backbones test_vit --crops 2x96+4x48 --batch 4 --rounds 1 --patients 10 --scans 64 128 --pictures 60 90"
     main([*words.split(), "--work", str(tmp_path / "work"), "--out", str(tmp_path), "--machine", "A: Machine"])
     assert capsys.readouterr().out.strip() == str(tmp_path / "a-machine.md")
     text = (tmp_path / "a-machine.md").read_text()

@@ -34,7 +34,7 @@ def tables(differences: dict[float, tuple[float, float, float]], clinical: bool 
         ({0.1: (0.2, 0.1, 0.3), 1.0: (0.1, 0.01, 0.2)}, "dino-linear beats training from scratch at every fraction."),
         (
             {0.1: (0.2, 0.1, 0.3), 1.0: (0.02, -0.05, 0.1)},
-            "dino-linear beats training from scratch at 10 % of the labelled patients, and not shown elsewhere.",
+            "dino-linear beats training from scratch at 10 % of the labelled patients; elsewhere this is not shown.",
         ),
         ({1.0: (0.2, 0.1, 0.3)}, "dino-linear beats training from scratch at 100 % of the labelled patients."),
         ({0.1: (0.02, -0.05, 0.1)}, "Not shown: no arm's lead over training from scratch is clear of chance"),
