@@ -10,6 +10,7 @@ from octdino.explain.data import Shown
 from octdino.explain.embedding import commonest, embedding_figure
 from octdino.explain.figures import labels_figure, maps_figure, neighbours_figure, save_png
 from octdino.explain.regions import Maps
+from octdino.figures import save_svg
 
 NEIGHBOURS = 5
 
@@ -20,7 +21,7 @@ class Figures:
     def __init__(self, folder: Path, settings: ExplainSettings, shown: Shown) -> None:
         self.folder, self.settings, self.shown = folder, settings, shown
         self.written: list[dict[str, str]] = []
-        for stale in folder.glob("*.png"):
+        for stale in [*folder.glob("*.png"), *folder.glob("*.svg")]:
             stale.unlink()
 
     def maps(self, maps: Maps, of: str) -> None:
@@ -64,13 +65,15 @@ class Figures:
         )  # fmt: skip
 
     def embedding(self, places: np.ndarray, how: str) -> None:
-        """embedding.png: all scans of the tables as points, coloured in up to three ways."""
+        """embedding.png and .svg: all scans of the tables as points, coloured in up to three ways."""
         if len(places) < 3 or not self.settings.examples:
             return
         scans, label = self.shown.scans, commonest(self.shown.scans.truth)
         name, truth = ("", None) if label is None else (self.shown.labels[label], scans.truth[:, label])
+        figure = embedding_figure(places, name, truth, scans.cst, scans.patient)
+        save_svg(figure, self.folder / "embedding.svg", f"{len(scans)} scans as points; numbers: embedding.csv")
         self._write(
-            embedding_figure(places, name, truth, scans.cst, scans.patient), "embedding",
+            figure, "embedding",
             f"Frozen features of {len(scans)} scans in a plane, by {how}: near points have near features. "
             "The label is the one nearest to half of the scans. Distances between clusters mean little; a "
             "cluster a patient says that features know the patient.",

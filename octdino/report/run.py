@@ -36,7 +36,7 @@ MEANS = {
 def write_report(settings: ReportSettings, results: Path, config: dict[str, Any], out: Path) -> None:
     """Write one self-contained HTML file: no request leaves it, images and figures are inside.
 
-    Beside it stand data_card.md, model_card.md and checklist.md.
+    Beside it stand data_card.md, model_card.md, checklist.md and, as training_*.svg, the figures that are drawn here.
 
     Args:
         results: results/{cohort}: cohort/, evaluate/, and pretrain/, classify/, benchmarks/ as far as they exist.
@@ -61,6 +61,11 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
         with replacing(out.with_name(f"{card.name}.md")) as temporary:
             temporary.write_text(markdown(card), encoding="utf-8")
+    for stale in out.parent.glob("training_*.svg"):
+        stale.unlink()
+    for curves in shown["training"]:
+        with replacing(out.with_name(f"training_{curves.name}.svg")) as temporary:
+            temporary.write_text(curves.svg, encoding="utf-8")
     if (found.manifest["patient"].value_counts() == 1).all():
         page = of_images(page)
     with replacing(out) as temporary:

@@ -49,8 +49,9 @@ DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # lines that lie on each other are
 
 @dataclass(frozen=True)
 class Curves:
-    """One figure: its SVG, and name and meaning of each measure in it."""
+    """One figure: its name, its SVG, and name and meaning of each measure in it."""
 
+    name: str
     svg: Markup
     meanings: list[tuple[str, str]]
 
@@ -69,7 +70,7 @@ def training_figures(runs: list[Pretraining], arms: Sequence[str] = ()) -> list[
     look = _styles(runs, arms)
     drawn = {name: [measure for measure in group if _carry(runs, measure)] for name, group in groups.items()}
     return [
-        Curves(Markup(_draw(name, measures, runs, look)), [MEASURES[measure] for measure in measures])
+        Curves(name, Markup(_draw(name, measures, runs, look)), [MEASURES[measure] for measure in measures])
         for name, measures in drawn.items()
         if measures
     ]

@@ -87,6 +87,7 @@ def test_a_vit_on_the_phantom(phantom: tuple[Path, Path], tmp_path: Path) -> Non
     assert card["maps"] == "attention of the last block, class token"
     files = ["maps.png", "labels_scratch-linear.png", "retrieval.png", "embedding.png"]
     assert [figure["file"] for figure in card["figures"]] == files
+    assert (tmp_path / "out" / "embedding.svg").read_text().count("<use") >= 3 * len(card["scan_ids"])
     maps = load_file(tmp_path / "out" / "maps.safetensors")["scratch-linear"]
     assert maps.shape[:2] == (len(card["scan_ids"]), len(labels))
     assert maps.dtype == torch.uint8

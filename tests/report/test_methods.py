@@ -4,6 +4,7 @@ import re
 import shutil
 from itertools import combinations
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -92,6 +93,15 @@ def test_the_top_of_the_page_names_the_backbones(root: Path) -> None:
     assert "On vit, yes: " in top
     assert "100 % of labelled patients, vit" in top
     assert "(classify/" in page.text, "examples of one backbone's arm"
+
+
+def test_training_figures_are_files_beside_the_page(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "training_gone.svg").write_text("of a measure that no run has any more")
+    write_report(ReportSettings(), root, {}, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    written = {path.name: path.read_text() for path in tmp_path.glob("*.svg")}
+    assert set(written) == {"training_learning.svg", "training_features.svg"}
+    assert all(text in page and ElementTree.fromstring(text).tag.endswith("svg") for text in written.values())
 
 
 def test_a_collapsed_run_is_told_on_top_and_beside_its_curves(root: Path) -> None:
