@@ -127,7 +127,7 @@ class Trainer:
 
     def command(self, *args: str) -> list[str]:
         settings = {
-            "epochs": 40, "batch_size": 16, "checkpoint_seconds": 0.2, "eval_every": 20,
+            "epochs": 25, "batch_size": 16, "checkpoint_seconds": 0.2, "eval_every": 25,
             "augment": {"global_size": 32, "local_size": 16, "local_views": 2},
             "variants": {"dino": {"prototypes": 32}},
         }  # fmt: skip
