@@ -114,7 +114,7 @@ def test_images_sent_ahead_give_the_run_that_resident_ones_give(store, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["resnet"])  # half a minute a compilation
+@pytest.mark.parametrize("model", STILL)
 def test_a_compiled_backbone_gives_the_losses_of_a_plain_one(store, tmp_path, model):
     for name, compiled in (("plain", False), ("compiled", True)):
         pretrain_run(store, tmp_path / name, "dino", model, SETTINGS.model_copy(update={"compile": compiled}))

@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from playwright import sync_api
 
 from octdino.config import ReportSettings
 from octdino.report import write_report
 from octdino.tables import FINDINGS, write_table
 from tests.report.test_report import CONFIG, make_results
 
-sync_api = pytest.importorskip("playwright.sync_api")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), "")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium")

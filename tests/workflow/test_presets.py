@@ -137,7 +137,7 @@ def voc(data: Path, root: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PRESETS if not name.startswith("imagenette-")])  # smaller, not other
+@pytest.mark.parametrize("name", [name for name in PRESETS if not name.startswith("imagenette-")])  # its rules, smaller
 def test_a_preset_runs_from_published_files_to_its_table(name: str, shared_data: Path, tmp_path: Path) -> None:
     values = preset(name)
     cohort = values["cohort"]["name"]

@@ -55,7 +55,7 @@ def test_protocols_that_cannot_be() -> None:
 def test_a_cross_validation_runs_to_its_page(tmp_path: Path) -> None:
     """With the real commands: every labelled patient is tested, none by a model that has seen them."""
     flow = Workflow(tmp_path, stub=False)
-    split = {"protocol": "crossval", "folds": 2, "val": 0.2}
+    split = {"protocol": "crossval", "folds": 2, "repeats": 2, "val": 0.2}
     classify = {**TINY["classify"], "fractions": [1.0], "seeds": [0, 1]}
     flow.configure({**TINY, "cohort": {**TINY["cohort"], "split": split}, "classify": classify})
     done = flow.run("--cores", "2")
