@@ -85,7 +85,7 @@ class Octdino:
         """Take so many steps."""
         for _ in range(count):
             self.run.take_step()
-        self.run.note_refused()
+        self.run.skipped.read()
 
 
 class Pictures(Dataset[list[Tensor]]):

@@ -28,6 +28,8 @@ from octdino.tables import replacing
 
 log = logging.getLogger("octdino.training")
 
+AUTO_PRECISION = "OCTDINO_AUTO_PRECISION"  # environment variable: what `precision: auto` takes
+
 
 def pick_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
@@ -46,15 +48,28 @@ def keep_freed_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes: what lies free at the end of the heap stays there
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bfloat16 autocast if `precision` asks for it or, by "auto", if this hardware multiplies bfloat16 natively.
+def resolve_precision(device: torch.device, precision: str) -> str:
+    """float32 or bfloat16: as asked for, or for "auto" bfloat16 if this hardware multiplies it natively.
 
-    A CPU without AVX-512 bf16 or AMX emulates bfloat16 ten times slower than float32. Weights stay float32.
+    A CPU without AVX-512 bf16 or AMX emulates bfloat16 ten times slower than float32. The environment variable
+    OCTDINO_AUTO_PRECISION overrides what "auto" takes, so that one kind of machine can be tried on another.
+
+    Raises:
+        UserError: the environment variable is neither float32 nor bfloat16.
     """
-    if precision == "auto":
-        native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_bf16()
-        precision = "bfloat16" if native else "float32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    if precision != "auto":
+        return precision
+    if chosen := os.environ.get(AUTO_PRECISION):
+        if chosen not in ("float32", "bfloat16"):
+            raise UserError(f"environment variable {AUTO_PRECISION}: {chosen!r}; expected float32 or bfloat16")
+        return chosen
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_bf16()
+    return "bfloat16" if native else "float32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bfloat16 autocast if `resolve_precision` says bfloat16, else a disabled one. Weights stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(device, precision) == "bfloat16")
 
 
 def _cpu_bf16() -> bool:

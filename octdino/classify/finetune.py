@@ -13,6 +13,7 @@ from octdino.augment import Augment, View, resize, standardise
 from octdino.classify.data import Labelled
 from octdino.classify.outputs import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
+from octdino.errors import UserError
 from octdino.feed import Feed
 from octdino.models.backbones import num_features
 from octdino.models.norms import synchronised
@@ -130,6 +131,8 @@ class Finetune:
     def _check(self) -> None:
         rows = self.data.rows("val")
         score = from_first(lambda: validation_score(self.data.truth[rows], self.logits(rows), self.data.exclusive))
+        if math.isnan(score):
+            raise UserError(f"step {self.step}: the network's outputs are not finite: it diverged; lower classify.lr")
         log.info("step %d/%d: %.4f on validation patients", self.step, self.total, score)
         if score > self.best_score:
             self.best_score, self.best_step = score, self.step

@@ -1,5 +1,7 @@
 """From logits to losses, probabilities and scores: a sigmoid a label, or a softmax where labels exclude each other."""
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -44,8 +46,10 @@ def validation_score(truth: np.ndarray, scores: np.ndarray, exclusive: bool = Fa
 
     Args:
         truth, scores: [N, L]; AUROC is averaged over the labels that have both classes, and is minus the mean log loss
-            where no label has.
+            where no label has. NaN if a score is not finite.
     """
+    if not np.isfinite(scores).all():
+        return math.nan
     if exclusive:
         return float((scores.argmax(1) == truth.argmax(1)).mean())
     values = [_auroc(t, s) for t, s in zip(truth.T, scores.T, strict=True)]

@@ -26,7 +26,7 @@ from octdino.predictions import write_predictions
 from octdino.ranks import is_first, together, world_size
 from octdino.tables import replacing
 from octdino.thresholds import choose_threshold
-from octdino.training import RunState, Stopper, pick_device
+from octdino.training import RunState, Stopper, pick_device, resolve_precision
 
 log = logging.getLogger("octdino.classify")
 
@@ -89,6 +89,7 @@ def classify(
                 return
             found = probabilities(tuned.logits(rows), data.exclusive)
             how = {"best_step": tuned.best_step, "validation_score": tuned.best_score, "processes": world_size()}
+            how["precision"] = resolve_precision(tuned.device, settings.precision)
             tensors = {key: value.detach().cpu().contiguous() for key, value in tuned.network.state_dict().items()}
             state.discard()
     with replacing(out / "classifier.safetensors") as temporary:

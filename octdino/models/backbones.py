@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from octdino.config import ModelSettings, Settings
 from octdino.errors import UserError
+from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
 from octdino.tables import replacing
 
@@ -64,8 +65,7 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
 def _create(name: str, kwargs: dict[str, Any], size: int) -> nn.Module:
     if "vit" in name or "deit" in name:
         kwargs = {"img_size": size, "dynamic_img_size": True, **kwargs}
-    model: nn.Module = timm.create_model(name, **kwargs)
-    return model
+    return avoid_onednn_defects(timm.create_model(name, **kwargs))
 
 
 def num_features(backbone: nn.Module) -> int:

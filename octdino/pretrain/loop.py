@@ -2,10 +2,10 @@
 
 import functools
 import logging
+import math
 import time
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -22,12 +22,12 @@ from octdino.pretrain.data import Data, batch_order
 from octdino.pretrain.methods import method_class
 from octdino.pretrain.methods.base import Batch, Method
 from octdino.pretrain.monitor import watch
+from octdino.pretrain.skipped import SkippedSteps
 from octdino.pretrain.speed import Stopwatch, Utilisation
 from octdino.pretrain.start import Start
 from octdino.pretrain.step import Guard, backward, gradient_norm
 from octdino.progress import duration, progress
 from octdino.ranks import all_true, is_first, own, shared_batch, world_size
-from octdino.tables import replacing
 from octdino.training import (
     RunState,
     Stopper,
@@ -37,6 +37,7 @@ from octdino.training import (
     make_optimizer,
     parameter_groups,
     pick_device,
+    resolve_precision,
     seed_of,
     set_schedule,
     step_if,
@@ -57,7 +58,7 @@ class Run:
         self.settings, self.data, self.seed, self.state = settings, data, seed, state
         self.device = pick_device()
         keep_freed_memory()
-        self.variant = settings.variant(name).resolved(len(data.images))
+        self.variant = settings.variant(name).resolved(len(data.rows))  # the run's scans, not this process's share
         channels, size = data.images.shape[1], settings.augment.global_size
         start.check_views(settings.augment)
         torch.manual_seed(seed_of(seed, "weights"))
@@ -86,15 +87,16 @@ class Run:
         self.total = self.steps * settings.epochs
         self.order = functools.lru_cache(2)(functools.partial(batch_order, len(data.rows), self.batch, seed))
         self.clock = Stopwatch(self.device)
-        self.autocast = autocast(self.device, settings.precision)
-        self.use = Utilisation(self.device, self.autocast.fast_dtype if self.autocast._enabled else torch.float32)
+        self.precision = resolve_precision(self.device, settings.precision)
+        self.autocast = autocast(self.device, self.precision)
+        self.use = Utilisation(self.device, getattr(torch, self.precision))
         self.board = state.folder.with_name("tensorboard")
-        self.skipped_file = state.folder.with_name("skipped.csv")
         self.step = 0
         self.sums: dict[str, Tensor] = {}  # on the device, of this epoch's scalars so far
-        self.refused: list[tuple[int, Tensor]] = []  # steps since the last look, and whether each was refused
         self.history: list[dict[str, float]] = []
-        self.skipped: list[tuple[int, list[str]]] = []  # steps without a finite loss, and their scans
+        self.skipped = SkippedSteps(
+            state.folder.with_name("skipped.csv"), self.scans_of, settings.max_skipped, self.total
+        )
         self.lengths: list[int] = []  # epochs after which the run was finished once, and extended
         self.best: dict[str, Any] = {}  # score, epoch and weights, if the best are to be exported
         if is_first() and settings.export == "best" and not data.watch.can_choose():
@@ -104,27 +106,32 @@ class Run:
 
     def position(self) -> dict[str, Any]:
         """Everything that the next step depends on. Randomness is a function of seed and step, so it is not here."""
-        self.note_refused()
+        self.skipped.read()
         return {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "sums": self.sums,
             "history": self.history,
-            "skipped": self.skipped,
+            "skipped": self.skipped.steps,
             "lengths": self.lengths,
             "best": self.best,
             "epochs": self.settings.epochs,
+            "precision": self.precision,
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take up a saved position."""
         self.method.load_state_dict(saved["method"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.step, self.history, self.skipped = saved["step"], saved["history"], saved["skipped"]
+        self.step, self.history, self.skipped.steps = saved["step"], saved["history"], saved["skipped"]
         self.lengths, self.best = saved["lengths"], saved["best"]
         self.sums = {key: value.to(self.device) for key, value in saved["sums"].items()}
         log.info("resumed at step %d of %d", self.step, self.total)
+        if saved["precision"] != self.precision:
+            log.warning(
+                "begun in %s, resumed in %s: the result is that of neither alone", saved["precision"], self.precision
+            )
         if saved["epochs"] != self.settings.epochs:
             self.lengths = [*self.lengths, saved["epochs"]]
             log.info("going on from the end of a run of %d epochs", saved["epochs"])
@@ -135,7 +142,7 @@ class Run:
             self.restore(saved)
         elif is_first():
             clear_board(self.board)
-            self.skipped_file.unlink(missing_ok=True)
+            self.skipped.file.unlink(missing_ok=True)
         log.info(
             "%d scans of %d patients, %d epochs of %d steps of %d scans on %s",
             len(self.data.rows), self.data.manifest["patient"].nunique(), self.settings.epochs, self.steps, self.batch,
@@ -147,7 +154,7 @@ class Run:
         for _ in progress(range(self.step, self.total), self.total - self.step, "pretraining", "step"):
             self.take_step()
             if self.step % self.steps == 0:
-                self.note_refused()  # waits for the device
+                self.skipped.read()  # waits for the device
                 images, seconds = (self.step - since) * self.batch, time.monotonic() - began
                 self.end_epoch(images / seconds, {name: s / seconds for name, s in self.clock.read().items()})
                 since, began = self.step, time.monotonic()
@@ -162,6 +169,11 @@ class Run:
         epoch, index = divmod(step, self.steps)
         order: Tensor = self.order(epoch)
         return order[index]
+
+    def scans_of(self, step: int) -> list[str]:
+        """The scan ids of a step."""
+        names: list[str] = self.data.manifest["scan_id"].iloc[self.rows(step).numpy()].tolist()
+        return names
 
     def take_step(self) -> None:
         """The next step; it changes nothing if its loss or gradient is not finite. Nothing here waits for a GPU."""
@@ -187,7 +199,7 @@ class Run:
         self.guard.take_back_unless(taken)
         for key, value in {"loss": loss, **scalars, "taken": torch.ones_like(loss)}.items():
             self.sums[key] = self.sums.get(key, 0) + torch.where(taken, value.double(), 0)
-        self.refused.append((self.step, ~taken))
+        self.skipped.add(self.step, ~taken)
         self.step += 1
 
     def one_backward(self, images: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -222,28 +234,6 @@ class Run:
             progress=self.step / self.total,
         )
 
-    def note_refused(self) -> None:
-        """Look which steps were taken back since the last look, and write down their scans; too many end the run."""
-        flags = torch.stack([flag for _, flag in self.refused]).tolist() if self.refused else []
-        found = [step for (step, _), flag in zip(self.refused, flags, strict=True) if flag]
-        self.refused = []
-        if not found:
-            return
-        path, names = self.skipped_file, self.data.manifest["scan_id"]
-        self.skipped += [(step, names.iloc[self.rows(step).numpy()].tolist()) for step in found]
-        if not is_first():
-            return
-        with replacing(path) as temporary:
-            table = [{"step": step, "scan_id": name} for step, scans in self.skipped for name in scans]
-            pd.DataFrame(table).to_csv(temporary, index=False)
-        for step in found:
-            log.warning("step %d: no finite loss and gradient; skipped, its scans are in %s", step, path)
-        if len(self.skipped) > self.settings.max_skipped:
-            raise UserError(
-                f"{path}: {len(self.skipped)} steps had no finite loss and gradient, more than max_skipped "
-                f"({self.settings.max_skipped}); expected none: lower lr, set clip_grad, or use precision float32"
-            )
-
     def end_epoch(self, rate: float, shares: dict[str, float]) -> None:
         """Add the epoch's row to the history; one plain line says how it goes.
 
@@ -254,7 +244,7 @@ class Run:
         epoch = self.step // self.steps
         row: dict[str, float] = {"epoch": epoch, "step": self.step, "images_seen": self.step * self.batch}
         taken = self.sums.pop("taken", torch.zeros(())).item()
-        row |= {key: value.item() / taken for key, value in self.sums.items()}
+        row |= {key: value.item() / taken if taken else math.nan for key, value in self.sums.items()}
         row |= {"lr": self.optimizer.param_groups[0]["lr"], "skipped": self.steps - taken}
         used = self.use.at(rate / world_size())
         row |= {"images_per_second": rate, "utilisation": used, "data_wait": shares.get("data", 0.0)}
@@ -289,6 +279,8 @@ class Run:
         """Bring the weights that are handed on into `method.exported`; the epoch that they are of."""
         if self.settings.export == "last":
             return self.settings.epochs
+        if not self.best:
+            raise UserError("export: best: the online kNN had no finite score at any epoch; use last")
         self.method.exported.load_state_dict(self.best["weights"])
         epoch: int = self.best["epoch"]
         return epoch
