@@ -22,6 +22,7 @@ from octdino.training import (
     ema_update,
     make_optimizer,
     parameter_groups,
+    resolve_precision,
     seed_of,
     set_schedule,
     step_if,
@@ -108,6 +109,7 @@ def test_seeds_depend_on_every_part():
 
 
 def test_precision_is_asked_of_the_hardware(monkeypatch):
+    monkeypatch.delenv("OCTDINO_AUTO_PRECISION", raising=False)
     for native in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -115,6 +117,19 @@ def test_precision_is_asked_of_the_hardware(monkeypatch):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if native else torch.float32)
     with autocast(torch.device("cpu"), "bfloat16"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_the_environment_decides_what_auto_takes_and_nothing_else(monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    cpu = torch.device("cpu")
+    for chosen in ("float32", "bfloat16"):
+        monkeypatch.setenv("OCTDINO_AUTO_PRECISION", chosen)
+        assert resolve_precision(cpu, "auto") == chosen
+        assert [resolve_precision(cpu, asked) for asked in ("float32", "bfloat16")] == ["float32", "bfloat16"]
+    monkeypatch.setenv("OCTDINO_AUTO_PRECISION", "float16")
+    with pytest.raises(UserError, match="OCTDINO_AUTO_PRECISION: 'float16'; expected float32 or bfloat16"):
+        resolve_precision(cpu, "auto")
 
 
 def test_state_comes_back_and_other_settings_start_afresh(tmp_path):

@@ -14,7 +14,7 @@ from octdino.config import ModelSettings
 from octdino.models import create_backbone
 from octdino.models.convolutions import avoid_onednn_defects, meets_only_padding
 
-# The C library fills freed and new memory with 0x7f, which read as bfloat16 is 3.4e38, and aborts where it is corrupted.
+# The C library fills freed and new memory with 0x7f (as bfloat16: 3.4e38) and aborts where its heap is corrupted.
 POISONED = {"MALLOC_PERTURB_": "128", "MALLOC_MMAP_MAX_": "0", "MALLOC_CHECK_": "3"}
 GRADIENTS = """
 import torch

@@ -93,7 +93,7 @@ class Plain:
 @pytest.mark.parametrize(("model", "together"), [("resnet", True), ("vit", True), ("vit", False)])
 def test_the_losses_are_those_of_a_plain_loop(store, tmp_path, model, together):
     """One forward a size, the expanded loss, channels last, fused AdamW, foreach average and clipping: all at once."""
-    run = make(store, tmp_path, model=model)
+    run = make(store, tmp_path, model=model, precision="float32")
     plain = Plain(run, together)
     for _ in range(STEPS):
         progress, views = run.step / run.total, run.make_batch(run.rows(run.step)).views
@@ -114,12 +114,16 @@ def test_images_sent_ahead_give_the_run_that_resident_ones_give(store, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", STILL)
-def test_a_compiled_backbone_gives_the_losses_of_a_plain_one(store, tmp_path, model):
+@pytest.mark.parametrize(
+    ("model", "precision", "rel"),
+    [("resnet", "float32", 1e-3), ("vit", "float32", 1e-3), ("resnet", "bfloat16", 2e-2)],
+)
+def test_a_compiled_backbone_gives_the_losses_of_a_plain_one(store, tmp_path, model, precision, rel):
     for name, compiled in (("plain", False), ("compiled", True)):
-        pretrain_run(store, tmp_path / name, "dino", model, SETTINGS.model_copy(update={"compile": compiled}))
+        settings = SETTINGS.model_copy(update={"compile": compiled, "precision": precision})
+        pretrain_run(store, tmp_path / name, "dino", model, settings)
     one, two = (pd.read_csv(tmp_path / name / "history.csv")["loss"] for name in ("plain", "compiled"))
-    assert one.tolist() == pytest.approx(two.tolist(), rel=1e-3)
+    assert one.tolist() == pytest.approx(two.tolist(), rel=rel)
 
 
 WAITING = ("_local_scalar_dense", "nonzero", "bincount", "masked_select", "_unique2", "is_nonzero", "equal")

@@ -90,6 +90,22 @@ def test_too_many_skipped_steps_end_the_run_with_one_clear_line(store, tmp_path,
     assert not (tmp_path / "backbone.safetensors").exists()
 
 
+@pytest.mark.parametrize("export", ["last", "best"])
+def test_an_epoch_of_refused_steps_is_a_gap_in_the_history(store, tmp_path, monkeypatch, export):
+    spoil(monkeypatch, *range(STEPS))
+    run(store, tmp_path, settings=settings(export=export))
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history["skipped"].tolist() == [STEPS, 0]
+    assert history["loss"].isna().tolist() == [True, False]
+
+
+def test_a_run_of_refused_steps_only_ends_with_one_clear_line(store, tmp_path, monkeypatch):
+    spoil(monkeypatch, *range(100))
+    with pytest.raises(UserError, match=rf"skipped\.csv: all {2 * STEPS} steps had no finite loss"):
+        run(store, tmp_path)
+    assert not (tmp_path / "backbone.safetensors").exists()
+
+
 def test_the_latest_checkpoints_stay_and_a_broken_one_is_passed_over(store, tmp_path, monkeypatch):
     kept = settings(checkpoint_seconds=0, keep_checkpoints=3)
     run(store, tmp_path / "whole", settings=kept)

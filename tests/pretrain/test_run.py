@@ -27,6 +27,7 @@ SETTINGS = PretrainSettings(
     variants={"dino": {"prototypes": 32}},
 )
 
+PRECISIONS = ("float32", "bfloat16")
 TIMES = ("images_per_second", "utilisation", "data_wait", "augmentation")
 PAIRS = [(name, model) for name in METHODS for model in MODELS if (name, model) != ("dinov2", "resnet")]
 
@@ -53,16 +54,20 @@ def stop_at(monkeypatch, step):
     monkeypatch.setattr(Run, "take_step", stopping)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("name", "model"), PAIRS)
-def test_a_stopped_and_resumed_run_is_bit_for_bit_the_undisturbed_one(store, tmp_path, monkeypatch, name, model):
-    run(store, tmp_path / "whole", name, model)
+def test_a_stopped_and_resumed_run_is_bit_for_bit_the_undisturbed_one(
+    store, tmp_path, monkeypatch, name, model, precision
+):
+    settings = SETTINGS.model_copy(update={"precision": precision})
+    run(store, tmp_path / "whole", name, model, settings)
     with monkeypatch.context() as patch:
         stop_at(patch, 5)  # inside the second epoch
         with pytest.raises(StoppedEarly, match="SIGTERM"):
-            run(store, tmp_path / "parts", name, model)
+            run(store, tmp_path / "parts", name, model, settings)
     assert (tmp_path / "parts/state/mark.json").is_file()
     assert not (tmp_path / "parts/backbone.safetensors").exists()
-    run(store, tmp_path / "parts", name, model)
+    run(store, tmp_path / "parts", name, model, settings)
     weights = [(tmp_path / part / "backbone.safetensors").read_bytes() for part in ("whole", "parts")]
     assert weights[0] == weights[1]
     histories = [pd.read_csv(tmp_path / part / "history.csv") for part in ("whole", "parts")]
@@ -70,9 +75,11 @@ def test_a_stopped_and_resumed_run_is_bit_for_bit_the_undisturbed_one(store, tmp
     pd.testing.assert_frame_equal(*timeless, check_exact=True)
 
 
-def test_seeds_matter_and_repeat(store, tmp_path):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_seeds_matter_and_repeat(store, tmp_path, precision):
+    settings = SETTINGS.model_copy(update={"epochs": 1, "precision": precision})
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(store, tmp_path / name, seed=seed, settings=SETTINGS.model_copy(update={"epochs": 1}))
+        run(store, tmp_path / name, seed=seed, settings=settings)
     a, b, c = ((tmp_path / name / "backbone.safetensors").read_bytes() for name in "abc")
     assert a == b
     assert a != c
@@ -89,6 +96,18 @@ def test_other_settings_do_not_continue_a_stopped_run(store, tmp_path, monkeypat
     assert (tmp_path / "run/backbone.safetensors").read_bytes() == (
         tmp_path / "fresh/backbone.safetensors"
     ).read_bytes()
+
+
+def test_a_run_resumed_in_another_precision_says_so(store, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("OCTDINO_AUTO_PRECISION", "bfloat16")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        with pytest.raises(StoppedEarly):
+            run(store, tmp_path)
+    monkeypatch.setenv("OCTDINO_AUTO_PRECISION", "float32")
+    run(store, tmp_path)
+    assert "resumed in float32 after bfloat16" in caplog.text
+    assert json.loads((tmp_path / "backbone.json").read_text())["precision"] == "float32"
 
 
 def test_the_time_limit_stops_and_saves(store, tmp_path):
