@@ -1,6 +1,5 @@
 """The pipeline through profiles/slurm on a real SLURM, jobs disturbed in every way, against a run on this machine."""
 
-import filecmp
 import json
 import os
 import re
@@ -11,11 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from tests.cluster.box import Box, said
-from tests.pretrain.test_run import TIMES
+from tests.workflow.alike import assert_alike
 from tests.workflow.conftest import ROOT, Workflow
 from tests.workflow.test_end_to_end import TINY
 
@@ -68,28 +66,6 @@ class Cluster(Workflow):
         )
 
 
-def files(results: Path) -> dict[str, Path]:
-    """What must be alike: all but times, the state folders, and pictures and pages that show times."""
-    found = (path for path in results.rglob("*") if path.is_file())
-    kept = {str(path.relative_to(results)): path for path in found}
-    return {name: path for name, path in kept.items() if not re.search(r"/state/|/benchmarks/|^phantom/report/", name)}
-
-
-def same(here: Path, there: Path) -> bool:
-    if here.name != "history.csv":
-        return filecmp.cmp(here, there, shallow=False)
-    one, two = (pd.read_csv(path).drop(columns=list(TIMES)) for path in (here, there))
-    return one.equals(two)
-
-
-def alike(here: Path, there: Path) -> None:
-    """Every result byte for byte."""
-    ours, theirs = files(here), files(there)
-    assert sorted(ours) == sorted(theirs)
-    differ = [name for name in ours if not same(ours[name], theirs[name])]
-    assert not differ, differ
-
-
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """The same configuration on this machine, undisturbed."""
@@ -128,7 +104,7 @@ def test_disturbed_jobs_end_as_undisturbed_ones(slurm: Box, local: Workflow, tmp
         },
     )
     assert process.wait(400) == 0, flow.said()
-    alike(local.folder / "results", tmp_path / "results")
+    assert_alike(local.folder / "results", tmp_path / "results")
 
 
 def test_a_killed_snakemake_is_started_again(slurm: Box, local: Workflow, tmp_path: Path) -> None:

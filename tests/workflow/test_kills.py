@@ -1,0 +1,113 @@
+"""The whole workflow, killed at random moments in every stage and started again, ends with the undisturbed run's bytes.
+
+OCTDINO_KILLS sets how many kills per precision (9: one per stage), OCTDINO_KILLS_SEED another sequence of them.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.alike import assert_alike
+from tests.workflow.conftest import Workflow, until
+from tests.workflow.test_end_to_end import TINY
+
+pytestmark = pytest.mark.slow
+
+STAGES = ("phantom", "cohort", "pretrain", "classify", "clinical", "evaluate", "audit", "explain", "report")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+TARGETS = ("group", "snakemake", "job")
+KILLS = int(os.environ.get("OCTDINO_KILLS", len(STAGES)))
+SEED = int(os.environ.get("OCTDINO_KILLS_SEED", "0"))
+SECONDS = 4.0  # within so many of the start of a job it is killed: imports, work, writing
+CONFIG = {
+    **TINY,
+    "pretrain": {**TINY["pretrain"], "epochs": 20, "checkpoint_seconds": 0.1, "eval_every": 10},
+    "classify": {**TINY["classify"], "fractions": [1.0], "epochs": 10, "checkpoint_seconds": 0.1},
+    "explain": {**TINY["explain"], "inits": ["dino"]},
+}
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The processes below `pid`."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has ended
+        return
+    for child in map(int, children):
+        yield child
+        yield from descendants(child)
+
+
+def job_of(pid: int, stage: str) -> int | None:
+    """The process below Snakemake that runs `octdino STAGE`, if there is one."""
+    for child in descendants(pid):
+        try:
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(path.endswith(b"/octdino") and verb == stage.encode() for path, verb in pairwise(words)):
+            return child
+    return None
+
+
+class Killed:
+    """One working directory whose runs are killed."""
+
+    def __init__(self, folder: Path, precision: str, rng: random.Random) -> None:
+        self.flow, self.rng = Workflow(folder, stub=False), rng
+        self.flow.configure(CONFIG)
+        self.flow.env["OCTDINO_AUTO_PRECISION"] = precision
+
+    def start(self, *args: str) -> subprocess.Popen[bytes]:
+        with (self.flow.folder / "run.log").open("ab") as log:
+            return subprocess.Popen(
+                self.flow.command("--cores", "2", "--rerun-incomplete", *args),
+                cwd=self.flow.folder.parent, env=self.flow.env, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def kill(self, stage: str) -> str:
+        """Run until a job of `stage` works, then kill something; what was done."""
+        process = self.start("--forcerun", stage)
+        until(lambda: process.poll() is not None or job_of(process.pid, stage) is not None, 300)
+        time.sleep(self.rng.uniform(0, SECONDS))
+        target, number = self.rng.choice(TARGETS), self.rng.choice(SIGNALS)
+        job = job_of(process.pid, stage)
+        if process.poll() is None:
+            if target == "group":
+                os.killpg(process.pid, number)
+            elif target == "snakemake" or job is None:
+                os.kill(process.pid, number)
+            else:
+                os.kill(job, number)
+        code = process.wait(timeout=300)
+        return f"{stage}: {number.name} to {target}, exit code {code}"
+
+    def finish(self) -> None:
+        """Run to the end; jobs that outlived their Snakemake may refuse the first tries."""
+        for _ in range(5):
+            if self.start().wait(timeout=600) == 0:
+                return
+            time.sleep(5)
+        raise AssertionError((self.flow.folder / "run.log").read_text()[-5000:])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_killed_at_random_moments_the_workflow_ends_with_the_same_bytes(tmp_path: Path, precision: str) -> None:
+    rng = random.Random(f"{SEED} {precision}")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = Killed(tmp_path / "whole", precision, rng)
+    whole.finish()
+    killed = Killed(tmp_path / "killed", precision, rng)
+    for index in range(KILLS):
+        print(killed.kill(STAGES[index * len(STAGES) // KILLS]), flush=True)
+    killed.finish()
+    assert "Traceback" not in (tmp_path / "killed/run.log").read_text()
+    assert_alike(tmp_path / "whole/results", tmp_path / "killed/results")
