@@ -46,7 +46,7 @@ def fetch(url: str, path: Path, checksum: str, size: int | None = None) -> Path:
         UserError: no network, no such file, too little disk, a file with another checksum or size, or no checksum
             that is known.
     """
-    if not re.match(CHECKSUM, checksum):
+    if not re.fullmatch(CHECKSUM, checksum):
         raise UserError(f"{url}: checksum {checksum[:80]!r}; expected md5:, sha256: or sha512: and its digits")
     if path.is_file():
         log.info("%s: there already, checking it", path)
