@@ -106,6 +106,10 @@ def test_a_section_given_in_part_keeps_its_own_defaults() -> None:
     assert found.classify.augment.global_size == 64
 
 
+def model(**args: Any) -> dict[str, Any]:
+    return {"models": {"a": {"timm": "resnet18", "args": args}}}
+
+
 @pytest.mark.parametrize(
     ("values", "line"),
     [
@@ -116,6 +120,20 @@ def test_a_section_given_in_part_keeps_its_own_defaults() -> None:
             {"pretrain": {"variants": {"dino": {"lr": -1}}}},
             "config.yaml: pretrain.variants.dino: lr: -1 is not allowed; ",
         ),
+        ({"models": {"a": {"timm": "hf-hub:a/b"}}}, "config.yaml: models.a.timm: 'hf-hub:a/b' is not allowed; "),
+        ({"models": {"a": {"timm": "local-dir:/a"}}}, "config.yaml: models.a.timm: 'local-dir:/a' is not allowed; exp"),
+        ({"models": {"a": {"timm": "resnet18.a/b"}}}, "config.yaml: models.a.timm: 'resnet18.a/b' is not allowed; exp"),
+        ({"pretrain": {"backbones": ["hf-hub:a/b"]}}, "config.yaml: pretrain.backbones: 'hf-hub:a/b' is not allowed; "),
+        (model(pretrained=True), "config.yaml: models.a.args.pretrained: refused: it does not shape a network"),
+        (model(pretrained_cfg={"url": "http://a"}), "config.yaml: models.a.args.pretrained_cfg: refused: "),
+        (model(pretrained_anything=1), "config.yaml: models.a.args.pretrained_anything: refused: "),
+        (model(checkpoint_path="/etc/passwd"), "config.yaml: models.a.args.checkpoint_path: refused: "),
+        (model(cache_dir="/tmp"), "config.yaml: models.a.args.cache_dir: refused: "),
+        (model(features_only=True), "config.yaml: models.a.args.features_only: refused: "),
+        (model(in_chans=3), "config.yaml: models.a.args.in_chans: refused: cohort.image.channels says it"),
+        (model(act_layer={"a": 1}), "config.yaml: models.a.args.act_layer: {'a': 1}; expected a number, a text, "),
+        (model(channels=[1, [2, {}]]), "config.yaml: models.a.args.channels: [1, [2, {}]]; expected a number, a text"),
+        (model(drop_rate=float("nan")), "config.yaml: models.a.args.drop_rate: nan; expected a number, a text, "),
         ({"cohort": {"image": {"size": [8, 8]}}}, "config.yaml: cohort.image.size: at least 16 pixels each way"),
         ({"pretrain": {"epochs": None}}, "config.yaml: pretrain.epochs: None is not allowed; Input should be a valid"),
         (

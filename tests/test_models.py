@@ -1,11 +1,17 @@
 """Backbones are timm's, carry their own description, and fail with one line."""
 
+import inspect
+import json
+import socket
+
 import pytest
 import timm
+import timm.models
 import torch
 from safetensors.torch import load_file
 
 from octdino.config import ModelSettings
+from octdino.config.networks import LOADING, is_timm_name
 from octdino.errors import UserError
 from octdino.models import BackboneSpec, PrototypeHead, create_backbone, load_backbone, save_backbone
 
@@ -65,6 +71,8 @@ def test_imagenet_weights_from_a_local_file_are_summed_over_the_colours(tmp_path
     [
         (ModelSettings(timm="resnet81"), False, "no timm model.*resnet18"),
         (ModelSettings(timm="resnet18", args={"chanels": 3}), False, "refuses the arguments.*chanels"),
+        (ModelSettings(timm="test_vit", args={"num_heads": 0}), False, "refuses the arguments.*num_heads"),
+        (ModelSettings(timm="resnet18", args={"channels": [-1, 8, 8, 8]}), False, "resnet18: .*arguments.*channels"),
         (ModelSettings(timm="resnet18", weights="/nowhere/w.pth"), True, "/nowhere/w.pth: no such weights file"),
     ],
 )
@@ -95,6 +103,48 @@ def test_a_damaged_run_is_one_clear_line(tmp_path, damage):
         save_backbone(tmp_path, create_backbone(other, 1, 32), spec(NARROW), {})
     with pytest.raises(UserError, match=r"backbone\.safetensors"):
         load_backbone(tmp_path)
+
+
+def test_every_argument_that_loads_is_refused():
+    """timm's own signatures: what create_model and its builder take by name is no argument of a network."""
+    taken = {
+        name
+        for function in (timm.create_model, timm.models.build_model_with_cfg)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    assert taken <= LOADING
+    names = timm.list_models() + timm.list_models(pretrained=True)
+    assert [name for name in names if not is_timm_name(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("args", {"pretrained": True}, r"backbone\.json: spec: args\.pretrained: refused"),
+        ("args", {"pretrained_cfg": {"file": "w.pth"}}, r"args\.pretrained_cfg: refused"),
+        ("args", {"pretrained_cfg_overlay": {"hf_hub_id": "a/b"}}, r"args\.pretrained_cfg_overlay: refused"),
+        ("args", {"checkpoint_path": "w.pth"}, r"args\.checkpoint_path: refused"),
+        ("args", {"cache_dir": "here"}, r"args\.cache_dir: refused"),
+        ("timm", "hf-hub:timm/resnet18.a1_in1k", r"spec: timm: 'hf-hub:timm/resnet18.a1_in1k' is not allowed"),
+        ("timm", "local-dir:here", r"spec: timm: 'local-dir:here' is not allowed"),
+    ],
+)
+def test_a_card_opens_no_connection_and_no_other_file(tmp_path, monkeypatch, key, value, message):
+    save_backbone(tmp_path, create_backbone(NARROW, 1, 32), spec(NARROW), {})
+    card = json.loads((tmp_path / "backbone.json").read_text())
+    card["spec"][key] = value
+    (tmp_path / "backbone.json").write_text(json.dumps(card))
+    touched = []
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: touched.append("connect"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: touched.append("getaddrinfo"))
+    monkeypatch.setattr("octdino.models.backbones.load_file", lambda *_: touched.append("weights"))
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: touched.append("create_model"))
+    monkeypatch.setattr("timm.models._hub.load_state_dict_from_hf", lambda *_, **__: touched.append("hub"))
+    with pytest.raises(UserError, match=message) as caught:
+        load_backbone(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not touched
 
 
 def test_prototype_similarities_are_cosines():

@@ -5,7 +5,11 @@ random name; here the bytes wait in `{name}.part` beside the file, so that 33 GB
 """
 
 import logging
+import re
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +17,15 @@ import pooch
 import requests
 
 from octdino.cohort.disk import amount, check_disk
+from octdino.cohort.web import SLOWEST, ConnectionLost, open_url, read_pieces
 from octdino.errors import UserError
 from octdino.progress import progress
 
 MEGABYTE = 1_000_000
-TRIES = 5  # without a byte between them
+TRIES = 5  # that bring nothing, or less than `SLOWEST` bytes per second
 WAIT = 2.0  # seconds before the second try, twice as long before each further one
-TIMEOUT = (15, 60)  # seconds to connect, seconds without a byte
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # a server that may answer later
+LARGEST = 10**10  # bytes of a file whose size is not known before; the largest of these cohorts has 2.6 GB
+CHECKSUM = r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
 
 log = logging.getLogger("octdino.fetch")
 
@@ -34,12 +39,15 @@ def fetch(url: str, path: Path, checksum: str, size: int | None = None) -> Path:
     Args:
         url: http or https.
         path: where to put it; folders are made.
-        checksum: "md5:…" or "sha256:…".
+        checksum: "md5:…", "sha256:…" or "sha512:…".
         size: bytes, if known before asking the server.
 
     Raises:
-        UserError: no network, no such file, too little disk, or a file with another checksum.
+        UserError: no network, no such file, too little disk, a file with another checksum or size, or no checksum
+            that is known.
     """
+    if not re.fullmatch(CHECKSUM, checksum):
+        raise UserError(f"{url}: checksum {checksum[:80]!r}; expected md5:, sha256: or sha512: and its digits")
     if path.is_file():
         log.info("%s: there already, checking it", path)
         if _hash(path, checksum) == checksum:
@@ -68,7 +76,8 @@ class ResumingDownloader:
 
     def __init__(self, size: int | None = None, path: Path | None = None) -> None:
         """`size` in bytes if known; `path` is where messages say that the file may be put by hand."""
-        self.size, self.path = size, path
+        self.expected, self.path = size, path
+        self.size = size  # as expected, else as the server says
         self.tag = ""  # what the server called this state of the file
 
     def __call__(self, url: str, output_file: Any, pooch: Any = None, check_only: bool | None = False) -> None:
@@ -78,15 +87,17 @@ class ResumingDownloader:
             UserError: as `fetch`.
         """
         part, tries = Path(output_file), 0
+        most, since = _length(part), time.monotonic()
         while not self._complete(part):
-            before = _length(part)
             try:
                 if self._request(url, part):
                     return
                 why = "the server closed the connection"
-            except requests.RequestException as error:
-                why = cause(error)
-            tries = 1 if _length(part) > before else tries + 1
+            except ConnectionLost as error:
+                why = str(error)
+            gain, now = _length(part) - most, time.monotonic()
+            tries = 1 if gain > 0 and gain >= SLOWEST * (now - since) else tries + 1
+            most, since = max(most, _length(part)), now  # a beginning that is sent again and again is no gain
             if tries >= TRIES:
                 raise self._failed(url, part, why)
             log.warning("%s: %s; %d bytes are here, going on", url, why, _length(part))
@@ -102,38 +113,63 @@ class ResumingDownloader:
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers |= {"Range": f"bytes={have}-"} | ({"If-Range": self.tag} if self.tag else {})
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            total = self._total(answer, have)
-            if answer.status_code == 416 and total == have:  # nothing is missing
+        with closing(open_url(url, headers)) as answer:
+            total = self._total(answer)
+            if answer.status_code == 416 and have and total == have:  # nothing is missing
                 return True
             fits = f"bytes {have}-" in answer.headers.get("Content-Range", "") and self.size in (None, total)
-            if answer.status_code == 416 or (answer.status_code == 206 and not fits):
+            if have and (answer.status_code == 416 or (answer.status_code == 206 and not fits)):
                 part.unlink()
                 return False
-            if not answer.ok and answer.status_code not in PASSING:
+            if answer.status_code not in (200, 206) or (answer.status_code == 206 and not fits):
                 raise self._failed(url, part, f"{answer.status_code} {answer.reason}")
-            answer.raise_for_status()
-            if answer.status_code != 206:  # the whole file: ranges are ignored, or it changed
+            if answer.status_code == 200:  # the whole file: ranges are ignored, or it changed
                 have = 0
+            self._check_total(url, part, total)
             tag = answer.headers.get("ETag", "")
             self.tag = "" if tag.startswith("W/") else tag  # a weak one is no promise of equal bytes
-            self.size = total if self.size is None else self.size
+            self.size = total
             self._check_disk(part, have)
-            self._write(answer, part, have, total)
+            limit = self._limit(part) if total is None else total
+            self._write(answer, part, have, limit)
+            if total is None and _length(part) >= limit:
+                part.unlink()
+                raise self._failed(url, part, "it sends without end and does not say how much; nothing is kept")
             return total is None or _length(part) >= total
 
-    def _write(self, answer: requests.Response, part: Path, have: int, total: int | None) -> None:
-        count = -(-((total or have) - have) // MEGABYTE)
+    def _write(self, answer: requests.Response, part: Path, have: int, limit: int) -> None:
+        """Add what the server sends; the file never grows beyond `limit` bytes."""
+        count = -(-(limit - have) // MEGABYTE)
         name = self.path.name if self.path else part.name
         with part.open("ab" if have else "wb") as file:
-            for chunk in progress(answer.iter_content(MEGABYTE), count, f"fetching {name}", "megabyte"):
-                file.write(chunk)
 
-    def _total(self, answer: requests.Response, have: int) -> int | None:
-        """The whole file's bytes, if the server says so."""
+            def megabytes() -> Iterator[None]:
+                since = 0
+                for piece in read_pieces(answer, limit - have):
+                    file.write(piece)
+                    since += len(piece)
+                    while since >= MEGABYTE:
+                        since -= MEGABYTE
+                        yield
+
+            for _ in progress(megabytes(), count, f"fetching {name}", "megabyte"):
+                pass
+
+    def _total(self, answer: requests.Response) -> int | None:
+        """The whole file's bytes, if the server says so, else as expected."""
         span = answer.headers.get("Content-Range", "").rpartition("/")[2]
-        length = span or answer.headers.get("Content-Length", "")
-        return int(length) if length.isdecimal() else self.size
+        length = span or (answer.headers.get("Content-Length", "") if answer.status_code == 200 else "")
+        return int(length) if re.fullmatch("[0-9]{1,18}", length) else self.expected
+
+    def _check_total(self, url: str, part: Path, total: int | None) -> None:
+        if self.expected is not None and total != self.expected:
+            raise self._failed(url, part, f"the server's file has {total} bytes; expected {self.expected}")
+        if self.expected is None and total is not None and total > LARGEST:
+            raise self._failed(url, part, f"the server's file has {total} bytes; expected at most {LARGEST}")
+
+    def _limit(self, part: Path) -> int:
+        """The most bytes of a file whose size nobody says: half of the disk stays free."""
+        return min(LARGEST, (shutil.disk_usage(part.parent).free + _length(part)) // 2)
 
     def _check_disk(self, part: Path, have: int) -> None:
         if self.size is not None:
@@ -152,13 +188,3 @@ def _hash(path: Path, like: str) -> str:
 
 def _length(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def cause(error: requests.RequestException) -> str:
-    """One line; of a connection that failed the innermost reason: requests wraps `Connection refused` four times."""
-    if not isinstance(error, requests.ConnectionError | requests.Timeout):
-        return str(error)
-    inner: BaseException = error
-    while (further := inner.__cause__ or inner.__context__) is not None:
-        inner = further
-    return f"no connection: {inner}"

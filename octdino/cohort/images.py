@@ -5,21 +5,22 @@ Grey: colour becomes grey by ITU-R 601 luminance; transparency is laid on white,
 """
 
 import hashlib
-import io
-import struct
-import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from octdino.cohort.sources import Encoded, Source
 from octdino.config.cohort import ImageSettings
+from octdino.image_files import read_image
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 NARROW = 16 * 256  # 16-bit images darker than this hold 12-bit data: as good as black in 8 bits
+# What sources raise at damaged archives and shards, beside what `load_pixels` says of images.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, MemoryError, zlib.error, BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -50,29 +51,15 @@ class Picture:
 def read_picture(path: str | Path, settings: ImageSettings, source: Source = Path) -> Picture:
     """Decode, check and shape the picture that `source` has for `path`; a bad one is an answer, not an exception."""
     nothing = np.zeros((2, settings.channels))
-    encoded: Encoded | None = None
     try:
-        encoded = source(str(path))
-        pixels = load_pixels(encoded, settings.channels)
+        pixels = load_pixels(source(str(path)), settings.channels)
     except FileNotFoundError:
         return Picture(None, nothing, reason="missing_file", detail="the file is gone")
     except PermissionError:
         raise
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        KeyError,
-        IndexError,
-        TypeError,
-        struct.error,
-        zlib.error,
-        zipfile.BadZipFile,
-    ) as why:
-        return Picture(None, nothing, reason="unreadable", detail=_short(encoded, why))
-    except Image.DecompressionBombError as why:
-        return Picture(None, nothing, reason="unreadable", detail=str(why))
+    except DAMAGED as why:
+        detail = " ".join(str(why).split())[:200] or type(why).__name__
+        return Picture(None, nothing, reason="unreadable", detail=detail)
     size = (pixels.shape[1], pixels.shape[0])
     if pixels.min() == pixels.max():
         return Picture(None, nothing, size=size, reason="constant", detail=f"every pixel is {pixels.flat[0]}")
@@ -96,26 +83,22 @@ def load_pixels(encoded: Encoded, channels: int) -> np.ndarray:
     """Decode a picture: uint8 or uint16 [H, W] for one channel, uint8 [H, W, 3] for three.
 
     Raises:
-        OSError, ValueError: no image, truncated, or a form that holds no picture.
+        ImageError: as `read_image`.
+        ValueError: pixels that are no gray levels.
+        OSError: the file is gone or may not be read.
     """
     if isinstance(encoded, np.ndarray):
         return np.asarray(Image.fromarray(encoded).convert("L" if channels == 1 else "RGB"))
-    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            raise ValueError(f"{image.n_frames} pictures in one file; expected one")  # type: ignore[attr-defined]
-        image.load()
-        picture: Image.Image = image
-        if picture.getexif().get(0x0112, 1) != 1:  # a camera's rotation
-            picture = ImageOps.exif_transpose(picture)
-        if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-            deep = _deep(np.asarray(picture))
-            return deep if channels == 1 else np.repeat(to_uint8(deep, None)[:, :, None], 3, axis=2)
-        if "A" in picture.mode or "transparency" in picture.info:
-            layer = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-        elif picture.mode not in ("L", "RGB"):
-            picture = picture.convert("L" if picture.mode == "1" else "RGB")
-        return np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    image = read_image(encoded)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        deep = _deep(np.asarray(image))
+        return deep if channels == 1 else np.repeat(to_uint8(deep, None)[:, :, None], 3, axis=2)
+    if "A" in image.mode or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return np.asarray(image.convert("L" if channels == 1 else "RGB"))
 
 
 def _deep(pixels: np.ndarray) -> np.ndarray:
@@ -136,9 +119,19 @@ def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float] | None) -> np.
     if percentiles:
         low, high = np.percentile(pixels, percentiles)
         if high > low:
-            pixels = np.rint((np.clip(pixels, low, high) - low) * (255 / (high - low))).astype(np.uint8)
+            levels = np.arange(np.iinfo(pixels.dtype).max + 1)
+            stretched = np.rint((np.clip(levels, low, high) - low) * (255 / (high - low))).astype(np.uint8)
+            return _looked_up(stretched, pixels)
     eight: np.ndarray = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
     return eight
+
+
+def _looked_up(table: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """`table[pixels]`, row by row: NumPy makes eight bytes of each index."""
+    found = np.empty(pixels.shape, table.dtype)
+    for row, target in zip(pixels, found, strict=True):
+        target[...] = table[row]
+    return found
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -164,11 +157,3 @@ def _moments(image: np.ndarray) -> np.ndarray:
     from octdino.store import image_moments  # h5py's import stays out of what only decodes
 
     return image_moments(image)
-
-
-def _short(encoded: Encoded | None, why: Exception) -> str:
-    if encoded == b"" if isinstance(encoded, bytes) else isinstance(encoded, Path) and not encoded.stat().st_size:
-        return "the file is empty"
-    if isinstance(why, UnidentifiedImageError):
-        return "no image format that is known; expected PNG, JPEG or TIFF"
-    return f"{why}"[:200] or type(why).__name__

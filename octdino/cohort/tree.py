@@ -2,6 +2,8 @@
 
 import os
 import unicodedata
+import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import product
@@ -116,13 +118,20 @@ class Tree:
         return None
 
     def content(self, path: Path) -> bytes | None:
-        """What a file holds that lies on disk, or below root in an archive; None if there is none."""
+        """What a file holds that lies on disk, or below root in an archive; None if there is none.
+
+        Raises:
+            UserError: it is damaged in the archive, or too large there.
+        """
         if path.is_file():
             return path.read_bytes()
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else ""
         if name not in self.archived:
             return None
-        content = self.source(name)
+        try:
+            content = self.source(name)
+        except (OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path}: cannot be read from its archive: {error}") from None
         assert isinstance(content, bytes), "a member of an archive"
         return content
 

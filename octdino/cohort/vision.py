@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torchvision import datasets
 from torchvision.datasets.imagenette import Imagenette
 from torchvision.datasets.voc import DATASET_YEAR_DICT
@@ -25,6 +24,7 @@ from octdino.cohort.rows import Refused, Rows, scan_table
 from octdino.cohort.sources import Source
 from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
+from octdino.image_files import read_image
 
 VOC = DATASET_YEAR_DICT["2012"]
 VOC_CLASSES = (
@@ -251,8 +251,7 @@ def _voc12(root: Path, place: str) -> tuple[list[str], list[Record], None]:
         for name in listed.read_text().split():
             mask = f"{base}SegmentationClass/{name}.png"
             try:
-                with Image.open(root / mask) as image:
-                    there = set(np.unique(np.asarray(image)).tolist())
+                there = set(np.unique(np.asarray(read_image(root / mask))).tolist())
             except (OSError, ValueError) as error:
                 raise UserError(f"{root / mask}: {error}; {listed.name} names it") from None
             truth = {label: int(number in there) for number, label in enumerate(classes, 1)}

@@ -11,6 +11,7 @@ from octdino.config.base import Settings
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings, SplitSettings
 from octdino.config.explain import ExplainSettings
 from octdino.config.methods import METHODS, MethodSettings
+from octdino.config.networks import NAME_RULE, is_timm_name
 from octdino.config.pretrain import AugmentSettings, PretrainSettings
 from octdino.config.stages import (
     ARM,
@@ -63,6 +64,9 @@ class Config(Settings):
         inits = {arm.rsplit("-", 1)[0] for arm in arms} - {"scratch", "imagenet"}
         if missing := sorted(inits - set(self.pretrain.methods)):
             raise ValueError(f"classify.arms: {', '.join(missing)} not among pretrain.methods {self.pretrain.methods}")
+        for name in self.pretrain.backbones:
+            if name not in self.models and not is_timm_name(name):
+                raise ValueError(f"pretrain.backbones: {name!r} is not allowed; {NAME_RULE}, or one of models")
         if self.classify.arms and self.evaluate.reference not in self.classify.arms:
             raise ValueError(f"evaluate.reference: {self.evaluate.reference!r} is not among classify.arms")
         known = {"scratch", "imagenet", *self.pretrain.methods}

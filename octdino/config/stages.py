@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from octdino.config.base import Settings
+from octdino.config.networks import TimmArgs, TimmName
 from octdino.config.pretrain import AugmentSettings
 
 MODES = ("linear", "knn", "mlp", "finetune")
@@ -22,8 +23,8 @@ OWN = {  # what the modes on frozen features depend on, beside the size of the i
 class ModelSettings(Settings):
     """A backbone: a timm model and the arguments that `timm.create_model` takes."""
 
-    timm: str = Field(description="timm's name")
-    args: dict[str, Any] = Field({}, description="further arguments of timm.create_model")
+    timm: TimmName = Field(description="timm's name")
+    args: TimmArgs = Field({}, description="further arguments of timm.create_model")
     weights: Path | None = Field(
         None,
         description="local file of weights for the imagenet arms (timm's, torchvision's, DINO's, DINOv2's or lightly's "

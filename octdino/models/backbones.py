@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from octdino.config import ModelSettings, Settings
+from octdino.config.networks import TimmArgs, TimmName
 from octdino.errors import UserError
 from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
@@ -20,8 +21,8 @@ from octdino.tables import replacing
 class BackboneSpec(Settings):
     """Everything needed to rebuild a backbone and its input; stands in `backbone.json` under `spec`."""
 
-    timm: str
-    args: dict[str, Any]
+    timm: TimmName
+    args: TimmArgs
     in_chans: int
     size: int
     mean: list[float]
@@ -48,11 +49,13 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
         raise UserError(f"{model.timm!r} is no timm model; near it: {close}")
     try:
         backbone = _create(model.timm, {"in_chans": in_chans, "num_classes": 0, **model.args}, size)
-    except (TypeError, AssertionError) as error:
-        raise UserError(f"{model.timm}: timm refuses the arguments {model.args}: {error}") from None
+    except (TypeError, AssertionError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{model.timm}: timm refuses the arguments {model.args}: {why}") from None
     except RuntimeError as error:
         if "pretrained tag" not in str(error):
-            raise
+            why = " ".join(str(error).split())[:200]
+            raise UserError(f"{model.timm}: cannot be made with the arguments {model.args}: {why}") from None
         tags = ", ".join(timm.list_pretrained(f"{arch}.*")) or f"none: {arch}"
         raise UserError(f"{model.timm!r}: timm knows no weights of this name; it has {tags}") from None
     if imagenet and model.weights:

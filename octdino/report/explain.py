@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
+from octdino.errors import UserError
+from octdino.image_files import read_image
 from octdino.report.answer import NOTHING, number, pair
 from octdino.report.read import read_json
 from octdino.report.rows import Cell
@@ -211,8 +212,10 @@ def pictures(root: Path, cards: list[tuple[Path, dict[str, Any]]]) -> list[tuple
 def _jpeg(path: Path) -> str:
     """A PNG as a JPEG in a data URI: a fifth of its size."""
     buffer = io.BytesIO()
-    with Image.open(path) as image:
-        image.convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
+    try:
+        read_image(path).convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the figure cannot be read: {error}") from None
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

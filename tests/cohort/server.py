@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +28,8 @@ class Site:
         folder: whose files are served.
         url: without a final slash.
         cut: break the connection after so many bytes of the next answer, once.
+        cuts: the same, of every answer.
+        misbehave: answers in place of the server, if it returns True.
         ranges: whether Range is honoured.
         busy: answer so many requests with 503 first.
         requests: what was asked, in order.
@@ -38,6 +40,8 @@ class Site:
     cut: int | None = None
     ranges: bool = True
     busy: int = 0
+    cuts: int | None = None
+    misbehave: "Callable[[_Handler], bool] | None" = None
     requests: list[Request] = field(default_factory=list)
 
 
@@ -50,7 +54,7 @@ def serve(folder: Path, cut: int | None = None, ranges: bool = True) -> Iterator
         pass
 
     Handler.site = site
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with _Server(("127.0.0.1", 0), Handler) as server:
         site.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
@@ -61,6 +65,11 @@ def serve(folder: Path, cut: int | None = None, ranges: bool = True) -> Iterator
             thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing: a client that ends the connection is what tests are about."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     site: Site
 
@@ -68,6 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
         site = self.site
         asked = Request(unquote(urlsplit(self.path).path), _start(self.headers.get("Range")))
         site.requests.append(asked)
+        if site.misbehave and site.misbehave(self):
+            self.close_connection = True
+            return None
         file = site.folder / asked.path.lstrip("/")
         if site.busy:
             site.busy -= 1
@@ -93,6 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.site.cut is not None and len(body) > self.site.cut:
             body, self.site.cut = body[: self.site.cut], None
+        body = body[: self.site.cuts]
         asked.sent = len(body)  # before it is: the client may be done and ask while this thread waits
         self.wfile.write(body)
         self.close_connection = True

@@ -156,7 +156,7 @@ def test_bad_files(tmp_path: Path) -> None:
     assert "no image format" in read_picture(tmp_path / "text.png", PLAIN).detail
     assert read_picture(tmp_path / "none.png", PLAIN).reason == "missing_file"
     tifffile.imwrite(tmp_path / "stack.tif", np.stack([GREY, GREY]), photometric="minisblack")
-    assert "2 pictures" in read_picture(tmp_path / "stack.tif", PLAIN).detail
+    assert "more than one image" in read_picture(tmp_path / "stack.tif", PLAIN).detail
 
 
 def test_a_folder_is_no_picture(tmp_path: Path) -> None:

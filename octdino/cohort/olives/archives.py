@@ -9,6 +9,7 @@ import io
 import logging
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +18,14 @@ from typing import Any
 from octdino.cohort.disk import amount, check_disk
 from octdino.cohort.tree import Tree, clean_path, is_hidden
 from octdino.errors import UserError
+from octdino.image_files import MAX_BYTES
 from octdino.progress import progress
 
 MEGABYTE = 1_000_000
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what Python unpacks in bounded memory
+MAX_DEPTH = 4  # zips in zips; the published form has two
+MAX_MEMBERS = 2_000_000  # files in all archives together; the published form has 156,000
+MAX_RATIO = 20  # of a zip in a zip; packed twice, a true one shrinks by some per cent
 
 log = logging.getLogger("octdino.cohort")
 
@@ -72,12 +78,16 @@ class Archive:
         """A member's bytes.
 
         Raises:
-            OSError, zipfile.BadZipFile, zlib.error: it is damaged, or packed in a way that cannot be read.
+            OSError, zipfile.BadZipFile, zlib.error: it is damaged, too large, or packed in a way that cannot be read.
         """
-        zipped, members = _opened(self).zipped, _opened(self).members
+        zipped, info = _opened(self).zipped, _opened(self).members[name]
+        if info.file_size > MAX_BYTES:
+            raise OSError(f"{self.file}: {name}: {info.file_size:,} bytes; expected at most {MAX_BYTES:,}")
+        if info.compress_type not in PACKINGS:
+            raise OSError(f"{self.file}: {name}: compression {info.compress_type}; expected deflate or none")
         try:
-            return zipped.read(members[name])
-        except RuntimeError as error:  # encrypted, or a compression that Python lacks
+            return zipped.read(info)
+        except RuntimeError as error:  # encrypted
             raise OSError(f"{self.file}: {error}") from None
 
 
@@ -105,11 +115,11 @@ def open_archives(tree: Tree) -> None:
     A zip that is compressed in another is written beside it first, once: nothing can be found in it otherwise.
 
     Raises:
-        UserError: a zip is damaged, or the disk lacks the space.
+        UserError: a zip is damaged, nested too deep or larger than it may be, or the disk lacks the space.
     """
     archives: list[Archive] = []
     for name in sorted(file for file in tree.files if _is_zip(file)):
-        archives += _with_inner(tree, Archive.of(tree.root, name))
+        _add_with_inner(tree, Archive.of(tree.root, name), archives, MAX_DEPTH)
     if not archives:
         return
     for archive in archives:
@@ -118,22 +128,36 @@ def open_archives(tree: Tree) -> None:
     tree.source = Members(tree.root, tuple(archives))
 
 
-def _with_inner(tree: Tree, archive: Archive) -> list[Archive]:
-    found = [archive]
+def _add_with_inner(tree: Tree, archive: Archive, archives: list[Archive], depth: int) -> None:
+    """Add an archive and the zips in it to `archives`.
+
+    Raises:
+        UserError: zips nested more than `depth` deep, or more than `MAX_MEMBERS` files.
+    """
+    if not depth:
+        raise UserError(f"{archive.file}: zips nested more than {MAX_DEPTH} deep; unpack it, or remove it")
+    archives.append(archive)
+    if sum(len(archive.members) for archive in archives) > MAX_MEMBERS:
+        raise UserError(f"{archive.file}: more than {MAX_MEMBERS:,} files in the archives; expected OLIVES' own")
     for name, info in archive.members.items():
         below = archive.prefix + name
         if not _is_zip(name) or below in tree.files:  # unpacked already: it is on the list itself
             continue
         if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
-            found += _with_inner(tree, archive.inner(name))
-        elif not tree.find_folder(Path(name).stem):  # its pictures are unpacked: no need for them twice
-            found += _with_inner(tree, _extracted(tree.root, archive, name))
-    return found
+            inner = archive.inner(name)
+        else:
+            inner = _extracted(tree.root, archive, name)
+        _add_with_inner(tree, inner, archives, depth - 1)
 
 
 def _extracted(root: Path, archive: Archive, name: str) -> Archive:
     """The compressed inner zip as a file, where unpacking the outer one would put it."""
     info, path = archive.members[name], root / archive.prefix / name
+    if info.file_size > MAX_RATIO * info.compress_size or info.compress_type not in PACKINGS:
+        raise UserError(
+            f"{archive.file}: {name} holds {amount(info.file_size)} packed into {amount(info.compress_size)} by method "
+            f"{info.compress_type}; expected a zip that was stored or deflated to no less than 1/{MAX_RATIO}"
+        )
     log.info("%s: %s is compressed in it; written beside it once, %s", archive.file, name, amount(info.file_size))
     path.parent.mkdir(parents=True, exist_ok=True)
     check_disk(path.parent, info.file_size, path.name)
@@ -143,7 +167,7 @@ def _extracted(root: Path, archive: Archive, name: str) -> Archive:
             chunks = iter(lambda: source.read(MEGABYTE), b"")
             for chunk in progress(chunks, -(-info.file_size // MEGABYTE), f"unpacking {path.name}", "megabyte"):
                 file.write(chunk)
-    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         part.unlink(missing_ok=True)
         raise UserError(f"{archive.file}: {name} cannot be unpacked: {error}; fetch it again") from None
     part.replace(path)
@@ -159,10 +183,12 @@ class _Opened:
 @lru_cache(maxsize=64)
 def _opened(archive: Archive) -> _Opened:
     """One handle a process: reading the list of 99,000 names takes a second."""
+    if not archive.file.is_file():
+        raise UserError(f"{archive.file}: no regular file; expected a zip")
     try:
         window = io.BufferedReader(_Window(archive.file, archive.start, archive.size), 1 << 16)
         zipped = zipfile.ZipFile(window)
-    except (zipfile.BadZipFile, struct.error) as error:
+    except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError) as error:
         raise UserError(f"{archive.file}: no whole zip: {error}; fetch it again") from None
     members: dict[str, zipfile.ZipInfo] = {}
     for info in zipped.infolist():

@@ -21,8 +21,10 @@ from octdino.cohort.olives.tables import WHOSE, read_values
 from octdino.cohort.rows import Refuse, Refused, Rows, scan_table
 from octdino.cohort.sheets import column, find_column, text_of
 from octdino.errors import UserError
+from octdino.image_files import MAX_BYTES
 
 IMAGE = "Image"
+MAX_GROUP = 4 * MAX_BYTES  # of a row group, read as a whole; usual are 100 to 1,000 rows, a scan has 0.25 MB
 TRIALS = {"DR": "PRIME", "DME": "TREX"}  # what the patients of the two trials have
 
 log = logging.getLogger("octdino.cohort")
@@ -71,6 +73,8 @@ def read_shards(root: Path, shards: list[str], cohort: str) -> Rows:
 
 def _read_labels(path: Path) -> pd.DataFrame:
     """A shard's columns as text, without the pictures."""
+    if not path.is_file():
+        raise UserError(f"{path}: no regular file; expected a parquet file")
     try:
         schema = pq.read_schema(path)
         names = [name for name in schema.names if name != IMAGE]
@@ -114,7 +118,14 @@ def _shard(path: Path) -> pq.ParquetFile:
 
 @lru_cache(maxsize=1)
 def _pictures(path: Path, group: int) -> Any:
-    """The pictures of one row group: batches come in order, so a process reads each once."""
+    """The pictures of one row group: batches come in order, so a process reads each once.
+
+    Raises:
+        ValueError: the group says that it is larger than `MAX_GROUP`.
+    """
+    size = _shard(path).metadata.row_group(group).total_byte_size
+    if size > MAX_GROUP:
+        raise ValueError(f"a row group of {size:,} bytes; expected at most {MAX_GROUP:,}")
     return _shard(path).read_row_group(group, columns=[IMAGE]).column(IMAGE)
 
 

@@ -3,21 +3,39 @@
 https://doi.org/10.5281/zenodo.7105232, CC BY 4.0. The answer's form: https://developers.zenodo.org/#records.
 """
 
+import json
 import logging
 from pathlib import Path
-from typing import Any
 
-import requests
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octdino.cohort.disk import amount, check_disk
-from octdino.cohort.fetch import cause, fetch
+from octdino.cohort.fetch import CHECKSUM, fetch
+from octdino.cohort.web import read_small
 from octdino.errors import UserError
 
 API = "https://zenodo.org/api/records"  # tests serve their own
 RECORD = "7105232"
 FILES = ("OLIVES_Dataset_Labels.zip", "OLIVES.zip")
+RECORD_BYTES = 1_000_000  # of the record itself; it has 10,000
 
 log = logging.getLogger("octdino.fetch")
+
+
+class Links(BaseModel):
+    """Where a file of the record is."""
+
+    model_config = ConfigDict(strict=True)
+    content: str = Field(alias="self", pattern="^https?://")
+
+
+class RecordFile(BaseModel):
+    """What the record says of one of its files; bytes, and a checksum that `fetch` knows."""
+
+    model_config = ConfigDict(strict=True)
+    size: int = Field(gt=0, lt=10**12)
+    checksum: str = Field(pattern=CHECKSUM)
+    links: Links
 
 
 def fetch_olives(root: Path) -> None:
@@ -28,29 +46,31 @@ def fetch_olives(root: Path) -> None:
     """
     files = _record(root)
     root.mkdir(parents=True, exist_ok=True)
-    missing = sum(max(files[name]["size"] - _there(root / name), 0) for name in FILES)
+    missing = sum(max(files[name].size - _there(root / name), 0) for name in FILES)
     log.info("https://doi.org/10.5281/zenodo.%s: %s to fetch to %s", RECORD, amount(missing), root)
     check_disk(root, missing, " and ".join(FILES))
     for name in FILES:
-        fetch(files[name]["links"]["self"], root / name, files[name]["checksum"], files[name]["size"])
+        fetch(files[name].links.content, root / name, files[name].checksum, files[name].size)
     log.info("%s: complete; octdino cohort olives --root %s reads it as it is", root, root)
 
 
-def _record(root: Path) -> dict[str, dict[str, Any]]:
+def _record(root: Path) -> dict[str, RecordFile]:
     """The record's files by name: size, checksum and link."""
     url = f"{API}/{RECORD}"
     by_hand = f"or put {' and '.join(FILES)} of https://doi.org/10.5281/zenodo.{RECORD} into {root}"
     try:
-        answer = requests.get(url, timeout=60)
-        answer.raise_for_status()
-        files = {file["key"]: file for file in answer.json()["files"]}
-        for name in FILES:
-            files[name]["links"]["self"], files[name]["checksum"], files[name]["size"]
-    except requests.RequestException as error:
-        raise UserError(f"{url}: {cause(error)}; {by_hand}") from None
-    except (KeyError, TypeError) as error:
+        files = {file["key"]: file for file in json.loads(read_small(url, RECORD_BYTES))["files"]}
+        return {name: RecordFile.model_validate(files[name]) for name in FILES}
+    except UserError as error:
+        raise UserError(f"{error}; {by_hand}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, value = ".".join(map(str, first["loc"])), repr(first["input"])[:60]
+        raise UserError(f"{url}: {error.title}: {where}: {first['msg']}, got {value}; {by_hand}") from None
+    except KeyError as error:
         raise UserError(f"{url}: the record has no {error}; {by_hand}") from None
-    return files
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{url}: no record as expected: {str(error)[:100]}; {by_hand}") from None
 
 
 def _there(path: Path) -> int:

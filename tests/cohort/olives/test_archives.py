@@ -117,3 +117,68 @@ def test_a_compressed_half_that_is_damaged_is_one_line(tmp_path: Path) -> None:
         read_olives(settings(root))
     assert not (root / "OLIVES/TREX_DME.zip").exists()
     assert not list(root.rglob("*.part"))
+
+
+def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("method", "depth"), [(zipfile.ZIP_STORED, 1500), (zipfile.ZIP_DEFLATED, 8)])
+def test_zips_nested_too_deep_are_one_line(method: int, depth: int, tmp_path: Path) -> None:
+    content = zipped({"a.txt": b"nothing"})
+    for _ in range(depth):
+        content = zipped({"a.zip": content}, method)
+    (tmp_path / "outer.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"zips nested more than 4 deep; unpack it, or remove it") as caught:
+        read_olives(settings(tmp_path))
+    assert "\n" not in str(caught.value)
+    written = [file for file in tmp_path.rglob("*") if file.name != "outer.zip"]
+    assert sum(file.stat().st_size for file in written) <= 4 * len(content)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_unpacks_to_far_more_is_not_written(method: int, tmp_path: Path) -> None:
+    (tmp_path / "outer.zip").write_bytes(zipped({"bomb.zip": bytes(3_000_000)}, method))
+    with pytest.raises(UserError, match=r"bomb.zip holds 3.0 MB packed into .*; expected a zip that was stored or"):
+        read_olives(settings(tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == ["outer.zip"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_of_other_methods_are_unreadable(method: int, tmp_path: Path) -> None:
+    """Python unpacks these in one piece, whatever the size that the archive names."""
+    root = write(tmp_path / "root")
+    (root / "more.zip").write_bytes(zipped({"a.tif": bytes(100)}, method))
+    with pytest.raises(OSError, match=rf"more.zip: a.tif: compression {method}; expected deflate or none"):
+        read_olives(settings(root)).pictures()("a.tif")
+
+
+def test_more_files_than_any_cohort_has_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write(tmp_path / "root")
+    monkeypatch.setattr("octdino.cohort.olives.archives.MAX_MEMBERS", 50)  # each half has 36 pictures
+    with pytest.raises(UserError, match=r"OLIVES.zip: more than 50 files in the archives"):
+        read_olives(settings(root))
+
+
+def test_a_link_in_an_archive_is_bytes(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("TREX DME/link.tif")
+    link.external_attr = 0o120777 << 16  # a symbolic link, as Info-ZIP writes it
+    root = write(tmp_path / "root")
+    with zipfile.ZipFile(root / "more.zip", "w") as packed:
+        packed.writestr(link, "/etc/passwd")
+    assert read_olives(settings(root)).pictures()("TREX DME/link.tif") == b"/etc/passwd"
+
+
+def test_a_table_in_an_archive_that_is_too_large_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write(tmp_path / "root")
+    table = root / "Biomarker_Clinical_Data_Images.csv"
+    (root / "labels.zip").write_bytes(zipped({table.name: table.read_bytes()}))
+    table.unlink()
+    monkeypatch.setattr("octdino.cohort.olives.archives.MAX_BYTES", 100)
+    with pytest.raises(UserError, match=r"Images.csv: cannot be read from its archive: .*expected at most 100"):
+        read_olives(settings(root))
