@@ -18,9 +18,9 @@ def outcome(difference: float, p_adjusted: float, confidence: float) -> Outcome:
         p_adjusted: its p, adjusted for the number of comparisons (Holm).
         confidence: of the intervals, `evaluate.confidence`.
     """
-    if p_adjusted < alpha(confidence) and difference != 0:
-        return "better" if difference > 0 else "worse"
-    return "open"
+    if not p_adjusted < alpha(confidence):
+        return "open"
+    return "better" if difference > 0 else "worse" if difference < 0 else "open"
 
 
 def least_adjusted_p(comparisons: int, resamples: int) -> float:
