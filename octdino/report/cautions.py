@@ -16,7 +16,7 @@ from octdino.tables import leading_metric
 MIN_EPOCHS = 10  # of a pretraining
 MIN_STEPS = 500  # of a pretraining
 MIN_TUNING_STEPS = 100  # of a fine-tuned arm, the reference among them
-MIN_FALL = 0.01  # of the loss, as a share of its first value
+MIN_FALL = 0.01  # of the loss, as a share of its highest value
 
 
 def cautions(results: Results, confidence: float) -> list[str]:
@@ -47,22 +47,23 @@ def _last(run: Pretraining, column: str) -> int | None:
 
 
 def flat(run: Pretraining) -> str:
-    """Return first and last loss of a run whose loss did not fall; empty if it fell or nothing can be said.
+    """Return highest and last loss of a run whose loss did not fall; empty if it fell or nothing can be said.
 
-    The mean of the last quarter of the epochs is compared with that of the first quarter, k epochs each. It fell if the
-    difference is above two standard errors, 2 s sqrt(2 / k), and above MIN_FALL of the first mean. s is the noise from
-    epoch to epoch: the standard deviation of the loss's successive differences, which a steady trend does not enter,
-    divided by sqrt(2). Fewer than four epochs say nothing. A run with an alarm has its own notice.
+    The mean of the last quarter of the epochs, k of them, is compared with the highest mean of k consecutive epochs:
+    with a queue of negatives a loss rises before it falls. It fell if the difference is above three standard errors,
+    3 s sqrt(2 / k), and above MIN_FALL of the highest mean. s is the noise from epoch to epoch: the standard deviation
+    of the loss's successive differences, which a steady trend does not enter, divided by sqrt(2). Fewer than four
+    epochs say nothing. A run with an alarm has its own notice.
     """
     loss = run.history["loss"].dropna() if "loss" in run.history else pd.Series(dtype=float)
     if len(loss) < 4 or run.card.get("alarms"):
         return ""
     k = len(loss) // 4
-    first, last = float(loss.head(k).mean()), float(loss.tail(k).mean())
+    highest, last = float(loss.rolling(k).mean().max()), float(loss.tail(k).mean())
     noise = float(loss.diff().std()) / math.sqrt(2)
-    if first - last > max(2 * noise * math.sqrt(2 / k), MIN_FALL * abs(first)):
+    if highest - last > max(3 * noise * math.sqrt(2 / k), MIN_FALL * abs(highest)):
         return ""
-    return f"the pretraining loss did not fall: {first:.4g} in the first epochs, {last:.4g} in the last"
+    return f"the pretraining loss did not fall: {highest:.4g} at its highest, {last:.4g} in the last epochs"
 
 
 def _per_network(runs: Iterable[Pretraining], check: Callable[[Pretraining], str]) -> list[str]:
