@@ -88,7 +88,8 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
         "Counted: " + ", ".join(f"{count} {name}" for name, count in cohort_counts(results)) + ".",
     ]
     what = [results.unit.warning, *what] if results.unit.warning else what
-    if image := cohort.get("image"):
+    image = cohort.get("image") or {}
+    if {"size", "channels", "crop"} <= image.keys():  # a config given by hand may name some settings only
         height, width = image["size"]
         grey = "grey" if image["channels"] == 1 else "RGB"
         what.append(f"Stored as {height} x {width} px, {grey}; crop: {image['crop']}.")
