@@ -29,8 +29,8 @@ ASKED = {
     "volume": "no volume is",
     "copy": "no picture is a copy of one on another side, resized, brightened, compressed or mirrored",
     "exposure": "no pretraining that says train_patients saw anybody else",
-    "statistics": "scans are standardised with the training patients' mean and standard deviation",
-    "threshold": "thresholds were chosen on validation patients",
+    "statistics": "scans are standardised with mean and standard deviation of the training {many}",
+    "threshold": "thresholds were chosen on validation {many}",
 }
 
 
@@ -66,7 +66,7 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
     table = pd.DataFrame(rows, columns=[column.name for column in FINDINGS])
     write_table(out / "findings.csv", table, FINDINGS)
     card = {
-        "asked": ASKED,
+        "asked": {check: words.format(many=unit.many) for check, words in ASKED.items()},
         "patients": unit.state,
         "not_checkable": unchecked,
         "scans": len(manifest),

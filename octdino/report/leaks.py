@@ -7,7 +7,7 @@ from pathlib import Path
 from octdino.report.answer import NOTHING
 from octdino.tables import FINDINGS, read_table
 
-HEADS = ("check", "where", "how many", "the first, or the worst", "state")
+HEADS = ("check", "where", "how many", "the first, the worst, or why", "state")
 
 
 @dataclass(frozen=True)

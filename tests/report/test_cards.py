@@ -20,6 +20,7 @@ from octdino.report.gallery import ALARM, MISSED, mistakes
 from octdino.report.leaks import Leaks
 from octdino.report.model_card import failures, runs_of
 from octdino.report.read import read_results
+from octdino.tables import FINDINGS, write_table
 from octdino.units import WARNINGS
 from tests.report.test_report import CONFIG, Page, make_results, render
 from tests.results import write_cohort, write_pretraining
@@ -219,6 +220,24 @@ def test_unknown_patients_are_a_banner_and_stand_in_both_cards_and_the_checklist
         _, page = render(root)
         assert warning not in page.text
         assert "as patients are unknown" not in page.text
+
+
+def test_the_audit_s_part_of_the_page_names_what_is_not_checkable(results: Path, tmp_path: Path) -> None:
+    root = without_patients(results, tmp_path / "clinic", "unknown")
+    why = "patients are unknown"
+    rows = [[check, "manifest.csv", 0, why, "not checkable"] for check in ("patient", "eye", "volume")]
+    table = pd.DataFrame(rows, columns=[column.name for column in FINDINGS])
+    write_table(root / "audit" / "findings.csv", table, FINDINGS)
+    asked = {"patient": "no patient is on two sides", "eye": "no eye is", "volume": "no volume is", "copy": "no copy"}
+    card = {"asked": asked, "scans": 360, "runs": 3}
+    (root / "audit" / "audit.json").write_text(json.dumps(card))
+    _, page = render(root)
+    part = page.text[page.text.index("Does anything leak from the test set?") : page.text.index("What was run 360")]
+    assert "Not everything can be checked (patient, eye, volume: patients are unknown). In what can be, nothing" in part
+    assert "Checked: no copy." in part
+    assert "The audit found" not in page.text
+    table.iloc[:0].to_csv(root / "audit" / "findings.csv", index=False)
+    assert "Nothing was found among 360 scans and 3 runs." in render(root)[1].text
 
 
 def test_the_data_card_says_what_the_audit_could_not_check(results: Path, tmp_path: Path) -> None:
