@@ -244,10 +244,10 @@ def _add_verdict(parser: Parser) -> None:
 
 
 def run_verdict(args: argparse.Namespace) -> None:
-    """Fail, with exit code 2, if an audit found what nobody has acknowledged."""
+    """Fail, with exit code 2, if an audit found what nobody has acknowledged; else print what it could not check."""
     from octdino.audit.run import verdict
 
-    verdict(args.findings)
+    print(verdict(args.findings))
 
 
 def _add_explain(parser: Parser) -> None:

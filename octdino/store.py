@@ -4,7 +4,7 @@
 `scan_id` [N]; `moments` float64 [N, 2, C], each image's mean and mean square in [0, 1], so that the statistics of any
 set of training patients cost nothing; `boxes` int32 [N, 4], top, left, height and width of what was kept of the
 original picture, in its pixels, so that masks follow a crop; attributes `mean`, `std` (training patients of fold 0),
-`source` (hash of what went in), `settings` (JSON), `version`.
+`source` (hash of what went in), `patients` (known, unknown or none; see `octdino.units`), `settings` (JSON), `version`.
 """
 
 import json
@@ -74,6 +74,16 @@ def read_store(path: Path, rows: Sequence[int] | np.ndarray | None = None) -> St
         moments, boxes = (file[name][:][wanted] for name in ("moments", "boxes"))
         attributes = {key: _plain(value) for key, value in file.attrs.items()}
         return Store(out, [str(i) for i in ids[wanted]], moments, boxes, attributes)
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """The attributes, without reading the images.
+
+    Raises:
+        UserError: as `read_store`.
+    """
+    with _opened(path) as file:
+        return {key: _plain(value) for key, value in file.attrs.items()}
 
 
 def read_moments(path: Path) -> np.ndarray:

@@ -108,9 +108,9 @@ COMPARISON = (
 FINDINGS = (
     Column("check", "string", "patient, eye, volume, copy, exposure, statistics or threshold"),
     Column("where", "string", "fold, or folder of the run"),
-    Column("count", "Int64", "how many there are"),
-    Column("detail", "string", "the first of them, or the worst"),
-    Column("acknowledged", "Int64", "1: named in audit.acknowledged, 0: not"),
+    Column("count", "Int64", "how many there are; 0 where it cannot be checked"),
+    Column("detail", "string", "the first of them, or the worst; or why it cannot be checked"),
+    Column("state", "string", "open; acknowledged: named in audit.acknowledged; not checkable"),
 )
 SUBGROUPS = (
     Column("arm", "string", "{init}-{mode}, or clinical"),

@@ -11,8 +11,9 @@ import pandas as pd
 from octdino.predictions import Predictions
 from octdino.store import statistics
 from octdino.thresholds import choose_threshold
+from octdino.units import Unit
 
-Found = dict[str, Any]  # the columns of FINDINGS but acknowledged
+Found = dict[str, Any]  # the columns of FINDINGS but state
 
 TOLERANCE = 1e-6  # of means and thresholds, which are written with all their digits
 
@@ -27,6 +28,16 @@ def sides(manifest: pd.DataFrame, splits: pd.DataFrame, fold: int) -> pd.Series:
     chosen = splits[splits["fold"] == fold].drop_duplicates("patient").set_index("patient")["split"]
     found = manifest["patient"].map(chosen)
     return manifest["split"].where(manifest["split"].notna(), found) if fold == 0 else found
+
+
+def not_checkable(manifest: pd.DataFrame, unit: Unit) -> dict[str, str]:
+    """Return why a check has nothing to compare, by check: without names of patients, eyes or visits."""
+    why = {"unknown": "patients are unknown, each image counts as its own", "none": "there are no patients"}
+    if not unit.patients:
+        return dict.fromkeys(("patient", "eye", "volume"), why[unit.state])
+    eye, visit = (manifest[name].fillna("") != "" for name in ("eye", "visit"))
+    found = {} if eye.any() else {"eye": "no eye is named"}
+    return found if (eye & visit).any() else {**found, "volume": "no visit of a named eye is named"}
 
 
 def overlap(manifest: pd.DataFrame, splits: pd.DataFrame, fold: int) -> Iterator[Found]:

@@ -17,8 +17,11 @@ from octdino.errors import UserError
 from octdino.predictions import read_predictions
 from octdino.store import read_store
 from octdino.tables import FINDINGS, MANIFEST, SPLITS, read_table, replacing, write_table
+from octdino.units import unit_of
 
 log = logging.getLogger("octdino.audit")
+
+NOT_CHECKABLE = "not checkable"
 
 ASKED = {
     "patient": "no patient is on two sides of a split",
@@ -26,13 +29,15 @@ ASKED = {
     "volume": "no volume is",
     "copy": "no picture is a copy of one on another side, resized, brightened, compressed or mirrored",
     "exposure": "no pretraining that says train_patients saw anybody else",
-    "statistics": "scans are standardised with the training patients' mean and standard deviation",
-    "threshold": "thresholds were chosen on validation patients",
+    "statistics": "scans are standardised with mean and standard deviation of the training {many}",
+    "threshold": "thresholds were chosen on validation {many}",
 }
 
 
 def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> None:
     """Write `out`/findings.csv and `out`/audit.json.
+
+    A check that has nothing to compare, as that for patients where they are unknown, is a row of its own state.
 
     Args:
         store: scans.h5; manifest.csv and splits.csv stand beside it.
@@ -54,11 +59,16 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
         found += _copies(settings, manifest, splits, int(fold), detail)
     for folder in runs:
         found += _of_run(folder, manifest, splits, scans.moments)
-    table = pd.DataFrame(found, columns=[column.name for column in FINDINGS if column.name != "acknowledged"])
-    table["acknowledged"] = table["check"].isin(settings.acknowledged).astype("Int64")
+    unit = unit_of(store, manifest)
+    unchecked = checks.not_checkable(manifest, unit)
+    rows = [one | {"state": "acknowledged" if one["check"] in settings.acknowledged else "open"} for one in found]
+    rows += [finding(check, "manifest.csv", why, 0) | {"state": NOT_CHECKABLE} for check, why in unchecked.items()]
+    table = pd.DataFrame(rows, columns=[column.name for column in FINDINGS])
     write_table(out / "findings.csv", table, FINDINGS)
     card = {
-        "asked": ASKED,
+        "asked": {check: words.format(many=unit.many) for check, words in ASKED.items()},
+        "patients": unit.state,
+        "not_checkable": unchecked,
         "scans": len(manifest),
         "runs": len(runs),
         "similarity": settings.similarity,
@@ -66,7 +76,10 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
     }
     with replacing(out / "audit.json") as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    log.info("%d findings, %d of them acknowledged", len(table), int(table["acknowledged"].sum()))
+    acknowledged = int((table["state"] == "acknowledged").sum())
+    log.info("%d findings, %d of them acknowledged", len(found), acknowledged)
+    if line := unchecked_line(table):
+        log.warning("%s", line)
 
 
 def _copies(
@@ -97,14 +110,25 @@ def _of_run(folder: Path, manifest: pd.DataFrame, splits: pd.DataFrame, moments:
             yield from checks.thresholds(run, (run.metadata.get("settings") or {}).get("threshold", "youden"))
 
 
-def verdict(findings: Path) -> None:
-    """Pass if every finding is acknowledged.
+def unchecked_line(table: pd.DataFrame) -> str:
+    """Return one line that names the checks that had nothing to compare, and why; empty if there are none.
+
+    Args:
+        table: findings.csv.
+    """
+    found = table[table["state"] == NOT_CHECKABLE]
+    parts = [f"{', '.join(part['check'])} ({why})" for why, part in found.groupby("detail", sort=False)]
+    return f"not checkable: {'; '.join(parts)}" if parts else ""
+
+
+def verdict(findings: Path) -> str:
+    """Return one line if no finding is open: that it passed, and which checks had nothing to compare.
 
     Raises:
         UserError: one is not; names the first and counts the rest.
     """
     table = read_table(findings, FINDINGS)
-    open_ones = table[table["acknowledged"] != 1]
+    open_ones = table[table["state"] == "open"]
     if len(open_ones):
         first, others = open_ones.iloc[0], len(open_ones) - 1
         raise UserError(
@@ -112,3 +136,5 @@ def verdict(findings: Path) -> None:
             + (f"; and {others} more" if others else "")
             + "; mend it, or name the check in audit.acknowledged; the page shows all"
         )
+    line = unchecked_line(table)
+    return f"passed: no finding is open{f'; {line}' if line else ''}"

@@ -71,8 +71,9 @@ def _from_table(settings: CohortSettings, tree: Tree, path: Path) -> Rows:
     log.info("%s: labels %s", path, ", ".join(labels) or "none")
     if renamed := [f"{found} as {own}" for own, found in names.items() if found.lower() != own]:
         log.info("%s: read %s", path, ", ".join(renamed))
-    if "patient" not in names:
-        log.warning("%s: no patient column; each scan is its own patient, so scans of one may test each other", path)
+    patients = "known" if "patient" in names else "unknown"
+    if patients == "unknown":
+        log.warning("%s: no patient column; expected one of %s", path, ", ".join(KNOWN["patient"]))
     refused, records = Refused(), []
     taken: dict[str, int] = {}
     named = labels + [name for name in names.values() if name not in labels]
@@ -88,7 +89,7 @@ def _from_table(settings: CohortSettings, tree: Tree, path: Path) -> Rows:
             continue
         records.append(record | {"row": row, "named": text})
     _check_given(path, names, records)
-    return Rows(tree.root, scan_table(records, settings.name, labels), refused, labels, False)
+    return Rows(tree.root, scan_table(records, settings.name, labels), refused, labels, False, patients=patients)
 
 
 def _labels(settings: CohortSettings, table: pd.DataFrame, path: Path, known: set[str]) -> list[str]:
@@ -210,14 +211,15 @@ def _from_classes(settings: CohortSettings, tree: Tree) -> Rows:
         raise UserError(f"{tree.root}: class folder {', '.join(clash)}: a column of this name has another meaning")
     if settings.labels is not None and set(settings.labels) != set(classes):
         raise UserError(f"cohort.labels: {', '.join(settings.labels)}; the class folders are {', '.join(classes)}")
-    log.warning("%s: no table; each scan is its own patient, so scans of one patient may test each other", tree.root)
+    log.warning("%s: no table with a patient column, so patients are unknown", tree.root)
     records = [
         {"path": f, "named": f, "short": f, "patient": f, "known": False, "mask": tree.mask_of(f)}
         | {"given": SPLIT_NAMES[f.split("/")[0].lower()] if split and "/" in f else ""}
         | ({name: int(name == steps[0]) for name in classes} if steps else {})
         for f, steps in zip(images, folders, strict=True)
     ]
-    return Rows(tree.root, scan_table(records, settings.name, classes), Refused(), classes, False, exclusive=True)
+    scans = scan_table(records, settings.name, classes)
+    return Rows(tree.root, scans, Refused(), classes, False, exclusive=True, patients="unknown")
 
 
 def _is_image(path: str) -> bool:

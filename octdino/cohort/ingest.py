@@ -23,6 +23,7 @@ from octdino.errors import UserError
 from octdino.progress import progress
 from octdino.store import StoreWriter, statistics
 from octdino.tables import MANIFEST, QUARANTINE, SPLITS, label_matrix, write_table
+from octdino.units import unit
 
 OUTPUTS = ("quarantine.csv", "splits.csv", "manifest.csv", "scans.h5")
 
@@ -57,9 +58,11 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
         write_table(folder / "quarantine.csv", rows.refused.table(), QUARANTINE)
         write_table(folder / "splits.csv", splits, SPLITS)
     labelled = int(manifest[rows.labels].notna().any(axis=1).sum())
-    patients = manifest["patient"].nunique()
-    log.info("%s: %d scans of %d patients, %d labelled", out, len(manifest), patients, labelled)
     log.info("%s: %d rows refused: %s", out, len(rows.refused.rows), _reasons(rows.refused) or "none")
+    whose = {"known": f"{manifest['patient'].nunique()} patients", "unknown": "unknown patients", "none": "no patients"}
+    log.info("%s: %d scans of %s, %d labelled", out, len(manifest), whose[rows.patients], labelled)
+    if warning := unit(rows.patients).warning:
+        log.log(logging.WARNING if rows.patients == "unknown" else logging.INFO, "%s: %s", out, warning)
 
 
 @contextmanager
@@ -139,8 +142,8 @@ def _attributes(scans: pd.DataFrame, rows: Rows, moments: np.ndarray, settings: 
     if settings.name != "phantom":
         del kept["phantom"]
     exclusive = _exclusive(scans, rows, settings)
-    found = {"mean": mean, "std": std, "source": source.hexdigest(), "exclusive": exclusive, "settings": kept}
-    return {**found, "octdino": made_by("cohort")}
+    found = {"mean": mean, "std": std, "source": source.hexdigest(), "exclusive": exclusive, "patients": rows.patients}
+    return {**found, "settings": kept, "octdino": made_by("cohort")}
 
 
 def _exclusive(scans: pd.DataFrame, rows: Rows, settings: CohortSettings) -> bool:

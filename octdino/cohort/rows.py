@@ -26,6 +26,7 @@ class Rows:
         labels: the label columns, in order.
         one_size: whether scans of another size than the cohort's commonest are refused.
         exclusive: whether each labelled scan has exactly one positive label.
+        patients: known, unknown (the files do not name them) or none (images without patients); see `octdino.units`.
         source: what gives the picture of a path; the file below root if not given.
     """
 
@@ -35,6 +36,7 @@ class Rows:
     labels: list[str]
     one_size: bool
     exclusive: bool = False
+    patients: str = "known"
     source: Source | None = None
 
     def pictures(self) -> Source:

@@ -79,7 +79,9 @@ def read_vision(settings: CohortSettings) -> Rows:
         record |= {"named": record["path"], "known": False, "patient": record["path"]}
         record.setdefault("short", record["path"].removeprefix(prefix))
     table = scan_table(records, settings.name, labels)
-    return Rows(root, table, Refused(), labels, False, exclusive=settings.name != "voc12", source=source)
+    return Rows(
+        root, table, Refused(), labels, False, exclusive=settings.name != "voc12", patients="none", source=source
+    )
 
 
 def fetch_vision(settings: CohortSettings, root: Path) -> None:

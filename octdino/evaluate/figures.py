@@ -15,9 +15,9 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from octdino.config import EvaluateSettings
 from octdino.evaluate.gather import Run, TestSet
 from octdino.figures import INK, WIDTH, Look, looks, save_svg, style
+from octdino.significance import alpha
 from octdino.tables import leading_metric
-
-ALPHA = 0.05
+from octdino.units import Unit
 
 
 def draw_figures(
@@ -37,22 +37,30 @@ def draw_figures(
     paired = comparison[(comparison["label"] == "macro") & (comparison["metric"] == metric)]
     paired = one_seed(paired[paired["reference"] == settings.reference])
     patients = {run.key.fraction: run.n_train_patients for run in runs}
-    share = f"{100 * settings.confidence:g} % intervals over patients"
+    share, level = f"{100 * settings.confidence:g} % intervals over {test.unit.many}", alpha(settings.confidence)
     with style():
         save_svg(
-            forest(macro, "value", f"{words}\n{share}", look, patients),
+            forest(macro, "value", f"{words}\n{share}", look, patients, test.unit),
             out / "comparison.svg",
             f"{capital} of every arm at every fraction, with intervals; the numbers stand in metrics.csv",
         )
         save_svg(
-            forest(paired, "difference", f"{words}\nminus {settings.reference}'s\n{share}", look, patients),
+            forest(
+                paired,
+                "difference",
+                f"{words}\nminus {settings.reference}'s\n{share}",
+                look,
+                patients,
+                test.unit,
+                level,
+            ),
             out / "difference.svg",
             f"Paired difference of {words} to {settings.reference}; the numbers stand in comparison.csv",
         )
         save_svg(
-            label_efficiency(macro, words, look, patients),
+            label_efficiency(macro, words, look, patients, test.unit),
             out / "label_efficiency.svg",
-            f"{capital} against the number of labelled training patients, a line an arm, with intervals",
+            f"{capital} against the number of labelled training {test.unit.many}, a line an arm, with intervals",
         )
         largest = max(run.key.fraction for run in runs)
         last = [run for run in runs if run.key.fraction == largest]
@@ -75,18 +83,19 @@ def _name(row: pd.Series, backbones: int) -> str:
     return str(row["arm"]) if backbones < 2 or row["backbone"] == "none" else f"{row['arm']} · {row['backbone']}"
 
 
-def share_of(fraction: float, patients: int | None) -> str:
-    """10 % of training patients (7)."""
+def share_of(fraction: float, patients: int | None, unit: Unit) -> str:
+    """10 % of labelled training patients (7); images where that is the unit."""
     counted = "" if patients is None else f" ({patients})"
-    return f"{100 * fraction:g} % of labelled training patients{counted}"
+    return f"{100 * fraction:g} % of labelled training {unit.many}{counted}"
 
 
 def forest(
-    table: pd.DataFrame, column: str, title: str, look: dict[str, Look], patients: dict[float, int | None]
-) -> Figure:
+    table: pd.DataFrame, column: str, title: str, look: dict[str, Look], patients: dict[float, int | None], unit: Unit,
+    level: float = 0.0,
+) -> Figure:  # fmt: skip
     """Points with intervals, a row an arm, grouped by fraction.
 
-    A difference that stays significant after Holm's correction is filled, others are hollow.
+    A difference whose adjusted p is below `level` is filled, others are hollow.
     """
     if table.empty:
         return nothing()
@@ -97,14 +106,14 @@ def forest(
     for fraction, rows in table.groupby("fraction"):
         y += 0.35
         axes.annotate(
-            share_of(float(str(fraction)), patients.get(float(str(fraction)))), (0, y),
+            share_of(float(str(fraction)), patients.get(float(str(fraction))), unit), (0, y),
             xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points", va="center",
             ha="right", fontsize=8.5, fontweight="bold",
         )  # fmt: skip
         y += 1.0
         for _, row in rows.sort_values(column, ascending=False).iterrows():
             how = look[row["arm"]]
-            sure = column == "value" or row["p_adjusted"] < ALPHA
+            sure = column == "value" or row["p_adjusted"] < level
             axes.plot([row["low"], row["high"]], [y, y], color=how.color, linewidth=1.8, solid_capstyle="butt")
             axes.plot(
                 row[column], y, marker=how.marker, color=how.color, markersize=6, markeredgewidth=1.6,
@@ -126,7 +135,7 @@ def forest(
 
 
 def label_efficiency(
-    table: pd.DataFrame, words: str, look: dict[str, Look], patients: dict[float, int | None]
+    table: pd.DataFrame, words: str, look: dict[str, Look], patients: dict[float, int | None], unit: Unit
 ) -> Figure:
     """The leading metric by labelled training patients, a panel a backbone; arms stand a little apart to be told."""
     backbones = sorted(set(table["backbone"]) - {"none"})
@@ -159,7 +168,7 @@ def label_efficiency(
         if len(ticks) == 1:
             axes.set_xlim(places[0] * 0.9, places[0] * 1.1)
         axes.set_title(f"{words}{f', {backbone}' if len(backbones) > 1 else ''}")
-        axes.set_xlabel("labelled training patients", loc="left")
+        axes.set_xlabel(f"labelled training {unit.many}", loc="left")
     _legend(figure)
     return figure
 

@@ -14,6 +14,7 @@ from octdino.errors import UserError
 from octdino.predictions import Predictions, read_predictions
 from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, probability, read_table
 from octdino.thresholds import threshold_at
+from octdino.units import PATIENT, Unit, unit_of
 
 RESERVED = ("macro", "weighted")  # means over labels
 PRIMARY, EXPLORATORY, NOT_EVALUABLE = "primary", "exploratory", "not evaluable"
@@ -39,6 +40,7 @@ class TestSet:
         patient: int [N] in [0, P).
         tiers: of each label.
         exclusive: whether each scan has exactly one of the labels.
+        unit: what is resampled: patients, or images where patients are unknown or there are none.
         rows: of the manifest, N of them.
     """
 
@@ -48,6 +50,7 @@ class TestSet:
     patient: np.ndarray
     tiers: list[str]
     exclusive: bool = False
+    unit: Unit = PATIENT
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
@@ -116,6 +119,7 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
         patient=pd.factorize(rows["patient"])[0],
         tiers=tiers(settings, manifest, labels, truth, rows["patient"].to_numpy()),
         exclusive=all(bool(found.metadata.get("exclusive")) for folds in runs.values() for found in folds.values()),
+        unit=unit_of(manifest_file.with_name("scans.h5"), manifest),
         rows=rows.reset_index(),
     )
     level = settings.operating_point

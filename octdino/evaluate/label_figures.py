@@ -9,14 +9,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from octdino.config import EvaluateSettings
-from octdino.evaluate.figures import ALPHA, nothing, one_seed
+from octdino.evaluate.figures import nothing, one_seed
 from octdino.figures import INK, WIDTH, Look, looks, save_svg, style
+from octdino.significance import alpha
+from octdino.units import Unit
 
 ACROSS = 3
 METRIC = "auroc"
 
 
-def draw_labels(settings: EvaluateSettings, metrics: pd.DataFrame, comparison: pd.DataFrame, out: Path) -> None:
+def draw_labels(
+    settings: EvaluateSettings, unit: Unit, metrics: pd.DataFrame, comparison: pd.DataFrame, out: Path
+) -> None:
     """Draw both from the two tables."""
     look = looks(sorted(set(metrics["arm"])))
     labels = _labels(metrics)
@@ -27,11 +31,11 @@ def draw_labels(settings: EvaluateSettings, metrics: pd.DataFrame, comparison: p
         save_svg(
             small_multiples(scores, labels, look),
             out / "labels.svg",
-            "AUROC against the share of labelled training patients, a panel a label, a line an arm, with intervals; "
-            "the numbers stand in metrics.csv",
+            f"AUROC against the share of labelled training {unit.many}, a panel a label, a line an arm, with "
+            "intervals; the numbers stand in metrics.csv",
         )
         save_svg(
-            differences(paired, labels, look, settings.reference),
+            differences(paired, labels, look, settings.reference, alpha(settings.confidence)),
             out / "label_difference.svg",
             f"Paired difference of AUROC to {settings.reference} at the largest fraction, a panel a label, a row an "
             "arm, with intervals; the numbers stand in comparison.csv",
@@ -100,8 +104,8 @@ def small_multiples(table: pd.DataFrame, labels: list[str], look: dict[str, Look
     return figure
 
 
-def differences(table: pd.DataFrame, labels: list[str], look: dict[str, Look], reference: str) -> Figure:
-    """A panel a label, a row an arm; filled where the difference stays significant after Holm's correction."""
+def differences(table: pd.DataFrame, labels: list[str], look: dict[str, Look], reference: str, level: float) -> Figure:
+    """A panel a label, a row an arm; filled where the adjusted p is below `level`."""
     if table.empty or not labels:
         return nothing()
     table = table.assign(name=_names(table))
@@ -112,7 +116,7 @@ def differences(table: pd.DataFrame, labels: list[str], look: dict[str, Look], r
         for _, row in table[table["label"] == label].iterrows():
             how, y = look[row["arm"]], names.index(row["name"])
             axes.plot([row["low"], row["high"]], [y, y], color=how.color, linewidth=1.5, solid_capstyle="butt")
-            face = how.color if row["p_adjusted"] < ALPHA else "none"
+            face = how.color if row["p_adjusted"] < level else "none"
             axes.plot(row["difference"], y, marker=how.marker, color=how.color, markersize=4.5, markerfacecolor=face)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)

@@ -64,10 +64,12 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
     runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
     draw_figures(settings, test, runs, metrics, comparison, out)
-    draw_labels(settings, metrics, comparison, out)
+    draw_labels(settings, test.unit, metrics, comparison, out)
     draw_trust(settings, test, runs, metrics, subgroups, times, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))
-    log.info("%d classifiers, %d test patients, labels: %s", len(runs), len(times), counts or "none")
+    log.info("%d classifiers, %d test %s, labels: %s", len(runs), len(times), test.unit.many, counts or "none")
+    if test.unit.state == "unknown":
+        log.warning("%s: %s", manifest, test.unit.warning)
 
 
 def _quality(manifest: Path, test: TestSet) -> np.ndarray | None:

@@ -18,6 +18,7 @@ from octdino.evaluate.reliability import bins_of
 from octdino.figures import INK, WIDTH, Look, looks, save_svg, style
 from octdino.resampling import expanded, interval
 from octdino.tables import leading_metric
+from octdino.units import Unit
 
 PANELS, ARMS = 6, 3  # at most, of the reliability figure and of the subgroups
 
@@ -44,12 +45,12 @@ def draw_trust(
             "Share of positive scans against predicted probability, before and after the temperature, a panel an arm",
         )
         save_svg(
-            dumbbells(errors[0], errors[1], look, patients),
+            dumbbells(errors[0], errors[1], look, patients, test.unit),
             out / "calibration.svg",
             "Calibration error of every arm before and after the temperature; the numbers stand in metrics.csv",
         )
         save_svg(
-            forest_of_groups(settings, groups, order[:ARMS], words, look),
+            forest_of_groups(settings, test.unit, groups, order[:ARMS], words, look),
             out / "subgroups.svg",
             f"{words[0].upper() + words[1:]} of the leading arms in parts of the test set, with intervals; the numbers "
             "stand in subgroups.csv",
@@ -96,7 +97,7 @@ def reliability(
     hollow: Any = {"color": INK, "marker": "o", "markersize": 4, "linewidth": 1}
     handles = [
         Line2D([], [], **hollow, linestyle=(0, (2, 2)), markerfacecolor="none", label="as predicted"),
-        Line2D([], [], **hollow, label="at the temperature of validation patients"),
+        Line2D([], [], **hollow, label=f"at the temperature of validation {test.unit.many}"),
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=2)
     return figure
@@ -129,7 +130,7 @@ def _curve(
 
 
 def dumbbells(
-    before: pd.DataFrame, after: pd.DataFrame, look: dict[str, Look], patients: dict[float, int | None]
+    before: pd.DataFrame, after: pd.DataFrame, look: dict[str, Look], patients: dict[float, int | None], unit: Unit
 ) -> Figure:
     """Calibration error of each arm: hollow before the temperature, filled after it, with the interval after."""
     table = before.merge(after, on=["arm", "backbone", "fraction"], suffixes=("", "_after"))
@@ -141,7 +142,7 @@ def dumbbells(
     y, ticks, names = 0.0, [], []
     for fraction, rows in table.groupby("fraction"):
         y += 0.35
-        words = share_of(float(str(fraction)), patients.get(float(str(fraction))))
+        words = share_of(float(str(fraction)), patients.get(float(str(fraction))), unit)
         _heading(axes, y, words)
         y += 1.0
         for _, row in rows.sort_values("value_after").iterrows():
@@ -160,8 +161,9 @@ def dumbbells(
 
 
 def forest_of_groups(
-    settings: EvaluateSettings, table: pd.DataFrame, arms: list[tuple[str, str]], words: str, look: dict[str, Look]
-) -> Figure:
+    settings: EvaluateSettings, unit: Unit, table: pd.DataFrame, arms: list[tuple[str, str]], words: str,
+    look: dict[str, Look],
+) -> Figure:  # fmt: skip
     """Groups below each other, the leading arms in each; small groups are hollow. Counts stand on the right."""
     chosen = pd.concat([table[(table["arm"] == a) & (table["backbone"] == b)] for a, b in arms]) if arms else table
     groups = list(dict.fromkeys(zip(chosen["subgroup"], chosen["group"], strict=True)))
@@ -182,7 +184,8 @@ def forest_of_groups(
             for place, (_, row) in enumerate(rows.iterrows()):
                 _point(axes, row, y + 0.22 * (place - (len(rows) - 1) / 2), look[row["arm"]])
             first = rows.iloc[0]
-            counts = f"{first['n_patients']} pat., {first['n_scans']} scans{' *' if first['small'] else ''}"
+            people = f"{first['n_patients']} pat., " if unit.patients else ""
+            counts = f"{people}{first['n_scans']} scans{' *' if first['small'] else ''}"
             axes.annotate(
                 counts, (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
                 va="center", fontsize=7.5,
@@ -191,7 +194,7 @@ def forest_of_groups(
             names.append("all test scans" if subgroup == "all" else group)
             y += 1.0
     _rows_only(axes, y, ticks, names)
-    axes.set_xlabel(f"{words}; *: fewer than {settings.small_group} patients", loc="left")
+    axes.set_xlabel(f"{words}; *: fewer than {settings.small_group} {unit.many}", loc="left")
     handles = [
         Line2D([], [], color=look[arm].color, marker=look[arm].marker, markersize=4.5, label=arm)
         for arm in dict.fromkeys(arm for arm, _ in arms)

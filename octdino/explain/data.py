@@ -14,6 +14,7 @@ from octdino.explain.truth import Truth, read_truth
 from octdino.store import read_store
 from octdino.tables import MANIFEST, label_matrix, labels_of, read_table
 from octdino.training import seed_of
+from octdino.units import PATIENT, Unit, unit_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Shown:
         masks: what is truly where in them; None where no scan has a mask.
         bank: the labelled scans among which neighbours are sought, `scans` among them (all if none is labelled).
         mean, std: of the training patients of fold 0, [C].
+        unit: whether patients are known, and the words for them.
     """
 
     labels: list[str]
@@ -56,6 +58,7 @@ class Shown:
     bank: Scans
     mean: list[float]
     std: list[float]
+    unit: Unit = PATIENT
 
 
 def read_shown(store_file: Path, settings: ExplainSettings, masks_root: Path | None) -> Shown:
@@ -87,7 +90,8 @@ def read_shown(store_file: Path, settings: ExplainSettings, masks_root: Path | N
         paths = manifest["mask"].fillna("").iloc[rows].tolist()
         masks = read_truth(masks_root, paths, store.boxes[where], store.images.shape[2:], labels)
     mean, std = (np.atleast_1d(store.attributes[name]).tolist() for name in ("mean", "std"))
-    return Shown(labels, _part(found, where) if len(where) < len(bank) else found, masks, found, mean, std)
+    part = _part(found, where) if len(where) < len(bank) else found
+    return Shown(labels, part, masks, found, mean, std, unit_of(store_file, manifest))
 
 
 def _scans(images: np.ndarray, rows: pd.DataFrame, truth: np.ndarray) -> Scans:

@@ -32,6 +32,7 @@ class Figures:
         some, top = maps.take(rows), maps.take(rows).maximum()
         mass, blob = self.settings.mass, self.settings.min_blob
         images, masks, cleaned = self.shown.scans.images[rows], top.masks(mass)[:, 0], top.masks(mass, blob)[:, 0]
+        other = ", each of another patient" if self.shown.unit.patients else ""
         figure = maps_figure(images, some.pixels(), masks, cleaned, maps.name, mass)
         heads = (
             f"a map each of {maps.native.shape[1]} heads, their maximum, " if maps.native.shape[1] > 1 else "the map, "
@@ -39,7 +40,7 @@ class Figures:
         self._write(
             figure, "maps",
             f"{of[0].upper()}{of[1:]}: the scan, {heads}the part that holds {100 * mass:g} % of it, and that without "
-            f"pieces below {100 * blob:g} % of the image. The scans with most labels, each of another patient.",
+            f"pieces below {100 * blob:g} % of the image. The scans with most labels{other}.",
         )  # fmt: skip
 
     def labels(self, maps: Maps, arm: str) -> None:
@@ -70,13 +71,14 @@ class Figures:
             return
         scans, label = self.shown.scans, commonest(self.shown.scans.truth)
         name, truth = ("", None) if label is None else (self.shown.labels[label], scans.truth[:, label])
-        figure = embedding_figure(places, name, truth, scans.cst, scans.patient)
+        patients = self.shown.unit.patients
+        figure = embedding_figure(places, name, truth, scans.cst, scans.patient if patients else None)
         save_svg(figure, self.folder / "embedding.svg", f"{len(scans)} scans as points; numbers: embedding.csv")
         self._write(
             figure, "embedding",
             f"Frozen features of {len(scans)} scans in a plane, by {how}: near points have near features. "
-            "The label is the one nearest to half of the scans. Distances between clusters mean little; a "
-            "cluster a patient says that features know the patient.",
+            "The label is the one nearest to half of the scans. Distances between clusters mean little"
+            + ("; a cluster a patient says that features know the patient." if patients else "."),
         )  # fmt: skip
 
     def neighbours(self, found: np.ndarray) -> None:
@@ -103,9 +105,10 @@ class Figures:
             [shown.bank.truth[each, label] for each, (_, label) in zip(near, queries, strict=True)],
             [_short(shown.labels[label]) for _, label in queries],
         )
+        other = " of other patients" if shown.unit.patients else ""
         self._write(
             figure, "retrieval",
-            "A scan with the label above it, and the scans of other patients whose features are nearest. The frame "
+            f"A scan with the label above it, and the scans{other} whose features are nearest. The frame "
             "says whether they have the label, too. One scan of each of the commonest labels.",
         )  # fmt: skip
 

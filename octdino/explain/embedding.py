@@ -45,14 +45,16 @@ def commonest(truth: np.ndarray) -> int | None:
 
 
 def embedding_figure(
-    places: np.ndarray, label: str, truth: np.ndarray | None, cst: np.ndarray, patient: np.ndarray
+    places: np.ndarray, label: str, truth: np.ndarray | None, cst: np.ndarray, patient: np.ndarray | None
 ) -> Figure:
-    """The same places three times: coloured by a label, by CST and by patient; what is unknown is grey.
+    """The same places up to three times: coloured by a label, by CST and by patient; what is unknown is grey.
 
     Args:
-        places: [N, 2]; truth: of `label`, [N], None where there is none; cst: µm, [N]; patient: numbers, [N].
+        places: [N, 2]; truth: of `label`, [N], None where there is none; cst: µm, [N]; patient: numbers, [N], None
+            where patients are unknown.
     """
-    panels = (truth is not None) + bool(np.isfinite(cst).any()) + 1
+    alone = truth is None and not np.isfinite(cst).any() and patient is None
+    panels = (truth is not None) + bool(np.isfinite(cst).any()) + (patient is not None) + alone
     with style():
         figure = Figure(figsize=(2.9 * panels, 2.9))
         cells = iter(np.atleast_1d(figure.subplots(1, panels)))
@@ -60,7 +62,10 @@ def embedding_figure(
             _by_label(next(cells), places, label, truth)
         if np.isfinite(cst).any():
             _by_value(next(cells), places, cst)
-        _by_patient(next(cells), places, patient)
+        if patient is not None:
+            _by_patient(next(cells), places, patient)
+        if alone:
+            next(cells).scatter(places[:, 0], places[:, 1], s=12, color=POOL[0], alpha=0.8)
         for axes in figure.axes[:panels]:
             axes.set(xticks=[], yticks=[])
             axes.margins(0.06)

@@ -106,7 +106,8 @@ def explain(
     }  # fmt: skip
     with replacing(out / "explain.json") as temporary:
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    log.info("%d scans of %d patients, maps: %s", card["n_scans"], card["n_patients"], what or "none")
+    patients = f" of {card['n_patients']} patients" if shown.unit.patients else ""
+    log.info("%d scans%s, maps: %s", card["n_scans"], patients, what or "none")
 
 
 def _table(path: Path, schema: tuple[Column, ...], rows: Rows) -> None:

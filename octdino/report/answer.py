@@ -1,11 +1,13 @@
-"""The answer in sentences, computed from the tables, no surer than the intervals allow."""
+"""The answer in sentences, computed from the tables, no surer than the adjusted p allows."""
 
 import math
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from octdino.significance import Outcome, alpha, outcome
 from octdino.tables import leading_metric
+from octdino.units import PATIENT, Unit
 
 CLINICAL = "clinical"
 NOTHING = "\N{EN DASH}"
@@ -18,10 +20,12 @@ class Verdict:
 
     Attributes:
         fraction: share of the labelled training patients.
-        outcome: better, worse, open (the interval includes 0) or alone (nothing to compare with).
+        outcome: better (an arm beats the reference by its adjusted p), worse (every arm is beaten by it), open, or
+            alone (nothing to compare with).
         arm, value, low, high: the best arm and its macro AUROC (or accuracy); empty and NaN where nothing is evaluable.
         text: one or two sentences.
         backbone: whose arms were compared; empty where there is only one.
+        winner: the best-scoring of the arms that beat the reference; empty where none does.
     """
 
     fraction: float
@@ -32,6 +36,7 @@ class Verdict:
     high: float
     text: str
     backbone: str = ""
+    winner: str = ""
 
 
 def one_seed(table: pd.DataFrame, extra: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -68,10 +73,28 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:g} %"
 
 
-def verdicts(metrics: pd.DataFrame, comparison: pd.DataFrame, reference: str) -> list[Verdict]:
+def grounds(row: pd.Series, confidence: float) -> str:
+    """Return how interval and adjusted p of a difference agree; empty where both say that it is shown."""
+    clear, shown = row["low"] > 0 or row["high"] < 0, outcome_of(row, confidence) != "open"
+    level = f"{alpha(confidence):g}"
+    if shown:
+        return "" if clear else f"the interval includes 0, but the adjusted p is below {level}, which decides"
+    p = f"the adjusted p is not below {level}" if not math.isnan(row["p_adjusted"]) else "there is no p"
+    return f"the interval excludes 0, but {p}, which decides" if clear else f"the interval includes 0 and {p}"
+
+
+def outcome_of(row: pd.Series, confidence: float) -> Outcome:
+    """Return better, worse or open for a row of comparison.csv."""
+    return outcome(row["difference"], row["p_adjusted"], confidence)
+
+
+def verdicts(
+    metrics: pd.DataFrame, comparison: pd.DataFrame, reference: str, confidence: float = 0.95
+) -> list[Verdict]:
     """The best arm at each fraction against the reference on the same backbone, by the leading metric.
 
-    Backbones come one after the other; fractions ascend.
+    The adjusted p decides: below 1 - `confidence` a difference is shown. Backbones come one after the other; fractions
+    ascend.
     """
     metric, words = leading_metric(metrics)
     macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
@@ -84,12 +107,15 @@ def verdicts(metrics: pd.DataFrame, comparison: pd.DataFrame, reference: str) ->
         arms, pairs = macro[macro["backbone"] == backbone], paired[paired["backbone"] == backbone]
         for fraction in sorted(set(arms["fraction"])):
             scored = arms[(arms["fraction"] == fraction) & arms["value"].notna()]
-            verdict = _verdict(float(fraction), words, scored, pairs[pairs["fraction"] == fraction], reference)
+            of_fraction = pairs[pairs["fraction"] == fraction]
+            verdict = _verdict(float(fraction), words, scored, of_fraction, reference, confidence)
             found.append(replace(verdict, backbone=str(backbone)) if len(backbones) > 1 else verdict)
     return found
 
 
-def _verdict(fraction: float, words: str, arms: pd.DataFrame, pairs: pd.DataFrame, reference: str) -> Verdict:
+def _verdict(
+    fraction: float, words: str, arms: pd.DataFrame, pairs: pd.DataFrame, reference: str, confidence: float
+) -> Verdict:  # fmt: skip
     if arms.empty:
         nan = float("nan")
         text = "no label has enough positive patients for a number."
@@ -97,34 +123,56 @@ def _verdict(fraction: float, words: str, arms: pd.DataFrame, pairs: pd.DataFram
     best = arms.sort_values(["value", "arm"], ascending=[False, True]).iloc[0]
     name = str(best["arm"])
     scored = f"{words} {number(best['value'])} (interval {span(best['low'], best['high'])})"
-    pair = pairs[pairs["arm"] == name]
+    winner = ""
     if name == reference:
-        outcome, text = _reference_leads(pairs, reference, scored)
-    elif pair.empty:
-        outcome, text = "alone", f"{name} scores best, {scored}; {reference} was not run, so there is no comparison."
+        result, text = _reference_leads(pairs, reference, scored, confidence)
+    elif name not in set(pairs["arm"]):
+        result, text = "alone", f"{name} scores best, {scored}; {reference} was not run, so there is no comparison."
     else:
-        row = pair.iloc[0]
-        gap = f"{number(row['difference'], sign=True)} against {reference}"
-        sure = f"interval {span(row['low'], row['high'], sign=True)}, adjusted {p_text(row['p_adjusted'])}"
-        if row["low"] > 0:
-            outcome, text = "better", f"{name} is best, {scored}: {gap} ({sure})."
-        else:
-            outcome = "open"
-            text = f"{name} scores highest, {scored}: {gap}, but the interval includes 0 ({sure}): not shown to differ."
-    return Verdict(fraction, outcome, name, best["value"], best["low"], best["high"], text)
+        winner, text = _arm_leads(name, pairs, reference, scored, confidence)
+        result = "better" if winner else "open"
+    return Verdict(fraction, result, name, best["value"], best["low"], best["high"], text, winner=winner)
 
 
-def _reference_leads(pairs: pd.DataFrame, reference: str, scored: str) -> tuple[str, str]:
-    text = f"no arm scores above {reference}, {scored}."
+def _difference(row: pd.Series) -> str:
+    """+0.050 (interval +0.010 to +0.090, adjusted p = 0.012)."""
+    sure = f"interval {span(row['low'], row['high'], sign=True)}, adjusted {p_text(row['p_adjusted'])}"
+    return f"{number(row['difference'], sign=True)} ({sure})"
+
+
+def _arm_leads(
+    name: str, pairs: pd.DataFrame, reference: str, scored: str, confidence: float
+) -> tuple[str, str]:  # fmt: skip
+    """The arm that beats the reference, empty if none does, and the text on the best-scoring arm `name`."""
+    row = pairs[pairs["arm"] == name].iloc[0]
+    against, why = f"{_difference(row)} against {reference}", grounds(row, confidence)
+    if outcome_of(row, confidence) == "better":
+        return name, f"{name} is best, {scored}: {against}{f'; {why}' if why else ''}."
+    text = f"{name} scores highest, {scored}: {against}; {why}: not shown to differ."
+    order = pairs.sort_values("difference", ascending=False)
+    better = [one for _, one in order.iterrows() if outcome_of(one, confidence) == "better"]
+    if not better:
+        return "", text
+    return str(better[0]["arm"]), f"{text} Shown to be better is {better[0]['arm']}: {_difference(better[0])}."
+
+
+def _reference_leads(pairs: pd.DataFrame, reference: str, scored: str, confidence: float) -> tuple[str, str]:
     if pairs.empty:
         return "alone", f"only {reference} was run, {scored}."
-    nearest = pairs.sort_values("difference", ascending=False).iloc[0]
-    where = f"{nearest['arm']}, differs by {number(nearest['difference'], sign=True)}"
-    outcome = "worse" if nearest["high"] < 0 else "open"
-    return outcome, f"{text} The nearest, {where} (interval {span(nearest['low'], nearest['high'], sign=True)})."
+    order = pairs.sort_values("difference", ascending=False)
+    nearest, worse = order.iloc[0], [outcome_of(row, confidence) == "worse" for _, row in order.iterrows()]
+    text = (
+        f"no arm scores above {reference}, {scored}. The nearest, {nearest['arm']}, differs by {_difference(nearest)}"
+    )
+    why = grounds(nearest, confidence)
+    text += f"; {why}." if why else "."
+    if any(worse) and not all(worse):
+        names = ", ".join(str(arm) for arm, below in zip(order["arm"], worse, strict=True) if below)
+        text += f" Shown to score below {reference}: {names}."
+    return "worse" if all(worse) else "open", text
 
 
-def headline(found: list[Verdict], reference: str) -> str:
+def headline(found: list[Verdict], reference: str, unit: Unit = PATIENT) -> str:
     """What stands on top of the page: one sentence, or one a backbone where there are several."""
     if not found or all(not verdict.arm for verdict in found):
         return "This cohort cannot answer: no label has enough positive patients."
@@ -132,13 +180,13 @@ def headline(found: list[Verdict], reference: str) -> str:
         return "There is nothing to compare: only one arm was run."
     sentences = []
     for backbone in dict.fromkeys(verdict.backbone for verdict in found):
-        short, rest = _short([verdict for verdict in found if verdict.backbone == backbone], reference)
+        short, rest = _short([verdict for verdict in found if verdict.backbone == backbone], reference, unit)
         opening = f"On {backbone}, {short}" if backbone else {"yes": "Here, yes"}.get(short, short.capitalize())
         sentences.append(f"{opening}: {rest}.")
     return " ".join(sentences)
 
 
-def _short(found: list[Verdict], reference: str) -> tuple[str, str]:
+def _short(found: list[Verdict], reference: str, unit: Unit) -> tuple[str, str]:
     """Yes, no or not shown, and on what ground; of one backbone."""
     better = [verdict for verdict in found if verdict.outcome == "better"]
     first = found[0]
@@ -150,16 +198,18 @@ def _short(found: list[Verdict], reference: str) -> tuple[str, str]:
             return "not shown", "there is nothing to compare"
         return "not shown", f"no arm's lead over {floor} is clear of chance at any fraction"
     if len(better) == len(found):
-        where = "at every fraction" if len(found) > 1 else f"at {percent(first.fraction)} of the labelled patients"
+        where = "at every fraction" if len(found) > 1 else f"at {percent(first.fraction)} of the labelled {unit.many}"
     else:
-        where = "at " + " and ".join(percent(verdict.fraction) for verdict in better) + " of the labelled patients"
-    arms = list(dict.fromkeys(verdict.arm for verdict in better))
+        where = "at " + " and ".join(percent(verdict.fraction) for verdict in better) + f" of the labelled {unit.many}"
+    arms = list(dict.fromkeys(verdict.winner for verdict in better))
     who = arms[0] if len(arms) == 1 else ", ".join(arms[:-1]) + " and " + arms[-1]
     tail = "" if len(better) == len(found) else "; elsewhere this is not shown"
     return "yes", f"{who} beat{'s' if len(arms) == 1 else ''} {floor} {where}{tail}"
 
 
-def beside_clinical(metrics: pd.DataFrame, comparison: pd.DataFrame, found: list[Verdict]) -> list[str]:
+def beside_clinical(
+    metrics: pd.DataFrame, comparison: pd.DataFrame, found: list[Verdict], confidence: float = 0.95
+) -> list[str]:
     """Does the image add to what thickness, acuity, slice and visit say? A sentence a fraction and backbone."""
     metric, _ = leading_metric(metrics)
     macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
@@ -179,10 +229,12 @@ def beside_clinical(metrics: pd.DataFrame, comparison: pd.DataFrame, found: list
             rows = rows[rows["backbone"] == verdict.backbone]
         if len(rows):
             row = rows.iloc[0]
-            clear = row["low"] > 0 or row["high"] < 0
-            end = "" if clear else ", which includes 0: the image is not shown to add anything"
-            gap = number(row["difference"], sign=True)
+            means = {
+                "better": "", "worse": ": the control does better",
+                "open": ": the image is not shown to add anything",
+            }[outcome_of(row, confidence)]  # fmt: skip
+            why = grounds(row, confidence)
             name = f"{verdict.arm} ({verdict.backbone})" if verdict.backbone else verdict.arm
-            text += f"; {name} differs from it by {gap} ({span(row['low'], row['high'], sign=True)}){end}"
+            text += f"; {name} differs from it by {_difference(row)}{f'; {why}' if why else ''}{means}"
         sentences.append(text + ".")
     return sentences

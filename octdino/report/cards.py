@@ -10,8 +10,17 @@ from typing import Any
 import pandas as pd
 
 from octdino.report.answer import CLINICAL, NOTHING, number, percent, span
+from octdino.report.leaks import Leaks
 from octdino.report.read import Results
-from octdino.report.rows import cohort_counts, prevalence_rows, quarantine_rows, split_rows
+from octdino.report.rows import (
+    cohort_counts,
+    prevalence_heads,
+    prevalence_rows,
+    quarantine_rows,
+    split_heads,
+    split_rows,
+)
+from octdino.units import Unit
 
 RESEARCH = "For research: comparing ways of training, and as a start for further work on such scans."
 NOT_FOR = (
@@ -19,8 +28,8 @@ NOT_FOR = (
     "was tried in practice."
 )
 PROTOCOLS = {
-    "holdout": "one part of the patients is read once, at the end",
-    "crossval": "every patient is tested once by models that never saw them",
+    "holdout": "one part of the {many} is read once, at the end",
+    "crossval": "every {one} is tested once by models that never saw it",
 }
 
 
@@ -62,13 +71,13 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
-def data_card(results: Results, config: dict[str, Any], licence: str | None, leaks: int | None) -> Card:
+def data_card(results: Results, config: dict[str, Any], licence: str | None, leaks: Leaks | None) -> Card:
     """Of the cohort.
 
     Args:
         config: the settings of all stages; {} where they are not known.
         licence: as the config gives it.
-        leaks: findings of the audit; None where there was none.
+        leaks: the audit; None where there was none.
     """
     cohort = config.get("cohort") or {}
     synthetic = results.cohort == "phantom"
@@ -78,7 +87,9 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
         f"Licence of the data: {licence or 'not given'}.",
         "Counted: " + ", ".join(f"{count} {name}" for name, count in cohort_counts(results)) + ".",
     ]
-    if image := cohort.get("image"):
+    what = [results.unit.warning, *what] if results.unit.warning else what
+    image = cohort.get("image") or {}
+    if {"size", "channels", "crop"} <= image.keys():  # a config given by hand may name some settings only
         height, width = image["size"]
         grey = "grey" if image["channels"] == 1 else "RGB"
         what.append(f"Stored as {height} x {width} px, {grey}; crop: {image['crop']}.")
@@ -90,15 +101,15 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
             "Labels",
             ["Whole cohort. Labels are what graders saw, errors included; who graded, and how often two agreed, is not "
              "in the files."],
-            ["label", "positive scans", "prevalence", "positive patients", "not graded"],
+            prevalence_heads(results),
             [[cell.text for cell in row] for row in prevalence_rows(results)],
         ),
-        Part("Who is in it", _people(results.manifest)),
+        Part("Who is in it", _people(results.manifest, results.unit)),
         Part("Left out", [] if refused else ["Nothing was refused."], ["reason", "number", "meaning"], refused),
         Part("Kept, though odd", *_flags(results.manifest)),
         Part(
             "Division", _division(results, cohort.get("split") or {}, leaks),
-            ["split of fold 0", "patients", "of them labelled", "scans", "of them labelled"], split_rows(results),
+            ["split of fold 0", *split_heads(results)[1:]], split_rows(results),
         ),
         Part(
             "Not known to octdino",
@@ -110,7 +121,7 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
     return Card("data_card", f"Data card: {results.cohort}", parts)
 
 
-def _people(manifest: pd.DataFrame) -> list[str]:
+def _people(manifest: pd.DataFrame, unit: Unit) -> list[str]:
     """Trials, sides, acuity and thickness, with how many are missing."""
     lines = []
     for name, words in (("trial", "Trial or device"), ("laterality", "Side")):
@@ -118,7 +129,7 @@ def _people(manifest: pd.DataFrame) -> list[str]:
         counts = known.groupby(name)["patient"].nunique().sort_values(ascending=False)
         if len(counts):
             several = [f"{value}: {count}" for value, count in counts.head(8).items()]
-            lines.append(f"{words}, patients: {', '.join(several)}{', and others' if len(counts) > 8 else ''}.")
+            lines.append(f"{words}, {unit.many}: {', '.join(several)}{', and others' if len(counts) > 8 else ''}.")
     for name, words in (("cst", "Central thickness (CST, µm)"), ("bcva", "Acuity (BCVA, letters)")):
         values = manifest[name].astype("Float64")
         lacking = int(values.isna().sum())
@@ -137,27 +148,36 @@ def _flags(manifest: pd.DataFrame) -> tuple[list[str], list[str], list[list[str]
     return [], ["flag", "scans"], [[str(name), f"{count:,}"] for name, count in flags.value_counts().items()]
 
 
-def _division(results: Results, split: dict[str, Any], leaks: int | None) -> list[str]:
+def _division(results: Results, split: dict[str, Any], leaks: Leaks | None) -> list[str]:
     protocol = str(split.get("protocol", "not given"))
     folds = max(1, results.splits["fold"].nunique()) if len(results.splits) else 1
+    unit = results.unit
+    told = PROTOCOLS.get(protocol, "a fixed list of test {many}").format(one=unit.one, many=unit.many)
     lines = [
-        f"Protocol {protocol}: {PROTOCOLS.get(protocol, 'a fixed list of test patients')}; {folds} "
-        f"{'fold' if folds == 1 else 'folds'}.",
-        "By patient, always; patients who share identical pictures are one group.",
+        f"Protocol {protocol}: {told}; {folds} {'fold' if folds == 1 else 'folds'}.",
+        "By patient, always; patients who share identical pictures are one group."
+        if unit.patients
+        else f"By image, as {'patients are unknown' if unit.state == 'unknown' else 'there are no patients'}; "
+        "identical images are one group.",
     ]
     if leaks is None:
         return [*lines, "No audit for leaks was run."]
-    found = "found nothing" if not leaks else f"has {leaks} findings" if leaks > 1 else "has 1 finding"
-    return [*lines, f"The audit for leaks {found}."]
+    count = leaks.findings
+    found = "found nothing" if not count else f"has {count} findings" if count > 1 else "has 1 finding"
+    unchecked = [f"Not checkable by the audit: {why}." for why in leaks.unchecked]
+    return [*lines, *unchecked, f"The audit for leaks {found}{' in what it could check' if unchecked else ''}."]
 
 
 def comparison_part(results: Results, arm: str, fraction: float, backbone: str) -> Part:
     """Macro scores of the leading arm beside the control's."""
+    unit = results.unit
     names = {
         "accuracy": "accuracy", "auroc": "AUROC", "average_precision": "average precision", "f1": "F1",
         "balanced_accuracy": "balanced accuracy", "brier": "Brier score", "ece": "calibration error",
         "patient_auroc": "AUROC of patients",
     }  # fmt: skip
+    if not unit.patients:
+        del names["patient_auroc"]
     own = rows_of(results.metrics, arm, fraction, backbone)
     control = rows_of(results.metrics, CLINICAL, fraction, "none")
     rows = []
@@ -169,8 +189,8 @@ def comparison_part(results: Results, arm: str, fraction: float, backbone: str) 
                 rows.append([f"{words}, {label}", _scored(found), _scored(beside), str(found["n_patients"].iloc[0])])
     return Part(
         "Scores",
-        ["On test patients that no choice was made on; intervals are over patients."],
-        ["metric", arm, "without a picture", "test patients"],
+        [f"On test {unit.many} that no choice was made on; intervals are over {unit.many}."],
+        ["metric", arm, "without a picture", f"test {unit.many}"],
         rows,
     )
 
@@ -202,6 +222,6 @@ def label_part(results: Results, arm: str, fraction: float, backbone: str) -> Pa
         positive = f"{first['n_positive_patients']} of {first['n_patients']}"
         rows.append([label, str(first["tier"]), positive, *scores])
     return Part(
-        "Scores of each label", [f"With {percent(fraction)} of the labelled training patients."],
-        ["label", "tier", "positive test patients", "AUROC", "average precision"], rows,
+        "Scores of each label", [f"With {percent(fraction)} of the labelled training {results.unit.many}."],
+        ["label", "tier", f"positive test {results.unit.many}", "AUROC", "average precision"], rows,
     )  # fmt: skip

@@ -3,19 +3,25 @@
 from typing import NamedTuple
 
 from octdino.report.cards import Part
+from octdino.units import PATIENT, Unit
 
 AUTHORS = "for the authors"
 NOT_RUN = "not run here"
+PATIENTS_UNKNOWN = "patients are unknown"
 
 
 class Item(NamedTuple):
-    """A question, its numbers in the two checklists, the part of the page, and what of it is for the authors."""
+    """A question, its numbers in the two checklists, the part of the page, and what of it is for the authors.
+
+    `unknown` is what a reader must know of the answer where patients are unknown.
+    """
 
     question: str
     tripod: str
     claim: str
     anchor: str = ""
     rest: str = ""
+    unknown: str = ""
 
 
 class Answered(NamedTuple):
@@ -34,7 +40,9 @@ ITEMS = (
     Item("Objectives", "4", "4, 6", "answer", "hypotheses"),
     Item("Prospective or retrospective, setting, dates, treatments", "5b, 6a, 6c", "5", "", AUTHORS),
     Item("Sources of data", "5a", "7", "data-card", "why these, and whom they stand for"),
-    Item("Who and what was included and excluded", "6b", "8, 10", "run", "how patients were recruited"),
+    Item(
+        "Who and what was included and excluded", "6b", "8, 10", "run", "how patients were recruited", PATIENTS_UNKNOWN
+    ),
     Item("Preparation of the images", "7", "9", "run"),
     Item("De-identification", "", "11", "", AUTHORS),
     Item("Missing data", "11", "12", "limits"),
@@ -42,8 +50,20 @@ ITEMS = (
     Item("Reference standard: what, why, by whom, blinded or not", "8a, 8b, 8c, 9c", "14, 15, 16, 17, 18", "", AUTHORS),
     Item("Inputs and why they were chosen", "9a", "", "model-card", "why these"),
     Item("Sample size and its reason", "10", "21", "labels", "a calculation beforehand"),
-    Item("Division of the data, and at which level it is disjoint", "12a", "19, 20", "run"),
-    Item("Does anything leak from the test patients", "12a", "20", "audit"),
+    Item(
+        "Division of the data, and at which level it is disjoint",
+        "12a",
+        "19, 20",
+        "run",
+        unknown="disjoint by image only, as patients are unknown",
+    ),
+    Item(
+        "Does anything leak from the test set",
+        "12a",
+        "20",
+        "audit",
+        unknown="patients are not checkable, as they are unknown",
+    ),
     Item("Model, its inputs and outputs", "12b, 12c, 15, 22", "22", "model-card"),
     Item("Software", "18f", "23", "run", "where the code is"),
     Item("Start of the weights", "12c", "24", "model-card"),
@@ -51,13 +71,20 @@ ITEMS = (
     Item("Ensembles", "", "27", "", "none was made"),
     Item("Rare labels", "13", "", "labels"),
     Item("Measures of performance", "12e", "28", "comparison"),
-    Item("Uncertainty and tests", "12e", "29", "answer"),
+    Item("Uncertainty and tests", "12e", "29", "answer", unknown="intervals are over images, as patients are unknown"),
     Item("Robustness, and differences between groups", "12d, 14, 23b", "30", "subgroups", "other devices and clinics"),
     Item("Explanations", "", "31", "explain"),
     Item("Evaluation on internal data", "16", "32", "comparison"),
     Item("Evaluation on external data", "12g, 16", "33", "", "none; " + AUTHORS),
-    Item("Patients and events, flow", "20a, 21", "35", "run"),
-    Item("Characteristics of patients in each part", "20b, 20c", "36", "data-card", "age, sex, ethnicity"),
+    Item("Patients and events, flow", "20a, 21", "35", "run", unknown=PATIENTS_UNKNOWN),
+    Item(
+        "Characteristics of patients in each part",
+        "20b, 20c",
+        "36",
+        "data-card",
+        "age, sex, ethnicity",
+        PATIENTS_UNKNOWN,
+    ),
     Item("Performance with intervals", "23a", "37, 38", "comparison"),
     Item("Each label by itself", "23a", "37, 38", "labels"),
     Item("Calibration, recalibration", "12f, 24", "37", "calibration"),
@@ -71,11 +98,12 @@ ITEMS = (
 )
 
 
-def checklist(parts: dict[str, str]) -> list[Answered]:
+def checklist(parts: dict[str, str], unit: Unit = PATIENT) -> list[Answered]:
     """Each item with where it is answered on this page.
 
     Args:
         parts: heading by anchor, of the parts that this page has.
+        unit: of the cohort; where patients are unknown, the items that rest on patients say so.
     """
     found = []
     for item in ITEMS:
@@ -85,7 +113,9 @@ def checklist(parts: dict[str, str]) -> list[Answered]:
         elif not there:
             where = NOT_RUN
         else:
-            where = parts[item.anchor] + (f"; {AUTHORS}: {item.rest}" if item.rest else "")
+            told = [item.unknown] if item.unknown and unit.state == "unknown" else []
+            told += [f"{AUTHORS}: {item.rest}"] if item.rest else []
+            where = "; ".join([parts[item.anchor], *told])
         found.append(Answered(item.question, item.tripod, item.claim, item.anchor if there else "", where))
     return found
 

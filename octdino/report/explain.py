@@ -15,6 +15,7 @@ from octdino.report.answer import NOTHING, number, pair
 from octdino.report.read import read_json
 from octdino.report.rows import Cell
 from octdino.tables import JACCARD, OVERLAP, RETRIEVAL, Column, read_table
+from octdino.units import PATIENT, Unit
 
 BUDGET = 2_500_000  # characters of pictures; the page has to open on a phone
 KINDS = {
@@ -65,7 +66,7 @@ class Explained:
     groups: list[tuple[str, list[Picture]]]
 
 
-def explained(root: Path) -> Explained | None:
+def explained(root: Path, unit: Unit = PATIENT) -> Explained | None:
     """The section from results/{cohort}/explain/; None where nothing was explained.
 
     Raises:
@@ -80,8 +81,10 @@ def explained(root: Path) -> Explained | None:
         for name, schema in (("overlap", OVERLAP), ("jaccard", JACCARD), ("retrieval", RETRIEVAL))
     )
     first = cards[0][1]
-    n = f"{first['n_scans']} scans ({first['split']}) of {first['n_patients']} patients"
-    tables = [overlap_table(overlap), *label_tables(overlap), jaccard_table(jaccard), retrieval_table(retrieval)]
+    n = f"{first['n_scans']} scans ({first['split']})"
+    n += f" of {first['n_patients']} patients" if unit.patients else ""
+    tables = [overlap_table(overlap, unit), *label_tables(overlap, unit), jaccard_table(jaccard, unit)]
+    tables.append(retrieval_table(retrieval, unit))
     return Explained(n, [table for table in tables if table.rows], pictures(root, cards))
 
 
@@ -94,7 +97,7 @@ def _named(folder: Path, name: str, schema: tuple[Column, ...], several: bool) -
     return table.astype({column.name: "float64" for column in schema if column.dtype == "Float64"})
 
 
-def overlap_table(overlap: pd.DataFrame) -> Table:
+def overlap_table(overlap: pd.DataFrame, unit: Unit = PATIENT) -> Table:
     """Macro over labels: a row a network and map, chance first."""
     macro = overlap[overlap["label"] == "macro"]
     metrics = list(dict.fromkeys(macro["metric"]))
@@ -102,7 +105,7 @@ def overlap_table(overlap: pd.DataFrame) -> Table:
     for key, part in _runs(macro, ["init", "backbone", "arm", "map"]):
         init, backbone, arm, name = key
         by_metric = part.set_index("metric")
-        count = Cell(f"{part['n_scans'].iloc[0]} / {part['n_patients'].iloc[0]}", sort=float(part["n_scans"].iloc[0]))
+        count = _scans(part.iloc[0], unit)
         rows.append([*_texts(arm or init, backbone, name), *(_value(by_metric, metric) for metric in metrics), count])
     if rows:
         levels = macro.groupby("metric")["chance"].first()
@@ -112,12 +115,13 @@ def overlap_table(overlap: pd.DataFrame) -> Table:
         "Do maps find the lesion? Mean over labels, each label's lesions against its own map, or against the one map "
         "that needs no classifier. Pointing game: share of scans whose highest value lies in the lesion. Pixel "
         "AUROC: how well a map's values tell lesion from background. IoU: of the part that holds so many per cent of "
-        "the map with the lesion. Chance: a map that is the same everywhere. Small print: interval over patients."
+        "the map with the lesion. Chance: a map that is the same everywhere. Small print: interval "
+        f"over {unit.many}."
     )
-    return Table(caption, ["weights or arm", "backbone", "map", *map(_words, metrics), "scans / patients"], rows)
+    return Table(caption, ["weights or arm", "backbone", "map", *map(_words, metrics), _scans_head(unit)], rows)
 
 
-def label_tables(overlap: pd.DataFrame) -> list[Table]:
+def label_tables(overlap: pd.DataFrame, unit: Unit = PATIENT) -> list[Table]:
     """The pointing game and the pixel AUROC label by label, a column a network."""
     tables = []
     labelled = overlap[overlap["label"] != "macro"]
@@ -129,20 +133,21 @@ def label_tables(overlap: pd.DataFrame) -> list[Table]:
         for label in dict.fromkeys(part["label"]):
             own = part[part["label"] == label]
             cells = [_value(of_run[of_run["label"] == label].set_index("metric"), metric) for _, of_run in runs]
-            chance, scans, patients = (own[name].iloc[0] for name in ("chance", "n_scans", "n_patients"))
-            count = Cell(f"{scans} / {patients}", sort=float(scans))
-            rows.append([Cell(label, sort=label), count, Cell(number(chance), sort=float(chance)), *cells])
+            chance = own["chance"].iloc[0]
+            rows.append(
+                [Cell(label, sort=label), _scans(own.iloc[0], unit), Cell(number(chance), sort=float(chance)), *cells]
+            )
         names = [
             (f"{arm or init} {name}", f" · {backbone}" if several else "") for (init, backbone, arm, name), _ in runs
         ]
         title = words[0].upper() + words[1:]
         caption = f"{title} of each label's lesions. Few scans, wide intervals."
-        heads = ["label", "scans / patients", "chance", *map("".join, names)]
+        heads = ["label", _scans_head(unit), "chance", *map("".join, names)]
         tables.append(Table(caption, heads, rows, folded=f"{title}, label by label"))
     return tables
 
 
-def jaccard_table(jaccard: pd.DataFrame) -> Table:
+def jaccard_table(jaccard: pd.DataFrame, unit: Unit = PATIENT) -> Table:
     """A row a network and treatment of blobs, a column a protocol."""
     protocols = [name for name in PROTOCOLS if name in set(jaccard["protocol"])]
     rows = []
@@ -156,14 +161,16 @@ def jaccard_table(jaccard: pd.DataFrame) -> Table:
     caption = (
         "Jaccard index of masks from maps that need no label, against true objects (lesions, a biomarker being an "
         "object). Each object with its best head is the protocol of the DINO paper; the others are of a copied script. "
-        "Small parts of masks kept or removed. Small print: interval over patients."
+        f"Small parts of masks kept or removed. Small print: interval over {unit.many}."
     )
     heads = ["weights", "backbone", "map", "small parts", *(PROTOCOLS[name] for name in protocols)]
     return Table(caption, [*heads, "images / objects"], rows)
 
 
-def retrieval_table(retrieval: pd.DataFrame) -> Table:
-    """A row a network: macro precision at each k and how often neighbours are of the same patient."""
+def retrieval_table(retrieval: pd.DataFrame, unit: Unit = PATIENT) -> Table:
+    """A row a network: macro precision at each k and how often neighbours are of the same patient, if known."""
+    if not unit.patients:
+        retrieval = retrieval[~retrieval["metric"].str.startswith("same_patient")]
     shown = retrieval[(retrieval["label"] == "macro") | (retrieval["label"].fillna("") == "")]
     if set(retrieval["label"].fillna("")) - {""} and not (retrieval["label"] == "macro").any():  # a single label
         shown = retrieval
@@ -180,15 +187,19 @@ def retrieval_table(retrieval: pd.DataFrame) -> Table:
                 Cell(backbone, sort=backbone),
                 *(_value(by_metric, metric) for metric in metrics),
                 Cell(number(level), sort=-math.inf if math.isnan(level) else level),
-                Cell(f"{count['n_scans']} / {count['n_patients']}", sort=float(count["n_scans"])),
+                _scans(count, unit),
             ]
         )
-    caption = (
-        "Are scans with near features alike? Precision: of the k nearest scans of other patients, the share that has "
-        "the query's label, too; mean over labels. Same patient: of the k nearest when the patient's own may be among "
-        "them, the share of those. Small print: interval over patients."
+    same = (
+        " Same patient: of the k nearest when the patient's own may be among them, the share of those."
+        if unit.patients
+        else ""
     )
-    return Table(caption, ["weights", "backbone", *map(_words, metrics), "chance", "scans / patients"], rows)
+    caption = (
+        f"Are scans with near features alike? Precision: of the k nearest scans{' of other patients' * unit.patients}, "
+        f"the share that has the query's label, too; mean over labels.{same} Small print: interval over {unit.many}."
+    )
+    return Table(caption, ["weights", "backbone", *map(_words, metrics), "chance", _scans_head(unit)], rows)
 
 
 def pictures(root: Path, cards: list[tuple[Path, dict[str, Any]]]) -> list[tuple[str, list[Picture]]]:
@@ -224,6 +235,16 @@ def _runs(table: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[str, ...], p
     filled = table.assign(**{key: table[key].fillna("").astype(str) for key in keys})
     groups = [(tuple(map(str, key)), part) for key, part in filled.groupby(keys, sort=True)]
     return sorted(groups, key=lambda group: group[0][0].startswith("scratch"))
+
+
+def _scans_head(unit: Unit) -> str:
+    return "scans / patients" if unit.patients else "scans"
+
+
+def _scans(row: pd.Series, unit: Unit) -> Cell:
+    """How many scans, and of how many patients where they are known."""
+    patients = f" / {row['n_patients']}" if unit.patients else ""
+    return Cell(f"{row['n_scans']}{patients}", sort=float(row["n_scans"]))
 
 
 def _texts(*words: str) -> list[Cell]:

@@ -4,21 +4,32 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from octdino.report.answer import NOTHING
 from octdino.tables import FINDINGS, read_table
 
-HEADS = ("check", "where", "how many", "the first, or the worst", "state")
+HEADS = ("check", "where", "how many", "the first, the worst, or why", "state")
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """The audit on the page: what was asked, how much was looked at, the findings, and how many nobody knows of."""
+    """The audit on the page.
+
+    Attributes:
+        heads, rows: of the table: findings, and checks that had nothing to compare.
+        asked: what was checked, in words.
+        findings: how many there are, acknowledged ones among them.
+        unknown: how many of them are open.
+        unchecked: which checks had nothing to compare, and why.
+    """
 
     heads: tuple[str, ...]
     asked: list[str]
     scans: int
     runs: int
     rows: list[tuple[str, ...]]
+    findings: int
     unknown: int
+    unchecked: list[str]
 
 
 def leaks(root: Path) -> Leaks | None:
@@ -28,9 +39,20 @@ def leaks(root: Path) -> Leaks | None:
         return None
     card = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
     table = read_table(folder / "findings.csv", FINDINGS)
-    known = (table["acknowledged"] == 1).map({True: "acknowledged", False: "open"})
-    counts = table["count"].map("{:,}".format)
-    columns = (table["check"], table["where"], counts, table["detail"], known)
+    unchecked = table["state"] == "not checkable"
+    counts = table["count"].map("{:,}".format).mask(unchecked, NOTHING)
+    columns = (table["check"], table["where"], counts, table["detail"], table["state"])
     rows = [tuple(map(str, row)) for row in zip(*columns, strict=True)]
-    unknown = int((table["acknowledged"] != 1).sum())
-    return Leaks(HEADS, list(card["asked"].values()), int(card["scans"]), int(card["runs"]), rows, unknown)
+    asked = [words for check, words in card["asked"].items() if check not in set(table["check"][unchecked])]
+    return Leaks(
+        heads=HEADS,
+        asked=asked,
+        scans=int(card["scans"]),
+        runs=int(card["runs"]),
+        rows=rows,
+        findings=int((~unchecked).sum()),
+        unknown=int((table["state"] == "open").sum()),
+        unchecked=[
+            f"{', '.join(part['check'])}: {why}" for why, part in table[unchecked].groupby("detail", sort=False)
+        ],
+    )

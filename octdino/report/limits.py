@@ -16,7 +16,10 @@ PUBLISHED = (
 def limits(results: Results, reference: str, protocol: str = "holdout") -> list[str]:
     """Sentences for the page, most serious first; `protocol` is cohort.split.protocol."""
     found = []
-    metrics, cohort = results.metrics, results.cohort
+    metrics, cohort, unit = results.metrics, results.cohort, results.unit
+    many = unit.many
+    if unit.state == "unknown":
+        found.append(unit.warning)
     if cohort == "phantom":
         found.append(
             "The phantom is synthetic. It shows that the pipeline works and how methods differ on these pictures; "
@@ -29,38 +32,33 @@ def limits(results: Results, reference: str, protocol: str = "holdout") -> list[
         found.append(PUBLISHED)
     if any(run.card.get("scope") == "all" for run in results.pretraining):
         found.append(
-            "Scope all: pretraining saw the test patients' scans, without their labels. The pretrained arms may "
+            f"Scope all: pretraining saw the scans of test {many}, without their labels. The pretrained arms may "
             "profit from that; with scope train_patients they could not."
         )
     tested = metrics.loc[metrics["label"] == "macro", "n_patients"]
     if len(tested):
         found.append(
-            f"All scores come from {int(tested.max())} test patients of one cohort. Intervals say how they would vary "
-            "with other patients like these; other devices, clinics or diseases are another question."
+            f"All scores come from {int(tested.max())} test {many} of one cohort. Intervals say how they would vary "
+            f"with other {many} like these; other devices, clinics or diseases are another question."
         )
     seeds = metrics["seed"].dropna().nunique()
     found.append(
         "One seed was run: how much scores vary from one training to the next is not in the intervals."
         if seeds < 2
-        else f"{seeds} seeds were run and averaged; the intervals vary patients and seeds. From so few seeds, how "
+        else f"{seeds} seeds were run and averaged; the intervals vary {many} and seeds. From so few seeds, how "
         "trainings differ is seen roughly only."
     )
     if set(metrics["fold"]) == {"pooled"}:
         found.append("Scores of several folds are pooled: they come from several models, whose scales may differ.")
     tiers = metrics.drop_duplicates("label").set_index("label")["tier"]
-    missing = [str(label) for label in tiers.index[tiers == "not evaluable"]]
-    if missing:
-        found.append(f"Too few positive patients for any number: {', '.join(missing)}. They may be found or not.")
-    weak = [str(label) for label in tiers.index[tiers == "exploratory"]]
-    if weak:
-        found.append(f"Exploratory, as few patients have them: {', '.join(weak)}. Do not conclude from them alone.")
+    found += _weak_labels(tiers, many)
     arms = metrics.loc[metrics["arm"] != "clinical", "arm"].nunique()
     labels = int((tiers == "primary").sum() + (tiers == "exploratory").sum())
     found.append(
         f"{arms} arms, {metrics['fraction'].nunique()} fractions and {labels} labels were compared. Holm's correction "
         f"covers the arms of all backbones within a label, metric and fraction, against {reference} and "
         "against the control apart; it does not cover all of them together. "
-        "The arm called best was picked on the test patients, so its score flatters it."
+        f"The arm called best was picked on the test {many}, so its score flatters it."
     )
     found.append(
         "Arms share a budget and one set of settings. An arm that lost may have wanted other ones; a difference "
@@ -68,6 +66,18 @@ def limits(results: Results, reference: str, protocol: str = "holdout") -> list[
     )
     found.append(missing_values(results.manifest))
     return [sentence for sentence in found if sentence]
+
+
+def _weak_labels(tiers: pd.Series, many: str) -> list[str]:
+    """Which labels have too few positive patients (or images) for a number or for a conclusion."""
+    found = []
+    missing = [str(label) for label in tiers.index[tiers == "not evaluable"]]
+    if missing:
+        found.append(f"Too few positive {many} for any number: {', '.join(missing)}. They may be found or not.")
+    weak = [str(label) for label in tiers.index[tiers == "exploratory"]]
+    if weak:
+        found.append(f"Exploratory, as few {many} have them: {', '.join(weak)}. Do not conclude from them alone.")
+    return found
 
 
 def missing_values(manifest: pd.DataFrame) -> str:

@@ -8,7 +8,9 @@ import pandas as pd
 
 from octdino.report.answer import Verdict, number, percent, span
 from octdino.report.cards import NOT_FOR, RESEARCH, Card, Part, comparison_part, label_part, rows_of
+from octdino.report.cautions import of_run
 from octdino.report.read import Pretraining, Results
+from octdino.units import Unit
 
 Runs = list[tuple[Path, dict[str, Any]]]
 
@@ -45,18 +47,19 @@ def model_card(
         + ([f"Trained on {'; '.join(hardware)}."] if hardware else []),
     )
     if best is None:
-        pretrained = [line for run in results.pretraining for line in _pretraining(run)]
-        made = Part("What it is", ["No classifier was compared.", *(pretrained or ["No backbone was trained."])])
+        pretrained = [line for run in results.pretraining for line in _pretraining(run, results.unit)]
+        lines = ["No classifier was compared.", *(pretrained or ["No backbone was trained."])]
+        made = Part("What it is", _warned(results, lines))
         return Card("model_card", f"Model card: {results.cohort}", [made, use, software])
-    backbone = backbone_of(results, best)
+    backbone, many = backbone_of(results, best), results.unit.many
     key = (best.arm, best.fraction, backbone)
     runs = runs_of(results, *key)
     parts = [
-        Part("What it is", _what(results, best, backbone, runs)),
+        Part("What it is", _warned(results, _what(results, best, backbone, runs))),
         use,
         Part("What it learnt from", _training(results, best.arm, backbone, runs)),
         comparison_part(results, *key),
-        Part("Against the reference", [f"At {percent(best.fraction)} of the labelled training patients: {best.text}"]),
+        Part("Against the reference", [f"At {percent(best.fraction)} of the labelled training {many}: {best.text}"]),
         label_part(results, *key),
         Part("Known failures", failures(results, *key)),
         Part("Limits", limits),
@@ -65,8 +68,14 @@ def model_card(
     return Card("model_card", f"Model card: {best.arm} on {results.cohort}", parts)
 
 
+def _warned(results: Results, lines: list[str]) -> list[str]:
+    """The lines below what must be known where patients are not."""
+    return [results.unit.warning, *lines] if results.unit.warning else lines
+
+
 def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[str]:
-    lines = [f"Arm {best.arm}: the highest score at {percent(best.fraction)} of the labelled training patients."]
+    many = results.unit.many
+    lines = [f"Arm {best.arm}: the highest score at {percent(best.fraction)} of the labelled training {many}."]
     if not runs:
         return [*lines, f"Backbone {backbone}; its folder is not among these results."]
     folder, card = runs[0]
@@ -77,16 +86,14 @@ def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[st
     if given:
         lines.append(
             f"Input: {given['size']} x {given['size']} px, standardised with mean "
-            f"{_numbers(given['mean'])} and deviation {_numbers(given['std'])} of the training patients."
+            f"{_numbers(given['mean'])} and deviation {_numbers(given['std'])} of the training {many}."
         )
     names = ", ".join(map(str, card.get("labels", [])))
     kind = "classes that exclude each other" if card.get("exclusive") else "labels, each on its own"
     lines.append(f"Output: a probability for each of {kind}: {names}.")
     calibration = card.get("calibration") or {}
     if calibration.get("temperature") is not None:
-        lines.append(
-            f"Calibrated by dividing logits by {calibration['temperature']:.3g}, chosen on validation patients."
-        )
+        lines.append(f"Calibrated by dividing logits by {calibration['temperature']:.3g}, chosen on validation {many}.")
     where = folder.relative_to(results.root).as_posix()
     others = f"; {len(runs) - 1} more of other folds or seeds beside it" if len(runs) > 1 else ""
     return [*lines, f"Files: {where}/classifier.safetensors and classifier.json{others}."]
@@ -97,38 +104,42 @@ def _numbers(values: Any) -> str:
 
 
 def _training(results: Results, arm: str, backbone: str, runs: Runs) -> list[str]:
-    lines = []
+    lines, unit = [], results.unit
     for _, card in runs[:1]:
+        of_patients = f" of {card.get('n_train_patients', 'unknown')} training patients" if unit.patients else ""
         settings = card.get("settings") or {}
         lines.append(
             f"Classifier (fold {card['fold']}, seed {card['seed']}): {card.get('n_train_scans', 'unknown')} labelled "
-            f"scans of {card.get('n_train_patients', 'unknown')} training patients; precision "
+            f"scans{of_patients}; precision "
             f"{settings.get('precision', 'float32, features in float64')}. Penalty or epoch, thresholds and "
-            "temperature are chosen on validation patients."
+            f"temperature are chosen on validation {unit.many}."
         )
     start = arm.rsplit("-", 1)[0]
     pretrained = [run for run in results.pretraining if (run.method, run.backbone) == (start, backbone)]
     for run in pretrained:
-        lines += _pretraining(run)
+        lines += _pretraining(run, unit)
     if not pretrained:
         given = {"scratch": "Random weights at the start: no pretraining.", "imagenet": "Starts from ImageNet weights."}
         lines += [given[start]] if start in given else []
     return lines
 
 
-def _pretraining(run: Pretraining) -> list[str]:
+def _pretraining(run: Pretraining, unit: Unit) -> list[str]:
     card, settings = run.card, run.card.get("settings") or {}
-    seen = "of training patients only" if card.get("scope") != "all" else "of all patients, test patients among them"
+    seen = f"of training {unit.many} only"
+    if card.get("scope") == "all":
+        seen = f"of all {unit.many}, test {unit.many} among them"
+    of_patients = f" of {card.get('patients', 'unknown')} patients" if unit.patients else ""
     positives = (card.get("method") or {}).get("positives")
     pulled = f"; scans of equal {' or '.join(positives)} attract each other" if positives else ""
     line = (
-        f"Pretraining {run.method}, {run.backbone}, {run.run}: {card.get('scans', 'unknown')} scans of "
-        f"{card.get('patients', 'unknown')} patients ({seen}), no biomarker labels{pulled}; "
+        f"Pretraining {run.method}, {run.backbone}, {run.run}: {card.get('scans', 'unknown')} scans"
+        f"{of_patients} ({seen}), no biomarker labels{pulled}; "
         f"{settings.get('epochs', '?')} epochs, batches of {settings.get('batch_size', '?')}, "
         f"precision {settings.get('precision', 'not given')}, "
         f"{card.get('images_seen', 'unknown')} images seen."
     )
-    return [line, *(f"{run.method} {run.run}: {alarm}" for alarm in card.get("alarms") or [])]
+    return [line, *(f"{run.method} {run.run}: {text}" for text in [*(card.get("alarms") or []), *of_run(run)])]
 
 
 def failures(results: Results, arm: str, fraction: float, backbone: str) -> list[str]:
@@ -142,17 +153,17 @@ def failures(results: Results, arm: str, fraction: float, backbone: str) -> list
         chance = " That includes chance (0.5)." if worst["low"] <= 0.5 else ""
         lines.append(
             f"Worst label: {worst['label']}, AUROC {number(worst['value'])} ({span(worst['low'], worst['high'])}), "
-            f"{worst['n_positive_patients']} positive test patients.{chance}"
+            f"{worst['n_positive_patients']} positive test {results.unit.many}.{chance}"
         )
-    lines += _worst_groups(rows_of(results.subgroups, arm, fraction, backbone))
+    lines += _worst_groups(rows_of(results.subgroups, arm, fraction, backbone), results.unit)
     unknown = sorted(set(labels.loc[labels["tier"] == "not evaluable", "label"]))
     if unknown:
-        lines.append(f"Unknown, for want of positive patients: {', '.join(unknown)}.")
+        lines.append(f"Unknown, for want of positive {results.unit.many}: {', '.join(unknown)}.")
     lines += _slope(own)
     return lines or ["None was measured."]
 
 
-def _worst_groups(subgroups: pd.DataFrame) -> list[str]:
+def _worst_groups(subgroups: pd.DataFrame, unit: Unit) -> list[str]:
     macro = subgroups[(subgroups["label"] == "macro") & subgroups["value"].notna()]
     lines = []
     for name, part in macro[macro["subgroup"] != "all"].groupby("subgroup", sort=False):
@@ -163,7 +174,7 @@ def _worst_groups(subgroups: pd.DataFrame) -> list[str]:
         few = ", a small group" if worst["small"] else ""
         lines.append(
             f"Worst by {name}: {worst['group']} with {number(worst['value'])} ({span(worst['low'], worst['high'])}, "
-            f"{worst['n_patients']} patients{few}); best: {best['group']} with {number(best['value'])}."
+            f"{worst['n_patients']} {unit.many}{few}); best: {best['group']} with {number(best['value'])}."
         )
     return lines
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from octdino.errors import UserError
 from octdino.tables import COMPARISON, MANIFEST, METRICS, QUARANTINE, SPLITS, SUBGROUPS, Column, labels_of, read_table
+from octdino.units import Unit, unit_of
 
 FIGURES = (
     "comparison", "difference", "label_efficiency", "roc", "pr", "reliability", "calibration", "subgroups",
@@ -37,6 +38,7 @@ class Results:
         classifiers: folder and classifier.json of each classifier.
         figures: SVG by name.
         benchmarks: one row a job: rule, job, s, max_rss and whatever else Snakemake wrote.
+        unit: what splits and intervals are over: patients, or images where patients are unknown or there are none.
     """
 
     root: Path
@@ -52,6 +54,7 @@ class Results:
     classifiers: list[tuple[Path, dict[str, Any]]]
     figures: dict[str, str]
     benchmarks: pd.DataFrame
+    unit: Unit
 
 
 def read_results(root: Path) -> Results:
@@ -83,6 +86,7 @@ def read_results(root: Path) -> Results:
             if (path := root / "evaluate" / f"{name}.svg").is_file()
         },
         benchmarks=read_benchmarks(root / "benchmarks"),
+        unit=unit_of(root / "cohort" / "scans.h5", manifest),
     )
 
 

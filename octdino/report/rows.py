@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from octdino.report.answer import CLINICAL, NOTHING, number, one_seed, pair, percent
+from octdino.report.answer import CLINICAL, NOTHING, number, one_seed, outcome_of, pair, percent
 from octdino.report.read import Results
 from octdino.tables import REASONS, leading_metric
 
@@ -43,7 +43,7 @@ def _paired(results: Results) -> pd.DataFrame:
     return one_seed(table[(table["label"] == "macro") & (table["metric"] == metric)], ("reference",))
 
 
-def backbone_tables(results: Results, reference: str) -> list[dict[str, Any]]:
+def backbone_tables(results: Results, reference: str, confidence: float = 0.95) -> list[dict[str, Any]]:
     """Where there are several backbones: a table a fraction, a row an arm, two columns a backbone.
 
     The columns are the leading metric and its difference to the reference arm on the same backbone; a dash where the
@@ -67,7 +67,7 @@ def backbone_tables(results: Results, reference: str) -> list[dict[str, Any]]:
             for key in [(arm, backbone) for backbone in backbones]:
                 row.append(_score(scores.loc[key]) if key in scores.index else nothing)
                 alone = Cell("reference", sort=-math.inf) if arm == reference and key in scores.index else nothing
-                row.append(_difference(gaps.loc[key]) if key in gaps.index else alone)
+                row.append(_difference(gaps.loc[key], confidence) if key in gaps.index else alone)
             rows.append(row)
         heads = ["arm", *[SHORT[metric], f"minus {reference}"] * len(backbones)]
         tables.append({"fraction": percent(fraction), "groups": backbones, "heads": heads, "rows": rows})
@@ -84,7 +84,7 @@ def comparison_heads(results: Results, reference: str) -> list[str]:
     return ["labels", "arm", *backbone, first, *differences, *others]
 
 
-def comparison_rows(results: Results, reference: str) -> list[list[Cell]]:
+def comparison_rows(results: Results, reference: str, confidence: float = 0.95) -> list[list[Cell]]:
     """Fraction, arm, backbone if there are several, the leading metric, its differences, the other macro metrics."""
     macro = one_seed(results.metrics[results.metrics["label"] == "macro"])
     paired = _paired(results)
@@ -100,7 +100,8 @@ def comparison_rows(results: Results, reference: str) -> list[list[Cell]]:
         differences = []
         for other in (reference, CLINICAL):
             against = mine[mine["reference"] == other]
-            differences.append(_difference(against.iloc[0]) if len(against) else Cell(NOTHING, sort=-math.inf))
+            nothing = Cell(NOTHING, sort=-math.inf)
+            differences.append(_difference(against.iloc[0], confidence) if len(against) else nothing)
         rows.append((fraction, first.sort, [*row, first, *differences, *others]))
     return [row for *_, row in sorted(rows, key=lambda found: (found[0], -float(found[1])))]
 
@@ -111,15 +112,16 @@ def _score(row: pd.Series) -> Cell:
     return Cell(number(row["value"]), pair(row["low"], row["high"]), float(row["value"]))
 
 
-def _difference(row: pd.Series) -> Cell:
+def _difference(row: pd.Series, confidence: float) -> Cell:
+    """Marked better or worse by its adjusted p."""
     p = row["p_adjusted"]
     small = f"{pair(row['low'], row['high'], sign=True)}, p {NOTHING if pd.isna(p) else f'{p:.3f}'}"
-    mark = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else ""
-    return Cell(number(row["difference"], sign=True), small, float(row["difference"]), mark)
+    mark = outcome_of(row, confidence)
+    return Cell(number(row["difference"], sign=True), small, float(row["difference"]), mark if mark != "open" else "")
 
 
 def label_tables(results: Results) -> list[dict[str, Any]]:
-    """A table a fraction: label, tier, positive test patients, prevalence, then AUROC of each arm."""
+    """A table a fraction: label, tier, positive test patients (or images), prevalence, then AUROC of each arm."""
     metrics = one_seed(results.metrics[results.metrics["label"] != "macro"])
     tables = []
     for fraction in sorted(set(metrics["fraction"])):
@@ -160,9 +162,10 @@ def cohort_counts(results: Results) -> list[tuple[str, str]]:
     manifest = results.manifest
     labelled = manifest[manifest[results.labels].notna().any(axis=1)] if results.labels else manifest.iloc[:0]
     counts = [("scans", len(manifest)), ("of them labelled", len(labelled))]
-    counts.append(("patients", manifest["patient"].nunique()))
-    counts.append(("labelled patients", labelled["patient"].nunique()))
-    for name in ("eye", "visit"):
+    if results.unit.patients:
+        counts.append(("patients", manifest["patient"].nunique()))
+        counts.append(("labelled patients", labelled["patient"].nunique()))
+    for name in ("eye", "visit") if results.unit.patients else ():
         known = manifest[manifest[name].fillna("") != ""]
         keys = ["eye", "visit"] if name == "visit" else ["eye"]
         if len(known):
@@ -171,32 +174,46 @@ def cohort_counts(results: Results) -> list[tuple[str, str]]:
     return [(name, f"{count:,}") for name, count in counts]
 
 
+def split_heads(results: Results) -> list[str]:
+    """The heads of `split_rows`."""
+    return ["split", *(["patients", "of them labelled"] if results.unit.patients else []), "scans", "of them labelled"]
+
+
 def split_rows(results: Results) -> list[list[str]]:
-    """Split, patients, labelled patients, scans and labelled scans in fold 0."""
+    """Split, scans and labelled scans in fold 0; before them patients and labelled patients where they are known."""
     manifest = results.manifest
     known = manifest[results.labels].notna().any(axis=1) if results.labels else pd.Series(False, index=manifest.index)
     rows = []
     for split in ("train", "val", "test"):
         part, labelled = manifest[manifest["split"] == split], manifest[(manifest["split"] == split) & known]
-        counts = (part["patient"].nunique(), labelled["patient"].nunique(), len(part), len(labelled))
+        counts = [len(part), len(labelled)]
+        if results.unit.patients:
+            counts = [part["patient"].nunique(), labelled["patient"].nunique(), *counts]
         rows.append([split, *(f"{count:,}" for count in counts)])
     return rows
 
 
+def prevalence_heads(results: Results) -> list[str]:
+    """The heads of `prevalence_rows`."""
+    people = ["positive patients"] if results.unit.patients else []
+    return ["label", "positive scans", "prevalence", *people, "not graded"]
+
+
 def prevalence_rows(results: Results) -> list[list[Cell]]:
-    """Label, positive scans, prevalence, positive patients, scans without this label though labelled."""
+    """Label, positive scans, prevalence, positive patients if known, scans without this label though labelled."""
     manifest, rows = results.manifest, []
     labelled = manifest[manifest[results.labels].notna().any(axis=1)] if results.labels else manifest
     for label in results.labels:
         positive = labelled[labelled[label].eq(1).fillna(False).astype(bool)]
         known = int(labelled[label].notna().sum())
         share = len(positive) / known if known else 0.0
+        people = positive["patient"].nunique()
         rows.append(
             [
                 Cell(label, sort=label),
                 Cell(f"{len(positive):,}", sort=len(positive)),
                 Cell(f"{100 * share:.1f} %", sort=share),
-                Cell(f"{positive['patient'].nunique()}", sort=positive["patient"].nunique()),
+                *([Cell(f"{people}", sort=people)] if results.unit.patients else []),
                 Cell(f"{len(labelled) - known}", sort=len(labelled) - known),
             ]
         )

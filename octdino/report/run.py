@@ -1,7 +1,6 @@
 """Puts the page together. No stage is imported: everything is read from files."""
 
 import platform
-import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from octdino import STAGES, __version__
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.report import answer, quoted, rows, trust
 from octdino.report.cards import Card, data_card, markdown
+from octdino.report.cautions import cautions
 from octdino.report.checklist import checklist, table
 from octdino.report.examples import examples
 from octdino.report.explain import explained
@@ -23,12 +23,13 @@ from octdino.report.limits import limits
 from octdino.report.model_card import backbone_of, model_card, runs_of
 from octdino.report.read import Results, read_results
 from octdino.report.training import training_alarms, training_figures, training_table
+from octdino.significance import alpha
 from octdino.tables import leading_metric, replacing
 
 PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py", "snakemake")
 HERE = Path(__file__).parent
 MEANS = {
-    "auroc": "the mean over the labels that have enough patients",
+    "auroc": "the mean over the labels that have enough positive and negative {many}",
     "accuracy": "the share of scans whose class is named",
 }
 
@@ -56,7 +57,7 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
     shown = content(settings, found, config)
     cards = cards_of(settings, found, config, shown)
-    answered = checklist(parts(shown))
+    answered = checklist(parts(shown), found.unit)
     page = environment.get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
     for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
         with replacing(out.with_name(f"{card.name}.md")) as temporary:
@@ -66,21 +67,13 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     for curves in shown["training"]:
         with replacing(out.with_name(f"training_{curves.name}.svg")) as temporary:
             temporary.write_text(curves.svg, encoding="utf-8")
-    if (found.manifest["patient"].value_counts() == 1).all():
-        page = of_images(page)
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def of_images(page: str) -> str:
-    """The words of a cohort in which nobody has two scans, such as photographs: images, no patients."""
-    return re.sub(r"\b([Pp])atients\b", lambda found: "Images" if found[1] == "P" else "images", page)
-
-
 def cards_of(settings: ReportSettings, found: Results, config: dict[str, Any], shown: dict[str, Any]) -> list[Card]:
     """Data card and model card."""
-    audited = None if shown["leaks"] is None else len(shown["leaks"].rows)
-    data = data_card(found, config, settings.licence, audited)
+    data = data_card(found, config, settings.licence, shown["leaks"])
     return [data, model_card(found, shown["best"], shown["limits"], shown["versions"], shown["hardware"])]
 
 
@@ -105,10 +98,11 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
     evaluated = config.get("evaluate") or {}
     split = (config.get("cohort") or {}).get("split") or {}
     reference = str(evaluated.get("reference", EvaluateSettings().reference))
-    verdicts = answer.verdicts(found.metrics, found.comparison, reference)
+    confidence = float(evaluated.get("confidence", EvaluateSettings().confidence))
+    verdicts = answer.verdicts(found.metrics, found.comparison, reference, confidence)
     scored = [verdict for verdict in verdicts if verdict.arm]
     best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
-    heads, runs = training_table(found.pretraining)
+    heads, runs = training_table(found.pretraining, found.unit)
     metric, lead = leading_metric(found.metrics)
     return {
         "title": settings.title,
@@ -116,18 +110,19 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "js": Markup((HERE / "page.js").read_text(encoding="utf-8")),
         "figures": {name: Markup(text) for name, text in found.figures.items()},  # written by the evaluate stage
-        "headline": answer.headline(verdicts, reference) if len(found.metrics) else "",
+        "headline": answer.headline(verdicts, reference, found.unit) if len(found.metrics) else "",
         "verdicts": verdicts,
+        "unit": found.unit,
+        "cautions": cautions(found, confidence),
+        "alpha": f"{alpha(confidence):g}",
         "percent": answer.percent,
         "lead": lead,
-        "lead_means": MEANS[metric],
-        "clinical": answer.beside_clinical(found.metrics, found.comparison, verdicts),
+        "lead_means": MEANS[metric].format(many=found.unit.many),
+        "clinical": answer.beside_clinical(found.metrics, found.comparison, verdicts, confidence),
         "reference": reference,
-        "confidence": f"{100 * float(evaluated.get('confidence', EvaluateSettings().confidence)):g} %",
+        "confidence": f"{100 * confidence:g} %",
         "resamples": evaluated.get("resamples", EvaluateSettings().resamples),
-        "comparison_heads": rows.comparison_heads(found, reference),
-        "comparison": rows.comparison_rows(found, reference),
-        "backbone_tables": rows.backbone_tables(found, reference),
+        **comparison_tables(found, reference, confidence),
         "label_tables": rows.label_tables(found),
         "operating": trust.operating_table(found),
         "calibration": trust.calibration_table(found),
@@ -137,22 +132,40 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "seeds": int(found.metrics["seed"].dropna().nunique()),
         "quoted_heads": list(quoted.HEADS),
         "quoted": quoted.quoted_rows(settings.quoted, found),
-        "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"]))),
+        "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"])), found.unit),
         "alarms": training_alarms(found.pretraining),
         "run_heads": heads,
         "runs": runs,
         "leaks": leaks(found.root),
-        "explained": explained(found.root),
+        "explained": explained(found.root, found.unit),
         **leading_arm(settings, found, best),
-        "counts": rows.cohort_counts(found),
-        "splits": rows.split_rows(found),
-        "prevalences": rows.prevalence_rows(found),
-        "quarantine": rows.quarantine_rows(found),
+        **cohort_tables(found),
         "benchmarks": rows.benchmark_rows(found),
         "limits": limits(found, reference, str(split.get("protocol", "holdout"))),
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         "versions": versions(),
         "hardware": hardware(found),
+    }
+
+
+def comparison_tables(found: Results, reference: str, confidence: float) -> dict[str, Any]:
+    """The arms compared: all in one table and, where there are several, by backbone."""
+    return {
+        "comparison_heads": rows.comparison_heads(found, reference),
+        "comparison": rows.comparison_rows(found, reference, confidence),
+        "backbone_tables": rows.backbone_tables(found, reference, confidence),
+    }
+
+
+def cohort_tables(found: Results) -> dict[str, Any]:
+    """What is in the cohort, how it was divided and what was refused."""
+    return {
+        "counts": rows.cohort_counts(found),
+        "split_heads": rows.split_heads(found),
+        "splits": rows.split_rows(found),
+        "prevalence_heads": rows.prevalence_heads(found),
+        "prevalences": rows.prevalence_rows(found),
+        "quarantine": rows.quarantine_rows(found),
     }
 
 

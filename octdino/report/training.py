@@ -16,6 +16,7 @@ from octdino.figures import INK, POOL, WIDTH, looks, style, svg
 from octdino.report.answer import NOTHING
 from octdino.report.read import Pretraining
 from octdino.report.rows import Cell
+from octdino.units import PATIENT, Unit
 
 Look = dict[str, dict[str, Any]]
 
@@ -30,7 +31,7 @@ MEASURES = {
         "Of the teacher's mean answer over an epoch. Low: all scans share a few prototypes, a collapse.",
     ),
     "prototypes_used": ("share of prototypes used", "Of the K prototypes, those that some scan prefers."),
-    "knn_auroc": ("kNN macro AUROC", "Neighbours among other patients' scans, on validation patients: is it learning?"),
+    "knn_auroc": ("kNN macro AUROC", "Neighbours among {others}, on validation {many}: is it learning?"),
     "knn_accuracy": (
         "kNN accuracy",
         "Share of validation scans whose class weighted neighbours among training scans name: is it learning?",
@@ -56,7 +57,7 @@ class Curves:
     meanings: list[tuple[str, str]]
 
 
-def training_figures(runs: list[Pretraining], arms: Sequence[str] = ()) -> list[Curves]:
+def training_figures(runs: list[Pretraining], arms: Sequence[str] = (), unit: Unit = PATIENT) -> list[Curves]:
     """Figures of all runs; none where no run has a history.
 
     One backbone: two measures beside each other. Several: a panel a backbone, so that colours mean methods.
@@ -70,10 +71,17 @@ def training_figures(runs: list[Pretraining], arms: Sequence[str] = ()) -> list[
     look = _styles(runs, arms)
     drawn = {name: [measure for measure in group if _carry(runs, measure)] for name, group in groups.items()}
     return [
-        Curves(name, Markup(_draw(name, measures, runs, look)), [MEASURES[measure] for measure in measures])
+        Curves(name, Markup(_draw(name, measures, runs, look)), [_meaning(measure, unit) for measure in measures])
         for name, measures in drawn.items()
         if measures
     ]
+
+
+def _meaning(measure: str, unit: Unit) -> tuple[str, str]:
+    """Name and meaning of a measure, in the words of the cohort's unit."""
+    name, meaning = MEASURES[measure]
+    others = "other patients' scans" if unit.patients else "other images"
+    return name, meaning.format(others=others, many=unit.many)
 
 
 def _line(run: Pretraining, name: str) -> pd.Series:
@@ -192,10 +200,12 @@ HEADS = (
 )  # fmt: skip
 
 
-def training_table(runs: list[Pretraining]) -> tuple[list[str], list[list[Cell]]]:
-    """Heads and rows, a run each; skipped steps have a column only if some run skipped one."""
+def training_table(runs: list[Pretraining], unit: Unit = PATIENT) -> tuple[list[str], list[list[Cell]]]:
+    """Heads and rows, a run each; skipped steps only if some run skipped one, patients only where they are known."""
     rows = [_row(run) for run in runs]
-    kept = [name for name in HEADS if name != "skipped steps" or any(run.card.get("skipped_steps") for run in runs)]
+    left_out = set() if any(run.card.get("skipped_steps") for run in runs) else {"skipped steps"}
+    left_out |= set() if unit.patients else {"patients"}
+    kept = [name for name in HEADS if name not in left_out]
     return kept, [[row[name] for name in kept] for row in rows]
 
 

@@ -53,10 +53,11 @@ def operating_table(results: Results) -> dict[str, Any]:
     fixed = [name for side in ("spec", "sens") for name in sorted(there, key=_reached_last) if f"@{side}" in name]
     wanted = [("weighted", "auroc", "AUROC, weighted"), ("weighted", "average_precision", "AP, weighted")]
     wanted += [("macro", name, _in_words(name)) for name in fixed]
-    wanted += [
-        ("macro", "patient_auroc", "AUROC of patients"),
-        ("macro", "patient_average_precision", "AP of patients"),
-    ]
+    if results.unit.patients:
+        wanted += [
+            ("macro", "patient_auroc", "AUROC of patients"),
+            ("macro", "patient_average_precision", "AP of patients"),
+        ]
     wanted = [(label, metric, head) for label, metric, head in wanted if metric in there]
     if not fixed:
         return {}
@@ -128,6 +129,7 @@ def subgroup_table(results: Results) -> dict[str, Any]:
     several = len(set(table["backbone"]) - {"none"}) > 1
     arms = list(dict.fromkeys(zip(table["arm"], table["backbone"], strict=True)))
     names = [f"{arm} · {backbone}" if several and backbone != "none" else str(arm) for arm, backbone in arms]
+    counted = [*(["n_patients"] if results.unit.patients else []), "n_scans", "n_labels"]
     rows = []
     groups = dict.fromkeys(zip(table["subgroup"], table["group"], strict=True))
     for place, (subgroup, group) in enumerate(groups):
@@ -137,9 +139,9 @@ def subgroup_table(results: Results) -> dict[str, Any]:
             [
                 Cell(str(subgroup), sort=f"{place:03d}"),
                 Cell(str(group), "small" if first["small"] else "", f"{place:03d}"),
-                *(Cell(str(first[name]), sort=int(first[name])) for name in ("n_patients", "n_scans", "n_labels")),
+                *(Cell(str(first[name]), sort=int(first[name])) for name in counted),
                 *(_score(part.loc[arm] if arm in part.index else None) for arm in arms),
             ]
         )
-    heads = ["by", "group", "patients", "scans", "labels", *names]
+    heads = ["by", "group", *(name.removeprefix("n_") for name in counted), *names]
     return {"heads": heads, "rows": rows, "words": words, "fraction": percent(float(table["fraction"].iloc[0]))}

@@ -14,6 +14,7 @@ from PIL import Image
 
 from octdino.audit.pictures import copies, textures
 from octdino.audit.run import audit, verdict
+from octdino.cli import main
 from octdino.config import AuditSettings, PretrainSettings
 from octdino.errors import UserError
 from octdino.predictions import write_predictions
@@ -166,6 +167,50 @@ def test_a_finding_fails_with_one_line_unless_it_is_acknowledged(store, tmp_path
         verdict(tmp_path / "audit/findings.csv")
     assert found(store, acknowledged=["copy"]) == ["copy"], "it is still shown"
     verdict(tmp_path / "audit/findings.csv")
+
+
+@pytest.mark.parametrize(("state", "why"), [("unknown", "patients are unknown"), ("none", "there are no patients")])
+def test_unknown_patients_are_not_checkable_and_the_verdict_says_so(store, tmp_path, caplog, state, why):
+    with h5py.File(store, "r+") as file:
+        file.attrs["patients"] = state
+    assert found(store) == ["patient", "eye", "volume"]
+    table = read_table(tmp_path / "audit/findings.csv", FINDINGS)
+    assert set(table["state"]) == {"not checkable"}
+    assert set(table["count"]) == {0}
+    card = json.loads((tmp_path / "audit/audit.json").read_text())
+    assert card["patients"] == state
+    assert list(card["not_checkable"]) == ["patient", "eye", "volume"]
+    assert all(why in text for text in card["not_checkable"].values())
+    assert f"not checkable: patient, eye, volume ({why}" in caplog.text
+    line = verdict(tmp_path / "audit/findings.csv")
+    assert line.startswith(f"passed: no finding is open; not checkable: patient, eye, volume ({why}")
+
+
+def test_what_is_found_fails_though_patients_are_unknown(store, tmp_path):
+    with h5py.File(store, "r+") as file:
+        file.attrs["patients"] = "unknown"
+    train, test = rows_of(store)
+    put(store, test, read_store(store).images[train])
+    assert found(store) == ["copy", "patient", "eye", "volume"]
+    with pytest.raises(UserError, match=r"copy, fold 0: .* are one picture: correlation [0-9.]+; mend it"):
+        verdict(tmp_path / "audit/findings.csv")
+    found(store, acknowledged=["copy", "patient"])
+    states = read_table(tmp_path / "audit/findings.csv", FINDINGS)["state"].tolist()
+    assert states == ["acknowledged", *["not checkable"] * 3], "what was not checked cannot be acknowledged"
+
+
+def test_without_names_of_eyes_or_visits_they_are_not_checkable(store, tmp_path):
+    edit(store, visit=lambda t: None)
+    assert found(store) == ["volume"]
+    edit(store, eye=lambda t: None)
+    assert found(store) == ["eye", "volume"]
+    assert "not checkable: eye (no eye is named); volume (" in verdict(tmp_path / "audit/findings.csv")
+
+
+def test_the_command_prints_the_verdict(store, tmp_path, capsys):
+    found(store)
+    assert main(["verdict", str(tmp_path / "audit/findings.csv")]) == 0
+    assert capsys.readouterr().out == "passed: no finding is open\n"
 
 
 def test_a_folder_that_is_no_run_is_one_clear_line(store, tmp_path):

@@ -19,8 +19,9 @@ from PIL import Image
 
 from octdino.cohort.ingest import OUTPUTS, build_cohort
 from octdino.errors import UserError
-from octdino.store import read_store
+from octdino.store import read_attributes, read_store
 from octdino.tables import MANIFEST, QUARANTINE, SPLITS, labels_of, read_table
+from octdino.units import unit_of
 
 from .trees import BIOMARKERS, PATH, OlivesTree, olives_tree, picture, settings
 
@@ -241,6 +242,35 @@ def test_summary_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     build(tree, tmp_path)
     assert "71 scans of 8 patients, 47 labelled" in caplog.text
     assert "1 rows refused: 1 bad_label" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("form", "state", "line"),
+    [
+        ("patients", "known", "20 scans of 10 patients, 20 labelled"),
+        ("table", "unknown", "20 scans of unknown patients, 20 labelled"),
+        ("classes", "unknown", "20 scans of unknown patients, 20 labelled"),
+    ],
+)
+def test_the_store_and_the_log_say_whether_patients_are_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, state: str, line: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    rows = [{"path": f"{'AB'[i % 2]}/{i}.png", "A": i % 2, "patient": f"p{i // 2}"} for i in range(20)]
+    for number, row in enumerate(rows):
+        (tmp_path / "root" / row["path"]).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(number)).save(tmp_path / "root" / row["path"])
+    if form != "classes":
+        table = pd.DataFrame(rows)
+        table.drop(columns=[] if form == "patients" else ["patient"]).to_csv(tmp_path / "root/scans.csv", index=False)
+    build_cohort(settings(tmp_path / "root", "folder"), tmp_path / "out")
+    store = tmp_path / "out" / "scans.h5"
+    assert read_attributes(store)["patients"] == state
+    assert unit_of(store, read_table(tmp_path / "out" / "manifest.csv", MANIFEST)).state == state
+    assert line in caplog.text
+    last = caplog.records[-1]
+    assert ("Patients are unknown." in last.getMessage()) == (state == "unknown")
+    assert (last.levelname == "WARNING") == (state == "unknown")
 
 
 def test_store_is_chunked_and_plain(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def build(name: str, root: Path, out: Path, size: int = 32, workers: int = 1) ->
     assert store.attributes["exclusive"] == (name != "voc12")
     assert manifest["scan_id"].is_unique
     assert manifest["patient"].is_unique
+    assert store.attributes["patients"] == "none"
     return manifest, store.images
 
 

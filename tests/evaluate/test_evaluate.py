@@ -1,8 +1,12 @@
 """The stage from folders to tables and figures."""
 
 import json
+import logging
+import re
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,11 +15,13 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 from octdino.config import EvaluateSettings
 from octdino.errors import UserError
 from octdino.evaluate import evaluate
-from octdino.evaluate.figures import apart
+from octdino.evaluate.figures import apart, forest
+from octdino.figures import looks
 from octdino.predictions import read_predictions
 from octdino.resampling import draw_patients
 from octdino.tables import COMPARISON, MANIFEST, METRICS, SPLITS, SUBGROUPS, probability, read_table, write_table
-from tests.results import LABELS, write_arm, write_cohort
+from octdino.units import PATIENT
+from tests.results import LABELS, write_arm, write_cohort, write_store
 
 SETTINGS = EvaluateSettings(resamples=100)
 FIGURES = ["comparison.svg", "difference.svg", "label_efficiency.svg", "pr.svg", "roc.svg"]
@@ -334,3 +340,46 @@ def test_names_on_an_axis_keep_apart() -> None:
     assert apart([10, 100, 1000]) == [True, True, True]
     assert apart([50, 900, 1000]) == [True, False, True]
     assert apart([7]) == [True]
+
+
+def words_of(folder: Path, *names: str) -> str:
+    """The text of figures, and what is read aloud of them."""
+    files = [(folder / f"{name}.svg").read_text() for name in names]
+    return " ".join(
+        part for text in files for part in re.findall(r'>([^<>]+)<|aria-label="([^"]+)"', text) for part in part
+    )
+
+
+@pytest.mark.parametrize("state", ["known", "unknown"])
+def test_figures_and_the_log_name_images_where_there_are_no_patients(
+    done: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, state: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    shutil.copytree(done / "cohort", tmp_path / "cohort")
+    manifest = read_table(done / "cohort" / "manifest.csv", MANIFEST)
+    write_store(tmp_path / "cohort", manifest, size=8)
+    with h5py.File(tmp_path / "cohort" / "scans.h5", "r+") as store:
+        store.attrs["patients"] = state
+    folders = [done / f"classify/{arm}/resnet18/f1/fold0-seed0" for arm in ("scratch-finetune", "dino-linear")]
+    evaluate(SETTINGS, tmp_path / "cohort" / "manifest.csv", folders, tmp_path / "evaluate")
+    unit, other = ("patients", "images") if state == "known" else ("images", "patients")
+    text = words_of(tmp_path / "evaluate", "comparison", "difference", "label_efficiency", "labels", "calibration")
+    text += words_of(tmp_path / "evaluate", "subgroups", "reliability")
+    for words in ("95 % intervals over", "of labelled training", "labelled training", "fewer than 10"):
+        assert f"{words} {unit}" in text, words
+    assert f"temperature of validation {unit}" in text
+    assert not re.search(rf"\b{other}\b", text)
+    assert ("pat.," in text) == (state == "known")
+    assert f"2 classifiers, 20 test {unit}, labels: " in caplog.text
+    assert ("Patients are unknown." in caplog.text) == (state == "unknown")
+
+
+def test_a_filled_point_of_a_difference_is_one_whose_adjusted_p_is_below_the_level() -> None:
+    common = {"arm": "dino-linear", "backbone": "b", "fraction": 1.0, "difference": 0.1, "low": 0.01, "high": 0.2}
+    filled = []
+    for p, level in ((0.058, 0.05), (0.049, 0.05), (0.058, 0.1), (0.04, 0.01)):
+        table = pd.DataFrame([{**common, "p_adjusted": p}])
+        figure = forest(table, "difference", "", looks(["dino-linear"]), {}, PATIENT, level)
+        (point,) = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", None, "")]
+        filled.append(point.get_markerfacecolor() != "none")
+    assert filled == [False, True, True, False]

@@ -193,7 +193,13 @@ def test_it_prints(opened: Opened) -> None:
 def test_an_open_finding_is_red(browser: Any, page_file: Path, tmp_path: Path) -> None:
     root = tmp_path / "phantom"
     shutil.copytree(page_file.parents[1], root)
-    table = pd.DataFrame([["copy", "fold 0", 1, "two are one picture", 0], ["eye", "fold 0", 2, "known", 1]])
+    table = pd.DataFrame(
+        [
+            ["copy", "fold 0", 1, "two are one picture", "open"],
+            ["eye", "fold 0", 2, "known", "acknowledged"],
+            ["volume", "manifest.csv", 0, "no visit is named", "not checkable"],
+        ]
+    )
     write_table(root / "audit" / "findings.csv", table.set_axis([c.name for c in FINDINGS], axis=1), FINDINGS)
     card = {"asked": {"copy": "no picture is a copy"}, "scans": 360, "runs": 3}
     (root / "audit" / "audit.json").write_text(json.dumps(card))
@@ -201,9 +207,9 @@ def test_an_open_finding_is_red(browser: Any, page_file: Path, tmp_path: Path) -
     opened = Opened(browser, root / "report.html")
     assert "The audit found 1 leak." in opened.page.locator("#answer").inner_text()
     cells = opened.page.locator("#audit tbody td:last-child")
-    assert [cell.inner_text() for cell in cells.all()] == ["open", "acknowledged"]
+    assert [cell.inner_text() for cell in cells.all()] == ["open", "acknowledged", "not checkable"]
     colours = [cell.evaluate("e => getComputedStyle(e).color.match(/\\d+/g).map(Number)") for cell in cells.all()]
-    red, quiet = colours
+    red, quiet, _ = colours
     assert red[0] > red[1] + 60
     assert max(quiet) - min(quiet) < 30
     assert [one for one in opened.page.evaluate(CONTRASTS) if one[0] < 4.5] == []

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,9 +17,12 @@ from octdino.report import write_report
 from octdino.report.cards import Card, Part, data_card, markdown
 from octdino.report.checklist import AUTHORS, ITEMS, NOT_RUN, checklist
 from octdino.report.gallery import ALARM, MISSED, mistakes
+from octdino.report.leaks import Leaks
 from octdino.report.model_card import failures, runs_of
 from octdino.report.read import read_results
-from tests.report.test_report import CONFIG, make_results, render
+from octdino.tables import FINDINGS, write_table
+from octdino.units import WARNINGS
+from tests.report.test_report import CONFIG, Page, make_results, render
 from tests.results import write_cohort, write_pretraining
 
 BEST = ("dino-linear", 1.0, "resnet18")
@@ -27,6 +31,12 @@ BEST = ("dino-linear", 1.0, "resnet18")
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_results(tmp_path_factory.mktemp("results") / "phantom", ("scratch-finetune", "dino-linear", "clinical"))
+
+
+def audited(**values: object) -> Leaks:
+    """The audit on the page: nothing was found, unless `values` say otherwise."""
+    nothing = {"heads": (), "asked": [], "scans": 360, "runs": 2, "rows": [], "findings": 0, "unknown": 0}
+    return Leaks(**{**nothing, "unchecked": [], **values})  # type: ignore[arg-type]
 
 
 def numbers(text: str) -> list[float]:
@@ -68,7 +78,7 @@ def test_known_failures_are_the_worst_there_are(results: Path) -> None:
 
 def test_the_data_card_counts(results: Path) -> None:
     found = read_results(results)
-    text = markdown(data_card(found, CONFIG, None, 2))
+    text = markdown(data_card(found, CONFIG, None, audited(findings=2)))
     manifest = found.manifest
     positive = manifest[manifest["IRF"] == 1]
     share = 100 * len(positive) / len(manifest)
@@ -162,14 +172,82 @@ def test_the_page_stays_small(results: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [bool(one.image) for one in shown] == [True] + [False] * (len(shown) - 1)
 
 
-def test_images_without_patients_are_called_images(results: Path, tmp_path: Path) -> None:
-    root = tmp_path / "photographs"
+def without_patients(results: Path, root: Path, state: str) -> Path:
+    """The same results of images whose patients are unknown, or that have none."""
     shutil.copytree(results, root)
     path = root / "cohort" / "manifest.csv"
     manifest = pd.read_csv(path, dtype=object)
-    manifest.assign(patient=manifest["scan_id"], cohort="photographs").to_csv(path, index=False)
-    text, page = render(root)
-    assert "resamples of whole images" in page.text
-    assert not re.findall(r"\bpatients\b", page.text)
+    manifest.assign(patient=manifest["scan_id"], cohort="clinic").to_csv(path, index=False)
+    with h5py.File(root / "cohort" / "scans.h5", "r+") as store:
+        store.attrs["patients"] = state
+    return root
+
+
+# Sentences that mean people, not the images that are counted; and names of settings.
+OF_PEOPLE = (
+    "any decision on a patient", "how patients were", "Names of patients", "Patients and events", "of patients in each",
+    "patients' part in the study", "patients are unknown", "Patients are unknown", "there are no patients",
+    "There are no patients", "its own patient, so images of one patient may be", "min_", "small_group", "patients: ",
+    "scope train_patients",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("state", "why"), [("unknown", "patients are unknown"), ("none", "there are no patients")])
+def test_images_without_patients_are_called_images(results: Path, tmp_path: Path, state: str, why: str) -> None:
+    text, page = render(without_patients(results, tmp_path / "clinic", state))
+    assert "resamples of images" in page.text
+    assert f"By image, as {why}; identical images are one group." in page.text
+    own = Page(re.sub(r"<svg.*?</svg>|<pre.*?</pre>", "", text, flags=re.DOTALL)).text  # figures are evaluate's
+    for words in OF_PEOPLE:
+        own = own.replace(words, "")
+    assert re.findall(r".{60}\b[Pp]atients?\b.{20}", own) == []
     assert "min_positive_patients" in text  # a setting keeps its name
     assert "resamples of whole patients" in render(results)[1].text
+
+
+def test_unknown_patients_are_a_banner_and_stand_in_both_cards_and_the_checklist(results: Path, tmp_path: Path) -> None:
+    root = without_patients(results, tmp_path / "clinic", "unknown")
+    _, page = render(root)
+    warning = WARNINGS["unknown"]
+    assert page.text.index(warning) < page.text.index("beats training from scratch"), "at the top"
+    for name in ("data_card", "model_card"):
+        assert warning in (root / "report" / f"{name}.md").read_text(), name
+    text = (root / "report" / "checklist.md").read_text()
+    assert "disjoint by image only, as patients are unknown" in text
+    for other in ("known", "none"):
+        with h5py.File(root / "cohort" / "scans.h5", "r+") as store:
+            store.attrs["patients"] = other
+        _, page = render(root)
+        assert warning not in page.text
+        assert "as patients are unknown" not in page.text
+
+
+def test_the_audit_s_part_of_the_page_names_what_is_not_checkable(results: Path, tmp_path: Path) -> None:
+    root = without_patients(results, tmp_path / "clinic", "unknown")
+    why = "patients are unknown"
+    rows = [[check, "manifest.csv", 0, why, "not checkable"] for check in ("patient", "eye", "volume")]
+    table = pd.DataFrame(rows, columns=[column.name for column in FINDINGS])
+    write_table(root / "audit" / "findings.csv", table, FINDINGS)
+    asked = {"patient": "no patient is on two sides", "eye": "no eye is", "volume": "no volume is", "copy": "no copy"}
+    card = {"asked": asked, "scans": 360, "runs": 3}
+    (root / "audit" / "audit.json").write_text(json.dumps(card))
+    _, page = render(root)
+    part = page.text[page.text.index("Does anything leak from the test set?") : page.text.index("What was run 360")]
+    assert "Not everything can be checked (patient, eye, volume: patients are unknown). In what can be, nothing" in part
+    assert "Checked: no copy." in part
+    assert "The audit found" not in page.text
+    table.iloc[:0].to_csv(root / "audit" / "findings.csv", index=False)
+    assert "Nothing was found among 360 scans and 3 runs." in render(root)[1].text
+
+
+def test_the_data_card_says_what_the_audit_could_not_check(results: Path, tmp_path: Path) -> None:
+    found = read_results(without_patients(results, tmp_path / "clinic", "unknown"))
+    text = markdown(data_card(found, CONFIG, None, audited(unchecked=["patient, eye, volume: patients are unknown"])))
+    assert "Not checkable by the audit: patient, eye, volume: patients are unknown." in text
+    assert "The audit for leaks found nothing in what it could check." in text
+    assert "By patient, always" not in text
+    assert "patients |" not in text
+    assert "360 scans, 360 of them labelled, 3 refused files or rows" in text
+    known = markdown(data_card(read_results(results), CONFIG, None, audited()))
+    assert "The audit for leaks found nothing." in known
+    assert "By patient, always" in known

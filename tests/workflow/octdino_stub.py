@@ -32,6 +32,7 @@ def main() -> None:
     if verb == os.environ.get("STUB_WAITS"):
         time.sleep(60)
     if verb == "verdict":
+        print("passed: no finding is open; not checkable: patient")
         return
     out = Path(sys.argv[sys.argv.index("--out") + 1])
     beside = [out.with_name(f"{card}.md") for card in ("data_card", "model_card", "checklist")]  # the page's

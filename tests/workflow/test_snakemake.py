@@ -48,6 +48,7 @@ def test_every_rule_runs_once_and_then_nothing(stubbed: Workflow) -> None:
     done = stubbed.run("--cores", "2")
     assert done.returncode == 0, done.stderr
     assert str(stubbed.folder / "results/phantom/report/report.html") in done.stderr
+    assert "The audit: passed: no finding is open; not checkable: patient\n" in done.stderr
     assert len(stubbed.calls()) == sum(FLOW.values())
     assert len(list(stubbed.folder.glob("results/phantom/benchmarks/*.tsv"))) == sum(FLOW.values())
     assert not stubbed.rules()

@@ -45,7 +45,7 @@ rule verdict:
         findings="results/{cohort}/audit/findings.csv",
         page=ancient("results/{cohort}/report/report.html"),
     output:
-        touch("results/{cohort}/audit/passed"),
+        "results/{cohort}/audit/passed",
     log:
         "logs/{cohort}/audit/verdict.log",
     benchmark:
@@ -58,4 +58,4 @@ rule verdict:
         runtime=grows(10),
         gpu=0,
     shell:
-        "exec octdino verdict {input.findings:q} > {log:q} 2>&1"
+        "exec octdino verdict {input.findings:q} > {output:q} 2> {log:q}"
