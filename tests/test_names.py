@@ -133,7 +133,7 @@ def test_names_that_people_use_pass(name: str) -> None:
     assert check_backbone_name(name) == name
     assert re.fullmatch(BACKBONE_NAME, name)
     assert re.fullmatch(METHOD_NAME, "dino+augment_2")
-    load_config({"pretrain": {"backbones": [name]}, "models": {name: {"timm": "hf-hub:timm/vit_tiny"}}})
+    load_config({"pretrain": {"backbones": [name]}, "models": {name: {"timm": "vit_tiny_patch16_224"}}})
     assert ClassifySettings(arms=["dino+augment_2-linear", "scratch-knn"]).arms
 
 
