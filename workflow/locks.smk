@@ -214,7 +214,9 @@ def around(execute):
             print(f"octdino: error: {line}", file=sys.stderr)
             sys.exit(EXIT_USER)
         finally:
-            forget_this_run()
+            # A second Ctrl-C, while jobs are being canceled, keeps the record: the next run cancels the rest.
+            if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+                forget_this_run()
 
     return run
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -138,6 +139,7 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     exec(compile(path.read_text(), path, "exec"), names)
     (tmp_path / ".snakemake/octdino").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OCTDINO_SUBMITTED", "")  # what is set to it ends with the test
     return names
 
 
@@ -220,6 +222,26 @@ def test_jobs_of_another_scheduler_are_those_that_the_run_has_noted(locks: dict[
     locks["clean_up_after_the_dead"]()
     assert (tmp_path / "canceled").read_text() == "6 9\n"
     assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize(("end", "stays"), [(None, False), (RuntimeError, False), (KeyboardInterrupt, True)])
+def test_a_record_stays_only_where_jobs_may_be_left(
+    locks: dict[str, Any], end: type[BaseException] | None, stays: bool
+) -> None:
+    """A KeyboardInterrupt leaves Snakemake only while it cancels jobs because of an earlier one."""
+    plugin = SimpleNamespace(common_settings=SimpleNamespace(dryrun_exec=False, touch_exec=False))
+
+    def execute(**_: Any) -> None:
+        locks["record_this_run"]()
+        if end:
+            raise end
+
+    locks["workflow"].executor_settings = None
+    locks["workflow"].persistence = SimpleNamespace(_lockfile={})
+    locks["workflow"].scheduler = SimpleNamespace(_executor=SimpleNamespace(run_uuid="u"))
+    with pytest.raises(end) if end else nullcontext():
+        locks["around"](execute)(executor_plugin=plugin)
+    assert len(list(Path(".snakemake/octdino").glob("*.json"))) == stays
 
 
 # SIGTERM
