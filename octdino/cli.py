@@ -30,9 +30,11 @@ from octdino.flags import (
     add_flags,
     add_part,
     add_run,
-    count,
+    add_store,
+    arm,
     fold,
     given,
+    init,
     mapping,
     merged,
     settings_of,
@@ -160,7 +162,7 @@ def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
 
 
 def _add_classify(parser: Parser, together: bool = True) -> None:
-    parser.add_argument("arm", metavar="ARM", help="{init}-{mode}: scratch-finetune, dino-linear, imagenet-linear, …")
+    parser.add_argument("arm", type=arm, metavar="ARM", help="{init}-{mode}: scratch-finetune, imagenet-linear, …")
     add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json", together=together)
     add_part(parser)
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run to start from")
@@ -192,8 +194,7 @@ def run_reported(args: argparse.Namespace) -> None:
 
 def _add_clinical(parser: Parser) -> None:
     add_common(parser, out="folder for predictions.csv and classifier.json", settings=False)
-    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
-    parser.add_argument("--seed", type=count, default=0, metavar="N", help="every random choice descends from it")
+    add_store(parser)
     add_part(parser)
 
 
@@ -251,7 +252,7 @@ def run_verdict(args: argparse.Namespace) -> None:
 
 
 def _add_explain(parser: Parser) -> None:
-    parser.add_argument("init", metavar="INIT", help="whose weights: scratch, imagenet or a pretraining run's name")
+    parser.add_argument("init", type=init, metavar="INIT", help="whose weights: scratch, imagenet or a pretraining's")
     add_run(parser, out="folder for overlap.csv, jaccard.csv, retrieval.csv, figures and explain.json")
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run")
     parser.add_argument(

@@ -8,7 +8,7 @@ import difflib
 import json
 import os
 import types
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
@@ -16,6 +16,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from octdino.config import Settings
+from octdino.config.names import check_arm, check_backbone_name, check_fraction, check_method_name, check_seeds, short
 from octdino.errors import EXIT_USER
 
 S = TypeVar("S", bound=Settings)
@@ -114,15 +115,38 @@ def mapping(text: str) -> dict[str, Any]:
 
 def count(text: str) -> int:
     """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    if not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{short(text)} is not a whole number from 0")
     return int(text)
+
+
+def seed(text: str) -> int:
+    """A seed of a run."""
+    value = count(text)
+    checked(lambda _: check_seeds([value]))(text)
+    return value
+
+
+def checked(check: Callable[[str], object]) -> Callable[[str], str]:
+    """A reader of argparse for a text that a check of the configuration takes."""
+
+    def read(text: str) -> str:
+        try:
+            check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return read
+
+
+backbone, init, arm = checked(check_backbone_name), checked(check_method_name), checked(check_arm)
 
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    if not text.isdecimal() or len(text) > 18 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{short(text)} is not a whole number from 1")
     return int(text)
 
 
@@ -132,14 +156,11 @@ def fold(text: str) -> int | None:
 
 
 def share(text: str) -> float:
-    """A number above 0 and at most 1."""
+    """A fraction, as in the configuration."""
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and at most 1")
-    return value
+        return check_fraction(float(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:
@@ -229,15 +250,22 @@ def add_run(parser: Parser, out: str, together: bool = False) -> None:
     `together`: several processes may train.
     """
     add_common(parser, out)
-    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
-    parser.add_argument("--backbone", required=True, metavar="NAME", help="its name in results; timm's unless --model")
+    add_store(parser)
+    parser.add_argument(
+        "--backbone", type=backbone, required=True, metavar="NAME", help="its name in results; timm's unless --model"
+    )
     parser.add_argument("--model", type=mapping, default={}, metavar="JSON", help="the backbone as below `models`")
-    parser.add_argument("--seed", type=count, default=0, metavar="N", help="every random choice descends from it")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OMP_NUM_THREADS or all)")
     if together:
         parser.add_argument(
             "--processes", type=positive, default=1, metavar="N", help="that train together, one a GPU (default: 1)"
         )
+
+
+def add_store(parser: Parser) -> None:
+    """The cohort's store, and the seed of what is made of it."""
+    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="every random choice descends from it")
 
 
 def add_part(parser: Parser) -> None:

@@ -3,6 +3,7 @@
 Columns that a schema does not name are labels (manifest) or free numbers (history).
 """
 
+import csv
 import math
 import uuid
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from octdino.errors import UserError
+from octdino.formula_cells import escape_formulas, text_columns, unescape_formulas
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,7 @@ def read_table(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
         raise UserError(f"{path}: no such table")
     text = {column.name: "string" for column in schema if column.dtype == "string"}
     table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={c: [""] for c in _header(path) - set(text)})
+    table = unescape_formulas(table)
     if missing := [column.name for column in schema if column.name not in table.columns]:
         raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(c.name for c in schema)}")
     for column in schema:
@@ -262,8 +265,13 @@ def write_table(path: Path, table: pd.DataFrame, schema: tuple[Column, ...]) -> 
     names = [column.name for column in schema]
     rest = [name for name in table.columns if name not in names]
     typed = table.reindex(columns=names + rest).astype({c.name: c.dtype for c in schema})
+    safe = escape_formulas(typed)
+    # Python's writer does not quote a cell for a carriage return, which readers take for the end of the row.
+    returns = any("\r" in cell for cells in text_columns(safe).values() for cell in cells)
     with replacing(path) as temporary:
-        typed.to_csv(temporary, index=False, lineterminator="\n")
+        safe.to_csv(
+            temporary, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+        )
 
 
 class replacing:  # noqa: N801  reads as a verb: `with replacing(path) as temporary`

@@ -213,7 +213,7 @@ def test_clinical_and_evaluate(stage: Any) -> None:
         ),
         (
             ["classify", "a-linear", *RUN, "--fraction", "2"],
-            "octdino classify: error: argument --fraction: '2' is not a",
+            "octdino classify: error: argument --fraction: 2.0; expected a share from 0.0001 to 1 with",
         ),
         (
             ["evaluate", "--manifest", "m", "--out", "o"],

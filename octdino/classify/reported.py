@@ -93,7 +93,7 @@ def reported_protocol(
         UserError: something the user can mend, such as labels that do not exclude each other.
         StoppedEarly: a signal came; the state is saved.
     """
-    match = ARM.match(arm)
+    match = ARM.fullmatch(arm)
     if not match or match["mode"] not in ("linear", "finetune"):
         raise UserError(f"{arm!r} is no arm of this protocol; expected {{init}}-linear or {{init}}-finetune")
     data = read_labelled(store, fraction, fold)

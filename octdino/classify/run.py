@@ -59,7 +59,7 @@ def classify(
         UserError: something the user can mend.
         StoppedEarly: a signal came; a fine-tuning run's state is saved.
     """
-    match = ARM.match(arm)
+    match = ARM.fullmatch(arm)
     if not match:
         raise UserError(f"{arm!r} is no arm; expected {{init}}-linear or {{init}}-finetune")
     if world_size() > 1 and match["mode"] != "finetune":

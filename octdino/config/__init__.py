@@ -7,14 +7,14 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from octdino.config.base import Settings
+from octdino.config.base import Settings, checked
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings, SplitSettings
 from octdino.config.explain import ExplainSettings
 from octdino.config.methods import METHODS, MethodSettings
+from octdino.config.names import ARM, BACKBONE_NAME, FRACTION_TEXT, METHOD_NAME, check_backbone_name, fraction_text
 from octdino.config.networks import NAME_RULE, is_timm_name
 from octdino.config.pretrain import AugmentSettings, PretrainSettings
 from octdino.config.stages import (
-    ARM,
     AuditSettings,
     ClassifySettings,
     EvaluateSettings,
@@ -25,7 +25,10 @@ from octdino.config.stages import (
 
 __all__ = [
     "ARM",
+    "BACKBONE_NAME",
+    "FRACTION_TEXT",
     "METHODS",
+    "METHOD_NAME",
     "AuditSettings",
     "AugmentSettings",
     "ClassifySettings",
@@ -42,6 +45,7 @@ __all__ = [
     "ReportSettings",
     "Settings",
     "SplitSettings",
+    "fraction_text",
     "load_config",
 ]
 
@@ -60,6 +64,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        checked("models", check_backbone_name, *self.models)
         arms = [*self.classify.arms, *self.classify.reported.arms]
         inits = {arm.rsplit("-", 1)[0] for arm in arms} - {"scratch", "imagenet"}
         if missing := sorted(inits - set(self.pretrain.methods)):

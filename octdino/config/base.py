@@ -1,11 +1,14 @@
 """What every settings class has in common, and how a wrong value becomes one line."""
 
 import difflib
-from typing import Any, Self, get_args, get_origin
+from collections.abc import Callable
+from typing import Any, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from octdino.errors import UserError
+
+T = TypeVar("T")
 
 
 class Settings(BaseModel):
@@ -42,6 +45,15 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise UserError(f"{where}: " + "; ".join(_line(e, cls) for e in error.errors())) from None
+
+
+def checked(key: str, check: Callable[[T], object], *values: T) -> None:
+    """Check each value in a validator; a message begins with `key`."""
+    for value in values:
+        try:
+            check(value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
 
 
 def _line(error: Any, cls: type[BaseModel]) -> str:

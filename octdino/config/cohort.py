@@ -7,12 +7,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from octdino.config.base import Settings
+from octdino.config.names import LARGEST_SEED
 
 
 class PhantomSettings(Settings):
     """The synthetic cohort. Defaults are the real cohort's size and statistics; `config.yaml` makes it laptop-sized."""
 
-    seed: int = Field(0, ge=0, description="every random choice of the cohort descends from it")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="every random choice of the cohort descends from it")
     patients: int = Field(87, ge=8, description="patients; about one in ten with both eyes in the study, as in OLIVES")
     visits: int = Field(4, ge=2, description="mean visits per eye; labels exist for the first and the last only")
     slices: int = Field(7, ge=1, le=49, description="B-scans per visit, spread evenly over the 49-slice volume")
@@ -59,7 +60,7 @@ class SplitSettings(Settings):
     repeats: int = Field(1, ge=1, le=20, description="crossval: divisions into folds; scores are their mean")
     val: float = Field(0.15, gt=0, lt=0.5, description="share of patients that choose epochs and thresholds")
     test: float = Field(0.25, gt=0, lt=0.5, description="share of patients that are read once, at the end")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
     file: Path | None = Field(None, description="reuse this splits.csv of an earlier run in place of making one")
 
     @property

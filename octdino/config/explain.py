@@ -4,7 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from octdino.config.base import Settings
+from octdino.config.base import Settings, checked
+from octdino.config.names import NETWORK_MODES, check_arm, check_method_name, check_once, check_seeds
 
 
 class ExplainSettings(Settings):
@@ -33,9 +34,11 @@ class ExplainSettings(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        for arm in self.arms or []:
-            if not arm.endswith(("-linear", "-finetune")):
-                raise ValueError(f"arms: {arm!r} is not {{init}}-linear or {{init}}-finetune")
+        checked("arms", lambda arm: check_arm(arm, NETWORK_MODES), *(self.arms or []))
+        checked("inits", check_method_name, *(self.inits or []))
+        for key in ("inits", "arms"):
+            checked(key, check_once, getattr(self, key) or [])
+        checked("seeds", check_seeds, self.seeds)
         if not all(0 < mass <= 1 for mass in self.masses):
             raise ValueError("masses: each above 0 and at most 1")
         if not all(k >= 1 for k in self.neighbours):

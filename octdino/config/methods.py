@@ -10,11 +10,13 @@ a million scans and more they are the paper's; for fewer they follow what small 
 import math
 from bisect import bisect_right
 from pathlib import Path
+from string import Formatter
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from octdino.config.base import Settings
+from octdino.config.base import Settings, checked
+from octdino.config.names import check_once
 
 SIZES = (20_000, 50_000, 100_000, 200_000, 500_000)  # scans: where the columns of every `by_size` begin
 HEAD = (512, 512, 1024, 2048, 2048, 2048)
@@ -48,10 +50,14 @@ class MethodSettings(Settings):
 
     @model_validator(mode="after")
     def _fillable(self) -> Self:
+        checked("backbones", check_once, self.backbones or [])
         try:
-            (self.init or "").format(backbone="", fold="", seed="")
-        except (KeyError, IndexError, ValueError, AttributeError):
-            raise ValueError("init: the places to be filled in are {backbone}, {fold} and {seed}") from None
+            parts = list(Formatter().parse(self.init or ""))
+        except ValueError:  # a brace without its other half
+            parts = [("{", None, None, None)]
+        for text, field, form, conversion in parts:
+            if {"{", "}"} & set(text) or field not in (None, "backbone", "fold", "seed") or form or conversion:
+                raise ValueError("init: the places to be filled in are {backbone}, {fold} and {seed}")
         return self
 
     def start_folder(self, backbone: str, fold: int | str, seed: int) -> str | None:

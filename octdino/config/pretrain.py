@@ -4,8 +4,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from octdino.config.base import Settings
+from octdino.config.base import Settings, checked
 from octdino.config.methods import METHODS, MethodSettings
+from octdino.config.names import check_backbone_name, check_method_name, check_once, check_seeds
 from octdino.errors import UserError
 
 UNTRACKED = (
@@ -88,6 +89,14 @@ class PretrainSettings(Settings):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
+        checked("methods", check_method_name, *self.methods)
+        checked("variants", check_method_name, *self.variants)
+        checked("backbones", check_backbone_name, *self.backbones)
+        for key in ("methods", "backbones"):
+            checked(key, check_once, getattr(self, key))
+        checked("seeds", check_seeds, self.seeds)
+        if taken := sorted({"scratch", "imagenet"} & set(self.variants)):
+            raise ValueError(f"variants: {taken[0]!r} is an init of its own; expected another name")
         for name in [*self.methods, *self.variants]:
             try:
                 chosen = self.backbones_of(name)

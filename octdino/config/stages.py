@@ -1,17 +1,23 @@
 """Settings of the classify, evaluate and report stages, and of the models they share."""
 
-import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from octdino.config.base import Settings
+from octdino.config.base import Settings, checked
+from octdino.config.names import (
+    LARGEST_SEED,
+    NETWORK_MODES,
+    check_arm,
+    check_backbone_name,
+    check_fraction,
+    check_once,
+    check_seeds,
+    short,
+)
 from octdino.config.networks import TimmArgs, TimmName
 from octdino.config.pretrain import AugmentSettings
-
-MODES = ("linear", "knn", "mlp", "finetune")
-ARM = re.compile(rf"^(?P<init>[A-Za-z0-9_+]+)-(?P<mode>{'|'.join(MODES)})$")
 
 OWN = {  # what the modes on frozen features depend on, beside the size of the input and the thresholds
     "linear": ("penalties", "class_weights"),
@@ -46,9 +52,8 @@ class ReportedSettings(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        for arm in self.arms:
-            if not (match := ARM.match(arm)) or match["mode"] not in ("linear", "finetune"):
-                raise ValueError(f"arms: {arm!r} is not {{init}}-linear or {{init}}-finetune")
+        checked("arms", lambda arm: check_arm(arm, NETWORK_MODES), *self.arms)
+        checked("arms", check_once, self.arms)
         return self
 
 
@@ -62,7 +67,7 @@ class ClassifySettings(Settings):
         "scratch-linear are random features, the floor that every linear arm has to leave behind",
     )
     fractions: list[float] = Field(
-        [0.1, 0.3, 1.0], min_length=1, description="shares of the labelled training patients; they nest"
+        [0.1, 0.3, 1.0], min_length=1, description="shares of the labelled training patients, 0.0001 to 1; they nest"
     )
     fractions_of: dict[str, list[float]] = Field(
         {}, description="arms that are run at fractions of their own, such as {dino-knn: [1.0]}"
@@ -93,15 +98,17 @@ class ClassifySettings(Settings):
     def _possible(self) -> Self:
         if len(self.arms) == 1:
             raise ValueError(f"arms: only {self.arms[0]}; at least two to compare, or none to leave it out")
-        for arm in self.arms:
-            if not ARM.match(arm):
-                raise ValueError(f"arms: {arm!r} is not {{init}}-{' or {init}-'.join(MODES)}")
-        if not all(0 < fraction <= 1 for fractions in self._all_fractions() for fraction in fractions):
-            raise ValueError("fractions: each above 0 and at most 1")
+        checked("arms", check_arm, *self.arms)
+        checked("arms", check_once, self.arms)
+        checked("seeds", check_seeds, self.seeds)
         if unknown := sorted(set(self.fractions_of) - set(self.arms)):
-            raise ValueError(f"fractions_of: {', '.join(unknown)} not among arms")
-        if len(set(self.fractions)) != len(self.fractions) or len(set(self.arms)) != len(self.arms):
-            raise ValueError("arms and fractions: each once")
+            raise ValueError(f"fractions_of: {', '.join(map(short, unknown))} not among arms")
+        own = {f"fractions_of.{arm}": fractions for arm, fractions in self.fractions_of.items()}
+        for key, fractions in {"fractions": self.fractions, **own}.items():
+            if not fractions:
+                raise ValueError(f"{key}: empty; expected at least one fraction, or leave the arm out of arms")
+            checked(key, check_fraction, *fractions)
+            checked(key, check_once, fractions)
         return self
 
     def needed_reported(self, arm: str) -> dict[str, Any]:
@@ -112,9 +119,6 @@ class ClassifySettings(Settings):
     def fractions_at(self, arm: str) -> list[float]:
         """The fractions that the workflow runs the arm at."""
         return self.fractions_of.get(arm, self.fractions)
-
-    def _all_fractions(self) -> list[list[float]]:
-        return [self.fractions, *self.fractions_of.values()]
 
     def needed(self, arm: str) -> dict[str, Any]:
         """The part that this arm depends on, as plain values: a change of the rest need not train it again."""
@@ -160,7 +164,7 @@ class EvaluateSettings(Settings):
     cst_bands: list[float] = Field([320.0, 400.0], description="subgroups: where bands of retinal thickness meet, µm")
     bcva_bands: list[float] = Field([70.0, 80.0], description="subgroups: where bands of acuity meet, letters")
     small_group: int = Field(10, ge=2, description="subgroups with fewer test patients are marked as small")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -191,10 +195,17 @@ class NumberSettings(Settings):
     )
     name: str = Field(description="the arm; history: the method; jaccard: the init")
     backbone: str
-    fraction: float = Field(1.0, gt=0, le=1, description="metrics and reported: share of labelled training scans")
+    fraction: float = Field(1.0, description="metrics and reported: share of labelled training scans")
     column: str = Field("accuracy", description="metrics: the metric; history: the column; jaccard: the protocol")
     take: Literal["last", "max"] = Field("last", description="history: which epoch")
     blobs: Literal["kept", "removed"] = Field("kept", description="jaccard: minor blobs of the masks")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        checked("name", check_backbone_name, self.name)  # an arm's has a dash, like a backbone's
+        checked("backbone", check_backbone_name, self.backbone)
+        checked("fraction", check_fraction, self.fraction)
+        return self
 
 
 class QuotedSettings(Settings):

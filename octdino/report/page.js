@@ -30,7 +30,10 @@ const shown = (cell) => {
   return copy.textContent.trim().replaceAll("\u2212", "-"); // a number's minus sign
 };
 const small = (cell) => (cell.querySelector("small")?.textContent ?? "").trim().replaceAll("\u2212", "-");
-const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+// A spreadsheet takes such cells for formulas unless an apostrophe stands before them; numbers stay (formula_cells.py).
+const formula = /^'*(?![+-]?[0-9][0-9.,]*(?:[eE][+-]?[0-9]+)?(?: ?%)?$)[=+\-@\t\r]/;
+const escaped = (text) => (formula.test(text) ? `'${text}` : text);
+const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 // The last row of heads, with the group's name before it where there is one; what stands small has a column of its own.
 function csv(table) {
@@ -41,7 +44,7 @@ function csv(table) {
   const doubled = heads.map((_, at) => rows.some((row) => small(row[at]) !== ""));
   const split = (cells, first, second) => cells.flatMap((cell, at) => (doubled[at] ? [first(cell), second(cell)] : [first(cell)]));
   const lines = [split(heads, (head) => head, (head) => `${head} (small print)`), ...rows.map((row) => split(row, shown, small))];
-  return lines.map((line) => line.map(quoted).join(",")).join("\r\n") + "\r\n";
+  return lines.map((line) => line.map(escaped).map(quoted).join(",")).join("\r\n") + "\r\n";
 }
 
 [...document.querySelectorAll(".scroll > table")].forEach((table, index) => {

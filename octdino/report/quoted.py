@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from octdino.config.names import fraction_text
 from octdino.config.stages import NumberSettings, QuotedSettings
 from octdino.report.answer import NOTHING, one_seed
 from octdino.report.read import Results, read_json
@@ -67,7 +68,7 @@ def _metric(wanted: NumberSettings, found: Results) -> Cell | None:
 
 
 def _reported(wanted: NumberSettings, found: Results) -> Cell | None:
-    folder = found.root / "classify" / wanted.name / wanted.backbone / f"f{wanted.fraction:g}"
+    folder = found.root / "classify" / wanted.name / wanted.backbone / f"f{fraction_text(wanted.fraction)}"
     cards = [read_json(path) for path in sorted(folder.glob("reported-*/reported.json"))]
     if not cards:
         return None

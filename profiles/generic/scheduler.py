@@ -91,6 +91,9 @@ def submit(jobscript: str) -> None:
     code = CODES / job
     if not code.exists() or code.stat().st_mtime < begin:  # of a job long ago, with the same number
         code.write_text("")
+    if noted := os.environ.get("OCTDINO_SUBMITTED"):  # so that they can be canceled if Snakemake is killed
+        with Path(noted).open("a") as submitted:
+            submitted.write(f"{job}\n")
     print(job)
 
 

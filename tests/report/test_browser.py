@@ -17,6 +17,7 @@ from octdino.config import ReportSettings
 from octdino.report import write_report
 from octdino.tables import FINDINGS, write_table
 from tests.report.test_report import CONFIG, make_results
+from tests.test_formula_cells import FORMULAS, HARMLESS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), "")
@@ -172,6 +173,31 @@ def test_a_table_is_saved_as_csv(opened: Opened, page_file: Path, tmp_path: Path
         assert float(row["AUROC"]) == pytest.approx(own["value"], abs=5e-4)
         low, high = map(float, row["AUROC (small print)"].strip("[]").split(","))
         assert (low, high) == pytest.approx((own["low"], own["high"]), abs=5e-4)
+
+
+def test_a_saved_table_holds_no_formula(opened: Opened, tmp_path: Path) -> None:
+    """The same cells as in tests/test_formula_cells.py."""
+    cells = [cell for cell in (*FORMULAS, *HARMLESS) if cell == cell.strip() and cell]  # as the page shows them
+    table = opened.page.locator(".scroll > table").filter(has=opened.page.locator("tbody tr")).first
+    table.evaluate(
+        """(table, cells) => {
+          const row = table.tBodies[0].rows[0].cloneNode(true);
+          table.tBodies[0].replaceChildren(...cells.map((text) => {
+            const copy = row.cloneNode(true);
+            for (const cell of copy.cells) cell.textContent = text;
+            return copy;
+          }));
+        }""",
+        cells,
+    )
+    with opened.page.expect_download() as waiting:
+        opened.page.locator(".tools button").first.click()
+    waiting.value.save_as(tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    expected = ["'" + cell if cell in FORMULAS else cell for cell in cells]
+    assert [row[0] for row in rows] == [cell.replace("\u2212", "-") for cell in expected]
+    assert [row[-1] for row in rows] == [row[0] for row in rows]
 
 
 def test_a_link_opens_what_is_folded(opened: Opened) -> None:

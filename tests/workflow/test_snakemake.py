@@ -33,13 +33,16 @@ MISTAKES = {
     "{cohort: {name: folder, root: ., table: no.csv}}": "cohort.table: no such file",
     "{pretrain: {epochs: many}}": "pretrain.epochs: 'many' is not allowed; Input should be a valid integer",
     "{pretrain: {methods: [dinosaur]}}": "pretrain.methods: 'dinosaur' is no method; known: dino, dinov2, byol, ",
-    "{classify: {fractions: [0.5, 2]}}": "classify.fractions: each above 0 and at most 1",
+    "{classify: {fractions: [0.5, 2]}}": "classify.fractions: 2.0; expected a share from 0.0001 to 1",
     "{classify: {arms: [scratch-finetune, moco-linear]}}": "classify.arms: moco not among pretrain.methods",
     "{evaluate: {reference: none}}": "evaluate.reference: 'none' is not among classify.arms",
     "{explain: {inits: [moco]}}": "explain.inits: moco not among pretrain.methods",
     "{explain: {arms: [dino-knn]}}": "explain.arms: 'dino-knn' is not {init}-linear or {init}-finetune",
     "{explain: {arms: [scratch-linear]}}": "explain.arms: scratch-linear not among classify.arms",
     "{models: {a: {tim: resnet18}}}": "models.a.tim: unknown key; did you mean timm?",
+    "{pretrain: {backbones: ['{x}']}}": "pretrain.backbones: '{x}' cannot be a folder's name; expected 1 to 80 ",
+    "{pretrain: {seeds: [0, 0]}}": "pretrain.seeds: 0 stands there 2 times; expected each once",
+    "{classify: {fractions: [1.0e-9]}}": "classify.fractions: 1e-09; expected a share from 0.0001 to 1",
 }
 
 
@@ -111,6 +114,22 @@ def test_mistakes_in_the_config_are_one_line(stubbed: Workflow) -> None:
     assert not (stubbed.folder / "calls.txt").exists()
 
 
+def test_a_run_has_one_path_only(stubbed: Workflow) -> None:
+    """Another text of the same fraction, fold or seed would be the same run in another folder."""
+    run = "results/phantom/classify/dino-linear/resnet18_narrow/f{}/fold{}-seed{}/predictions.csv"
+    asked = [
+        ("1", "0", "0"),
+        ("0.35", "0", "7"),
+        ("0.10", "0", "0"),
+        ("1.0", "0", "0"),
+        ("1", "00", "0"),
+        ("1", "0", "01"),
+    ]
+    done = stubbed.many([["-n", run.format(*texts)] for texts in asked])
+    assert [code for code, _ in done] == [0, 0, 1, 1, 1, 1]
+    assert all("MissingRuleException" in output for _, output in done[2:])
+
+
 def test_a_mistake_takes_less_than_five_seconds(stubbed: Workflow) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = stubbed.run("--cores", "1", "--config", "cohort={nam: x}")
@@ -148,8 +167,8 @@ def test_killed_snakemake_is_simply_started_again(stubbed: Workflow) -> None:
     )
     until(lambda: any(call.startswith("pretrain") for call in stubbed.calls()))
     second = stubbed.run("--cores", "2")
-    assert second.returncode != 0
-    assert "cannot be locked" in second.stdout + second.stderr
+    assert second.returncode == 2
+    assert f"cannot be locked: process {process.pid} on host " in second.stderr
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     done = stubbed.run("--cores", "2")

@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 
 from octdino import STAGES
-from octdino.config import load_config
+from octdino.config import (
+    BACKBONE_NAME,
+    FRACTION_TEXT,
+    METHOD_NAME,
+    fraction_text,
+    load_config,
+)
 from octdino.errors import EXIT_USER, UserError
 from snakemake.exceptions import WorkflowError
 
@@ -85,7 +91,9 @@ def classify_runs():
         return []
     folders = arm_folders(settings.classify.arms)
     if settings.cohort.clinical_values:
-        folders += [f"clinical/none/f{f:g}" for f in settings.classify.fractions]
+        folders += [
+            f"clinical/none/f{fraction_text(f)}" for f in settings.classify.fractions
+        ]
     return [
         f"results/{COHORT}/classify/{folder}/fold{fold}-seed{seed}"
         for folder in folders
@@ -107,7 +115,7 @@ def arm_folders(arms):
     """{arm}/{backbone}/f{fraction} of each arm, on the backbones that its method has and at its own fractions."""
     chosen = settings.pretrain
     return [
-        f"{arm}/{backbone}/f{fraction:g}"
+        f"{arm}/{backbone}/f{fraction_text(fraction)}"
         for arm in arms
         for backbone in (
             chosen.backbones_of(init_of(arm))
@@ -243,7 +251,7 @@ def classifiers_of(wildcards):
     if wanted is None:
         wanted = [arm for arm in chosen.arms if arm.endswith("-linear")]
     return [
-        f"results/{COHORT}/classify/{arm}/{wildcards.backbone}/f{max(chosen.fractions_at(arm)):g}/"
+        f"results/{COHORT}/classify/{arm}/{wildcards.backbone}/f{fraction_text(max(chosen.fractions_at(arm)))}/"
         f"fold0-seed{wildcards.seed}/classifier.{kind}"
         for arm in wanted
         if init_of(arm) == wildcards.init and int(wildcards.seed) in chosen.seeds
@@ -264,7 +272,6 @@ def explain_flags(wildcards, input):
 # Where envs/octdino.post-deploy.sh installs octdino from, for those who run with --sdm conda.
 os.environ.setdefault("OCTDINO_SOURCE", str(Path(workflow.current_basedir).parents[1]))
 settings = read_settings()
-lock = forget_dead_lock()
 COHORT = settings.cohort.name
 FOLDS = range(settings.cohort.split.count)  # which patients are test
 # One GPU job at a time where this machine has a GPU (profiles/default limits it), none counted where it has none.

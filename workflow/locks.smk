@@ -1,0 +1,225 @@
+# What a killed Snakemake leaves behind: its lock and its jobs on a cluster. Each run of Snakemake that starts jobs keeps
+# a record below .snakemake/octdino as long as it lives: host, process, lock files and jobs. The next run of Snakemake on
+# the same host removes what a dead process has recorded, and nothing else. Dry runs, --lint, --unlock and graphs do not
+# get here: they read the Snakefile, but do not call `workflow.execute` with an executor that starts jobs.
+import fcntl
+import functools
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+from octdino.errors import EXIT_USER, UserError
+from snakemake.exceptions import LockException
+
+RECORDS = Path(
+    ".snakemake", "octdino"
+)  # in the working directory, like Snakemake's own locks
+FIELDS = {"host", "user", "pid", "started", "locks", "slurm", "status", "cancel"}
+SECONDS_TO_END = 300  # for jobs that are canceled: training saves first
+recorded = []  # the record of this run, open and locked as long as this process lives
+
+
+def record_this_run():
+    """Write the record of this run, before it submits the first job and after Snakemake has taken its lock."""
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    path = RECORDS / f"{uuid.uuid4()}.json"
+    settings = workflow.executor_settings
+    values = {
+        "host": socket.gethostname(),
+        "user": os.getuid(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        # With the time of each: after --unlock another run may have a lock of the same name.
+        "locks": {
+            os.path.relpath(lock): Path(lock).stat().st_mtime_ns
+            for lock in getattr(workflow.persistence, "_lockfile", {}).values()
+        },
+        # SLURM's jobs have the run's name; profiles/generic writes down each job that it submits.
+        "slurm": getattr(workflow.scheduler._executor, "run_uuid", None),
+        "status": getattr(settings, "status_cmd", None),
+        "cancel": getattr(settings, "cancel_cmd", None),
+    }
+    file = path.open("w")
+    try_flock(file)
+    file.write(json.dumps(values, indent=1) + "\n")
+    file.flush()
+    recorded.append(file)
+    os.environ.update(OCTDINO_SUBMITTED=str(path.with_suffix(".jobs")))
+
+
+def forget_this_run():
+    """Remove the record: this run ends by itself and leaves nothing behind."""
+    while recorded:
+        with recorded.pop() as file:
+            remove_record(Path(file.name))
+
+
+def remove_record(path):
+    """Remove a record with its list of jobs."""
+    path.with_suffix(".jobs").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def try_flock(file):
+    """Whether this process now holds the lock of an open file; the system frees it when the process ends.
+
+    Never enough by itself: on some file systems (Lustre with `localflock`) each machine has locks of its own, and some
+    have none.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def lives(record):
+    """Whether the process of a record of this host runs. A process that has got the same id since began later."""
+    try:
+        process = psutil.Process(record["pid"])
+        same = (
+            abs(process.create_time() - record["started"]) < 2
+        )  # the system's clock may be adjusted
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def read_records():
+    """(path, values) of each record; a damaged one, which nothing is done about, is left out."""
+    found = []
+    for path in sorted(RECORDS.glob("*.json")):
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+        if isinstance(values, dict) and FIELDS <= values.keys():
+            found.append((path, values))
+    return found
+
+
+def clean_up_after_the_dead():
+    """Cancel the jobs and remove the locks of each Snakemake that was killed on this host in this folder.
+
+    The canceled jobs end before anything begins: two jobs would write the same files, and the second trainer of a run is
+    refused by the first one's lock. Training saves when it is told to end, so the job that follows resumes.
+    """
+    me = (socket.gethostname(), os.getuid())
+    for path, record in read_records():
+        if (record["host"], record["user"]) != me or lives(record):
+            continue
+        with path.open("a") as file:
+            if not try_flock(file):
+                continue  # another run cleans up, or the file system has no locks
+            end_leftover_jobs(path, record)
+            for name, modified in record["locks"].items():
+                lock = Path(name)
+                if lock.exists() and lock.stat().st_mtime_ns == modified:
+                    lock.unlink()
+            remove_record(path)
+
+
+def end_leftover_jobs(path, record):
+    """Cancel the jobs of a dead run that its scheduler still has, and wait for their end."""
+    found = leftover_jobs(path, record)
+    if not found:
+        return
+    print(
+        f"octdino: a killed Snakemake has left jobs {', '.join(found)}; they save and end before anything begins",
+        file=sys.stderr,
+    )
+    cancel = shlex.split("scancel" if record["slurm"] else record["cancel"])
+    call([*cancel, *found], check=False)  # a job may have ended by now
+    end = time.monotonic() + SECONDS_TO_END
+    while found and time.monotonic() < end:
+        time.sleep(1)
+        found = leftover_jobs(path, record)
+    if found:
+        raise UserError(f"jobs {', '.join(found)} do not end; cancel them by hand")
+
+
+def leftover_jobs(path, record):
+    """The jobs that a run has submitted and that have not ended."""
+    if record["slurm"]:
+        listed = call(["squeue", "-h", "--me", "--name", record["slurm"], "-o", "%A"])
+        return sorted(set(listed.split()))
+    submitted = path.with_suffix(".jobs")
+    if not (submitted.exists() and record["status"] and record["cancel"]):
+        return []
+    jobs = dict.fromkeys(submitted.read_text().split())
+    status = shlex.split(record["status"])
+    return [job for job in jobs if call([*status, job]).strip() == "running"]
+
+
+def call(command, check=True):
+    """What a command of the scheduler prints."""
+    try:
+        return subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=check
+        ).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(
+            f"jobs that a killed Snakemake has left cannot be ended: {error}"
+        ) from None
+
+
+def who_holds_the_lock():
+    """One line for a user whose run finds the folder locked."""
+    owners = [
+        f"process {record['pid']} on host {record['host']}"
+        for _, record in read_records()
+    ]
+    owner = " or ".join(owners) or "another Snakemake, or one that was killed,"
+    return (
+        f"the folder {Path.cwd()} cannot be locked: {owner} holds its lock. Wait for its end; if it runs no more,"
+        " give `snakemake --unlock`, then the same command again"
+    )
+
+
+def handle_sigterm_in_a_thread():
+    """Let Snakemake's handler of SIGTERM run in a thread of its own, where it cannot deadlock.
+
+    Python runs a handler in the main thread, between any two of its instructions. Snakemake's waits there for a lock
+    that, as a job ends or jobs are chosen, the interrupted main thread itself holds: the process hangs for ever.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler):
+        signal.signal(
+            signal.SIGTERM,
+            lambda *args: threading.Thread(target=handler, args=args).start(),
+        )
+
+
+def around(execute):
+    """`workflow.execute`, with the dead cleaned up before and this run's record removed after."""
+
+    @functools.wraps(execute)
+    def run(**arguments):
+        kind = arguments["executor_plugin"].common_settings
+        try:
+            if not (kind.dryrun_exec or kind.touch_exec):
+                clean_up_after_the_dead()
+            return execute(**arguments)
+        except (LockException, UserError) as error:
+            line = who_holds_the_lock() if isinstance(error, LockException) else error
+            print(f"octdino: error: {line}", file=sys.stderr)
+            sys.exit(EXIT_USER)
+        finally:
+            # A second Ctrl-C, while jobs are being canceled, keeps the record: the next run cancels the rest.
+            if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+                forget_this_run()
+
+    return run
+
+
+if workflow.is_main_process:  # not inside of a cluster's job
+    workflow.execute = around(workflow.execute)
