@@ -123,7 +123,10 @@ def model(**args: Any) -> dict[str, Any]:
         ({"models": {"a": {"timm": "hf-hub:a/b"}}}, "config.yaml: models.a.timm: 'hf-hub:a/b' is not allowed; "),
         ({"models": {"a": {"timm": "local-dir:/a"}}}, "config.yaml: models.a.timm: 'local-dir:/a' is not allowed; exp"),
         ({"models": {"a": {"timm": "resnet18.a/b"}}}, "config.yaml: models.a.timm: 'resnet18.a/b' is not allowed; exp"),
-        ({"pretrain": {"backbones": ["hf-hub:a/b"]}}, "config.yaml: pretrain.backbones: 'hf-hub:a/b' cannot be a folder's name; "),
+        (
+            {"pretrain": {"backbones": ["hf-hub:a/b"]}},
+            "config.yaml: pretrain.backbones: 'hf-hub:a/b' cannot be a folder's name; ",
+        ),
         (model(pretrained=True), "config.yaml: models.a.args.pretrained: refused: it does not shape a network"),
         (model(pretrained_cfg={"url": "http://a"}), "config.yaml: models.a.args.pretrained_cfg: refused: "),
         (model(pretrained_anything=1), "config.yaml: models.a.args.pretrained_anything: refused: "),
