@@ -57,7 +57,7 @@ def test_the_snakefile_knows_the_settings_and_the_stages_numbers_only() -> None:
                 for line in path.read_text().splitlines()
                 if line.startswith(("from octdino", "import octdino"))
             ]
-            assert set(lines) <= {"octdino", "octdino.config", "octdino.errors"}
+            assert set(lines) <= {"octdino", "octdino.config", "octdino.errors", "octdino.snakemake_locks"}
 
 
 @pytest.mark.parametrize("module", ["octdino.config", "octdino.cli"])

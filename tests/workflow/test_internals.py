@@ -37,7 +37,7 @@ WORKFLOW = {
 
 
 def test_every_attribute_of_workflow_that_is_used_is_named_here() -> None:
-    files = [ROOT / "workflow/Snakefile", *(ROOT / "workflow").rglob("*.smk")]
+    files = [ROOT / "octdino/snakemake_locks.py", ROOT / "workflow/Snakefile", *(ROOT / "workflow").rglob("*.smk")]
     text = re.sub(r"#.*", "", "\n".join(path.read_text() for path in files))
     assert set(re.findall(r"\bworkflow\.(?!rst\b)(\w+)", text)) == WORKFLOW
 
@@ -57,7 +57,7 @@ def test_workflow_has_them(tmp_path: Path) -> None:
 
 
 def test_a_run_is_started_by_keywords_and_through_the_instance() -> None:
-    """workflow/locks.smk puts a function of its own in the place of `workflow.execute`."""
+    """octdino/snakemake_locks.py puts a function of its own in the place of `workflow.execute`."""
     assert "executor_plugin" in inspect.signature(Workflow.execute).parameters
     assert re.search(r"\bworkflow\.execute\(\s*executor_plugin=", inspect.getsource(DAGApi.execute_workflow))
 

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from octdino import snakemake_locks as locks
 from octdino.errors import UserError
 from tests.workflow.conftest import ROOT, Workflow, until
 
@@ -131,16 +132,12 @@ def test_what_starts_no_job_leaves_every_lock_and_record_alone(killed: Workflow)
 # The functions by themselves
 
 
-@pytest.fixture
-def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """workflow/locks.smk, which is plain Python, in an empty working directory."""
-    path = ROOT / "workflow/locks.smk"
-    names: dict[str, Any] = {"workflow": SimpleNamespace(is_main_process=False)}
-    exec(compile(path.read_text(), path, "exec"), names)
-    (tmp_path / ".snakemake/octdino").mkdir(parents=True)
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory is a folder of its own."""
+    (tmp_path / ".snakemake/octdino").mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OCTDINO_SUBMITTED", "")  # what is set to it ends with the test
-    return names
 
 
 def write_record(name: str, **values: Any) -> Path:
@@ -170,7 +167,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "canceled"
 
 
-def test_only_jobs_of_the_dead_run_are_canceled(locks: dict[str, Any], slurm: Path) -> None:
+def test_only_jobs_of_the_dead_run_are_canceled(slurm: Path) -> None:
     dead = write_record("0", slurm="dead")
     others = [
         write_record("1", slurm="foreign", host="login2"),
@@ -179,13 +176,13 @@ def test_only_jobs_of_the_dead_run_are_canceled(locks: dict[str, Any], slurm: Pa
         Path(".snakemake/octdino/damaged.json"),
     ]
     others[-1].write_text('{"host": ')
-    locks["clean_up_after_the_dead"]()
+    locks.clean_up_after_the_dead()
     assert slurm.read_text() == "7\n"
     assert not dead.exists()
     assert all(path.exists() for path in others)
 
 
-def test_a_record_that_a_living_process_holds_is_left_alone(locks: dict[str, Any], slurm: Path) -> None:
+def test_a_record_that_a_living_process_holds_is_left_alone(slurm: Path) -> None:
     path = write_record("0", slurm="dead")
     holder = subprocess.Popen(
         [sys.executable, "-c", "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX);"
@@ -194,53 +191,54 @@ def test_a_record_that_a_living_process_holds_is_left_alone(locks: dict[str, Any
     )  # fmt: skip
     assert holder.stdout
     holder.stdout.readline()
-    locks["clean_up_after_the_dead"]()
+    locks.clean_up_after_the_dead()
     holder.communicate()
     assert path.exists()
     assert not slurm.read_text()
 
 
-def test_jobs_that_do_not_end_or_cannot_be_asked_about_are_one_line(locks: dict[str, Any], slurm: Path) -> None:
+def test_jobs_that_do_not_end_or_cannot_be_asked_about_are_one_line(
+    slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_record("0", slurm="dead")
-    locks["SECONDS_TO_END"] = 0
+    monkeypatch.setattr(locks, "SECONDS_TO_END", 0)
     write_program(slurm.parent / "programs", "scancel", "exit 0\n")
     with pytest.raises(UserError, match=r"^jobs 7 do not end; cancel them by hand$"):
-        locks["clean_up_after_the_dead"]()
+        locks.clean_up_after_the_dead()
     write_program(slurm.parent / "programs", "squeue", "exit 1\n")
     with pytest.raises(UserError, match=r"^jobs that a killed Snakemake has left cannot be ended: .*squeue"):
-        locks["clean_up_after_the_dead"]()
+        locks.clean_up_after_the_dead()
     assert path.exists(), "the next run tries once more"
 
 
-def test_jobs_of_another_scheduler_are_those_that_the_run_has_noted(locks: dict[str, Any], tmp_path: Path) -> None:
+def test_jobs_of_another_scheduler_are_those_that_the_run_has_noted(tmp_path: Path) -> None:
     ended = f"grep -qw $1 {tmp_path}/canceled && echo failed && exit; [ $1 = 5 ] && echo success && exit"
     write_program(tmp_path, "status", f"{ended}; echo running\n")
     write_program(tmp_path, "cancel", f'echo "$@" >> {tmp_path}/canceled\n')
     (tmp_path / "canceled").touch()
     path = write_record("0", status=f"{tmp_path}/status", cancel=f"{tmp_path}/cancel")
     path.with_suffix(".jobs").write_text("5\n6\n9\n")
-    locks["clean_up_after_the_dead"]()
+    locks.clean_up_after_the_dead()
     assert (tmp_path / "canceled").read_text() == "6 9\n"
     assert not list(path.parent.iterdir())
 
 
 @pytest.mark.parametrize(("end", "stays"), [(None, False), (RuntimeError, False), (KeyboardInterrupt, True)])
-def test_a_record_stays_only_where_jobs_may_be_left(
-    locks: dict[str, Any], end: type[BaseException] | None, stays: bool
-) -> None:
+def test_a_record_stays_only_where_jobs_may_be_left(end: type[BaseException] | None, stays: bool) -> None:
     """A KeyboardInterrupt leaves Snakemake only while it cancels jobs because of an earlier one."""
     plugin = SimpleNamespace(common_settings=SimpleNamespace(dryrun_exec=False, touch_exec=False))
 
     def execute(**_: Any) -> None:
-        locks["record_this_run"]()
+        locks.record_this_run(workflow)
         if end:
             raise end
 
-    locks["workflow"].executor_settings = None
-    locks["workflow"].persistence = SimpleNamespace(_lockfile={})
-    locks["workflow"].scheduler = SimpleNamespace(_executor=SimpleNamespace(run_uuid="u"))
+    workflow = SimpleNamespace(is_main_process=True, execute=execute, executor_settings=None)
+    workflow.persistence = SimpleNamespace(_lockfile={})
+    workflow.scheduler = SimpleNamespace(_executor=SimpleNamespace(run_uuid="u"))
+    locks.guard(workflow)
     with pytest.raises(end) if end else nullcontext():
-        locks["around"](execute)(executor_plugin=plugin)
+        workflow.execute(executor_plugin=plugin)
     assert len(list(Path(".snakemake/octdino").glob("*.json"))) == stays
 
 
@@ -262,7 +260,7 @@ def test_sigterm_as_a_job_ends_does_not_hang(stubbed: Workflow) -> None:
     assert not any(call.startswith("report") for call in stubbed.calls()), "it ends early"
 
 
-def test_a_handler_that_waits_for_the_main_thread_is_not_run_in_it(locks: dict[str, Any]) -> None:
+def test_a_handler_that_waits_for_the_main_thread_is_not_run_in_it() -> None:
     held, handled = threading.Lock(), threading.Event()
 
     def handler(*_: object) -> None:
@@ -271,7 +269,7 @@ def test_a_handler_that_waits_for_the_main_thread_is_not_run_in_it(locks: dict[s
 
     before = signal.signal(signal.SIGTERM, handler)
     try:
-        locks["handle_sigterm_in_a_thread"]()
+        locks.handle_sigterm_in_a_thread()
         with held:
             os.kill(os.getpid(), signal.SIGTERM)
         assert handled.wait(5)

@@ -1,7 +1,11 @@
-# What a killed Snakemake leaves behind: its lock and its jobs on a cluster. Each run of Snakemake that starts jobs keeps
-# a record below .snakemake/octdino as long as it lives: host, process, lock files and jobs. The next run of Snakemake on
-# the same host removes what a dead process has recorded, and nothing else. Dry runs, --lint, --unlock and graphs do not
-# get here: they read the Snakefile, but do not call `workflow.execute` with an executor that starts jobs.
+"""What a killed Snakemake leaves behind, its lock and its jobs on a cluster; imported by the Snakefile alone.
+
+Each run of Snakemake that starts jobs keeps a record below .snakemake/octdino as long as it lives: host, process, lock
+files and jobs. The next run on the same host removes what a dead process has recorded, and nothing else. Dry runs,
+--lint, --unlock and graphs read the Snakefile, too, but do not call `workflow.execute` with an executor that starts
+jobs. This is no .smk file, because Snakemake would name it as the place of every error that passes through `guard`.
+"""
+
 import fcntl
 import functools
 import json
@@ -15,25 +19,52 @@ import threading
 import time
 import uuid
 from pathlib import Path
+from typing import IO, Any
 
-import psutil
-from octdino.errors import EXIT_USER, UserError
+import psutil  # comes with Snakemake
 from snakemake.exceptions import LockException
 
-RECORDS = Path(
-    ".snakemake", "octdino"
-)  # in the working directory, like Snakemake's own locks
+from octdino.errors import EXIT_USER, UserError
+
+RECORDS = Path(".snakemake", "octdino")  # in the working directory, like Snakemake's own locks
 FIELDS = {"host", "user", "pid", "started", "locks", "slurm", "status", "cancel"}
 SECONDS_TO_END = 300  # for jobs that are canceled: training saves first
-recorded = []  # the record of this run, open and locked as long as this process lives
+Record = dict[str, Any]
+
+recorded: list[IO[str]] = []  # the record of this run, open and locked as long as this process lives
 
 
-def record_this_run():
+def guard(workflow: Any) -> None:
+    """Clean up after dead runs before `workflow` starts a job, and remove this run's record when it ends."""
+    if not workflow.is_main_process:  # inside of a cluster's job
+        return
+    execute = workflow.execute
+
+    @functools.wraps(execute)
+    def run(**arguments: Any) -> Any:
+        kind = arguments["executor_plugin"].common_settings
+        try:
+            if not (kind.dryrun_exec or kind.touch_exec):
+                clean_up_after_the_dead()
+            return execute(**arguments)
+        except (LockException, UserError) as error:
+            line = who_holds_the_lock() if isinstance(error, LockException) else error
+            print(f"octdino: error: {line}", file=sys.stderr)
+            sys.exit(EXIT_USER)
+        finally:
+            # A second Ctrl-C, while jobs are being canceled, keeps the record: the next run cancels the rest.
+            if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+                forget_this_run()
+
+    workflow.execute = run
+
+
+def record_this_run(workflow: Any) -> None:
     """Write the record of this run, before it submits the first job and after Snakemake has taken its lock."""
     RECORDS.mkdir(parents=True, exist_ok=True)
     path = RECORDS / f"{uuid.uuid4()}.json"
     settings = workflow.executor_settings
-    values = {
+    values: Record = {
         "host": socket.gethostname(),
         "user": os.getuid(),
         "pid": os.getpid(),
@@ -53,23 +84,23 @@ def record_this_run():
     file.write(json.dumps(values, indent=1) + "\n")
     file.flush()
     recorded.append(file)
-    os.environ.update(OCTDINO_SUBMITTED=str(path.with_suffix(".jobs")))
+    os.environ["OCTDINO_SUBMITTED"] = str(path.with_suffix(".jobs"))
 
 
-def forget_this_run():
+def forget_this_run() -> None:
     """Remove the record: this run ends by itself and leaves nothing behind."""
     while recorded:
         with recorded.pop() as file:
             remove_record(Path(file.name))
 
 
-def remove_record(path):
+def remove_record(path: Path) -> None:
     """Remove a record with its list of jobs."""
     path.with_suffix(".jobs").unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
-def try_flock(file):
+def try_flock(file: IO[str]) -> bool:
     """Whether this process now holds the lock of an open file; the system frees it when the process ends.
 
     Never enough by itself: on some file systems (Lustre with `localflock`) each machine has locks of its own, and some
@@ -82,19 +113,17 @@ def try_flock(file):
     return True
 
 
-def lives(record):
+def lives(record: Record) -> bool:
     """Whether the process of a record of this host runs. A process that has got the same id since began later."""
     try:
         process = psutil.Process(record["pid"])
-        same = (
-            abs(process.create_time() - record["started"]) < 2
-        )  # the system's clock may be adjusted
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(process.create_time() - record["started"]) < 2  # the system's clock may be adjusted
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
-def read_records():
+def read_records() -> list[tuple[Path, Record]]:
     """(path, values) of each record; a damaged one, which nothing is done about, is left out."""
     found = []
     for path in sorted(RECORDS.glob("*.json")):
@@ -102,16 +131,19 @@ def read_records():
             values = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
-        if isinstance(values, dict) and FIELDS <= values.keys():
+        if isinstance(values, dict) and values.keys() >= FIELDS:
             found.append((path, values))
     return found
 
 
-def clean_up_after_the_dead():
+def clean_up_after_the_dead() -> None:
     """Cancel the jobs and remove the locks of each Snakemake that was killed on this host in this folder.
 
-    The canceled jobs end before anything begins: two jobs would write the same files, and the second trainer of a run is
-    refused by the first one's lock. Training saves when it is told to end, so the job that follows resumes.
+    The canceled jobs end before anything begins: two jobs would write the same files, and the second trainer of a run
+    is refused by the first one's lock. Training saves when it is told to end, so the job that follows resumes.
+
+    Raises:
+        UserError: jobs do not end, or the scheduler does not answer.
     """
     me = (socket.gethostname(), os.getuid())
     for path, record in read_records():
@@ -128,14 +160,14 @@ def clean_up_after_the_dead():
             remove_record(path)
 
 
-def end_leftover_jobs(path, record):
+def end_leftover_jobs(path: Path, record: Record) -> None:
     """Cancel the jobs of a dead run that its scheduler still has, and wait for their end."""
     found = leftover_jobs(path, record)
     if not found:
         return
+    names = ", ".join(found)
     print(
-        f"octdino: a killed Snakemake has left jobs {', '.join(found)}; they save and end before anything begins",
-        file=sys.stderr,
+        f"octdino: a killed Snakemake has left jobs {names}; they save and end before anything begins", file=sys.stderr
     )
     cancel = shlex.split("scancel" if record["slurm"] else record["cancel"])
     call([*cancel, *found], check=False)  # a job may have ended by now
@@ -147,7 +179,7 @@ def end_leftover_jobs(path, record):
         raise UserError(f"jobs {', '.join(found)} do not end; cancel them by hand")
 
 
-def leftover_jobs(path, record):
+def leftover_jobs(path: Path, record: Record) -> list[str]:
     """The jobs that a run has submitted and that have not ended."""
     if record["slurm"]:
         listed = call(["squeue", "-h", "--me", "--name", record["slurm"], "-o", "%A"])
@@ -160,24 +192,17 @@ def leftover_jobs(path, record):
     return [job for job in jobs if call([*status, job]).strip() == "running"]
 
 
-def call(command, check=True):
+def call(command: list[str], check: bool = True) -> str:
     """What a command of the scheduler prints."""
     try:
-        return subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, check=check
-        ).stdout
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=check).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(
-            f"jobs that a killed Snakemake has left cannot be ended: {error}"
-        ) from None
+        raise UserError(f"jobs that a killed Snakemake has left cannot be ended: {error}") from None
 
 
-def who_holds_the_lock():
+def who_holds_the_lock() -> str:
     """One line for a user whose run finds the folder locked."""
-    owners = [
-        f"process {record['pid']} on host {record['host']}"
-        for _, record in read_records()
-    ]
+    owners = [f"process {record['pid']} on host {record['host']}" for _, record in read_records()]
     owner = " or ".join(owners) or "another Snakemake, or one that was killed,"
     return (
         f"the folder {Path.cwd()} cannot be locked: {owner} holds its lock. Wait for its end; if it runs no more,"
@@ -185,7 +210,7 @@ def who_holds_the_lock():
     )
 
 
-def handle_sigterm_in_a_thread():
+def handle_sigterm_in_a_thread() -> None:
     """Let Snakemake's handler of SIGTERM run in a thread of its own, where it cannot deadlock.
 
     Python runs a handler in the main thread, between any two of its instructions. Snakemake's waits there for a lock
@@ -193,33 +218,4 @@ def handle_sigterm_in_a_thread():
     """
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler):
-        signal.signal(
-            signal.SIGTERM,
-            lambda *args: threading.Thread(target=handler, args=args).start(),
-        )
-
-
-def around(execute):
-    """`workflow.execute`, with the dead cleaned up before and this run's record removed after."""
-
-    @functools.wraps(execute)
-    def run(**arguments):
-        kind = arguments["executor_plugin"].common_settings
-        try:
-            if not (kind.dryrun_exec or kind.touch_exec):
-                clean_up_after_the_dead()
-            return execute(**arguments)
-        except (LockException, UserError) as error:
-            line = who_holds_the_lock() if isinstance(error, LockException) else error
-            print(f"octdino: error: {line}", file=sys.stderr)
-            sys.exit(EXIT_USER)
-        finally:
-            # A second Ctrl-C, while jobs are being canceled, keeps the record: the next run cancels the rest.
-            if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
-                forget_this_run()
-
-    return run
-
-
-if workflow.is_main_process:  # not inside of a cluster's job
-    workflow.execute = around(workflow.execute)
+        signal.signal(signal.SIGTERM, lambda *args: threading.Thread(target=handler, args=args).start())
