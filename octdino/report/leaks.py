@@ -1,9 +1,9 @@
 """What the audit found of the test patients in training, choice or standardisation."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from octdino.schemas.cards import AuditCard, read_card
 from octdino.tables import FINDINGS, read_table
 
 HEADS = ("check", "where", "how many", "the first, or the worst", "state")
@@ -26,11 +26,11 @@ def leaks(root: Path) -> Leaks | None:
     folder = root / "audit"
     if not (folder / "audit.json").is_file():
         return None
-    card = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    card = read_card(folder / "audit.json", AuditCard, "audit")
     table = read_table(folder / "findings.csv", FINDINGS)
     known = (table["acknowledged"] == 1).map({True: "acknowledged", False: "open"})
     counts = table["count"].map("{:,}".format)
     columns = (table["check"], table["where"], counts, table["detail"], known)
     rows = [tuple(map(str, row)) for row in zip(*columns, strict=True)]
     unknown = int((table["acknowledged"] != 1).sum())
-    return Leaks(HEADS, list(card["asked"].values()), int(card["scans"]), int(card["runs"]), rows, unknown)
+    return Leaks(HEADS, list(card.asked.values()), card.scans, card.runs, rows, unknown)

@@ -18,6 +18,7 @@ from octdino.report.checklist import AUTHORS, ITEMS, NOT_RUN, checklist
 from octdino.report.gallery import ALARM, MISSED, mistakes
 from octdino.report.model_card import failures, runs_of
 from octdino.report.read import read_results
+from octdino.tables import SPLITS
 from tests.report.test_report import CONFIG, make_results, render
 from tests.results import write_cohort, write_pretraining
 
@@ -143,7 +144,10 @@ def test_maps_of_the_arm_are_shown_where_there_are_some(results: Path) -> None:
     first = mistakes(found, runs, 1)[0]
     folder = results / "explain" / "dino" / "resnet18" / "fold0-seed0"
     folder.mkdir(parents=True)
-    card = {"scan_ids": [first.scan_id], "labels": found.labels}
+    card = {
+        "init": "dino", "backbone": "resnet18", "split": "test", "n_scans": 1, "n_patients": 1, "figures": [],
+        "scan_ids": [first.scan_id], "labels": found.labels,
+    }  # fmt: skip
     (folder / "explain.json").write_text(json.dumps(card))
     maps = np.zeros((1, len(found.labels), 4, 4), np.uint8)
     for arm, shown in (("simclr-linear", False), ("dino-linear", True)):
@@ -167,7 +171,10 @@ def test_images_without_patients_are_called_images(results: Path, tmp_path: Path
     shutil.copytree(results, root)
     path = root / "cohort" / "manifest.csv"
     manifest = pd.read_csv(path, dtype=object)
-    manifest.assign(patient=manifest["scan_id"], cohort="photographs").to_csv(path, index=False)
+    manifest = manifest.assign(patient=manifest["scan_id"], cohort="photographs")
+    manifest.to_csv(path, index=False)
+    splits = manifest.assign(fold=0, rank=None)[SPLITS.names]
+    splits.to_csv(root / "cohort" / "splits.csv", index=False)
     text, page = render(root)
     assert "resamples of whole images" in page.text
     assert not re.findall(r"\bpatients\b", page.text)
