@@ -97,7 +97,7 @@ def read_data(
             images=images[np.searchsorted(needed, watchers)],
             labels=labels[watchers],
             patients=torch.from_numpy(pd.factorize(cohort.manifest["patient"].iloc[watchers])[0].astype("int64")),
-            is_query=(split.iloc[watchers] == "val").to_numpy(),
+            is_query=(split.iloc[watchers] == "val").to_numpy(bool, copy=True),
             exclusive=cohort.exclusive,
         ),
         source=cohort.source,
