@@ -3,6 +3,7 @@
 Every stage reads a cohort here. A stale, shuffled or foreign file is refused by all of them alike.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from octdino.errors import UserError
 from octdino.schemas.cards import StoreAttributes
 from octdino.store import Header, content_hash, read_header, read_images, statistics
 from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, read_table
+
+log = logging.getLogger("octdino.cohort")
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,20 @@ def read_cohort(store_file: Path, *, needs_store: bool = True) -> Cohort:
     header = read_header(store_file) if needs_store or store_file.exists() else None
     stored = None if header is None else (header, _checked_store(store_file, header, manifest))
     labels = labels_of(manifest)
-    return Cohort(store_file, manifest, splits, labels, label_matrix(manifest, labels), stored)
+    cohort = Cohort(store_file, manifest, splits, labels, label_matrix(manifest, labels), stored)
+    _warn_of_unranked(cohort)
+    return cohort
+
+
+def _warn_of_unranked(cohort: Cohort) -> None:
+    """Say which labelled training patients no arm sees: somebody gave them labels after the cohort stage."""
+    unranked = cohort.splits[(cohort.splits["split"] == "train") & cohort.splits["rank"].isna()]
+    if lost := sorted(set(cohort.manifest["patient"][cohort.labelled]) & set(unranked["patient"])):
+        path = cohort.store.with_name("splits.csv")
+        log.warning(
+            "%s: %d labelled training patients have no rank, such as %s: no arm sees them; run the cohort stage again "
+            "with their labels", path, len(lost), lost[0],
+        )  # fmt: skip
 
 
 def _check_splits(store_file: Path, manifest: pd.DataFrame, splits: pd.DataFrame) -> None:
@@ -173,8 +189,8 @@ def _checked_store(path: Path, header: Header, manifest: pd.DataFrame) -> StoreA
     attributes = header.checked_attributes(path)
     if len(header.scan_id) != len(manifest):
         raise UserError(
-            f"{path}: {len(header.scan_id)} scans, manifest.csv beside it has {len(manifest)}: its scans are not those "
-            f"of the manifest; {again}"
+            f"{path}: its scans are not those of manifest.csv beside it: {len(header.scan_id)} scans, and "
+            f"{len(manifest)} in manifest.csv; {again}"
         )
     for row, (stored, named) in enumerate(zip(header.scan_id, manifest["scan_id"], strict=True)):
         if stored != named:

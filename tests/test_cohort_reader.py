@@ -100,14 +100,14 @@ FOREIGN: Attacks = {
         rows("manifest.csv", lambda t: t.sample(frac=1, random_state=0)), "scans are not those of manifest.csv"
     ),
     "permuted store": (store(SHUFFLED), "scans.h5: its scans are not those of manifest.csv"),
-    "store too short": (store(lambda n: np.arange(n - 1)), "39 scans, manifest.csv beside it has 40"),
-    "store too long": (store(lambda n: np.append(np.arange(n), 0)), "41 scans, manifest.csv beside it has 40"),
+    "store too short": (store(lambda n: np.arange(n - 1)), "39 scans, and 40 in manifest.csv"),
+    "store too long": (store(lambda n: np.append(np.arange(n), 0)), "41 scans, and 40 in manifest.csv"),
     "another cohort's store": (foreign_store, "images are not those of manifest.csv beside it: another content hash"),
     "patient missing": (rows("splits.csv", missing_patient), "splits.csv: patient p2 is in manifest.csv and not in"),
     "label 5": (cell("manifest.csv", "square", 5), "manifest.csv: row 3: square is 5; expected 0, 1 or empty"),
 }  # fmt: skip
 BROKEN: Attacks = {
-    "manifest too short": (rows("manifest.csv", lambda t: t.iloc[:-1]), "40 scans, manifest.csv beside it has 39"),
+    "manifest too short": (rows("manifest.csv", lambda t: t.iloc[:-1]), "40 scans, and 39 in manifest.csv"),
     "another path": (cell("manifest.csv", "path", "elsewhere.png"), "another content hash"),
     "label 0.5": (cell("manifest.csv", "square", 0.5), "row 3: square is 0.5; expected 0, 1 or empty"),
     "label inf": (cell("manifest.csv", "square", "inf"), "row 3: square is inf; expected 0, 1 or empty"),
@@ -174,6 +174,14 @@ def test_labels_edited_between_stages_are_legal(cohort: Path) -> None:
     cell("manifest.csv", "stripes", "")(cohort)
     found = read_cohort(cohort / "scans.h5")
     np.testing.assert_array_equal(found.truth[1], [0, np.nan])
+
+
+def test_labelled_training_patients_that_no_arm_sees_are_named(cohort: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_cohort(cohort / "scans.h5")
+    assert not caplog.records
+    cell("splits.csv", "rank", "")(cohort)
+    read_cohort(cohort / "scans.h5")
+    assert "1 labelled training patients have no rank, such as p1: no arm sees them" in caplog.text
 
 
 def test_a_cohort_is_what_its_files_say(cohort: Path) -> None:

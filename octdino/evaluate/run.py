@@ -9,6 +9,7 @@ import pandas as pd
 
 from octdino.cohort_reader import Cohort, read_cohort
 from octdino.config import EvaluateSettings
+from octdino.errors import UserError
 from octdino.evaluate.bootstrap import holm, p_value
 from octdino.evaluate.figures import draw_figures
 from octdino.evaluate.gather import NOT_EVALUABLE, Key, TestSet, gather
@@ -50,6 +51,8 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     Raises:
         UserError: see `read_cohort` and `gather`.
     """
+    if manifest.name != "manifest.csv":
+        raise UserError(f"--manifest: {manifest}; expected the manifest.csv of a cohort, its other files beside it")
     cohort = read_cohort(manifest.with_name("scans.h5"), needs_store=False)
     test, runs = gather(settings, cohort, classifiers)
     times = draws(settings, test.patients)
