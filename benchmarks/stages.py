@@ -27,7 +27,7 @@ from octdino.evaluate.metrics import decision_metrics, ranking_metrics
 from octdino.neighbours import knn_scores
 from octdino.pretrain.data import Data, read_data
 from octdino.resampling import draw_patients
-from octdino.store import StoreWriter, read_store
+from octdino.store import StoreWriter, content_hash, read_store
 from octdino.tables import MANIFEST, SPLITS, write_table
 
 Row = dict[str, Any]
@@ -108,16 +108,18 @@ def many_scans(folder: Path, images: np.ndarray, count: int) -> Path:
     patient = [f"p{index // 100}" for index in range(count)]
     names = [f"s{index}" for index in range(count)]
     manifest = pd.DataFrame({"scan_id": names, "path": names, "patient": patient, "split": "train"})
-    manifest = manifest.assign(cohort="many", eye=patient, group=patient, visit="", slice=1)
+    manifest = manifest.assign(pixel_hash=names, cohort="many", eye=patient, group=patient, visit="", slice=1)
     write_table(folder / "manifest.csv", manifest, MANIFEST)
     people = list(dict.fromkeys(patient))
     splits = pd.DataFrame({"fold": 0, "patient": people, "group": people, "split": "train", "rank": range(len(people))})
     write_table(folder / "splits.csv", splits, SPLITS)
     with StoreWriter(path, 1, (SIZE, SIZE)) as writer:
-        moments = np.full((2, 1), 0.2)
         for image, name in zip(many(images, count), names, strict=True):
-            writer.append(image, name, moments)
-        writer.finish(np.arange(count), {"mean": [0.2], "std": [0.2], "source": str(count), "exclusive": False})
+            writer.append(image, name)
+        image_settings = ImageSettings(size=(SIZE, SIZE))
+        source = content_hash(image_settings, names, names)
+        settings = {"image": image_settings.model_dump(mode="json")}
+        writer.finish(np.arange(count), {"mean": [0.2], "std": [0.2], "source": source, "settings": settings})
     return path
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from octdino.errors import UserError
+from octdino.schemas.cards import ClassifierCard, read_card
+from octdino.schemas.column import Column, Schema
 from octdino.tables import PREDICTIONS, label_matrix, probability, read_table, replacing, write_table
-
-REQUIRED = ("arm", "backbone", "fraction", "fold", "seed", "thresholds")
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,20 @@ class Predictions:
 
     Attributes:
         folder: where they were read.
-        metadata: classifier.json.
+        card: classifier.json.
         labels: their names, L of them.
         table: predictions.csv, N rows.
     """
 
     folder: Path
-    metadata: dict[str, Any]
+    card: ClassifierCard
     labels: list[str]
     table: pd.DataFrame
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """classifier.json as plain values."""
+        return self.card.plain()
 
     def truth(self) -> np.ndarray:
         """Labels float32 [N, L]: 0, 1, or NaN where missing."""
@@ -40,17 +45,16 @@ class Predictions:
 
     def thresholds(self) -> list[float | None]:
         """The operating point of each label, chosen on validation patients; None where that was impossible."""
-        return [self.metadata["thresholds"].get(label) for label in self.labels]
+        return [self.card.thresholds[label] for label in self.labels]
 
     def temperature(self) -> float | None:
         """What its logits are divided by, fitted on validation patients; None where the card has none."""
-        found = (self.metadata.get("calibration") or {}).get("temperature")
-        return None if found is None else float(found)
+        return self.card.calibration.temperature if self.card.calibration else None
 
     def take(self, split: str) -> "Predictions":
         """The rows of one split."""
         rows = self.table[self.table["split"] == split].reset_index(drop=True)
-        return Predictions(self.folder, self.metadata, self.labels, rows)
+        return Predictions(self.folder, self.card, self.labels, rows)
 
 
 def write_predictions(
@@ -62,24 +66,24 @@ def write_predictions(
         manifest_rows: rows of the manifest, N of them, with the label columns; `split` is this fold's, val or test.
         labels: L names.
         probabilities: [N, L] in [0, 1].
-        metadata: at least arm, backbone, fraction, fold, seed and thresholds {label: float or None}; whatever else
-            somebody needs who wants to know where the numbers come from. Must be plain JSON values.
+        metadata: what `ClassifierCard` wants but the labels, and whatever else somebody needs who wants to know where
+            the numbers come from. Must be plain JSON values.
 
     Raises:
         UserError: a probability is not a number; the training diverged.
     """
     assert probabilities.shape == (len(manifest_rows), len(labels)), probabilities.shape
-    assert not (missing := [key for key in REQUIRED if key not in metadata]), missing
     if not np.isfinite(probabilities).all():
         bad = [label for label, column in zip(labels, probabilities.T, strict=True) if not np.isfinite(column).all()]
         raise UserError(
             f"{out}: probabilities of {', '.join(bad)} are not numbers: the training diverged; lower the lr"
         )
-    table = manifest_rows[[column.name for column in PREDICTIONS] + labels].reset_index(drop=True)
+    card = ClassifierCard.parse({**metadata, "labels": labels}, f"{out}/classifier.json")
+    table = manifest_rows[PREDICTIONS.names + labels].reset_index(drop=True)
     predicted = pd.DataFrame(np.asarray(probabilities, np.float64), columns=[probability(label) for label in labels])
     write_table(out / "predictions.csv", pd.concat([table, predicted], axis=1), PREDICTIONS)
     with replacing(out / "classifier.json") as temporary:
-        text = json.dumps({**metadata, "labels": labels}, indent=2, allow_nan=False)
+        text = json.dumps(card.plain(), indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -89,31 +93,15 @@ def read_predictions(folder: Path) -> Predictions:
     Raises:
         UserError: a file, a key or a column is missing, or a value is impossible.
     """
-    path = folder / "classifier.json"
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected a folder that `octdino classify` wrote") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(metadata, dict) or (missing := [key for key in (*REQUIRED, "labels") if key not in metadata]):
-        raise UserError(f"{path}: no {', '.join(missing) if isinstance(metadata, dict) else 'object of keys'}")
-    labels = [str(label) for label in metadata["labels"]]
-    path = folder / "predictions.csv"
-    table = read_table(path, PREDICTIONS)
-    wanted = labels + [probability(label) for label in labels]
-    if missing := [name for name in wanted if name not in table.columns]:
-        raise UserError(f"{path}: no column {', '.join(missing)}")
-    for name in wanted:
-        values = pd.to_numeric(table[name], errors="coerce").astype("Float64")
-        known = table[name].notna()
-        low_high = values[known].between(0, 1) if name not in labels else values[known].isin([0, 1])
-        if (name not in labels and not known.all()) or not low_high.fillna(False).all():
-            expected = "0, 1 or empty" if name in labels else "a probability between 0 and 1 in each row"
-            raise UserError(f"{path}: column {name}: expected {expected}")
-        table[name] = values
-    if not (side := table["split"].isin(["val", "test"])).all():
-        raise UserError(f"{path}: scan {table['scan_id'][~side].iloc[0]} has split {table['split'][~side].iloc[0]!r}")
-    if (twice := table["scan_id"].duplicated()).any():
-        raise UserError(f"{path}: scan {table['scan_id'][twice].iloc[0]} stands in two rows; expected one a scan")
-    return Predictions(folder, metadata, labels, table)
+    card = read_card(folder / "classifier.json", ClassifierCard, "classify")
+    table = read_table(folder / "predictions.csv", schema_of(card.labels))
+    return Predictions(folder, card, card.labels, table)
+
+
+def schema_of(labels: list[str]) -> Schema:
+    """The columns of predictions.csv with these labels."""
+    truth = [Column(label, "Float64", "as in the manifest", (0, 1)) for label in labels]
+    predicted = [
+        Column(probability(label), "Float64", "predicted probability", low=0, high=1, needed=True) for label in labels
+    ]
+    return Schema((*PREDICTIONS, *truth, *predicted))

@@ -4,11 +4,13 @@
 `scan_id` [N]; `moments` float64 [N, 2, C], each image's mean and mean square in [0, 1], so that the statistics of any
 set of training patients cost nothing; `boxes` int32 [N, 4], top, left, height and width of what was kept of the
 original picture, in its pixels, so that masks follow a crop; attributes `mean`, `std` (training patients of fold 0),
-`source` (hash of what went in), `patients` (known, unknown or none; see `octdino.units`), `settings` (JSON), `version`.
+`source` (content hash), `exclusive`, `patients` (known, unknown or none; see `octdino.units`), `settings` (JSON, the
+cohort stage's), `version`.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,14 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
+from octdino.config.cohort import ImageSettings
 from octdino.errors import UserError
+from octdino.schemas.cards import StoreAttributes
 from octdino.tables import replacing
 
 VERSION = 1
 CHUNK = 64  # images
+CHECKED = 32  # images of each reading whose moments are compared with those that were written
 Box = tuple[int, int, int, int]
 
 
@@ -59,42 +64,86 @@ def image_moments(image: np.ndarray) -> np.ndarray:
     return moments
 
 
-def read_store(path: Path, rows: Sequence[int] | np.ndarray | None = None) -> Store:
-    """Read a store, or the images `rows` of it (ascending), sequentially.
+def content_hash(image: ImageSettings, paths: Iterable[str], pixel_hashes: Iterable[str]) -> str:
+    """The store's `source`: SHA-256 of what went in, in order, and of how a file became an image.
+
+    The manifest has the same paths and pixel hashes, so that it is known whether the two belong together.
+    """
+    found = hashlib.sha256(json.dumps(image.model_dump(mode="json"), sort_keys=True).encode())
+    for path, pixels in zip(paths, pixel_hashes, strict=True):
+        found.update(f"\n{path}\n{pixels}".encode())
+    return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class Header:
+    """A store without its images; the attributes of the class are those of `Store`, of all N scans.
+
+    Attributes:
+        shape: of the images, (N, C, H, W).
+    """
+
+    shape: tuple[int, int, int, int]
+    scan_id: list[str]
+    moments: np.ndarray
+    boxes: np.ndarray
+    attributes: dict[str, Any]
+
+    def checked_attributes(self, path: Path) -> StoreAttributes:
+        """The attributes by their schema.
+
+        Raises:
+            UserError: one is missing or not what it may be.
+        """
+        values = dict(self.attributes)
+        try:
+            values["settings"] = json.loads(str(values.get("settings", "{}")))
+        except ValueError as error:
+            raise UserError(f"{path}: attribute settings: no JSON: {error}") from None
+        return StoreAttributes.parse(values, f"{path}: attributes")
+
+
+def read_header(path: Path) -> Header:
+    """Read all of a store but its images.
 
     Raises:
         UserError: no such file, or not a store of this version.
     """
     with _opened(path) as file:
-        images = file["images"]
-        wanted = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
-        out = np.empty((len(wanted), *images.shape[1:]), np.uint8)
-        _read_sequentially(images, wanted, out)
-        ids = file["scan_id"].asstr()[:]
-        moments, boxes = (file[name][:][wanted] for name in ("moments", "boxes"))
+        ids = [str(name) for name in file["scan_id"].asstr()[:]]
         attributes = {key: _plain(value) for key, value in file.attrs.items()}
-        return Store(out, [str(i) for i in ids[wanted]], moments, boxes, attributes)
+        return Header(file["images"].shape, ids, file["moments"][:], file["boxes"][:], attributes)
 
 
-def read_attributes(path: Path) -> dict[str, Any]:
-    """The attributes, without reading the images.
-
-    Raises:
-        UserError: as `read_store`.
-    """
-    with _opened(path) as file:
-        return {key: _plain(value) for key, value in file.attrs.items()}
-
-
-def read_moments(path: Path) -> np.ndarray:
-    """The moments of all images, float64 [N, 2, C], without reading the images.
+def read_images(path: Path, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Read the images `rows` (ascending) of a store, sequentially: uint8 [n, C, H, W].
 
     Raises:
-        UserError: as `read_store`.
+        UserError: as `read_header`; or an image is not the one whose moments the store has.
     """
+    wanted = np.asarray(rows, dtype=np.int64)
     with _opened(path) as file:
-        moments: np.ndarray = file["moments"][:]
-        return moments
+        out = np.empty((len(wanted), *file["images"].shape[1:]), np.uint8)
+        _read_sequentially(file["images"], wanted, out)
+        moments = file["moments"][:][wanted]
+    for place in np.unique(np.linspace(0, len(wanted) - 1, min(CHECKED, len(wanted))).astype(int)):
+        if not np.allclose(image_moments(out[place]), moments[place], rtol=0, atol=1e-9):
+            raise UserError(
+                f"{path}: image {wanted[place]} is not the one that was written there; make the store again"
+            )
+    return out
+
+
+def read_store(path: Path, rows: Sequence[int] | np.ndarray | None = None) -> Store:
+    """Read a store, or the images `rows` of it (ascending), sequentially.
+
+    Raises:
+        UserError: as `read_header`.
+    """
+    header = read_header(path)
+    wanted = np.arange(header.shape[0]) if rows is None else np.asarray(rows, dtype=np.int64)
+    ids = [header.scan_id[row] for row in wanted]
+    return Store(read_images(path, wanted), ids, header.moments[wanted], header.boxes[wanted], header.attributes)
 
 
 @contextmanager
@@ -106,9 +155,21 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             version = file.attrs.get("version")
             if version != VERSION:
                 raise UserError(f"{path}: store version {version}, expected {VERSION}; make it again")
+            _check_layout(file, path)
             yield file
     except OSError as error:
         raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
+
+
+def _check_layout(file: h5py.File, path: Path) -> None:
+    """Every data set is there, of its type, and has one row per image."""
+    kinds = {"images": (4, "u"), "scan_id": (1, "OS"), "moments": (3, "f"), "boxes": (2, "i")}
+    for name, (dimensions, kind) in kinds.items():
+        found = file.get(name)
+        if not isinstance(found, h5py.Dataset) or found.ndim != dimensions or found.dtype.kind not in kind:
+            raise UserError(f"{path}: no data set {name!r} of {dimensions} dimension(s); make the store again")
+        if len(found) != len(file["images"]):
+            raise UserError(f"{path}: {len(found)} rows of {name!r} for {len(file['images'])} images; make it again")
 
 
 def _read_sequentially(images: Any, wanted: np.ndarray, out: np.ndarray) -> None:

@@ -1,223 +1,52 @@
-"""The typed columns of every table: one place that names them, reads them and writes them.
+"""CSV tables, read and written by the schemas of `octdino.schemas.csv_tables`: every cell is checked on reading.
 
-Columns that a schema does not name are labels (manifest) or free numbers (history).
+Columns beyond a schema's own are labels (manifest, predictions) or numbers (history).
 """
 
 import csv
 import math
 import uuid
-from dataclasses import dataclass
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from octdino.errors import UserError
 from octdino.formula_cells import escape_formulas, text_columns, unescape_formulas
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its name, its pandas type and what it means."""
-
-    name: str
-    dtype: str
-    meaning: str
-
-
-MANIFEST = (
-    Column("scan_id", "string", "unique; the cohort's name and the scan's path or number, safe in file names"),
-    Column("path", "string", "below the cohort's root, with forward slashes"),
-    Column("cohort", "string", "which body of images"),
-    Column("patient", "string", "who; images without patients are their own patient"),
-    Column("group", "string", "split group: the patient, joined with every patient that shares identical pixels"),
-    Column("eye", "string", "which eye, unique over the cohort; empty if unknown"),
-    Column("visit", "string", "which visit of the eye; empty if unknown"),
-    Column("slice", "Int64", "1-based position in the volume; empty if unknown"),
-    Column("laterality", "string", "OD, OS or empty"),
-    Column("trial", "string", "site, trial or device; empty if unknown"),
-    Column("split", "string", "train, val or test in fold 0"),
-    Column("bcva", "Float64", "best corrected visual acuity, ETDRS letters"),
-    Column("cst", "Float64", "central subfield thickness, µm"),
-    Column("mask", "string", "lesion mask below the cohort's root; empty if there is none"),
-    Column("flags", "string", "what is odd but kept, separated by spaces"),
-)
-QUARANTINE = (
-    Column("path", "string", "as the table names it"),
-    Column("row", "Int64", "row of the table, 2 is the first below the header; empty if there is no table"),
-    Column("reason", "string", "a code of REASONS"),
-    Column("detail", "string", "what was found and what is expected"),
-)
-SPLITS = (
-    Column("fold", "Int64", "which patients are test"),
-    Column("patient", "string", "who"),
-    Column("group", "string", "split group; never on two sides"),
-    Column("split", "string", "train, val or test"),
-    Column("rank", "Int64", "labelled training groups join the fractions in this order from 0; empty for others"),
-)
-PREDICTIONS = (
-    Column("scan_id", "string", "as in the manifest"),
-    Column("patient", "string", "as in the manifest"),
-    Column("split", "string", "val or test"),
-)
-METRICS = (
-    Column("arm", "string", "{init}-{mode}, or clinical"),
-    Column("backbone", "string", "none for clinical"),
-    Column("fraction", "Float64", "share of labelled training patients"),
-    Column("fold", "string", "fold, or pooled"),
-    Column("seed", "Int64", "empty: the mean over seeds, where there are several"),
-    Column(
-        "label",
-        "string",
-        "a label; macro: the mean over the evaluable labels; weighted: by their positive scans (or patients)",
-    ),
-    Column(
-        "metric",
-        "string",
-        "auroc, average_precision (prevalence is its floor), f1, balanced_accuracy; sensitivity@specX and "
-        "specificity@specX at the threshold that reached X % specificity on validation patients, @sensX likewise; "
-        "brier, ece, calibration_slope, calibration_intercept, then _calibrated at val's temperature; "
-        "patient_: a patient's scans as one; accuracy of exclusive labels, at macro",
-    ),
-    Column("value", "Float64", "empty where not evaluable"),
-    Column("low", "Float64", "lower end of the interval over patients"),
-    Column("high", "Float64", "upper end"),
-    Column("n_patients", "Int64", "test patients with this label known"),
-    Column("n_scans", "Int64", "test scans with this label known"),
-    Column("n_positive", "Int64", "positive test scans"),
-    Column("n_positive_patients", "Int64", "test patients with a positive scan"),
-    Column("tier", "string", "primary, exploratory or not evaluable; empty for macro"),
-    Column("n_resamples", "Int64", "resamples of patients in which the value exists; the interval is theirs"),
-)
-COMPARISON = (
-    Column("arm", "string", "{init}-{mode}"),
-    Column("reference", "string", "the arm that it is compared with: evaluate.reference, or clinical"),
-    Column("backbone", "string", ""),
-    Column("fraction", "Float64", ""),
-    Column("fold", "string", "fold, or pooled"),
-    Column("seed", "Int64", "empty: the mean over seeds, where there are several"),
-    Column("label", "string", "as in metrics.csv"),
-    Column("metric", "string", "as in metrics.csv, those of which more (or less) is better"),
-    Column("difference", "Float64", "arm minus reference on the same test patients"),
-    Column("low", "Float64", "lower end of the paired interval"),
-    Column("high", "Float64", "upper end"),
-    Column("p", "Float64", "two-sided, from the same resamples"),
-    Column("p_adjusted", "Float64", "Holm over the arms with the same reference, label, metric, fraction and seed"),
-    Column("n_patients", "Int64", "test patients with this label known"),
-    Column("n_scans", "Int64", "test scans with this label known"),
-    Column("n_resamples", "Int64", "resamples of patients in which the difference exists"),
-)
-FINDINGS = (
-    Column("check", "string", "patient, eye, volume, copy, exposure, statistics or threshold"),
-    Column("where", "string", "fold, or folder of the run"),
-    Column("count", "Int64", "how many there are; 0 where it cannot be checked"),
-    Column("detail", "string", "the first of them, or the worst; or why it cannot be checked"),
-    Column("state", "string", "open; acknowledged: named in audit.acknowledged; not checkable"),
-)
-SUBGROUPS = (
-    Column("arm", "string", "{init}-{mode}, or clinical"),
-    Column("backbone", "string", "none for clinical"),
-    Column("fraction", "Float64", "the largest"),
-    Column("fold", "string", "fold, or pooled"),
-    Column("seed", "Int64", "empty: the mean over seeds, where there are several"),
-    Column("subgroup", "string", "all, trial, eye side, CST, BCVA, position in the volume, or quality of the picture"),
-    Column("group", "string", "which part of the test scans"),
-    Column("label", "string", "a label, or macro: the mean over the labels evaluable in all groups but small ones"),
-    Column("metric", "string", "auroc; accuracy of exclusive labels, at macro"),
-    Column("value", "Float64", "empty where not evaluable"),
-    Column("low", "Float64", "lower end of the interval over patients"),
-    Column("high", "Float64", "upper end"),
-    Column("n_patients", "Int64", "test patients in the group, with this label known"),
-    Column("n_scans", "Int64", "their scans"),
-    Column("n_positive", "Int64", "positive scans; empty for macro"),
-    Column("n_positive_patients", "Int64", "their patients; empty for macro"),
-    Column("n_labels", "Int64", "labels that the value is a mean over"),
-    Column("small", "Int64", "1: fewer patients than evaluate.small_group"),
-    Column("n_resamples", "Int64", "resamples of patients in which the value exists"),
-)
-EMBEDDING = (
-    Column("scan_id", "string", "as in the manifest"),
-    Column("x", "Float64", "place in the plane; near scans have near features"),
-    Column("y", "Float64", ""),
-    Column("how", "string", "how features became places"),
-)
-OVERLAP = (
-    Column("init", "string", "whose weights: scratch, imagenet or a pretraining method"),
-    Column("backbone", "string", ""),
-    Column("arm", "string", "whose classifier made the map; empty: the map needs none"),
-    Column("label", "string", "a label, or macro: the mean over the labels that some scan shows"),
-    Column("map", "string", "attention, activation, cam, gradcam or projection"),
-    Column("metric", "string", "iou@M of the mask that holds M % of the map, pointing, pixel_auroc"),
-    Column("value", "Float64", "mean over the scans with a lesion of the label"),
-    Column("low", "Float64", "lower end of the interval over patients; empty with a single patient"),
-    Column("high", "Float64", "upper end"),
-    Column("chance", "Float64", "what a map reaches that is the same everywhere, cut at random"),
-    Column("n_scans", "Int64", "scans with a lesion of the label"),
-    Column("n_patients", "Int64", "their patients"),
-)
-JACCARD = (
-    Column("init", "string", "whose weights"),
-    Column("backbone", "string", ""),
-    Column("map", "string", "attention or activation"),
-    Column("protocol", "string", "paper, largest, union, largest_void or union_void"),
-    Column("blobs", "string", "kept, or removed: small parts of the masks"),
-    Column("value", "Float64", "mean over images"),
-    Column("low", "Float64", "lower end of the interval over patients; images without patients are their own"),
-    Column("high", "Float64", "upper end"),
-    Column("n_images", "Int64", "images with an object"),
-    Column("n_patients", "Int64", "their patients"),
-    Column("n_objects", "Int64", "their objects; one an image for largest and union"),
-)
-JACCARD_IMAGES = (
-    Column("init", "string", "whose weights"),
-    Column("backbone", "string", ""),
-    Column("scan_id", "string", "as in the manifest"),
-    Column("map", "string", "attention or activation"),
-    Column("protocol", "string", "as in jaccard.csv"),
-    Column("blobs", "string", "as in jaccard.csv"),
-    Column("value", "Float64", ""),
-    Column("n_objects", "Int64", "as in jaccard.csv"),
-)
-RETRIEVAL = (
-    Column("init", "string", "whose weights"),
-    Column("backbone", "string", ""),
-    Column("label", "string", "a label, or macro: the mean over labels; empty for same_patient"),
-    Column("metric", "string", "precision@k among other patients' scans; same_patient@k: share of the patient's own"),
-    Column("value", "Float64", "mean over the scans that have the label"),
-    Column("low", "Float64", "lower end of the interval over patients"),
-    Column("high", "Float64", "upper end"),
-    Column("chance", "Float64", "share of the scans sought among that have the label"),
-    Column("n_scans", "Int64", "scans that have the label"),
-    Column("n_patients", "Int64", "their patients"),
+from octdino.schemas.column import Column, Schema
+from octdino.schemas.csv_tables import (
+    COMPARISON,
+    EMBEDDING,
+    FINDINGS,
+    FLAGS,
+    HISTORY,
+    JACCARD,
+    JACCARD_IMAGES,
+    MANIFEST,
+    METRICS,
+    OVERLAP,
+    PREDICTIONS,
+    PROBABILITY,
+    QUARANTINE,
+    REASONS,
+    RETRIEVAL,
+    SPLITS,
+    SUBGROUPS,
 )
 
-REASONS = {
-    "missing_file": "the table names a file that is not there",
-    "unreadable": "the file is truncated, empty or no image",
-    "wrong_size": "the image has another size than the cohort's scans",
-    "constant": "every pixel has the same value",
-    "duplicate_path": "the table names this file twice",
-    "duplicate_pixels": "the same pixels as another scan of the same patient, which is kept",
-    "missing_path": "the row has no path",
-    "missing_patient": "the row has no patient",
-    "bad_path": "the path leaves the cohort's root or does not have the published form",
-    "bad_label": "a label is neither 0, 1 nor empty",
-    "bad_value": "a clinical value is not a number in its range",
-}
-FLAGS = {
-    "path_changed": "the table spells the path otherwise than the file: case, separators or a renamed folder",
-    "laterality_clash": "the label table has this eye on another side than the clinical table",
-    "table_clash": "the two tables differ in BCVA, CST or eye; the clinical table's values are used",
-    "shared_pixels": "another patient has the same pixels; both are in one split group",
-    "label_clash": "a dropped scan with the same pixels had other labels",
-    "narrow_grey": "16 bits a pixel of which at most 12 are used: nearly black in 8 bits unless stretched",
-}
+__all__ = [
+    "COMPARISON", "EMBEDDING", "FINDINGS", "FLAGS", "HISTORY", "JACCARD", "JACCARD_IMAGES", "MANIFEST", "METRICS",
+    "OVERLAP", "PREDICTIONS", "QUARANTINE", "REASONS", "RETRIEVAL", "SPLITS", "SUBGROUPS", "Column", "Schema",
+    "check_table", "fraction_patients", "label_matrix", "labels_of", "leading_metric", "probability", "read_table",
+    "replacing", "write_table",
+]  # fmt: skip
 
 
 def labels_of(manifest: pd.DataFrame) -> list[str]:
     """The label columns of a manifest, in order."""
-    known = {column.name for column in MANIFEST}
-    return [str(name) for name in manifest.columns if name not in known]
+    return [str(name) for name in manifest.columns if name not in MANIFEST.names]
 
 
 def leading_metric(metrics: pd.DataFrame) -> tuple[str, str]:
@@ -227,7 +56,7 @@ def leading_metric(metrics: pd.DataFrame) -> tuple[str, str]:
 
 def probability(label: str) -> str:
     """The column of predictions.csv that holds the predicted probability of `label`."""
-    return f"prob:{label}"
+    return f"{PROBABILITY}{label}"
 
 
 def label_matrix(manifest: pd.DataFrame, labels: list[str] | None = None) -> np.ndarray:
@@ -235,36 +64,108 @@ def label_matrix(manifest: pd.DataFrame, labels: list[str] | None = None) -> np.
     return manifest[labels if labels is not None else labels_of(manifest)].to_numpy(np.float32, na_value=np.nan)
 
 
-def read_table(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
-    """Read a CSV of ours with the schema's types; columns beyond the schema are numbers.
+def read_table(path: Path, schema: Schema) -> pd.DataFrame:
+    """Read a CSV with the schema's types and check every cell.
 
     Raises:
-        UserError: the file or one of its columns is missing, or a value has the wrong type.
+        UserError: one line; the file or a column is missing, a header stands there twice, or a cell is not what its
+            column may hold.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such table")
-    text = {column.name: "string" for column in schema if column.dtype == "string"}
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={c: [""] for c in _header(path) - set(text)})
-    table = unescape_formulas(table)
-    if missing := [column.name for column in schema if column.name not in table.columns]:
-        raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(c.name for c in schema)}")
-    for column in schema:
-        try:
-            table = table.astype({column.name: column.dtype})
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: column {column.name}: {error}; expected {column.dtype}") from None
-    return table
+    try:
+        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        names = header.iloc[0].tolist()
+        _check_header(path, names, schema)
+        text = {column.name: "string" for column in schema if column.dtype == "string"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more cells than the header
+            table = pd.read_csv(
+                path, dtype=text, index_col=False, keep_default_na=False, encoding="utf-8-sig", low_memory=False,
+                na_values={name: [""] for name in names if name not in text},
+            )  # fmt: skip
+    except UserError:
+        raise
+    except pd.errors.ParserWarning:
+        raise UserError(f"{path}: a row has more cells than the header; expected {len(names)}") from None
+    except (ValueError, OSError) as error:  # pandas' own parser errors are ValueErrors
+        raise UserError(f"{path}: cannot be read as a CSV table: {error}") from None
+    return check_table(path, unescape_formulas(table), schema)
 
 
-def _header(path: Path) -> set[str]:
-    return {str(name) for name in pd.read_csv(path, nrows=0).columns}
+def _check_header(path: Path, names: list[str], schema: Schema) -> None:
+    if missing := [name for name in schema.names if name not in names]:
+        raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(schema.names)}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{path}: column {twice[0] or 'without a name'} stands there twice")
+    for name in names if schema.name_fault else ():
+        if name not in schema.names and (fault := schema.name_fault(name)):  # type: ignore[misc]
+            raise UserError(f"{path}: column {names.index(name) + 1}, {name!r}, {fault}; rename it or take it out")
 
 
-def write_table(path: Path, table: pd.DataFrame, schema: tuple[Column, ...]) -> None:
+def check_table(path: Path, table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The table with the schema's types.
+
+    Raises:
+        UserError: a cell is not what its column may hold, or two rows have the same key; names file, row and value.
+    """
+    typed = {column.name: _checked(path, table[column.name], column) for column in schema}
+    rest = [name for name in table.columns if name not in typed]
+    if schema.rest:
+        for name in rest:
+            _checked(path, table[name], schema.rest)
+    if schema.key and (twice := table.duplicated(list(schema.key))).any():
+        row = int(np.argmax(twice))
+        words = ", ".join(f"{name} {table[name].iloc[row]}" for name in schema.key)
+        raise UserError(f"{path}: row {row + 2}: {words} stands there twice")
+    return table.assign(**typed)
+
+
+def _checked(path: Path, cells: pd.Series, column: Column) -> pd.Series:
+    """The cells of one column as its type."""
+    values: pd.Series[Any]
+    if column.dtype == "string":
+        values = cells.astype("string").fillna("")
+        empty, bad = values == "", pd.Series(False, index=cells.index)
+    else:
+        empty, (values, bad) = cells.isna(), _numbers(cells, column)
+    if column.allowed is not None:
+        bad |= ~values.isin(column.allowed) & ~empty
+    if column.low is not None:
+        bad |= values < column.low  # type: ignore[operator]
+    if column.high is not None:
+        bad |= values > column.high  # type: ignore[operator]
+    if column.needed:
+        bad |= empty
+    if (bad := bad.fillna(False).astype(bool)).any():
+        row = int(np.argmax(bad))
+        cell = cells.iloc[row]
+        said = "empty" if empty.iloc[row] else repr(cell) if isinstance(cell, str) else f"{cell:g}"
+        raise UserError(f"{path}: row {row + 2}: {cells.name} is {said}; expected {column.expected}")
+    if column.unique and (twice := values.duplicated()).any():
+        row = int(np.argmax(twice))
+        raise UserError(f"{path}: row {row + 2}: {cells.name} {values.iloc[row]} stands in two rows; expected one")
+    typed: pd.Series[Any] = values.astype(column.dtype)  # type: ignore[call-overload]
+    return typed
+
+
+def _numbers(cells: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
+    """The cells as numbers, NaN where they are empty or none, and which of them are not of the column's type."""
+    if cells.dtype == bool:  # pandas takes True and False for a column of its own kind
+        return cells.astype("float64"), pd.Series(True, index=cells.index)
+    numbers = pd.to_numeric(cells, errors="coerce")
+    bad = numbers.isna() & cells.notna()
+    if column.finite or column.dtype == "Int64":
+        bad |= np.isinf(numbers.astype("float64"))
+    if column.dtype == "Int64":
+        bad |= numbers.notna() & (numbers != np.floor(numbers.astype("float64")))
+    return numbers.mask(bad), bad
+
+
+def write_table(path: Path, table: pd.DataFrame, schema: Schema) -> None:
     """Write a CSV whose first columns are the schema's, atomically; integers stay integers, missing stays empty."""
-    names = [column.name for column in schema]
-    rest = [name for name in table.columns if name not in names]
-    typed = table.reindex(columns=names + rest).astype({c.name: c.dtype for c in schema})
+    rest = [name for name in table.columns if name not in schema.names]
+    typed = table.reindex(columns=schema.names + rest).astype({c.name: c.dtype for c in schema})
     safe = escape_formulas(typed)
     # Python's writer does not quote a cell for a carriage return, which readers take for the end of the row.
     returns = any("\r" in cell for cells in text_columns(safe).values() for cell in cells)

@@ -12,6 +12,7 @@ from octdino.predictions import write_predictions
 from octdino.store import StoreWriter
 from octdino.tables import MANIFEST, QUARANTINE, SPLITS, label_matrix, labels_of, write_table
 from octdino.thresholds import choose_threshold
+from tests.small import INPUT, store_attributes
 
 LABELS = ["IRF", "DRT/ME", "FAVF", "VMT"]
 SKILL = {"scratch-finetune": 0.6, "dino-linear": 1.6, "simclr-linear": 1.2, "clinical": 0.8}
@@ -47,7 +48,8 @@ def write_cohort(folder: Path, patients: int = 60, folds: int = 1, seed: int = 0
                         "scan_id": f"phantom_{name}_{visit}_{slice_}", "path": f"{name}/{visit}/{slice_}.tif",
                         "cohort": "phantom", "patient": name, "group": name, "eye": f"{name}OD", "visit": visit,
                         "slice": slice_, "laterality": "OD", "trial": "PRIME" if index % 2 else "TREX DME",
-                        "split": sides[name], "bcva": 80 - 10 * swollen + rng.normal(0, 5),
+                        "pixel_hash": f"{name}-{visit}-{slice_}", "split": sides[name],
+                        "bcva": 80 - 10 * swollen + rng.normal(0, 5),
                         "cst": None if index == 1 else 280 + 120 * swollen + rng.normal(0, 30), "mask": "", "flags": "",
                         "IRF": int(rng.random() < 1 / (1 + np.exp(-severity))), "DRT/ME": int(swollen),
                         "FAVF": None if index == 2 else int(rng.random() < 0.5), "VMT": int(index < 2),
@@ -74,7 +76,8 @@ def write_store(folder: Path, manifest: pd.DataFrame, size: int = 48) -> None:
                 retina = np.where((row - 0.48) ** 2 + (column - rng.uniform(0.3, 0.7)) ** 2 < 0.006, 30, retina)
             noisy = np.clip((retina + 12) * rng.gamma(6, 1 / 6, (size, size)), 0, 255)
             writer.append(noisy.astype(np.uint8)[None], scan_id)
-        writer.finish(np.arange(len(manifest)), {"source": "test", "mean": [0.2], "std": [0.2]})
+        found = {"mean": [0.2], "std": [0.2], **store_attributes(manifest, size)}
+        writer.finish(np.arange(len(manifest)), found)
 
 
 def write_arm(
@@ -132,6 +135,8 @@ def write_pretraining(
     table.to_csv(folder / "history.csv", index=False)
     card = {
         "name": method, "backbone": backbone, "fold": 0, "seed": 0, "scope": scope, "images_seen": 12800, "scans": 240,
+        "cohort": "phantom",
+        "spec": {"timm": "resnet18", "args": {}, "in_chans": 1, "size": 96}, "input": INPUT, "weights_sha256": "0" * 64,
         "patients": 30, "device": "CPU, 2 thread(s)", "octdino": "0.1.0", "torch": "2.9.0",
         "settings": {"epochs": 20, "batch_size": 64}, "method": {"method": method},
         "model": {"timm": "resnet18", "args": {}, "in_chans": 1}, **card_values,

@@ -1,14 +1,28 @@
 """A small store with labels that can be learned, for the tests of training."""
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from octdino.store import StoreWriter, statistics
+from octdino.config import ImageSettings
+from octdino.store import StoreWriter, content_hash, statistics
 from octdino.tables import MANIFEST, SPLITS, write_table
 
 LABELS = ["square", "stripes"]
+INPUT = {"image": {"size": [32, 32]}, "size": 32, "mean": [0.2], "std": [0.2]}
+BACKBONE_CARD = {  # what `save_backbone` wants beside the spec
+    "name": "dino", "backbone": "b", "fold": 0, "seed": 0, "cohort": "small", "scope": "train_patients", "input": INPUT,
+}  # fmt: skip
+
+
+def store_attributes(manifest: pd.DataFrame, size: int, channels: int = 1) -> dict[str, Any]:
+    """What the cohort stage writes to a store of the manifest's scans, beside mean and std."""
+    image = ImageSettings(size=(size, size), channels=channels)
+    source = content_hash(image, manifest["path"], manifest["pixel_hash"])
+    return {"source": source, "settings": {"image": image.model_dump(mode="json")}}
 
 
 def write_small_cohort(
@@ -38,6 +52,7 @@ def write_small_cohort(
             row |= {label: value if scan % 2 else np.nan for label, value in zip(LABELS, truth, strict=True)}
             rows.append(row)
     manifest = pd.DataFrame(rows).assign(cohort="small", visit="V1")
+    manifest["pixel_hash"] = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     manifest["group"] = manifest["eye"] = manifest["patient"]
     write_table(folder / "manifest.csv", manifest, MANIFEST)
     splits = pd.DataFrame({"fold": 0, "patient": names, "group": names, "split": side})
@@ -47,7 +62,6 @@ def write_small_cohort(
         for image, scan_id in zip(images, manifest["scan_id"], strict=True):
             writer.append(image, scan_id)
         mean, std = statistics(writer.moments[manifest["split"] == "train"])
-        writer.finish(
-            np.arange(len(images)), {"source": f"small-{seed}", "mean": mean, "std": std, "exclusive": exclusive}
-        )
+        found = {"mean": mean, "std": std, "exclusive": exclusive, **store_attributes(manifest, size)}
+        writer.finish(np.arange(len(images)), found)
     return folder / "scans.h5"

@@ -43,6 +43,16 @@ def test_imports_go_down_only(path: Path) -> None:
     assert not others & set(STAGES), f"{own} imports {others & set(STAGES)}: what two stages need moves down"
 
 
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_a_cohorts_files_are_read_in_one_place(stage: str) -> None:
+    """Manifest, splits and store go together: whoever reads one of them alone reads a stale one some day."""
+    alone = {"MANIFEST", "SPLITS", "read_store", "read_header", "read_images"}
+    for path in (PACKAGE / stage).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in ("octdino.tables", "octdino.store"):
+                assert not {alias.name for alias in node.names} & alone, f"{path}: use octdino.cohort_reader"
+
+
 def test_every_stage_has_one_name_in_three_places() -> None:
     rules = {path.stem for path in (PACKAGE.parent / "workflow/rules").glob("*.smk")} - {"common"}
     packages = {path.name for path in PACKAGE.iterdir() if path.name in STAGES}

@@ -14,22 +14,23 @@ from octdino.config import ModelSettings
 from octdino.config.networks import LOADING, is_timm_name
 from octdino.errors import UserError
 from octdino.models import BackboneSpec, PrototypeHead, create_backbone, load_backbone, save_backbone
+from tests.small import BACKBONE_CARD
 
 NARROW = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 
 
 def spec(model, size=32):
-    return BackboneSpec(timm=model.timm, args=model.args, in_chans=1, size=size, mean=[0.2], std=[0.1])
+    return BackboneSpec(timm=model.timm, args=model.args, in_chans=1, size=size)
 
 
 @pytest.mark.parametrize("model", [NARROW, ModelSettings(timm="test_vit")])
 def test_a_saved_backbone_comes_back_and_is_timms_own(tmp_path, model):
     backbone = create_backbone(model, 1, 32).eval()
-    save_backbone(tmp_path, backbone, spec(model), {"name": "dino"})
+    save_backbone(tmp_path, backbone, spec(model), BACKBONE_CARD)
     loaded, found = load_backbone(tmp_path)
     x = torch.randn(2, 1, 32, 32)
     assert torch.equal(loaded.eval()(x), backbone(x))
-    assert found == spec(model)
+    assert found.spec == spec(model)
     extra = {"img_size": 32} if "vit" in model.timm else {}
     plain = timm.create_model(model.timm, in_chans=1, num_classes=0, **model.args, **extra)
     plain.load_state_dict(load_file(tmp_path / "backbone.safetensors"))
@@ -95,12 +96,12 @@ def _refuse(*_, **__):
 
 @pytest.mark.parametrize("damage", ["missing", "other model"])
 def test_a_damaged_run_is_one_clear_line(tmp_path, damage):
-    save_backbone(tmp_path, create_backbone(NARROW, 1, 32), spec(NARROW), {})
+    save_backbone(tmp_path, create_backbone(NARROW, 1, 32), spec(NARROW), BACKBONE_CARD)
     if damage == "missing":
         (tmp_path / "backbone.safetensors").unlink()
     else:
         other = NARROW.model_copy(update={"args": {"channels": [8, 8, 8, 16]}})
-        save_backbone(tmp_path, create_backbone(other, 1, 32), spec(NARROW), {})
+        save_backbone(tmp_path, create_backbone(other, 1, 32), spec(NARROW), BACKBONE_CARD)
     with pytest.raises(UserError, match=r"backbone\.safetensors"):
         load_backbone(tmp_path)
 

@@ -54,7 +54,7 @@ def test_diverged_training_writes_nothing(tmp_path: Path) -> None:
 
 
 def change(folder: Path, column: str, value: object) -> None:
-    table = pd.read_csv(folder / "predictions.csv", dtype=object)
+    table = pd.read_csv(folder / "predictions.csv", dtype=object, keep_default_na=False)
     table.loc[1, column] = value
     table.to_csv(folder / "predictions.csv", index=False)
 
@@ -62,12 +62,12 @@ def change(folder: Path, column: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("IRF", 2, "column IRF: expected 0, 1 or empty"),
-        ("prob:IRF", 1.5, "between 0 and 1"),
-        ("prob:IRF", "", "between 0 and 1"),
-        ("prob:IRF", "high", "between 0 and 1"),
-        ("split", "train", "scan b has split 'train'"),
-        ("scan_id", "a", "scan a stands in two rows"),
+        ("IRF", 2, "row 3: IRF is 2; expected 0, 1 or empty"),
+        ("prob:IRF", 1.5, "row 3: prob:IRF is 1.5; expected a number from 0 to 1"),
+        ("prob:IRF", "", "prob:IRF is empty; expected a number from 0 to 1"),
+        ("prob:IRF", "high", "prob:IRF is 'high'; expected a number from 0 to 1"),
+        ("split", "train", "split is 'train'; expected val or test"),
+        ("scan_id", "a", "row 3: scan_id a stands in two rows"),
     ],
 )
 def test_impossible_values_are_named(tmp_path: Path, column: str, value: object, message: str) -> None:
@@ -89,5 +89,5 @@ def test_missing_files_keys_and_columns_are_named(tmp_path: Path) -> None:
         read_predictions(tmp_path)
     card = json.loads((tmp_path / "classifier.json").read_text())
     (tmp_path / "classifier.json").write_text(json.dumps({k: v for k, v in card.items() if k != "fold"}))
-    with pytest.raises(UserError, match="no fold"):
+    with pytest.raises(UserError, match="fold: missing"):
         read_predictions(tmp_path)

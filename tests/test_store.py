@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from octdino.errors import UserError
-from octdino.store import StoreWriter, image_moments, read_moments, read_store, statistics
+from octdino.store import StoreWriter, image_moments, read_header, read_store, statistics
 
 ATTRIBUTES = {"mean": [0.5], "std": [0.2], "source": "x", "settings": {"b": 1, "a": [2]}}
 
@@ -38,7 +38,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
         "version": 1,
     }
     assert store.boxes[:, 0].tolist() == list(range(150))
-    assert np.array_equal(read_moments(tmp_path / "a.h5"), store.moments)
+    assert np.array_equal(read_header(tmp_path / "a.h5").moments, store.moments)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300), st.lists(st.booleans(), min_size=1, max_size=300))

@@ -3,40 +3,38 @@
 from pathlib import Path
 
 import h5py
-import pandas as pd
 import pytest
 
+from octdino.cohort_reader import read_cohort
 from octdino.errors import UserError
-from octdino.units import STATES, unit, unit_of
+from octdino.units import STATES, unit
 from tests.small import write_small_cohort
-
-TWICE, ONCE = pd.DataFrame({"patient": ["a", "a", "b"]}), pd.DataFrame({"patient": ["a", "b", "c"]})
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_the_store_decides(tmp_path: Path, state: str) -> None:
-    store = write_small_cohort(tmp_path, patients=10, scans=1, size=8)
+    store = write_small_cohort(tmp_path, patients=10, scans=2, size=8)
     with h5py.File(store, "r+") as file:
         file.attrs["patients"] = state
-    for manifest in (TWICE, ONCE):
-        assert unit_of(store, manifest) == unit(state)
+    assert read_cohort(store).unit == unit(state)
 
 
-def test_without_the_attribute_or_a_store_the_manifest_tells(tmp_path: Path) -> None:
-    store = write_small_cohort(tmp_path, patients=10, scans=1, size=8)
+@pytest.mark.parametrize(("scans", "state"), [(2, "known"), (1, "unknown")])
+def test_without_the_attribute_or_a_store_the_manifest_tells(tmp_path: Path, scans: int, state: str) -> None:
+    store = write_small_cohort(tmp_path, patients=10, scans=scans, size=8)
     with h5py.File(store, "r+") as file:
-        assert "patients" not in file.attrs
-    for path in (store, tmp_path / "none.h5"):
-        assert unit_of(path, TWICE).state == "known"
-        assert unit_of(path, ONCE).state == "unknown"
+        file.attrs.pop("patients", None)
+    assert read_cohort(store).unit.state == state
+    store.unlink()
+    assert read_cohort(store, needs_store=False).unit.state == state
 
 
 def test_another_value_is_refused(tmp_path: Path) -> None:
     store = write_small_cohort(tmp_path, patients=10, scans=1, size=8)
     with h5py.File(store, "r+") as file:
         file.attrs["patients"] = "some"
-    with pytest.raises(UserError, match=r"scans\.h5: attribute patients is 'some'; expected known, unknown, none"):
-        unit_of(store, TWICE)
+    with pytest.raises(UserError, match=r"scans\.h5: .*patients: 'some' is not allowed"):
+        read_cohort(store)
 
 
 def test_words_and_warnings() -> None:

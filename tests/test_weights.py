@@ -19,6 +19,7 @@ from octdino.config import ModelSettings
 from octdino.errors import UserError
 from octdino.models import BackboneSpec, create_backbone, save_backbone
 from octdino.models.weights import _load, _recognise
+from tests.small import BACKBONE_CARD
 
 SIZE = 32
 VIT = {"patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
@@ -189,9 +190,9 @@ def test_safetensors_and_octdinos_own_files_are_read(tmp_path):
     x = torch.randn(2, 3, SIZE, SIZE)
     read = create_backbone(model.model_copy(update={"weights": tmp_path / "model.safetensors"}), 3, SIZE, imagenet=True)
     torch.testing.assert_close(read.eval()(x), features(x))
-    spec = BackboneSpec(timm=model.timm, args=model.args, in_chans=1, size=SIZE, mean=[0.2], std=[0.1])
+    spec = BackboneSpec(timm=model.timm, args=model.args, in_chans=1, size=SIZE)
     own = randomised(create_backbone(model, 1, SIZE))
-    save_backbone(tmp_path, own, spec, {})
+    save_backbone(tmp_path, own, spec, BACKBONE_CARD)
     model = model.model_copy(update={"weights": tmp_path / "backbone.safetensors"})
     again = create_backbone(model, 1, SIZE, imagenet=True)
     torch.testing.assert_close(again.eval()(x[:, :1]), own(x[:, :1]))

@@ -1,17 +1,16 @@
 """What can be wrong with a comparison, a function a question; each yields what it finds."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from octdino.cohort_reader import Cohort
+from octdino.models.weights_file import sha256_of
 from octdino.predictions import Predictions
-from octdino.store import statistics
+from octdino.schemas.cards import BackboneCard, Input, Origin
 from octdino.thresholds import choose_threshold
-from octdino.units import Unit
 
 Found = dict[str, Any]  # the columns of FINDINGS but state
 
@@ -23,15 +22,9 @@ def finding(check: str, where: str, detail: str, count: int = 1) -> Found:
     return {"check": check, "where": where, "count": count, "detail": detail}
 
 
-def sides(manifest: pd.DataFrame, splits: pd.DataFrame, fold: int) -> pd.Series:
-    """The side of each scan in a fold, by its patient; the user's own column where the split is theirs, fold 0."""
-    chosen = splits[splits["fold"] == fold].drop_duplicates("patient").set_index("patient")["split"]
-    found = manifest["patient"].map(chosen)
-    return manifest["split"].where(manifest["split"].notna(), found) if fold == 0 else found
-
-
-def not_checkable(manifest: pd.DataFrame, unit: Unit) -> dict[str, str]:
+def not_checkable(cohort: Cohort) -> dict[str, str]:
     """Return why a check has nothing to compare, by check: without names of patients, eyes or visits."""
+    manifest, unit = cohort.manifest, cohort.unit
     why = {"unknown": "patients are unknown, each image counts as its own", "none": "there are no patients"}
     if not unit.patients:
         return dict.fromkeys(("patient", "eye", "volume"), why[unit.state])
@@ -40,31 +33,27 @@ def not_checkable(manifest: pd.DataFrame, unit: Unit) -> dict[str, str]:
     return found if (eye & visit).any() else {**found, "volume": "no visit of a named eye is named"}
 
 
-def overlap(manifest: pd.DataFrame, splits: pd.DataFrame, fold: int) -> Iterator[Found]:
-    """Patients, eyes, volumes on two sides of the split."""
-    side = sides(manifest, splits, fold)
+def overlap(cohort: Cohort, fold: int) -> Iterator[Found]:
+    """Split groups (patients who share identical pixels), eyes, volumes on two sides of the split."""
+    manifest, side = cohort.manifest, cohort.split_of(fold)
     eye = manifest["eye"].fillna("")
     volume = eye + " " + manifest["visit"].fillna("")
     for check, whose in (
-        ("patient", manifest["patient"]),
+        ("patient", manifest["group"]),
         ("eye", eye),
         ("volume", volume.where((eye != "") & (manifest["visit"].fillna("") != ""), "")),
     ):
-        known = (whose != "") & side.notna()
+        known = whose != ""
         several = side[known].groupby(whose[known]).nunique()
         names = several.index[several > 1].tolist()
         if names:
             where = ", ".join(sorted(side[known][whose[known] == names[0]].unique()))
             yield finding(check, f"fold {fold}", f"{names[0]} is in {where}", len(names))
-    twice = splits[splits["fold"] == fold].groupby("patient")["split"].nunique()
-    if (twice > 1).any():
-        yield finding("patient", f"splits.csv, fold {fold}", f"{twice.idxmax()} has two sides", int((twice > 1).sum()))
 
 
-def eyes_of_two(manifest: pd.DataFrame, splits: pd.DataFrame, fold: int) -> Iterator[Found]:
+def eyes_of_two(cohort: Cohort, fold: int) -> Iterator[Found]:
     """One eye under two patients' names on two sides: the same side, visit dates and measurements, slice by slice."""
-    side = sides(manifest, splits, fold)
-    table = manifest.assign(side=side)
+    table = cohort.manifest.assign(side=cohort.split_of(fold))
     measured = table[table["bcva"].notna() & table["cst"].notna()]
     visits = measured.groupby(["patient", "eye", "visit"], dropna=False).agg(
         bcva=("bcva", "first"), cst=("cst", "first"), side=("side", "first"), laterality=("laterality", "first")
@@ -84,33 +73,35 @@ def eyes_of_two(manifest: pd.DataFrame, splits: pd.DataFrame, fold: int) -> Iter
             )
 
 
-def standardisation(card: Path, moments: np.ndarray, manifest: pd.DataFrame, splits: pd.DataFrame) -> Iterator[Found]:
+def standardisation(folder: Path, used: Input, fold: int, cohort: Cohort) -> Iterator[Found]:
     """Mean and standard deviation that are not those of the fold's training patients."""
-    told = json.loads(card.read_text())
-    used = told.get("input") or told.get("spec") or {}
-    if not used.get("mean"):  # no picture, or a backbone from elsewhere
-        return
-    train = (sides(manifest, splits, told.get("fold") or 0) == "train").to_numpy()
-    expected = [value for part in statistics(moments[train]) for value in part]
-    got = [*used["mean"], *used["std"]]
-    if not np.allclose(got, expected, rtol=0, atol=TOLERANCE):
+    expected = [value for part in cohort.statistics(fold) for value in part]
+    got = [*used.mean, *used.std]
+    if len(got) != len(expected) or not np.allclose(got, expected, rtol=0, atol=TOLERANCE):
         detail = f"mean {got[0]:.6f}, that of the training patients is {expected[0]:.6f}"
-        yield finding("statistics", str(card.parent), detail)
+        yield finding("statistics", str(folder), detail)
 
 
-def exposure(card: Path, manifest: pd.DataFrame, splits: pd.DataFrame) -> Iterator[Found]:
+def weights(path: Path, sha256: str) -> Iterator[Found]:
+    """A file of weights that is not the one that its card names."""
+    if not path.is_file():
+        yield finding("weights", str(path.parent), f"{path.name} is missing; its card names one")
+    elif (found := sha256_of(path)) != sha256:
+        detail = f"{path.name} has SHA-256 {found[:12]}…, its card names {sha256[:12]}…"
+        yield finding("weights", str(path.parent), detail)
+
+
+def exposure(folder: Path, card: BackboneCard, cohort: Cohort) -> Iterator[Found]:
     """A pretraining that says train_patients and saw others, by the counts and names in its card."""
-    told = json.loads(card.read_text())
-    start = told
+    start: Origin | None = card
     while start:  # a run may go on from another, and that from another
-        if start.get("scope") == "train_patients" and start.get("cohort") in (None, manifest["cohort"].iloc[0]):
-            train = manifest[sides(manifest, splits, start.get("fold") or 0) == "train"]
-            seen = start.get("scans"), start.get("patients")
-            expected = len(train), train["patient"].nunique()
+        if start.scope == "train_patients" and start.cohort in (None, cohort.name):
+            train = cohort.manifest[cohort.split_of(start.fold or 0) == "train"]
+            seen, expected = (start.scans, start.patients), (len(train), train["patient"].nunique())
             if None not in seen and seen != expected:
                 detail = f"says train_patients and saw {seen[0]} scans of {seen[1]} patients; there are {expected[0]} "
-                yield finding("exposure", str(card.parent), detail + f"scans of {expected[1]} training patients")
-        start = start.get("start")
+                yield finding("exposure", str(folder), detail + f"scans of {expected[1]} training patients")
+        start = start.start
 
 
 def thresholds(run: Predictions, how: str) -> Iterator[Found]:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -12,12 +13,12 @@ from octdino import made_by
 from octdino.audit import checks
 from octdino.audit.checks import Found, finding
 from octdino.audit.pictures import copies, textures
+from octdino.cohort_reader import Cohort, read_cohort
 from octdino.config import AuditSettings
 from octdino.errors import UserError
 from octdino.predictions import read_predictions
-from octdino.store import read_store
-from octdino.tables import FINDINGS, MANIFEST, SPLITS, read_table, replacing, write_table
-from octdino.units import unit_of
+from octdino.schemas.cards import BackboneCard, read_card
+from octdino.tables import FINDINGS, read_table, replacing, write_table
 
 log = logging.getLogger("octdino.audit")
 
@@ -31,6 +32,7 @@ ASKED = {
     "exposure": "no pretraining that says train_patients saw anybody else",
     "statistics": "scans are standardised with mean and standard deviation of the training {many}",
     "threshold": "thresholds were chosen on validation {many}",
+    "weights": "weights are those that their card names by SHA-256",
 }
 
 
@@ -46,30 +48,25 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
     Raises:
         UserError: a file is missing or is not what it should be. A finding is none: see `verdict`.
     """
-    manifest = read_table(store.with_name("manifest.csv"), MANIFEST)
-    splits = read_table(store.with_name("splits.csv"), SPLITS)
-    scans = read_store(store)
-    if scans.scan_id != manifest["scan_id"].tolist():
-        raise UserError(f"{store}: its scans are not those of manifest.csv beside it; run the cohort stage again")
+    cohort = read_cohort(store)
     found: list[Found] = []
-    detail = textures(torch.from_numpy(scans.images))
-    for fold in sorted(splits["fold"].unique()):
-        found += checks.overlap(manifest, splits, int(fold))
-        found += checks.eyes_of_two(manifest, splits, int(fold))
-        found += _copies(settings, manifest, splits, int(fold), detail)
+    detail = textures(torch.from_numpy(cohort.images(np.arange(len(cohort)))))
+    for fold in map(int, sorted(cohort.splits["fold"].unique())):
+        found += checks.overlap(cohort, fold)
+        found += checks.eyes_of_two(cohort, fold)
+        found += _copies(settings, cohort, fold, detail)
     for folder in runs:
-        found += _of_run(folder, manifest, splits, scans.moments)
-    unit = unit_of(store, manifest)
-    unchecked = checks.not_checkable(manifest, unit)
+        found += _of_run(folder, cohort)
+    unchecked = checks.not_checkable(cohort)
     rows = [one | {"state": "acknowledged" if one["check"] in settings.acknowledged else "open"} for one in found]
     rows += [finding(check, "manifest.csv", why, 0) | {"state": NOT_CHECKABLE} for check, why in unchecked.items()]
-    table = pd.DataFrame(rows, columns=[column.name for column in FINDINGS])
+    table = pd.DataFrame(rows, columns=FINDINGS.names)
     write_table(out / "findings.csv", table, FINDINGS)
     card = {
-        "asked": {check: words.format(many=unit.many) for check, words in ASKED.items()},
-        "patients": unit.state,
+        "asked": {check: words.format(many=cohort.unit.many) for check, words in ASKED.items()},
+        "patients": cohort.unit.state,
         "not_checkable": unchecked,
-        "scans": len(manifest),
+        "scans": len(cohort),
         "runs": len(runs),
         "similarity": settings.similarity,
         "octdino": made_by("audit"),
@@ -82,32 +79,35 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
         log.warning("%s", line)
 
 
-def _copies(
-    settings: AuditSettings, manifest: pd.DataFrame, splits: pd.DataFrame, fold: int, detail: torch.Tensor
-) -> Iterator[Found]:
-    side = checks.sides(manifest, splits, fold)
-    codes = torch.from_numpy(side.map({"train": 0, "val": 1, "test": 2}).fillna(-1).to_numpy("int64", copy=True))
+def _copies(settings: AuditSettings, cohort: Cohort, fold: int, detail: torch.Tensor) -> Iterator[Found]:
+    side = cohort.split_of(fold)
+    codes = torch.from_numpy(side.map({"train": 0, "val": 1, "test": 2}).to_numpy("int64", copy=True))
     pairs = list(copies(detail, codes, settings.similarity))
     if pairs:
         worst = max(pairs, key=lambda pair: pair.similarity)
-        names = [manifest["scan_id"].iloc[row] for row in (worst.one, worst.other)]
+        names = [cohort.manifest["scan_id"].iloc[row] for row in (worst.one, worst.other)]
         how = "mirrored, " if worst.mirrored else ""
         where = f"{side.iloc[worst.one]} and {side.iloc[worst.other]}"
         text = f"{names[0]} and {names[1]} ({where}) are one picture: {how}correlation {worst.similarity:.3f}"
         yield finding("copy", f"fold {fold}", text, len(pairs))
 
 
-def _of_run(folder: Path, manifest: pd.DataFrame, splits: pd.DataFrame, moments: object) -> Iterator[Found]:
-    cards = [path for name in ("backbone.json", "classifier.json") if (path := folder / name).is_file()]
-    if not cards:
+def _of_run(folder: Path, cohort: Cohort) -> Iterator[Found]:
+    backbone, classifier = (folder / name for name in ("backbone.json", "classifier.json"))
+    if not backbone.is_file() and not classifier.is_file():
         raise UserError(f"{folder}: neither backbone.json nor classifier.json; expected the folder of a run")
-    for card in cards:
-        yield from checks.standardisation(card, moments, manifest, splits)  # type: ignore[arg-type]
-        if card.name == "backbone.json":
-            yield from checks.exposure(card, manifest, splits)
-        else:
-            run = read_predictions(folder)
-            yield from checks.thresholds(run, (run.metadata.get("settings") or {}).get("threshold", "youden"))
+    if backbone.is_file():
+        made = read_card(backbone, BackboneCard, "pretrain")
+        yield from checks.standardisation(folder, made.input, made.fold or 0, cohort)
+        yield from checks.weights(folder / "backbone.safetensors", made.weights_sha256)
+        yield from checks.exposure(folder, made, cohort)
+    if classifier.is_file():
+        run = read_predictions(folder)
+        if run.card.input:
+            yield from checks.standardisation(folder, run.card.input, run.card.fold, cohort)
+        if run.card.weights_sha256:
+            yield from checks.weights(folder / "classifier.safetensors", run.card.weights_sha256)
+        yield from checks.thresholds(run, run.card.settings.get("threshold", "youden"))
 
 
 def unchecked_line(table: pd.DataFrame) -> str:

@@ -14,9 +14,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from octdino import made_by
 from octdino.calibration import calibration_of
+from octdino.cohort_reader import read_cohort
 from octdino.errors import UserError
 from octdino.predictions import write_predictions
-from octdino.tables import MANIFEST, SPLITS, fraction_patients, label_matrix, labels_of, read_table
+from octdino.tables import fraction_patients
 from octdino.thresholds import choose_threshold
 
 log = logging.getLogger("octdino.classify")
@@ -29,34 +30,33 @@ SMALLEST_LEAF = 0.05  # share of the training scans
 MOST_TRIALS = 200  # scikit-learn takes at most 255 categories
 
 
-def clinical_control(manifest: Path, splits: Path, fraction: float, fold: int, seed: int, out: Path) -> None:
+def clinical_control(store: Path, fraction: float, fold: int, seed: int, out: Path) -> None:
     """Train boosted trees on clinical values, a model a label; write predictions.csv and classifier.json to `out`.
 
     Missing values are a branch of their own, so no scan is left out. Thresholds (by Youden's index) are chosen on
     validation patients, as the arms choose theirs.
 
     Args:
-        manifest, splits: the cohort's tables.
+        store: scans.h5; manifest.csv and splits.csv stand beside it.
         fraction: share of the labelled training patients that may be seen.
         fold, seed: which patients are test; the randomness.
 
     Raises:
         UserError: the cohort has no labels, or no labelled scan to train on or to predict.
     """
-    table, sides = read_table(manifest, MANIFEST), read_table(splits, SPLITS)
-    labels = labels_of(table)
+    cohort = read_cohort(store)
+    labels, truth = cohort.labels, cohort.truth
     if not labels:
-        raise UserError(f"{manifest}: no label column; there is nothing to classify")
-    sides = sides[sides["fold"] == fold]
-    table["split"] = table["patient"].map(sides.set_index("patient")["split"]).astype("string")
+        raise UserError(f"{store.with_name('manifest.csv')}: no label column; there is nothing to classify")
+    table = cohort.manifest.assign(split=cohort.split_of(fold))
     features = clinical_features(table)
-    labelled = table[labels].notna().any(axis=1).to_numpy(bool)
-    chosen = table["patient"].isin(fraction_patients(sides, fold, fraction)).to_numpy(bool)
-    train = labelled & chosen & (table["split"] == "train").to_numpy(bool, na_value=False)
-    rows = labelled & table["split"].isin(["val", "test"]).to_numpy(bool)
+    chosen = table["patient"].isin(fraction_patients(cohort.splits, fold, fraction)).to_numpy(bool)
+    train = cohort.labelled & chosen & (table["split"] == "train").to_numpy(bool)
+    rows = cohort.labelled & (table["split"] != "train").to_numpy(bool)
     if not train.any() or not rows.any():
-        raise UserError(f"{splits}: fold {fold} has no labelled scan to {'train on' if rows.any() else 'predict'}")
-    truth, val = label_matrix(table, labels), (table["split"][rows] == "val").to_numpy(bool)
+        what = "train on" if rows.any() else "predict"
+        raise UserError(f"{store.with_name('splits.csv')}: fold {fold} has no labelled scan to {what}")
+    val = (table["split"][rows] == "val").to_numpy(bool)
     p = np.stack([_fit(features[train], y, features[rows], seed) for y in truth[train].T], axis=1)
     thresholds = {
         label: choose_threshold(truth[rows][val, k], p[val, k], "youden") for k, label in enumerate(labels)

@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from octdino.cohort_reader import read_cohort
+from octdino.config.cohort import ImageSettings
 from octdino.errors import UserError
-from octdino.store import read_moments, read_store, statistics
-from octdino.tables import MANIFEST, SPLITS, fraction_patients, label_matrix, labels_of, read_table
+from octdino.tables import fraction_patients
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Labelled:
         truth: float32 [N, L], NaN where missing.
         mean, std: of all training patients of the fold, labelled or not, [C].
         source: hash of the store's content.
+        image: how a file became one of the images.
         exclusive: whether each scan has exactly one label: one softmax over all, in place of one sigmoid each.
     """
 
@@ -34,6 +36,7 @@ class Labelled:
     mean: list[float]
     std: list[float]
     source: str
+    image: ImageSettings
     exclusive: bool = False
 
     def rows(self, *splits: str) -> np.ndarray:
@@ -47,28 +50,23 @@ def read_labelled(store_file: Path, fraction: float, fold: int) -> Labelled:
     Raises:
         UserError: the cohort has no labels, a split is empty, or no label has a positive patient in the fraction.
     """
-    manifest = read_table(store_file.with_name("manifest.csv"), MANIFEST)
-    splits = read_table(store_file.with_name("splits.csv"), SPLITS)
-    labels = labels_of(manifest)
-    if not labels:
+    cohort = read_cohort(store_file)
+    if not cohort.labels:
         raise UserError(f"{store_file.with_name('manifest.csv')}: no label column; there is nothing to classify")
-    side = splits[splits["fold"] == fold].set_index("patient")["split"]
-    manifest["split"] = manifest["patient"].map(side)
-    chosen = fraction_patients(splits, fold, fraction)
-    labelled = manifest[labels].notna().any(axis=1)
-    kept = labelled & ((manifest["split"] != "train") | manifest["patient"].isin(chosen))
-    rows = np.flatnonzero(kept)
-    mean, std = statistics(read_moments(store_file)[(manifest["split"] == "train").to_numpy()])
-    store = read_store(store_file, rows)
+    manifest = cohort.manifest.assign(split=cohort.split_of(fold))
+    chosen = fraction_patients(cohort.splits, fold, fraction)
+    rows = np.flatnonzero(cohort.labelled & ((manifest["split"] != "train") | manifest["patient"].isin(chosen)))
+    mean, std = cohort.statistics(fold)
     found = Labelled(
-        images=torch.from_numpy(store.images),
+        images=torch.from_numpy(cohort.images(rows)),
         manifest=manifest.iloc[rows].reset_index(drop=True),
-        labels=labels,
-        truth=label_matrix(manifest, labels)[rows],
+        labels=cohort.labels,
+        truth=cohort.truth[rows],
         mean=mean,
         std=std,
-        source=str(store.attributes["source"]),
-        exclusive=bool(store.attributes.get("exclusive", False)),
+        source=cohort.source,
+        image=cohort.image,
+        exclusive=cohort.exclusive,
     )
     for split in ("train", "val", "test"):
         if not len(found.rows(split)):

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from octdino import made_by
@@ -21,10 +20,11 @@ from octdino.config import ARM, ClassifySettings, ModelSettings
 from octdino.errors import UserError
 from octdino.models.backbones import extract_features
 from octdino.models.start import start_backbone
+from octdino.models.weights_file import write_weights
 from octdino.neighbours import knn_scores
 from octdino.predictions import write_predictions
 from octdino.ranks import is_first, together, world_size
-from octdino.tables import replacing
+from octdino.schemas.cards import Input
 from octdino.thresholds import choose_threshold
 from octdino.training import RunState, Stopper, pick_device, resolve_precision
 
@@ -90,10 +90,8 @@ def classify(
             found = probabilities(tuned.logits(rows), data.exclusive)
             how = {"best_step": tuned.best_step, "validation_score": tuned.best_score, "processes": world_size()}
             how["precision"] = resolve_precision(tuned.device, settings.precision)
-            tensors = {key: value.detach().cpu().contiguous() for key, value in tuned.network.state_dict().items()}
+            tensors = tuned.network.state_dict()
             state.discard()
-    with replacing(out / "classifier.safetensors") as temporary:
-        save_file(tensors, temporary)
     train = data.manifest.iloc[data.rows("train")]
     metadata = {
         "arm": arm,
@@ -103,7 +101,8 @@ def classify(
         "seed": seed,
         "exclusive": data.exclusive,
         "model": model.model_dump(mode="json"),
-        "input": {"size": settings.augment.global_size, "mean": data.mean, "std": data.std},
+        "input": Input(image=data.image, size=size, mean=data.mean, std=data.std).plain(),
+        "weights_sha256": write_weights(out / "classifier.safetensors", tensors),
         "pretrained": origin,
         "n_train_patients": int(train["patient"].nunique()),
         "n_train_scans": len(train),

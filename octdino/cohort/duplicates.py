@@ -21,19 +21,19 @@ class Duplicates:
     clash: set[int]
 
 
-def find_duplicates(scans: pd.DataFrame, labels: list[str]) -> Duplicates:
+def find_duplicates(scans: pd.DataFrame, truth: pd.DataFrame) -> Duplicates:
     """Which scans to drop and to flag.
 
     Of a patient's equal pictures the labelled one is kept, else a user's test before val before train, else the
     first. Scans whose patient is unknown count as one patient: equal pictures without a name are one picture.
 
     Args:
-        scans: columns digest, patient, known, given and the labels; the index names the scans.
-        labels: the label columns.
+        scans: columns digest, patient, known and given; the index names the scans.
+        truth: their labels, with the same index.
     """
     found = Duplicates({}, set(), set())
     doubles = scans[scans.duplicated("digest", keep=False)]
-    values = doubles[labels].to_numpy(np.float32, na_value=np.nan)
+    values = truth.loc[doubles.index].to_numpy(np.float32, na_value=np.nan)
     row_of = {int(index): values[i] for i, index in enumerate(doubles.index)}
     for _, equal in doubles.groupby("digest", sort=False):
         known = equal.loc[equal["known"], "patient"]

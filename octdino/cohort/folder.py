@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from octdino.cohort.images import SUFFIXES
-from octdino.cohort.rows import Refuse, Refused, Rows, scan_table
-from octdino.cohort.sheets import ROW, column, find_column, identifier, label_value, number, read_sheet
+from octdino.cohort.rows import Refuse, Refused, Rows, check_labels, scan_tables
+from octdino.cohort.sheets import column, find_column, identifier, label_value, number, read_sheet
 from octdino.cohort.tree import MASKS, Tree, clean_path
 from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
@@ -33,7 +33,9 @@ SPLIT_NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
 }  # fmt: skip
-RANGES = {"slice": (0.0, 1e6), "bcva": (-1e6, 1e6), "cst": (-1e6, 1e6)}  # units are the user's own
+RANGES = {  # as the manifest has them: units are the user's own
+    column.name: (column.low, column.high) for column in MANIFEST if column.low is not None and column.high is not None
+}
 
 log = logging.getLogger("octdino.cohort")
 
@@ -77,7 +79,7 @@ def _from_table(settings: CohortSettings, tree: Tree, path: Path) -> Rows:
     refused, records = Refused(), []
     taken: dict[str, int] = {}
     named = labels + [name for name in names.values() if name not in labels]
-    for row, *cells in zip(table[ROW].tolist(), *[table[name].tolist() for name in named], strict=True):
+    for row, *cells in zip(table.index.tolist(), *[table[name].tolist() for name in named], strict=True):
         cell = dict(zip(named, cells, strict=True))
         text = cell[names["path"]]
         try:
@@ -89,31 +91,30 @@ def _from_table(settings: CohortSettings, tree: Tree, path: Path) -> Rows:
             continue
         records.append(record | {"row": row, "named": text})
     _check_given(path, names, records)
-    return Rows(tree.root, scan_table(records, settings.name, labels), refused, labels, False, patients=patients)
+    return Rows(tree.root, *scan_tables(records, settings.name, labels), refused, False, patients=patients)
 
 
 def _labels(settings: CohortSettings, table: pd.DataFrame, path: Path, known: set[str]) -> list[str]:
     """The label columns: the ones that the user named, or all others that hold nothing but 0, 1 and empty cells."""
-    own = {column.name for column in MANIFEST}
     if settings.labels is not None:
         chosen = [column(table, path, name) for name in settings.labels]
-        if clash := sorted(set(chosen) & (known | own)):
+        if clash := sorted(set(chosen) & known):
             raise UserError(f"cohort.labels: {', '.join(clash)}: a column of this name has a meaning of its own")
-        return chosen
+        return check_labels(chosen, "cohort.labels")
     labels, ignored = [], []
     for name in table.columns:
-        if name in known | {ROW}:
+        if name in known:
             continue
-        odd = [(row, text) for row, text in zip(table[ROW], table[name], strict=True) if not _is_label(text)]
-        if not odd and (table[name] != "").any() and name not in own:
+        odd = [(row, text) for row, text in table[name].items() if not _is_label(text)]
+        if not odd and (table[name] != "").any():
             labels.append(str(name))
         elif odd:
             ignored.append(f"{name} ({len(odd)} cells are neither 0, 1 nor empty; row {odd[0][0]}: {odd[0][1]!r})")
         else:
-            ignored.append(f"{name} (empty or a name with a meaning of its own)")
+            ignored.append(f"{name} (empty)")
     if ignored:
         log.warning("%s: no label, ignored: %s", path, "; ".join(ignored))
-    return labels
+    return check_labels(labels, str(path))
 
 
 def _is_label(text: str) -> bool:
@@ -144,9 +145,10 @@ def _record(cell: dict[str, str], names: dict[str, str], labels: list[str], tree
             record[own] = number(record.get(own, ""), *bounds)
         except ValueError as error:
             raise Refuse("bad_value", f"{names[own]}: {error}") from None
+    record["truth"] = {}
     for name in labels:
         try:
-            record[name] = label_value(cell[name])
+            record["truth"][name] = label_value(cell[name])
         except ValueError as error:
             raise Refuse("bad_label", f"{name}: {error}") from None
     record["given"] = cell.get(names.get("split", ""), "")
@@ -207,19 +209,18 @@ def _from_classes(settings: CohortSettings, tree: Tree) -> Rows:
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
         raise UserError(f"{tree.root}: class folders: {found}; expected two or more, or a table with a path column")
-    if clash := sorted({column.name for column in MANIFEST} & set(classes)):
-        raise UserError(f"{tree.root}: class folder {', '.join(clash)}: a column of this name has another meaning")
+    check_labels(classes, f"{tree.root}: class folders")
     if settings.labels is not None and set(settings.labels) != set(classes):
         raise UserError(f"cohort.labels: {', '.join(settings.labels)}; the class folders are {', '.join(classes)}")
     log.warning("%s: no table with a patient column, so patients are unknown", tree.root)
     records = [
         {"path": f, "named": f, "short": f, "patient": f, "known": False, "mask": tree.mask_of(f)}
         | {"given": SPLIT_NAMES[f.split("/")[0].lower()] if split and "/" in f else ""}
-        | ({name: int(name == steps[0]) for name in classes} if steps else {})
+        | {"truth": {name: int(name == steps[0]) for name in classes} if steps else {}}
         for f, steps in zip(images, folders, strict=True)
     ]
-    scans = scan_table(records, settings.name, classes)
-    return Rows(tree.root, scans, Refused(), classes, False, exclusive=True, patients="unknown")
+    tables = scan_tables(records, settings.name, classes)
+    return Rows(tree.root, *tables, Refused(), False, exclusive=True, patients="unknown")
 
 
 def _is_image(path: str) -> bool:

@@ -1,6 +1,5 @@
 """The whole stage: tables and files of a cohort become manifest.csv, quarantine.csv, splits.csv and scans.h5."""
 
-import hashlib
 import logging
 import shutil
 from collections import Counter
@@ -21,8 +20,8 @@ from octdino.cohort.split import check_splittable, make_splits
 from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
 from octdino.progress import progress
-from octdino.store import StoreWriter, statistics
-from octdino.tables import MANIFEST, QUARANTINE, SPLITS, label_matrix, write_table
+from octdino.store import StoreWriter, content_hash, statistics
+from octdino.tables import MANIFEST, QUARANTINE, SPLITS, write_table
 from octdino.units import unit
 
 OUTPUTS = ("quarantine.csv", "splits.csv", "manifest.csv", "scans.h5")
@@ -41,23 +40,24 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
     """
     rows = READERS[settings.name](settings)
     _check_not_empty(rows.scans, rows.refused)
-    check_splittable(rows.scans, rows.labels, settings.split)
+    check_splittable(rows.scans, rows.truth, settings.split)
     with _workspace(out) as folder:
         with StoreWriter(folder / "scans.h5", settings.image.channels, settings.image.size) as writer:
             scans = _decode(rows, settings, workers, writer)
             scans = _without_odd_sizes(scans, rows)
             scans = _without_duplicates(scans, rows)
             _check_not_empty(scans, rows.refused)
-            splits = make_splits(scans, rows.labels, settings.split)
+            splits = make_splits(scans, rows.truth.loc[scans.index], settings.split)
             first = splits[splits["fold"] == 0]
             scans["split"] = scans["patient"].map(dict(zip(first["patient"], first["split"], strict=True)))
             keep = scans["position"].to_numpy(np.int64)
             writer.finish(keep, _attributes(scans, rows, writer.moments[keep], settings))
-        manifest = scans[[column.name for column in MANIFEST] + rows.labels]
+        truth = rows.truth.loc[scans.index]
+        manifest = pd.concat([scans.assign(pixel_hash=scans["digest"])[MANIFEST.names], truth], axis=1)
         write_table(folder / "manifest.csv", manifest, MANIFEST)
         write_table(folder / "quarantine.csv", rows.refused.table(), QUARANTINE)
         write_table(folder / "splits.csv", splits, SPLITS)
-    labelled = int(manifest[rows.labels].notna().any(axis=1).sum())
+    labelled = int(truth.notna().any(axis=1).sum())
     log.info("%s: %d rows refused: %s", out, len(rows.refused.rows), _reasons(rows.refused) or "none")
     whose = {"known": f"{manifest['patient'].nunique()} patients", "unknown": "unknown patients", "none": "no patients"}
     log.info("%s: %d scans of %s, %d labelled", out, len(manifest), whose[rows.patients], labelled)
@@ -120,7 +120,7 @@ def _without_odd_sizes(scans: pd.DataFrame, rows: Rows) -> pd.DataFrame:
 
 def _without_duplicates(scans: pd.DataFrame, rows: Rows) -> pd.DataFrame:
     """Equal pictures of a patient but one go; patients who share pictures become one `group`."""
-    found = find_duplicates(scans, rows.labels)
+    found = find_duplicates(scans, rows.truth)
     for scan in scans.loc[list(found.dropped)].itertuples():
         kept = scans.loc[found.dropped[int(str(scan.Index))]]
         _refuse(rows.refused, scan, "duplicate_pixels", f"the same pixels as {kept['path']}, which is kept")
@@ -135,14 +135,12 @@ def _without_duplicates(scans: pd.DataFrame, rows: Rows) -> pd.DataFrame:
 def _attributes(scans: pd.DataFrame, rows: Rows, moments: np.ndarray, settings: CohortSettings) -> dict[str, Any]:
     """The store's attributes: the same pictures and settings give the same bytes, wherever the files lie."""
     mean, std = statistics(moments[(scans["split"] == "train").to_numpy()])
-    source = hashlib.sha256()
-    for path, digest in zip(scans["path"], scans["digest"], strict=True):
-        source.update(f"{path}\n{digest}\n".encode())
+    source = content_hash(settings.image, scans["path"], scans["digest"])
     kept = settings.model_dump(mode="json", exclude={"root": True, "table": True, "clinical": True, "split": {"file"}})
     if settings.name != "phantom":
         del kept["phantom"]
     exclusive = _exclusive(scans, rows, settings)
-    found = {"mean": mean, "std": std, "source": source.hexdigest(), "exclusive": exclusive, "patients": rows.patients}
+    found = {"mean": mean, "std": std, "source": source, "exclusive": exclusive, "patients": rows.patients}
     return {**found, "settings": kept, "octdino": made_by("cohort")}
 
 
@@ -155,7 +153,7 @@ def _exclusive(scans: pd.DataFrame, rows: Rows, settings: CohortSettings) -> boo
     if settings.exclusive is None:
         return rows.exclusive
     if settings.exclusive:
-        truth = label_matrix(scans, rows.labels)
+        truth = rows.truth.loc[scans.index].to_numpy(np.float32, na_value=np.nan)
         odd = ~np.isnan(truth).all(1) & ~(((truth == 1).sum(1) == 1) & ~np.isnan(truth).any(1))
         if odd.any():
             raise UserError(

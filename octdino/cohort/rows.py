@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from octdino.cohort.sources import Files, Source
+from octdino.errors import UserError
+from octdino.schemas.csv_tables import label_fault
 from octdino.tables import MANIFEST, QUARANTINE, REASONS
 
 
@@ -19,11 +21,12 @@ class Rows:
 
     Attributes:
         root: paths are below it.
-        scans: one row a scan in table order: the manifest's columns but scan_id, group and split, the labels as Int64,
-            and `named` (the path as the table has it), `row` (of the table), `known` (whether the patient is known and
-            not just the scan itself), `given` (the split that the user gave, or empty). `split` is still empty.
+        scans: one row per scan in table order: the manifest's columns but group, split and pixel_hash, which are still
+            empty, and `named` (the path as the table has it), `row` (of the table), `known` (whether the patient is
+            known and not just the scan itself), `given` (the split that the user gave, or empty).
+        truth: the labels of the same scans as Int64, one column per label. They have a table of their own: a label may
+            have any name, that of a column of `scans` too.
         refused: quarantine rows.
-        labels: the label columns, in order.
         one_size: whether scans of another size than the cohort's commonest are refused.
         exclusive: whether each labelled scan has exactly one positive label.
         patients: known, unknown (the files do not name them) or none (images without patients); see `octdino.units`.
@@ -32,12 +35,17 @@ class Rows:
 
     root: Path
     scans: pd.DataFrame
+    truth: pd.DataFrame
     refused: "Refused"
-    labels: list[str]
     one_size: bool
     exclusive: bool = False
     patients: str = "known"
     source: Source | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """The label columns, in order."""
+        return [str(name) for name in self.truth.columns]
 
     def pictures(self) -> Source:
         """What gives the picture of a path."""
@@ -68,18 +76,41 @@ class Refused:
         return pd.DataFrame(self.rows, columns=[c.name for c in QUARANTINE])
 
 
-def scan_table(records: Iterable[dict[str, Any]], cohort: str, labels: list[str]) -> pd.DataFrame:
-    """Rows.scans from one record a scan; what a record lacks is empty; its `short` path makes the scan_id."""
-    own = ["named", "row", "known", "given", "short"]
-    table = pd.DataFrame(list(records), columns=[c.name for c in MANIFEST] + labels + own)
+def scan_tables(
+    records: Iterable[dict[str, Any]], cohort: str, labels: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """Rows.scans and Rows.truth from one record per scan.
+
+    What a record lacks is empty; its `short` path makes the scan_id, and below `truth` are its labels by name.
+    """
+    records = list(records)
+    table = pd.DataFrame(records, columns=[*MANIFEST.names, "named", "row", "known", "given", "short"])
+    truth = pd.DataFrame([record.get("truth", {}) for record in records], columns=labels, index=table.index)
     table["cohort"] = cohort
     for column in MANIFEST:
         if column.dtype == "string":
             table[column.name] = table[column.name].astype("string").fillna("")
-    types: dict[str, Any] = {c.name: c.dtype for c in MANIFEST} | dict.fromkeys(labels, "Int64")
+    types: dict[str, Any] = {c.name: c.dtype for c in MANIFEST}
     table = table.astype(types | {"named": "string", "row": "Int64", "known": "bool", "given": "string"})
     table["scan_id"] = scan_ids(cohort, table["short"])
-    return table.drop(columns="short")
+    return table.drop(columns="short"), truth.astype("Int64")
+
+
+def check_labels(labels: list[str], where: str) -> list[str]:
+    """The labels, if each has a name that a label may have, and no other has it.
+
+    Args:
+        where: the table or folder that they are from, for messages.
+
+    Raises:
+        UserError: a label's name means something else, or stands there twice.
+    """
+    for name in labels:
+        if fault := label_fault(name):
+            raise UserError(f"{where}: label {name!r} {fault}; rename it, or leave it out of cohort.labels")
+        if labels.count(name) > 1:
+            raise UserError(f"{where}: label {name!r} stands there twice")
+    return labels
 
 
 def scan_ids(cohort: str, paths: Iterable[str]) -> list[str]:

@@ -1,6 +1,8 @@
 """Label tables as people make them: CSV or Excel, read as text by column name, with row numbers for messages."""
 
 import io
+import logging
+import math
 import re
 from pathlib import Path
 
@@ -8,12 +10,15 @@ import pandas as pd
 
 from octdino.errors import UserError
 
+log = logging.getLogger("octdino.cohort")
+
 MISSING = {"", "nan", "na", "n/a", "null", "none", "<na>", "#n/a"}
-ROW = "(row)"  # the row as a spreadsheet shows it: 2 is the first below the header
 
 
 def read_sheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFrame:
-    """A table as stripped text, missing cells empty, and a column `ROW` with row numbers.
+    """A table as stripped text, missing cells empty; the index is the row as a spreadsheet shows it, from 2.
+
+    A column without a name is left out, and the log says so if it holds anything.
 
     Args:
         path: .csv, .tsv or .xlsx.
@@ -41,13 +46,23 @@ def read_sheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFra
         raise UserError(f"{path}: cannot be read as a table: {type(error).__name__}: {error}") from None
     if not len(table):
         raise UserError(f"{path}: empty; expected a header and rows")
-    names = [" ".join(str(name).split()) for name in table.iloc[0].map(text_of)]
+    names = [_name_of(cell) for cell in table.iloc[0]]
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise UserError(f"{path}: column {', '.join(twice)} stands there twice")
-    table = table.iloc[1:].set_axis(names, axis=1)
-    table = table.loc[:, [name != "" for name in names]].map(text_of)
-    table.insert(0, ROW, range(2, len(table) + 2))
-    return table[(table.drop(columns=ROW) != "").any(axis=1)].reset_index(drop=True)
+    table = table.iloc[1:].map(text_of)
+    table.index = pd.RangeIndex(2, len(table) + 2)
+    lost = [number for number, name in enumerate(names) if not name and (table.iloc[:, number] != "").any()]
+    if lost:
+        log.warning("%s: column %s: no name, ignored", path, ", ".join(str(number + 1) for number in lost))
+    table = table.set_axis(names, axis=1).loc[:, [name != "" for name in names]]
+    return table[(table != "").any(axis=1)]
+
+
+def _name_of(cell: object) -> str:
+    """A header's cell as text; words such as NA and None are names like others."""
+    if isinstance(cell, float) and not math.isnan(cell) and cell.is_integer():
+        return str(int(cell))
+    return "" if cell is None or cell is pd.NA or cell != cell else " ".join(str(cell).split())
 
 
 def text_of(cell: object) -> str:
@@ -59,14 +74,14 @@ def text_of(cell: object) -> str:
 
 
 def column(table: pd.DataFrame, path: Path, *names: str) -> str:
-    """The table's own spelling of the first of `names` that it has, whatever the case.
+    """The table's own spelling of the first of `names` that it has: letter by letter, else whatever the case.
 
     Raises:
         UserError: it has none of them.
     """
     found = find_column(table, *names)
     if found is None:
-        have = ", ".join(str(name) for name in table.columns if name != ROW)
+        have = ", ".join(map(str, table.columns))
         raise UserError(f"{path}: no column {names[0]!r}; it has {have}")
     return found
 
@@ -74,7 +89,8 @@ def column(table: pd.DataFrame, path: Path, *names: str) -> str:
 def find_column(table: pd.DataFrame, *names: str) -> str | None:
     """As `column`, but None if there is none."""
     own = {str(name).casefold(): str(name) for name in table.columns}
-    return next((own[name.casefold()] for name in names if name.casefold() in own), None)
+    same = {str(name) for name in table.columns}
+    return next((name if name in same else own[name.casefold()] for name in names if name.casefold() in own), None)
 
 
 def label_value(text: str) -> int | None:

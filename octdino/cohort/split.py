@@ -10,7 +10,7 @@ import pandas as pd
 from octdino.cohort.balance import ENOUGH, Groups, assign, order
 from octdino.config.cohort import SplitSettings
 from octdino.errors import UserError
-from octdino.tables import SPLITS, label_matrix, read_table
+from octdino.tables import SPLITS, read_table
 
 SIDES = ("train", "val", "test")
 # The OLIVES papers' test patients, 10 of PRIME and 10 of TREX-DME each (complete_biomarker_test.csv of final_csvs_2 and
@@ -23,22 +23,22 @@ PUBLISHED = {
 log = logging.getLogger("octdino.cohort")
 
 
-def make_splits(scans: pd.DataFrame, labels: list[str], settings: SplitSettings) -> pd.DataFrame:
+def make_splits(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSettings) -> pd.DataFrame:
     """splits.csv: one row a fold and patient, in order of first appearance; only `crossval` has more than fold 0.
 
     The user's own split (`given`) is honoured, a file of an earlier run too; else the split is made. Labelled groups
     are stratified over labels and trial, groups without any label go by shares.
 
     Args:
-        scans: columns patient, group, trial, given, path, row and the labels.
-        labels: the label columns.
+        scans: columns patient, group, trial, given, path and row.
+        truth: their labels, one column per label.
         settings: protocol, shares, seed, file.
 
     Raises:
         UserError: too few labelled groups, a patient that the file lacks, a group on two sides.
     """
-    scans = _published(scans, settings)
-    names, groups, labelled = describe(scans, labels)
+    scans, labels = _published(scans, settings), list(truth.columns)
+    names, groups, labelled = describe(scans, truth)
     side, rank = _fixed(scans, labels, labelled, settings)
     whose = dict(zip(scans["patient"], scans["group"], strict=True))
     folds = []
@@ -97,10 +97,10 @@ def _assign(groups: Groups, rows: np.ndarray, shares: np.ndarray, seed: int) -> 
     return assign(groups.take(rows), shares, seed)
 
 
-def describe(scans: pd.DataFrame, labels: list[str]) -> tuple[list[str], Groups, np.ndarray]:
+def describe(scans: pd.DataFrame, truth: pd.DataFrame) -> tuple[list[str], Groups, np.ndarray]:
     """Names of the groups, what each carries (labels, then trials), and which have any label: bool [G]."""
     codes, names = pd.factorize(scans["group"])
-    values = label_matrix(scans, labels)
+    values = truth.to_numpy(np.float32, na_value=np.nan)
     trials = pd.get_dummies(scans["trial"]).to_numpy(np.float32)
     known, positive = ~np.isnan(values), np.nan_to_num(values) > 0
     labelled = np.bincount(codes, known.any(axis=1), len(names)) > 0
@@ -114,14 +114,14 @@ def describe(scans: pd.DataFrame, labels: list[str]) -> tuple[list[str], Groups,
     return [str(name) for name in names], Groups(sums[0] > 0, sums[0], sums[1]), labelled
 
 
-def check_splittable(scans: pd.DataFrame, labels: list[str], settings: SplitSettings) -> None:
+def check_splittable(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSettings) -> None:
     """What can be known before the pictures are decoded, so that hours are not lost.
 
     Raises:
         UserError: as make_splits.
     """
     scans = _published(scans.assign(group=scans["patient"]), settings)
-    _fixed(scans, labels, describe(scans, labels)[2], settings)
+    _fixed(scans, list(truth.columns), describe(scans, truth)[2], settings)
 
 
 def _fixed(
@@ -207,11 +207,7 @@ def _from_file(path: Path, whose: dict[str, str]) -> tuple[dict[str, str], dict[
         UserError: it lacks a patient of the cohort, or parts patients who share identical pictures.
     """
     table = read_table(path, SPLITS)
-    table = table[table["fold"] == 0].drop_duplicates()
-    if odd := sorted(set(table["split"].dropna()) - set(SIDES)):
-        raise UserError(f"{path}: split is {odd[0]!r}, expected train, val or test")
-    if twice := table.loc[table["patient"].duplicated(), "patient"].tolist():
-        raise UserError(f"{path}: patient {twice[0]} stands there twice")
+    table = table[table["fold"] == 0]
     sides = dict(zip(table["patient"], table["split"], strict=True))
     if missing := [patient for patient in whose if patient not in sides]:
         raise UserError(f"{path}: no patient {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))

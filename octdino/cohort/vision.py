@@ -20,7 +20,7 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from octdino.cohort.fetch import fetch
 from octdino.cohort.images import SUFFIXES
-from octdino.cohort.rows import Refused, Rows, scan_table
+from octdino.cohort.rows import Refused, Rows, check_labels, scan_tables
 from octdino.cohort.sources import Source
 from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
@@ -78,10 +78,9 @@ def read_vision(settings: CohortSettings) -> Rows:
     for record in records:
         record |= {"named": record["path"], "known": False, "patient": record["path"]}
         record.setdefault("short", record["path"].removeprefix(prefix))
-    table = scan_table(records, settings.name, labels)
-    return Rows(
-        root, table, Refused(), labels, False, exclusive=settings.name != "voc12", patients="none", source=source
-    )
+    tables = scan_tables(records, settings.name, check_labels(labels, f"{root}: classes"))
+    exclusive = settings.name != "voc12"
+    return Rows(root, *tables, Refused(), False, exclusive=exclusive, patients="none", source=source)
 
 
 def fetch_vision(settings: CohortSettings, root: Path) -> None:
@@ -125,7 +124,7 @@ def _place(root: Path, archive: Archive) -> str | None:
 
 
 def _one_hot(classes: Iterable[str], name: str) -> Record:
-    return {other: int(other == name) for other in classes}
+    return {"truth": {other: int(other == name) for other in classes}}
 
 
 def _imagenette(root: Path, place: str) -> tuple[list[str], list[Record], None]:
@@ -258,7 +257,7 @@ def _voc12(root: Path, place: str) -> tuple[list[str], list[Record], None]:
                 raise UserError(f"{root / mask}: {error}; {listed.name} names it") from None
             truth = {label: int(number in there) for number, label in enumerate(classes, 1)}
             records.append(
-                {"path": f"{base}JPEGImages/{name}.jpg", "short": name, "mask": mask, "given": given, **truth}
+                {"path": f"{base}JPEGImages/{name}.jpg", "short": name, "mask": mask, "given": given, "truth": truth}
             )
     return classes, records, None
 

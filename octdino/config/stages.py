@@ -180,9 +180,9 @@ class AuditSettings(Settings):
     similarity: float = Field(
         0.8, gt=0, le=1, description="correlation of fine detail from which two scans are one picture"
     )
-    acknowledged: list[Literal["patient", "eye", "volume", "copy", "exposure", "statistics", "threshold"]] = Field(
-        [], description="checks whose findings are shown and do not fail the run"
-    )
+    acknowledged: list[
+        Literal["patient", "eye", "volume", "copy", "exposure", "statistics", "threshold", "weights"]
+    ] = Field([], description="checks whose findings are shown and do not fail the run")
 
 
 class NumberSettings(Settings):

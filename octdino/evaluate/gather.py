@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from octdino.calibration import at_temperature
+from octdino.cohort_reader import Cohort
 from octdino.config import EvaluateSettings
 from octdino.errors import UserError
 from octdino.predictions import Predictions, read_predictions
-from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, probability, read_table
+from octdino.tables import label_matrix, probability
 from octdino.thresholds import threshold_at
-from octdino.units import PATIENT, Unit, unit_of
+from octdino.units import PATIENT, Unit
 
-RESERVED = ("macro", "weighted")  # means over labels
 PRIMARY, EXPLORATORY, NOT_EVALUABLE = "primary", "exploratory", "not evaluable"
 
 
@@ -83,19 +83,15 @@ class Run:
     n_train_patients: int | None
 
 
-def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path]) -> tuple[TestSet, list[Run]]:
+def gather(settings: EvaluateSettings, cohort: Cohort, folders: list[Path]) -> tuple[TestSet, list[Run]]:
     """Read all predictions.
 
     Raises:
         UserError: nothing to compare, a label without predictions, a scan that is not a test scan of the manifest,
             labels other than the manifest's, or arms tested on different scans.
     """
-    manifest = read_table(manifest_file, MANIFEST)
-    labels = _compared(settings, manifest_file, manifest)
-    if taken := [label for label in labels if label in RESERVED]:
-        raise UserError(
-            f"{manifest_file}: a label is called {taken[0]}, which means the mean over labels here; rename it"
-        )
+    manifest, manifest_file = cohort.manifest, cohort.store.with_name("manifest.csv")
+    labels = _compared(settings, cohort)
     chosen_on: dict[Key, dict[int, Predictions]] = defaultdict(dict)
     runs: dict[Key, dict[int, Predictions]] = defaultdict(dict)
     for folder in folders:
@@ -109,7 +105,7 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
         runs[key][fold], chosen_on[key][fold] = found, both.take("val")
     if not runs:
         raise UserError("nothing to evaluate: name the folders of at least one classifier")
-    scans = _same_scans(runs, manifest_file, manifest)
+    scans = _same_scans(runs, cohort)
     rows = manifest.set_index("scan_id").loc[scans]
     truth = label_matrix(rows, labels)
     test = TestSet(
@@ -118,8 +114,8 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
         truth=truth,
         patient=pd.factorize(rows["patient"])[0],
         tiers=tiers(settings, manifest, labels, truth, rows["patient"].to_numpy()),
-        exclusive=all(bool(found.metadata.get("exclusive")) for folds in runs.values() for found in folds.values()),
-        unit=unit_of(manifest_file.with_name("scans.h5"), manifest),
+        exclusive=all(found.card.exclusive for folds in runs.values() for found in folds.values()),
+        unit=cohort.unit,
         rows=rows.reset_index(),
     )
     level = settings.operating_point
@@ -130,10 +126,11 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
     ]
 
 
-def _compared(settings: EvaluateSettings, path: Path, manifest: pd.DataFrame) -> list[str]:
+def _compared(settings: EvaluateSettings, cohort: Cohort) -> list[str]:
     """The cohort's labels, or those of them that the settings name."""
-    labels = labels_of(manifest)
+    labels = cohort.labels
     if unknown := [label for label in settings.labels or [] if label not in labels]:
+        path = cohort.store.with_name("manifest.csv")
         raise UserError(f"evaluate.labels: {unknown[0]} is no label of {path}; it has {', '.join(labels)}")
     return labels if settings.labels is None else [label for label in labels if label in settings.labels]
 
@@ -153,22 +150,17 @@ def _repeats(folds: dict[int, Predictions]) -> list[list[int]]:
 
 
 def _key(found: Predictions) -> tuple[Key, int]:
-    card = found.metadata
-    try:
-        key = Key(str(card["arm"]), str(card["backbone"]), float(card["fraction"]), int(card["seed"]))
-        return key, int(card["fold"])
-    except (TypeError, ValueError):
-        path = found.folder / "classifier.json"
-        raise UserError(f"{path}: fraction, seed and fold must be numbers") from None
+    card = found.card
+    return Key(card.arm, card.backbone, card.fraction, card.seed), card.fold
 
 
-def _same_scans(runs: dict[Key, dict[int, Predictions]], path: Path, manifest: pd.DataFrame) -> list[str]:
+def _same_scans(runs: dict[Key, dict[int, Predictions]], cohort: Cohort) -> list[str]:
     """The test scans that every classifier was tested on, in each repeat, in manifest order."""
     first = next(iter(runs.values()))
     tested: dict[int, set[str]] = {}
     for fold, found in first.items():
         tested[fold] = set(found.table["scan_id"])
-        _check_scans(found, fold, path, manifest)
+        _check_scans(found, fold, cohort)
     for folds in runs.values():
         if set(folds) != set(first):
             here, there = next(iter(folds.values())).folder, next(iter(first.values())).folder
@@ -183,34 +175,25 @@ def _same_scans(runs: dict[Key, dict[int, Predictions]], path: Path, manifest: p
     for number, part in enumerate(parts):
         if other := part ^ parts[0]:
             raise UserError(f"scan {min(other)} is tested in one of repeats 0 and {number} only; expected both")
-    return [scan for scan in manifest["scan_id"] if scan in parts[0]]
+    return [scan for scan in cohort.manifest["scan_id"] if scan in parts[0]]
 
 
-def _check_scans(found: Predictions, fold: int, path: Path, manifest: pd.DataFrame) -> None:
+def _check_scans(found: Predictions, fold: int, cohort: Cohort) -> None:
     """Every tested scan is a labelled test scan of the fold, and every such scan was tested."""
-    side = _sides(path, manifest, fold)
-    file = found.folder / "predictions.csv"
-    known = manifest.set_index("scan_id")["patient"]
+    file, path = found.folder / "predictions.csv", cohort.store.with_name("manifest.csv")
+    names, split = cohort.manifest["scan_id"], cohort.split_of(fold)
+    known = dict(zip(names, cohort.manifest["patient"], strict=True))
+    side = dict(zip(names, split, strict=True))
     for scan in found.table["scan_id"]:
-        if scan not in known.index:
+        if scan not in known:
             raise UserError(f"{file}: test scan {scan} is not in {path}; run classify again")
-        if (which := side.get(known[scan])) != "test":
+        if (which := side[scan]) != "test":
             raise UserError(
                 f"{file}: test scan {scan} is of patient {known[scan]}, a {which} patient of fold {fold}: its "
                 "predictions would be flattered; run classify again"
             )
-    labelled = manifest[labels_of(manifest)].notna().any(axis=1) & (manifest["patient"].map(side) == "test")
-    if left_out := set(manifest["scan_id"][labelled]) - set(found.table["scan_id"]):
+    if left_out := set(names[cohort.labelled & (split == "test")]) - set(found.table["scan_id"]):
         raise UserError(f"{file}: {len(left_out)} labelled test scans are missing, such as {min(left_out)}")
-
-
-def _sides(path: Path, manifest: pd.DataFrame, fold: int) -> dict[str, str]:
-    """Train, val or test of each patient in this fold; the manifest itself knows fold 0 only."""
-    if fold == 0:
-        return dict(zip(manifest["patient"], manifest["split"], strict=True))
-    splits = read_table(path.with_name("splits.csv"), SPLITS)
-    splits = splits[splits["fold"] == fold]
-    return dict(zip(splits["patient"], splits["split"], strict=True))
 
 
 def _pooled(
@@ -224,7 +207,7 @@ def _pooled(
     for fold, found in folds.items():
         p = found.table[columns].to_numpy(np.float64)
         probabilities.append(p)
-        temperature, exclusive = found.temperature(), bool(found.metadata.get("exclusive"))
+        temperature, exclusive = found.temperature(), found.card.exclusive
         calibrated.append(np.full_like(p, np.nan) if temperature is None else at_temperature(p, temperature, exclusive))
         by_label = dict(zip(found.labels, found.thresholds(), strict=True))
         y, scored = label_matrix(chosen_on[fold].table, labels), chosen_on[fold].table[columns].to_numpy(np.float64)
@@ -235,7 +218,7 @@ def _pooled(
             ]
             threshold = np.array([np.nan if value is None else value for value in chosen], np.float64)
             at.append(np.where(np.isnan(threshold), np.nan, p >= threshold))
-        trained.append(found.metadata.get("n_train_patients"))
+        trained.append(found.card.n_train_patients)
     place = pd.Index([scan for found in folds.values() for scan in found.table["scan_id"]]).get_indexer(scans)
     said = np.concatenate([label_matrix(found.table, labels) for found in folds.values()])[place]
     if not np.array_equal(said, truth, equal_nan=True):

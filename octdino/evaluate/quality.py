@@ -1,11 +1,9 @@
 """How good a picture is, in one number that needs no reference: its range of grey over its noise."""
 
-from pathlib import Path
-
 import numpy as np
 from scipy.ndimage import convolve
 
-from octdino.store import read_store
+from octdino.cohort_reader import Cohort
 
 # The difference of two Laplacians, blind to planes and most edges: Immerkaer 1996, "Fast noise variance estimation".
 MASK = np.array([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])
@@ -28,13 +26,13 @@ def quality(image: np.ndarray) -> float:
     return float((high - low) / max(noise(grey), 1e-3))
 
 
-def qualities(store_file: Path, rows: np.ndarray) -> np.ndarray:
-    """Of the scans `rows` (ascending positions in the store), float64 [n].
+def qualities(cohort: Cohort, rows: np.ndarray) -> np.ndarray:
+    """Of the scans `rows` (ascending positions in the manifest), float64 [n].
 
     Raises:
-        UserError: see `read_store`.
+        UserError: see `Cohort.images`.
     """
-    found = [quality(image) for part in _parts(rows) for image in read_store(store_file, part).images]
+    found = [quality(image) for part in _parts(rows) for image in cohort.images(part)]
     return np.array(found, dtype=np.float64)
 
 

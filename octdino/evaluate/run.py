@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from octdino.cohort_reader import Cohort, read_cohort
 from octdino.config import EvaluateSettings
+from octdino.errors import UserError
 from octdino.evaluate.bootstrap import holm, p_value
 from octdino.evaluate.figures import draw_figures
-from octdino.evaluate.gather import NOT_EVALUABLE, RESERVED, Key, TestSet, gather
+from octdino.evaluate.gather import NOT_EVALUABLE, Key, TestSet, gather
 from octdino.evaluate.label_figures import draw_labels
 from octdino.evaluate.quality import qualities
 from octdino.evaluate.scores import (
     ACCURACY,
-    MACRO,
+    columns,
     complete_labels,
     draws,
     ends,
@@ -26,7 +28,8 @@ from octdino.evaluate.scores import (
 )
 from octdino.evaluate.subgroups import groupings, subgroup_table
 from octdino.evaluate.trust_figures import draw_trust
-from octdino.tables import COMPARISON, MANIFEST, METRICS, SUBGROUPS, read_table, write_table
+from octdino.schemas.csv_tables import MACRO, WEIGHTED
+from octdino.tables import COMPARISON, METRICS, SUBGROUPS, write_table
 
 log = logging.getLogger("octdino.evaluate")
 
@@ -46,9 +49,12 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
         classifiers: results folders (or the predictions.csv in them), any number of arms, fractions, folds and seeds.
 
     Raises:
-        UserError: see `gather`.
+        UserError: see `read_cohort` and `gather`.
     """
-    test, runs = gather(settings, manifest, classifiers)
+    if manifest.name != "manifest.csv":
+        raise UserError(f"--manifest: {manifest}; expected the manifest.csv of a cohort, its other files beside it")
+    cohort = read_cohort(manifest.with_name("scans.h5"), needs_store=False)
+    test, runs = gather(settings, cohort, classifiers)
     times = draws(settings, test.patients)
     complete = complete_labels(settings, test, runs)
     tables: list[tuple[pd.DataFrame, pd.DataFrame]] = []
@@ -59,7 +65,7 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     metrics, comparison = (sorted_rows(pd.concat(parts)) for parts in zip(*tables, strict=True))
     write_table(out / "metrics.csv", metrics, METRICS)
     write_table(out / "comparison.csv", comparison, COMPARISON)
-    parts = groupings(settings, test.rows, _quality(manifest, test))
+    parts = groupings(settings, test.rows, _quality(cohort, test))
     subgroups = subgroup_table(settings, test, runs, times, parts)
     write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
     runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
@@ -72,14 +78,12 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
         log.warning("%s: %s", manifest, test.unit.warning)
 
 
-def _quality(manifest: Path, test: TestSet) -> np.ndarray | None:
-    """Of the test scans, from the store beside the manifest, float64 [N]; None where there is none."""
-    store = manifest.with_name("scans.h5")
-    if not store.is_file():
-        log.info("%s: no such store; there are no subgroups by image quality", store)
+def _quality(cohort: Cohort, test: TestSet) -> np.ndarray | None:
+    """Of the test scans, from the cohort's store, float64 [N]; None where there is none."""
+    if not cohort.has_store:
+        log.info("%s: no such store; there are no subgroups by image quality", cohort.store)
         return None
-    ids = read_table(manifest, MANIFEST)["scan_id"]
-    return qualities(store, np.flatnonzero(ids.isin(test.rows["scan_id"])))
+    return qualities(cohort, np.flatnonzero(cohort.manifest["scan_id"].isin(test.rows["scan_id"])))
 
 
 def sorted_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -90,11 +94,11 @@ def sorted_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 def metrics_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, np.ndarray]) -> pd.DataFrame:
     """One row a classifier, label and metric; see METRICS."""
-    counts = [_counts(test, index) for index in range(len(test.labels))] + [_macro_counts(test)] * len(RESERVED)
+    counts = _counts(test)
     rows: list[dict[str, Any]] = []
     for key, values in scores.items():
         low, high, drawn = ends(settings, test.patients, values)
-        for index, label in enumerate([*test.labels, *RESERVED]):
+        for index, label in enumerate(columns(test.labels)):
             for which, metric in enumerate(names(settings, test.exclusive)):
                 if metric == ACCURACY and label != MACRO:
                     continue
@@ -102,13 +106,19 @@ def metrics_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, n
                 if np.isnan(numbers["value"]):
                     numbers = dict.fromkeys(numbers, np.nan)
                 rows.append(
-                    {**key._asdict(), "fold": test.fold, "label": label, "metric": metric, **numbers, **counts[index]}
+                    {**key._asdict(), "fold": test.fold, "label": label, "metric": metric, **numbers, **counts[label]}
                     | {"n_resamples": drawn[which, index]}
                 )
     return pd.DataFrame(rows)
 
 
-def _counts(test: TestSet, index: int) -> dict[str, Any]:
+def _counts(test: TestSet) -> dict[str, dict[str, Any]]:
+    """Patients and scans behind each label, and behind the means over labels."""
+    own = {label: _label_counts(test, index) for index, label in enumerate(test.labels)}
+    return own | dict.fromkeys((MACRO, WEIGHTED), _macro_counts(test))
+
+
+def _label_counts(test: TestSet, index: int) -> dict[str, Any]:
     truth = test.truth[:, index]
     known, positive = ~np.isnan(truth), truth == 1
     return {
@@ -133,8 +143,7 @@ def _macro_counts(test: TestSet) -> dict[str, Any]:
 
 def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, np.ndarray]) -> pd.DataFrame:
     """One row a pair of arms, label and metric; see COMPARISON. Labels that are not evaluable have none."""
-    labels, metrics = [*test.labels, *RESERVED], names(settings, test.exclusive)
-    counts = [_counts(test, index) for index in range(len(test.labels))] + [_macro_counts(test)] * len(RESERVED)
+    labels, metrics, counts = columns(test.labels), names(settings, test.exclusive), _counts(test)
     kept = np.array([is_compared(metric) for metric in metrics])
     rows: list[dict[str, Any]] = []
     for key, reference in pairs(settings.reference, scores):
@@ -154,8 +163,8 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
                     "low": low[which, index],
                     "high": high[which, index],
                     "p": p[which, index],
-                    "n_patients": counts[index]["n_patients"],
-                    "n_scans": counts[index]["n_scans"],
+                    "n_patients": counts[labels[index]]["n_patients"],
+                    "n_scans": counts[labels[index]]["n_scans"],
                     "n_resamples": drawn[which, index],
                 }
             )

@@ -10,9 +10,11 @@ from octdino.evaluate.gather import Key, Run, TestSet
 from octdino.evaluate.metrics import accuracy, by_patient, decision_metrics, ranking_metrics, rates
 from octdino.evaluate.reliability import brier, calibration_error, prevalence, slope_and_intercept
 from octdino.resampling import bca_interval, draw_patients, draw_seeds, expanded, interval, leave_out
+from octdino.schemas.csv_tables import MACRO, WEIGHTED
 
 ACCURACY = "accuracy"  # of labels that exclude each other: one answer a scan
-MACRO, WEIGHTED = "macro", "weighted"
+RANKING = ("auroc", "average_precision")
+DECISION = ("f1", "balanced_accuracy")
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
 PATIENT = ("patient_auroc", "patient_average_precision", "patient_prevalence")
 ALONE = ("prevalence", "calibration_slope", "calibration_intercept")  # neither high nor low is good: not compared
@@ -20,11 +22,21 @@ ALONE = ("prevalence", "calibration_slope", "calibration_intercept")  # neither 
 
 def names(settings: EvaluateSettings, exclusive: bool) -> tuple[str, ...]:
     """The metrics, in order."""
-    level = f"{100 * settings.operating_point:g}"
-    fixed = [f"{what}@{kept}{level}" for kept in ("spec", "sens") for what in ("sensitivity", "specificity")]
-    found = ("auroc", "average_precision", "prevalence", "f1", "balanced_accuracy", *fixed, *CALIBRATION)
+    fixed = [name for kept in ("specificity", "sensitivity") for name in rate_names(settings, kept)]
+    found = (*RANKING, "prevalence", *DECISION, *fixed, *CALIBRATION)
     found += (*(f"{name}_calibrated" for name in CALIBRATION), *PATIENT)
     return (*found, ACCURACY) if exclusive else found
+
+
+def rate_names(settings: EvaluateSettings, kept: str) -> tuple[str, str]:
+    """Sensitivity and specificity at the threshold that keeps `kept`, which is one of the two, on val patients."""
+    at = f"@{kept[:4]}{100 * settings.operating_point:g}"
+    return f"sensitivity{at}", f"specificity{at}"
+
+
+def columns(labels: list[str]) -> list[str]:
+    """What stands where in the last axis of an array of scores: the labels, and the means over them."""
+    return [*labels, MACRO, WEIGHTED]
 
 
 def is_compared(metric: str) -> bool:
@@ -53,7 +65,7 @@ def ends(settings: EvaluateSettings, patients: int, values: np.ndarray) -> tuple
 def replicates(
     settings: EvaluateSettings, test: TestSet, runs: list[Run], times: np.ndarray, complete: np.ndarray
 ) -> dict[Key, np.ndarray]:
-    """Every metric of every classifier: float64 [metrics, C, L + 2], columns of `times`; last macro and weighted.
+    """Every metric of every classifier: float64 [metrics, C, L + 2] by `names`, columns of `times`, and `columns`.
 
     Macro is the mean over labels; weighted weighs a label with its positive scans (patient metrics: patients) in the
     resample, as scikit-learn's `average="weighted"`. The accuracy is one over all labels and stands at macro.
@@ -62,17 +74,21 @@ def replicates(
         complete: bool [metrics, L], which labels the means are over, see `complete_labels`.
     """
     weights = label_weights(test, times)
-    of_patients = np.array([metric in PATIENT for metric in names(settings, test.exclusive)])
+    metrics, where = names(settings, test.exclusive), columns(test.labels)
+    macro, weighted = where.index(MACRO), where.index(WEIGHTED)
+    of_patients = np.array([metric in PATIENT for metric in metrics])
 
     def of(run: Run) -> np.ndarray:
-        values = _of_labels(settings, test, run, times)
-        among = np.where(complete[:, None, :], values[:, :, :-2], np.nan)
-        values[:, :, -2] = mean_of_known(among, np.ones(1))
+        values = np.full((len(metrics), times.shape[1], len(where)), np.nan)
+        labels = _of_labels(settings, test, run, times)
+        values[:, :, : len(test.labels)] = labels
+        among = np.where(complete[:, None, :], labels, np.nan)
+        values[:, :, macro] = mean_of_known(among, np.ones(1))
         for part, weight in zip((~of_patients, of_patients), weights, strict=True):
-            values[part, :, -1] = mean_of_known(among[part], weight)
+            values[part, :, weighted] = mean_of_known(among[part], weight)
         if test.exclusive:
             right = run.probabilities.argmax(1) == test.truth.argmax(1)
-            values[-1, :, -2] = accuracy(right, test.patient, times)
+            values[metrics.index(ACCURACY), :, macro] = accuracy(right, test.patient, times)
         return values
 
     return mean_of_repeats(runs, of)
@@ -94,32 +110,51 @@ def complete_labels(settings: EvaluateSettings, test: TestSet, runs: list[Run]) 
     """
     once = np.ones((test.patients, 1))
     values = [_of_labels(settings, test, run, once) for run in runs]
-    found: np.ndarray = np.all([np.isfinite(one[:, 0, :-2]) for one in values], axis=0)
+    found: np.ndarray = np.all([np.isfinite(one[:, 0]) for one in values], axis=0)
     return found
 
 
 def _of_labels(settings: EvaluateSettings, test: TestSet, run: Run, times: np.ndarray) -> np.ndarray:
-    values = np.full((len(names(settings, test.exclusive)), times.shape[1], len(test.labels) + 2), np.nan)
+    """Every metric of each label: float64 [metrics, C, L], NaN where there is none."""
+    place = {name: row for row, name in enumerate(names(settings, test.exclusive))}
+    values = np.full((len(place), times.shape[1], len(test.labels)), np.nan)
     for index in np.flatnonzero(test.evaluable):
-        known = ~np.isnan(test.truth[:, index])
-        truth, patient, p = test.truth[known, index] == 1, test.patient[known], run.probabilities[known, index]
-        values[:2, :, index] = ranking_metrics(truth, p, patient, times)
-        values[2, :, index] = prevalence(truth, patient, times)
-        of_decisions = (decision_metrics, rates, rates)
-        for place, (decided, of) in enumerate(zip(run.decided.values(), of_decisions, strict=True)):
-            if not np.isnan(called := decided[known, index]).any():
-                values[3 + 2 * place : 5 + 2 * place, :, index] = of(truth, called == 1, patient, times)
-        for first, said in ((9, p), (13, run.calibrated[known, index])):
-            if not np.isnan(said).any():
-                values[first, :, index] = brier(truth, said, patient, times)
-                error = calibration_error(truth, said, patient, times, settings.bins)
-                values[first + 1, :, index] = _centred(error, settings.resamples)
-                values[first + 2 : first + 4, :, index] = slope_and_intercept(truth, said, patient, times)
-        positive, pooled, who = by_patient(truth, p, patient, settings.pooling)
-        if min(positive.sum(), (~positive).sum()) >= settings.min_test_patients:
-            values[17:19, :, index] = ranking_metrics(positive, pooled, who, times)
-            values[19, :, index] = prevalence(positive, who, times)
+        for name, found in _of_label(settings, test, run, times, int(index)).items():
+            values[place[name], :, index] = found
     return values
+
+
+def _of_label(
+    settings: EvaluateSettings, test: TestSet, run: Run, times: np.ndarray, index: int
+) -> dict[str, np.ndarray]:
+    """The metrics that one label has, by name: float64 [C] each."""
+    known = ~np.isnan(test.truth[:, index])
+    truth, patient, p = test.truth[known, index] == 1, test.patient[known], run.probabilities[known, index]
+    found = dict(zip(RANKING, ranking_metrics(truth, p, patient, times), strict=True))
+    found["prevalence"] = prevalence(truth, patient, times)
+    for kind, decisions in run.decided.items():
+        if np.isnan(called := decisions[known, index]).any():
+            continue
+        of, metrics = (decision_metrics, DECISION) if kind == "chosen" else (rates, rate_names(settings, kind))
+        found |= zip(metrics, of(truth, called == 1, patient, times), strict=True)
+    for suffix, said in (("", p), ("_calibrated", run.calibrated[known, index])):
+        if not np.isnan(said).any():
+            scores = _calibration(settings, truth, said, patient, times)
+            found |= {f"{name}{suffix}": value for name, value in scores.items()}
+    positive, pooled, who = by_patient(truth, p, patient, settings.pooling)
+    if min(positive.sum(), (~positive).sum()) >= settings.min_test_patients:
+        ranking = ranking_metrics(positive, pooled, who, times)
+        found |= zip(PATIENT, (*ranking, prevalence(positive, who, times)), strict=True)
+    return found
+
+
+def _calibration(
+    settings: EvaluateSettings, truth: np.ndarray, p: np.ndarray, patient: np.ndarray, times: np.ndarray
+) -> dict[str, np.ndarray]:
+    """CALIBRATION by name: float64 [C] each."""
+    error = _centred(calibration_error(truth, p, patient, times, settings.bins), settings.resamples)
+    scores = (brier(truth, p, patient, times), error, *slope_and_intercept(truth, p, patient, times))
+    return dict(zip(CALIBRATION, scores, strict=True))
 
 
 def _centred(error: np.ndarray, resamples: int) -> np.ndarray:

@@ -11,9 +11,11 @@ import pandas as pd
 from octdino.config import EvaluateSettings
 from octdino.evaluate.gather import Key, Run, TestSet
 from octdino.evaluate.metrics import accuracy, ranking_metrics
-from octdino.evaluate.scores import ACCURACY, MACRO, ends, mean_of_known, mean_of_repeats, seed_means
+from octdino.evaluate.scores import ACCURACY, ends, mean_of_known, mean_of_repeats, seed_means
+from octdino.schemas.csv_tables import MACRO
 from octdino.tables import SUBGROUPS
 
+AUROC = "auroc"
 MOST = 8  # values of a name by which scans are grouped; with more, each is too small
 THIRDS = ("low third", "middle third", "high third")
 PLACES = ("centre", "between", "edge")
@@ -140,18 +142,27 @@ def _counts(settings: EvaluateSettings, test: TestSet, inside: np.ndarray) -> di
 def _scores(
     test: TestSet, times: np.ndarray, inside: np.ndarray, evaluable: np.ndarray, common: np.ndarray, run: Run
 ) -> np.ndarray:
-    """AUROC of each label and their mean, and the accuracy of exclusive labels: float64 [metrics, C, L + 1]."""
-    values = np.full((1 + test.exclusive, times.shape[1], len(test.labels) + 1), np.nan)
+    """AUROC of each label and their mean, and the accuracy of exclusive labels: float64 [metrics, C, L + 1].
+
+    By `_metrics`, and in the last axis by label; the mean and the accuracy stand behind the labels.
+    """
+    metrics, macro = _metrics(test), len(test.labels)
+    values = np.full((len(metrics), times.shape[1], macro + 1), np.nan)
+    auroc = values[metrics.index(AUROC)]
     for index in np.flatnonzero(evaluable):
         known = inside & ~np.isnan(test.truth[:, index])
         truth = test.truth[known, index] == 1
-        values[0, :, index] = ranking_metrics(truth, run.probabilities[known, index], test.patient[known], times)[0]
+        auroc[:, index] = ranking_metrics(truth, run.probabilities[known, index], test.patient[known], times)[0]
     if common.any() and not (common & ~evaluable).any():
-        values[0, :, -1] = mean_of_known(values[0][:, :-1][:, common], np.ones(1))
+        auroc[:, macro] = mean_of_known(auroc[:, :macro][:, common], np.ones(1))
     if test.exclusive:
         right = run.probabilities[inside].argmax(1) == test.truth[inside].argmax(1)
-        values[1, :, -1] = accuracy(right, test.patient[inside], times)
+        values[metrics.index(ACCURACY), :, macro] = accuracy(right, test.patient[inside], times)
     return values
+
+
+def _metrics(test: TestSet) -> tuple[str, ...]:
+    return (AUROC, ACCURACY) if test.exclusive else (AUROC,)
 
 
 def _one_seed(settings: EvaluateSettings, scores: dict[Key, np.ndarray]) -> dict[Key, np.ndarray]:
@@ -175,7 +186,7 @@ def _rows(
     for index in (len(test.labels), *range(len(test.labels))):
         macro = index == len(test.labels)
         numbers = one["numbers"] | ({} if macro else one["labels"][index])
-        for which, metric in enumerate(("auroc", ACCURACY)[: 1 + test.exclusive]):
+        for which, metric in enumerate(_metrics(test)):
             if metric == ACCURACY and not macro:
                 continue
             found = {"value": values[which, 0, index], "low": low[which, index], "high": high[which, index]}

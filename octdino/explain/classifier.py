@@ -1,14 +1,14 @@
 """The classifiers of arms, as far as a map a label can be made of them: linear on pooled features, or fine-tuned."""
 
 import copy
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from octdino.errors import UserError
+from octdino.models.weights_file import read_weights
+from octdino.schemas.cards import ClassifierCard, Input, read_card
 
 
 @dataclass(frozen=True)
@@ -33,27 +33,17 @@ class Classifier:
     std: list[float]
 
 
-def read_card(folder: Path) -> dict[str, object]:
-    """classifier.json.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    path = folder / "classifier.json"
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        return {**card, "input": dict(card["input"]), "arm": str(card["arm"]), "labels": list(card["labels"])}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected a folder that `octdino classify` wrote") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read as classifier.json: {error}") from None
-
-
 def input_size(folders: list[Path]) -> int | None:
     """px, the side of the input that the first of these classifiers was trained on; None where there is none."""
-    given = read_card(folders[0])["input"] if folders else {}
-    assert isinstance(given, dict)
-    return int(given["size"]) if given else None
+    return _card(folders[0])[1].size if folders else None
+
+
+def _card(folder: Path) -> tuple[ClassifierCard, Input]:
+    path = folder / "classifier.json"
+    card = read_card(path, ClassifierCard, "classify")
+    if card.input is None:
+        raise UserError(f"{path}: of the arm {card.arm}, which sees no image; expected a linear or fine-tuned arm")
+    return card, card.input
 
 
 def read_classifier(folder: Path, init: str, backbone: nn.Module) -> Classifier:
@@ -62,14 +52,13 @@ def read_classifier(folder: Path, init: str, backbone: nn.Module) -> Classifier:
     Raises:
         UserError: a file is missing, the arm starts elsewhere, is neither linear nor fine-tuned, or does not fit.
     """
-    card = read_card(folder)
-    arm, given = str(card["arm"]), card["input"]
-    start, _, mode = arm.rpartition("-")
+    card, given = _card(folder)
+    start, _, mode = card.arm.rpartition("-")
     if start != init or mode not in ("linear", "finetune"):
-        raise UserError(f"{folder}: of the arm {arm}; expected {init}-linear or {init}-finetune")
+        raise UserError(f"{folder}: of the arm {card.arm}; expected {init}-linear or {init}-finetune")
     path = folder / "classifier.safetensors"
+    tensors = read_weights(path, card.weights_sha256)
     try:
-        tensors = load_file(path)
         if mode == "linear":
             weight, bias = tensors["head.weight"].float(), tensors["head.bias"].float()
         else:
@@ -77,12 +66,8 @@ def read_classifier(folder: Path, init: str, backbone: nn.Module) -> Classifier:
             state = {name.removeprefix("0."): value for name, value in tensors.items() if name.startswith("0.")}
             backbone.load_state_dict(state)
             weight, bias = tensors["1.weight"].float(), tensors["1.bias"].float()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `octdino classify` writes it") from None
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path}: does not fit the backbone: {error}") from None
     if weight.shape[1] != backbone.num_features:
         raise UserError(f"{path}: for {weight.shape[1]} features, the backbone has {backbone.num_features}")
-    assert isinstance(given, dict)
-    labels = [str(label) for label in card["labels"]]  # type: ignore[attr-defined]
-    return Classifier(arm, labels, backbone, weight, bias, int(given["size"]), given["mean"], given["std"])
+    return Classifier(card.arm, card.labels, backbone, weight, bias, given.size, given.mean, given.std)

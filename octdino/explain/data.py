@@ -8,13 +8,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from octdino.cohort_reader import read_cohort
 from octdino.config import ExplainSettings
 from octdino.errors import UserError
 from octdino.explain.truth import Truth, read_truth
-from octdino.store import read_store
-from octdino.tables import MANIFEST, label_matrix, labels_of, read_table
 from octdino.training import seed_of
-from octdino.units import PATIENT, Unit, unit_of
+from octdino.units import PATIENT, Unit
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,12 @@ def read_shown(store_file: Path, settings: ExplainSettings, masks_root: Path | N
     Raises:
         UserError: a file is missing or damaged, or the split is empty.
     """
-    manifest = read_table(store_file.with_name("manifest.csv"), MANIFEST)
-    labels = labels_of(manifest)
-    truth = label_matrix(manifest, labels)
-    labelled = ~np.isnan(truth).all(axis=1) if labels else np.zeros(len(manifest), bool)
+    cohort = read_cohort(store_file)
+    manifest, labels, truth, labelled = cohort.manifest, cohort.labels, cohort.truth, cohort.labelled
     masked = (manifest["mask"].fillna("") != "").to_numpy(bool) & (masks_root is not None)
     inside = np.ones(len(manifest), bool)
     if settings.split != "all":
-        inside = (manifest["split"] == settings.split).to_numpy(bool, na_value=False)
+        inside = (cohort.split_of(0) == settings.split).to_numpy(bool)
     known = inside & (labelled | masked)
     rows = _thinned(known if known.any() else inside, settings.scans)
     if not len(rows):
@@ -82,16 +79,16 @@ def read_shown(store_file: Path, settings: ExplainSettings, masks_root: Path | N
     others = (labelled if labelled.any() else np.ones(len(manifest), bool)).copy()
     others[rows] = False
     bank = np.sort(np.concatenate([rows, _thinned(others, max(settings.bank - len(rows), 0))]))
-    store = read_store(store_file, bank)
-    found = _scans(store.images, manifest.iloc[bank], truth[bank])
+    images = cohort.images(bank)
+    found = _scans(images, manifest.iloc[bank], truth[bank])
     where = np.searchsorted(bank, rows)
     masks = None
     if masks_root is not None and masked[rows].any():
         paths = manifest["mask"].fillna("").iloc[rows].tolist()
-        masks = read_truth(masks_root, paths, store.boxes[where], store.images.shape[2:], labels)
-    mean, std = (np.atleast_1d(store.attributes[name]).tolist() for name in ("mean", "std"))
+        masks = read_truth(masks_root, paths, cohort.boxes[rows], images.shape[2:], labels)
+    mean, std = cohort.statistics(0)
     part = _part(found, where) if len(where) < len(bank) else found
-    return Shown(labels, part, masks, found, mean, std, unit_of(store_file, manifest))
+    return Shown(labels, part, masks, found, mean, std, cohort.unit)
 
 
 def _scans(images: np.ndarray, rows: pd.DataFrame, truth: np.ndarray) -> Scans:

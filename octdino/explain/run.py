@@ -27,7 +27,7 @@ from octdino.explain.retrieval import nearest, precision, same_patient
 from octdino.explain.summary import summarise
 from octdino.models.backbones import extract_features
 from octdino.models.start import start_backbone
-from octdino.tables import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL, Column, replacing, write_table
+from octdino.tables import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL, Schema, replacing, write_table
 from octdino.training import pick_device
 
 log = logging.getLogger("octdino.explain")
@@ -110,8 +110,8 @@ def explain(
     log.info("%d scans%s, maps: %s", card["n_scans"], patients, what or "none")
 
 
-def _table(path: Path, schema: tuple[Column, ...], rows: Rows) -> None:
-    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[column.name for column in schema])
+def _table(path: Path, schema: Schema, rows: Rows) -> None:
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=schema.names)
     write_table(path, table, schema)
 
 

@@ -7,26 +7,15 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from octdino.config import ModelSettings, Settings
-from octdino.config.networks import TimmArgs, TimmName
+from octdino.config import ModelSettings
 from octdino.errors import UserError
 from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
+from octdino.models.weights_file import read_weights, write_weights
+from octdino.schemas.cards import BackboneCard, BackboneSpec, read_card
 from octdino.tables import replacing
-
-
-class BackboneSpec(Settings):
-    """Everything needed to rebuild a backbone and its input; stands in `backbone.json` under `spec`."""
-
-    timm: TimmName
-    args: TimmArgs
-    in_chans: int
-    size: int
-    mean: list[float]
-    std: list[float]
 
 
 def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet: bool = False) -> nn.Module:
@@ -90,28 +79,30 @@ def extract_features(backbone: nn.Module, batches: Any) -> Tensor:
 
 
 def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, card: dict[str, Any]) -> None:
-    """Write backbone.safetensors (timm's own key names) and backbone.json, each atomically."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
+    """Write backbone.safetensors (timm's own key names) and then backbone.json, each atomically.
+
+    Args:
+        card: all that `BackboneCard` wants but the spec and the weights' hash.
+    """
+    sha256 = write_weights(folder / "backbone.safetensors", backbone.state_dict())
+    whole = BackboneCard.parse({"spec": spec.plain(), "weights_sha256": sha256, **card}, f"{folder}/backbone.json")
     with replacing(folder / "backbone.json") as temporary:
-        temporary.write_text(json.dumps({"spec": spec.model_dump(mode="json"), **card}, indent=2) + "\n")
-    with replacing(folder / "backbone.safetensors") as temporary:
-        save_file(weights, temporary)
+        temporary.write_text(json.dumps(whole.plain(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def load_backbone(folder: Path) -> tuple[nn.Module, BackboneSpec]:
+def load_backbone(folder: Path) -> tuple[nn.Module, BackboneCard]:
     """Rebuild the backbone of a pretraining run.
 
     Raises:
-        UserError: the folder holds no backbone, or its weights do not fit its description.
+        UserError: the folder holds no backbone, or its weights are not those of its card or do not fit it.
     """
-    card, weights = folder / "backbone.json", folder / "backbone.safetensors"
-    for path in (card, weights):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; `octdino pretrain` writes it")
-    spec = BackboneSpec.parse(json.loads(card.read_text())["spec"], f"{card}: spec")
+    path, weights = folder / "backbone.json", folder / "backbone.safetensors"
+    card = read_card(path, BackboneCard, "pretrain")
+    spec = card.spec
     backbone = create_backbone(ModelSettings(timm=spec.timm, args=spec.args), spec.in_chans, spec.size)
+    tensors = read_weights(weights, card.weights_sha256)
     try:
-        backbone.load_state_dict(load_file(weights))
+        backbone.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"{weights}: does not fit {spec.timm} of {card}: {error}") from None
-    return backbone, spec
+        raise UserError(f"{weights}: does not fit {spec.timm} of {path}: {error}") from None
+    return backbone, card

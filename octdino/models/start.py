@@ -1,6 +1,5 @@
 """The backbone that a classifier or an explanation starts from: random, ImageNet or a pretraining run's weights."""
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 from octdino.config import ModelSettings
 from octdino.errors import UserError
 from octdino.models.backbones import create_backbone, load_backbone
+from octdino.models.weights_file import sha256_of
 from octdino.training import seed_of
 
 
@@ -30,14 +30,10 @@ def start_backbone(
     if init in ("scratch", "imagenet"):
         torch.manual_seed(seed_of(seed, "weights"))
         network = create_backbone(model, channels, size, imagenet=init == "imagenet")
-        return network, _hash(model.weights) if init == "imagenet" and model.weights else None
+        return network, sha256_of(model.weights) if init == "imagenet" and model.weights else None
     if pretrained is None:
         raise UserError(f"the arm or the maps start from {init}: name its pretraining run's folder with --pretrained")
-    network, spec = load_backbone(pretrained)
-    if spec.in_chans != channels:
-        raise UserError(f"{pretrained}: takes {spec.in_chans} channel(s), the store has {channels}")
-    return network, _hash(pretrained / "backbone.safetensors")
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    network, card = load_backbone(pretrained)
+    if card.spec.in_chans != channels:
+        raise UserError(f"{pretrained}: takes {card.spec.in_chans} channel(s), the store has {channels}")
+    return network, card.weights_sha256

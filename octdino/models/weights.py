@@ -25,6 +25,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from octdino.errors import UserError
+from octdino.models.weights_file import check_finite
 
 log = logging.getLogger("octdino.models")
 Tensors = dict[str, Tensor]
@@ -85,10 +86,12 @@ def load_weights(backbone: nn.Module, path: Path, name: str) -> None:
         name: timm's, for messages.
 
     Raises:
-        UserError: no such file, not a checkpoint, one that needs code to be read, or one that does not fit.
+        UserError: no such file, not a checkpoint, one that needs code to be read, one that does not fit, or a number
+            that is not finite.
     """
     tensors, wrapper = _unwrapped(_read(path), path)
     form, prefix, own = _recognise(tensors, backbone)
+    check_finite(own, str(path))
     outside = {key.split(".")[0] for key in tensors if not key.startswith(prefix)}
     where = "".join([f", its {wrapper!r}" if wrapper else "", f", below {prefix!r}" if prefix else ""])
     _load(backbone, own, f"{path} ({form}{where})", name, outside)

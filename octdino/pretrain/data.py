@@ -10,10 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from octdino.errors import UserError
+from octdino.cohort_reader import read_cohort
+from octdino.config.cohort import ImageSettings
 from octdino.ranks import is_first, own, shared_batch
-from octdino.store import Store, read_moments, read_store, statistics
-from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, read_table
 from octdino.training import seed_of
 
 BLOCKS = 8  # of the scans, at most, that processes have a share of
@@ -31,6 +30,7 @@ class Data:
         mean, std: of the training patients, [C].
         watch: labelled scans of training and validation patients; never of test patients.
         source: hash of the store's content.
+        image: how a file became one of the images.
     """
 
     images: Tensor
@@ -40,6 +40,7 @@ class Data:
     std: list[float]
     watch: "Watch"
     source: str
+    image: ImageSettings
 
 
 @dataclass(frozen=True)
@@ -75,32 +76,32 @@ def read_data(
     Raises:
         UserError: a table is missing, or no scan is left to train on.
     """
-    manifest = read_table(store_file.with_name("manifest.csv"), MANIFEST)
-    splits = read_table(store_file.with_name("splits.csv"), SPLITS)
-    side = splits[splits["fold"] == (fold or 0)].set_index("patient")["split"]
-    split = manifest["patient"].map(side)
-    train = (split == "train").to_numpy()
-    if not train.any():
-        raise UserError(f"{store_file.with_name('splits.csv')}: fold {fold or 0} has no training patient")
-    rows = np.arange(len(manifest)) if fold is None else np.flatnonzero(train)
-    labels = label_matrix(manifest) if labels_of(manifest) else np.full((len(manifest), 1), np.nan, np.float32)
+    cohort = read_cohort(store_file)
+    split = cohort.split_of(fold or 0)
+    mean, std = cohort.statistics(fold or 0)
+    rows = np.arange(len(cohort)) if fold is None else np.flatnonzero(split == "train")
+    labels = cohort.truth if cohort.labels else np.full((len(cohort), 1), np.nan, np.float32)
     mine = held(len(rows))
     watchers = _watchers(labels, split, watched)[: None if is_first() else 0]
-    moments, needed = read_moments(store_file), np.union1d(rows[mine], watchers)
-    store = read_store(store_file, needed) if len(moments) == len(manifest) else None
-    if store is None or store.scan_id != manifest["scan_id"].iloc[needed].tolist():
-        raise UserError(f"{store_file}: its scans are not those of manifest.csv beside it; run the cohort stage again")
-    mean, std = statistics(moments[train])
+    needed = np.union1d(rows[mine], watchers)
+    images = torch.from_numpy(cohort.images(needed))
     places = np.full(len(rows), -1)
     places[mine] = np.searchsorted(needed, rows[mine])
     return Data(
-        images=torch.from_numpy(store.images),
+        images=images,
         rows=torch.from_numpy(places),
-        manifest=manifest.iloc[rows].reset_index(drop=True),
+        manifest=cohort.manifest.iloc[rows].reset_index(drop=True),
         mean=mean,
         std=std,
-        watch=_watch(store, np.searchsorted(needed, watchers), manifest.iloc[watchers], labels[watchers], split),
-        source=str(store.attributes["source"]),
+        watch=Watch(
+            images=images[np.searchsorted(needed, watchers)],
+            labels=labels[watchers],
+            patients=torch.from_numpy(pd.factorize(cohort.manifest["patient"].iloc[watchers])[0].astype("int64")),
+            is_query=(split.iloc[watchers] == "val").to_numpy(bool, copy=True),
+            exclusive=cohort.exclusive,
+        ),
+        source=cohort.source,
+        image=cohort.image,
     )
 
 
@@ -111,16 +112,6 @@ def _watchers(labels: np.ndarray, split: pd.Series, limit: int) -> np.ndarray:
         rows = np.flatnonzero(split.isin(["train", "val"]).to_numpy())
     chosen: np.ndarray = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
     return chosen
-
-
-def _watch(store: Store, places: np.ndarray, manifest: pd.DataFrame, labels: np.ndarray, split: pd.Series) -> Watch:
-    return Watch(
-        images=torch.from_numpy(store.images[places]),
-        labels=labels,
-        patients=torch.from_numpy(pd.factorize(manifest["patient"])[0].astype("int64")),
-        is_query=(split.loc[manifest.index] == "val").to_numpy(),
-        exclusive=bool(store.attributes.get("exclusive", False)),
-    )
 
 
 def shuffle_blocks(count: int, batch_size: int, seed: int) -> list[Tensor]:

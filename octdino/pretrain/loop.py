@@ -13,7 +13,6 @@ from octdino.augment import Augment
 from octdino.config import PretrainSettings
 from octdino.errors import UserError
 from octdino.feed import Feed
-from octdino.models import BackboneSpec
 from octdino.models.backbones import num_features
 from octdino.models.norms import synchronised
 from octdino.pretrain.alarm import alarms
@@ -28,6 +27,7 @@ from octdino.pretrain.start import Start
 from octdino.pretrain.step import Guard, backward, gradient_norm
 from octdino.progress import duration, progress
 from octdino.ranks import all_true, is_first, own, shared_batch, world_size
+from octdino.schemas.cards import BackboneSpec, Input
 from octdino.training import (
     RunState,
     Stopper,
@@ -63,9 +63,8 @@ class Run:
         start.check_views(settings.augment)
         torch.manual_seed(seed_of(seed, "weights"))
         dim = num_features(start.backbone(channels, size))
-        self.spec = BackboneSpec(
-            timm=start.model.timm, args=start.model.args, in_chans=channels, size=size, mean=data.mean, std=data.std
-        )
+        self.spec = BackboneSpec(timm=start.model.timm, args=start.model.args, in_chans=channels, size=size)
+        self.input = Input(image=data.image, size=size, mean=data.mean, std=data.std)
 
         def make_backbone() -> nn.Module:
             return synchronised(start.backbone(channels, size)).to(memory_format=torch.channels_last)
@@ -251,7 +250,7 @@ class Run:
         row |= {"augmentation": shares.get("augmentation", 0.0), **self.method.end_epoch()}
         self.sums = {}
         if is_first() and (epoch % self.settings.eval_every == 0 or self.step == self.total):
-            row |= watch(self.method.exported, self.data.watch, self.spec, self.settings.knn, self.device)
+            row |= watch(self.method.exported, self.data.watch, self.input, self.settings.knn, self.device)
             self.keep_best(row)
         self.history.append(row)
         shown = ("loss", "knn_accuracy", "knn_auroc", "teacher_entropy", "feature_std")

@@ -7,10 +7,10 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from octdino.augment import resize, standardise
-from octdino.models import BackboneSpec
 from octdino.models.backbones import extract_features
 from octdino.neighbours import euclidean_knn, knn_scores
 from octdino.pretrain.data import Watch
+from octdino.schemas.cards import Input
 
 
 def macro_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -39,10 +39,10 @@ def feature_spread(features: Tensor) -> float:
     return float(F.normalize(features, dim=-1).std(0).mean() * features.shape[1] ** 0.5)
 
 
-def watch(backbone: nn.Module, scans: Watch, spec: BackboneSpec, k: int, device: torch.device) -> dict[str, float]:
+def watch(backbone: nn.Module, scans: Watch, given: Input, k: int, device: torch.device) -> dict[str, float]:
     """kNN macro AUROC on validation patients, the share answered right where labels exclude each other, and spread."""
-    mean, std = (torch.tensor(x, device=device) for x in (spec.mean, spec.std))
-    batches = (resize(standardise(b.to(device), mean, std), spec.size) for b in torch.split(scans.images, 256))
+    mean, std = (torch.tensor(x, device=device) for x in (given.mean, given.std))
+    batches = (resize(standardise(b.to(device), mean, std), given.size) for b in torch.split(scans.images, 256))
     features = extract_features(backbone, batches)
     if not torch.isfinite(features).all():  # diverged: the loop refuses such steps and counts them
         return {}

@@ -83,6 +83,7 @@ def pretrain(
             "cohort": cohort,
             "scope": "all" if fold is None else "train_patients",
             "start": start.origin,
+            "input": run.input.plain(),
             "images_seen": run.step * run.batch,
             "skipped_steps": len(run.skipped.steps),
             "epochs": [*run.lengths, settings.epochs],

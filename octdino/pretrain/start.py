@@ -1,7 +1,5 @@
 """Where a run's backbone starts: random weights, ImageNet's, or those of an earlier run."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from torch import nn
 from octdino.config import AugmentSettings, MethodSettings, ModelSettings
 from octdino.errors import UserError
 from octdino.models import create_backbone, load_backbone
+from octdino.models.weights_file import sha256_of
 
 
 class Start:
@@ -38,20 +37,21 @@ class Start:
         if self._imagenet:
             if model.weights and not model.weights.is_file():
                 raise UserError(f"{model.weights}: no such weights file for {model.timm}")
-            self.origin = {"from": "imagenet", "sha256": _digest(model.weights) if model.weights else None}
+            self.origin = {"from": "imagenet", "sha256": sha256_of(model.weights) if model.weights else None}
         if self._folder is None:
             return
-        _, spec = load_backbone(self._folder)
+        _, card = load_backbone(self._folder)
+        spec = card.spec
         if (spec.timm, spec.args) != (model.timm, model.args):
             raise UserError(
                 f"{self._folder}/backbone.json: is a {spec.timm} {spec.args or ''}; "
                 f"{backbone} is a {model.timm} {model.args or ''}"
             )
-        card = json.loads((self._folder / "backbone.json").read_text())
+        told = card.plain()
         self.origin = {
             "from": str(self._folder),
-            "sha256": _digest(self._folder / "backbone.safetensors"),
-            **{key: card.get(key) for key in ("name", "cohort", "fold", "scope", "images_seen", "start")},
+            "sha256": card.weights_sha256,
+            **{key: told.get(key) for key in ("name", "cohort", "fold", "scope", "images_seen", "start")},
         }
 
     def check_cohort(self, cohort: str) -> None:
@@ -91,14 +91,10 @@ class Start:
         """A new backbone; random weights come from torch's global state."""
         if self._folder is None:
             return create_backbone(self.model, in_chans, size, imagenet=self._imagenet)
-        network, spec = load_backbone(self._folder)
+        network, card = load_backbone(self._folder)
+        spec = card.spec
         if spec.in_chans != in_chans:
             raise UserError(f"{self._folder}: takes {spec.in_chans} channel(s), the store has {in_chans}")
         if spec.size != size and isinstance(network, VisionTransformer):  # its position embeddings
             network.set_input_size(img_size=size)
         return network
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
-from octdino.errors import UserError
 from octdino.predictions import Predictions, read_predictions
 from octdino.report.read import Results
-from octdino.store import read_store
 
 KINDS = ("found", "missed", "false alarm", "rightly absent")
 
@@ -54,7 +51,8 @@ def examples(
     found = read_predictions(folders[0]).take("test")
     labels = [label for label in labels if label in found.labels]
     chosen = choose(found, labels, count)
-    images = _images(results, [found.table["scan_id"].iloc[row] for row, _ in chosen])
+    stored = results.images([found.table["scan_id"].iloc[row] for row, _ in chosen])
+    images = {scan: data_uri(image) for scan, image in stored.items()}
     return [_example(found, labels, row, why, images) for row, why in chosen], folders[0]
 
 
@@ -118,18 +116,6 @@ def _example(
             }
         )
     return Example(scan, str(found.table["patient"].iloc[row]), images.get(scan, ""), why, rows)
-
-
-def _images(results: Results, scans: list[str]) -> dict[str, str]:
-    """Data URIs by scan id; none where the store is missing or another one."""
-    place = pd.Index(results.manifest["scan_id"]).get_indexer(scans)
-    try:
-        store = read_store(results.root / "cohort" / "scans.h5", np.unique(place[place >= 0]))
-    except UserError:
-        return {}
-    return {
-        scan: data_uri(image) for image, scan in zip(store.images, store.scan_id, strict=True) if scan in set(scans)
-    }
 
 
 def data_uri(image: np.ndarray) -> str:

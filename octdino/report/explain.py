@@ -5,16 +5,15 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from octdino.errors import UserError
 from octdino.image_files import read_image
 from octdino.report.answer import NOTHING, number, pair
-from octdino.report.read import read_json
 from octdino.report.rows import Cell
-from octdino.tables import JACCARD, OVERLAP, RETRIEVAL, Column, read_table
+from octdino.schemas.cards import ExplainCard, read_card
+from octdino.tables import JACCARD, OVERLAP, RETRIEVAL, Schema, read_table
 from octdino.units import PATIENT, Unit
 
 BUDGET = 2_500_000  # characters of pictures; the page has to open on a phone
@@ -72,7 +71,10 @@ def explained(root: Path, unit: Unit = PATIENT) -> Explained | None:
     Raises:
         UserError: a file cannot be read.
     """
-    cards = [(path.parent, read_json(path)) for path in sorted(root.glob("explain/*/*/*/explain.json"))]
+    cards = [
+        (path.parent, read_card(path, ExplainCard, "explain"))
+        for path in sorted(root.glob("explain/*/*/*/explain.json"))
+    ]
     if not cards:
         return None
     several = len({folder.name for folder, _ in cards}) > 1
@@ -81,14 +83,14 @@ def explained(root: Path, unit: Unit = PATIENT) -> Explained | None:
         for name, schema in (("overlap", OVERLAP), ("jaccard", JACCARD), ("retrieval", RETRIEVAL))
     )
     first = cards[0][1]
-    n = f"{first['n_scans']} scans ({first['split']})"
-    n += f" of {first['n_patients']} patients" if unit.patients else ""
+    n = f"{first.n_scans} scans ({first.split})"
+    n += f" of {first.n_patients} patients" if unit.patients else ""
     tables = [overlap_table(overlap, unit), *label_tables(overlap, unit), jaccard_table(jaccard, unit)]
     tables.append(retrieval_table(retrieval, unit))
     return Explained(n, [table for table in tables if table.rows], pictures(root, cards))
 
 
-def _named(folder: Path, name: str, schema: tuple[Column, ...], several: bool) -> pd.DataFrame:
+def _named(folder: Path, name: str, schema: Schema, several: bool) -> pd.DataFrame:
     """A table of one network; where there are several runs their names follow those of weights and arms."""
     table = read_table(folder / f"{name}.csv", schema)
     for column in {"init", "arm"} & set(table.columns) if several else ():
@@ -202,19 +204,19 @@ def retrieval_table(retrieval: pd.DataFrame, unit: Unit = PATIENT) -> Table:
     return Table(caption, ["weights", "backbone", *map(_words, metrics), "chance", _scans_head(unit)], rows)
 
 
-def pictures(root: Path, cards: list[tuple[Path, dict[str, Any]]]) -> list[tuple[str, list[Picture]]]:
+def pictures(root: Path, cards: list[tuple[Path, ExplainCard]]) -> list[tuple[str, list[Picture]]]:
     """Pictures by kind; the first of each run within the page's budget, the rest by their path."""
     spent, groups = 0, []
     for kind, heading in KINDS.items():
         found = []
         for folder, card in cards:
-            for figure in card["figures"]:
-                path = folder / str(figure["file"])
+            for figure in card.figures:
+                path = folder / figure.file
                 if path.name.startswith(kind) and path.is_file():
                     image = _jpeg(path) if spent < BUDGET else ""
                     spent += len(image)
-                    title = f"{card['init']}, {card['backbone']}, {folder.name}"
-                    found.append(Picture(title, path.relative_to(root).as_posix(), image, str(figure["caption"])))
+                    title = f"{card.init}, {card.backbone}, {folder.name}"
+                    found.append(Picture(title, path.relative_to(root).as_posix(), image, figure.caption))
         if found:
             groups.append((heading, found))
     return groups

@@ -10,11 +10,10 @@ import pandas as pd
 from PIL import Image
 from safetensors.numpy import load_file
 
-from octdino.errors import UserError
 from octdino.predictions import read_predictions
 from octdino.report.model_card import Runs
-from octdino.report.read import Results, read_json
-from octdino.store import read_store
+from octdino.report.read import Results
+from octdino.schemas.cards import ExplainCard, read_card
 
 SIDE = 160  # px, of a picture's longer side
 BUDGET = 900_000  # characters of pictures in all
@@ -103,24 +102,18 @@ def _maps(results: Results, arm: str, backbone: str) -> dict[str, dict[str, np.n
     """Of each scan that the explain stage looked at: label and map, uint8 [h, w]."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for path in sorted(results.root.glob(f"explain/*/{backbone}/*/maps.safetensors")):
-        card = read_json(path.with_name("explain.json"))
+        card = read_card(path.with_name("explain.json"), ExplainCard, "explain")
         maps = load_file(path).get(arm)
-        names, labels = card.get("scan_ids") or [], card.get("labels") or []
-        if maps is not None and maps.shape[:2] == (len(names), len(labels)):
-            for scan, own in zip(names, maps, strict=True):
-                found.setdefault(str(scan), dict(zip(map(str, labels), own, strict=True)))
+        if maps is not None and maps.shape[:2] == (len(card.scan_ids), len(card.labels)):
+            for scan, own in zip(card.scan_ids, maps, strict=True):
+                found.setdefault(scan, dict(zip(card.labels, own, strict=True)))
     return found
 
 
 def _pictured(
     results: Results, found: list[Mistake], maps: dict[str, dict[str, np.ndarray]]
 ) -> list[Mistake]:  # fmt: skip
-    place = pd.Index(results.manifest["scan_id"]).get_indexer([one.scan_id for one in found])
-    try:
-        store = read_store(results.root / "cohort" / "scans.h5", np.unique(place))
-    except UserError:
-        return found
-    images = dict(zip(store.scan_id, store.images, strict=True))
+    images = results.images([one.scan_id for one in found])
     spent, pictured = 0, []
     for one in found:
         image, saliency = "", ""

@@ -1,10 +1,10 @@
 """What the audit found of the test patients in training, choice or standardisation."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from octdino.report.answer import NOTHING
+from octdino.schemas.cards import AuditCard, read_card
 from octdino.tables import FINDINGS, read_table
 
 HEADS = ("check", "where", "how many", "the first, the worst, or why", "state")
@@ -37,18 +37,18 @@ def leaks(root: Path) -> Leaks | None:
     folder = root / "audit"
     if not (folder / "audit.json").is_file():
         return None
-    card = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    card = read_card(folder / "audit.json", AuditCard, "audit")
     table = read_table(folder / "findings.csv", FINDINGS)
     unchecked = table["state"] == "not checkable"
     counts = table["count"].map("{:,}".format).mask(unchecked, NOTHING)
     columns = (table["check"], table["where"], counts, table["detail"], table["state"])
     rows = [tuple(map(str, row)) for row in zip(*columns, strict=True)]
-    asked = [words for check, words in card["asked"].items() if check not in set(table["check"][unchecked])]
+    asked = [words for check, words in card.asked.items() if check not in set(table["check"][unchecked])]
     return Leaks(
         heads=HEADS,
         asked=asked,
-        scans=int(card["scans"]),
-        runs=int(card["runs"]),
+        scans=card.scans,
+        runs=card.runs,
         rows=rows,
         findings=int((~unchecked).sum()),
         unknown=int((table["state"] == "open").sum()),

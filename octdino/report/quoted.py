@@ -9,8 +9,10 @@ import pandas as pd
 from octdino.config.names import fraction_text
 from octdino.config.stages import NumberSettings, QuotedSettings
 from octdino.report.answer import NOTHING, one_seed
-from octdino.report.read import Results, read_json
+from octdino.report.read import Results
 from octdino.report.rows import Cell
+from octdino.schemas.cards import ReportedCard, read_card
+from octdino.tables import JACCARD, read_table
 
 HEADS = ("what", "in the report", "as reported", "its protocol, run here", "corrected", "what was wrong")
 
@@ -69,12 +71,12 @@ def _metric(wanted: NumberSettings, found: Results) -> Cell | None:
 
 def _reported(wanted: NumberSettings, found: Results) -> Cell | None:
     folder = found.root / "classify" / wanted.name / wanted.backbone / f"f{fraction_text(wanted.fraction)}"
-    cards = [read_json(path) for path in sorted(folder.glob("reported-*/reported.json"))]
+    cards = [read_card(path, ReportedCard, "reported") for path in sorted(folder.glob("reported-*/reported.json"))]
     if not cards:
         return None
-    value = sum(float(card["best"]) for card in cards) / len(cards)
-    last = sum(float(card["last"]) for card in cards) / len(cards)
-    small = f"best of {cards[0]['epochs']} epochs (last {100 * last:.1f}), {cards[0]['n_test']} scans"
+    value = sum(card.best for card in cards) / len(cards)
+    last = sum(card.last for card in cards) / len(cards)
+    small = f"best of {cards[0].epochs} epochs (last {100 * last:.1f}), {cards[0].n_test} scans"
     return _cell(value, f"{small}, {_count(len(cards), 'seed')}")
 
 
@@ -103,9 +105,7 @@ def _jaccard(wanted: NumberSettings, found: Results) -> Cell | None:
 
 
 def _protocol(path: Path, wanted: NumberSettings) -> list[Any]:
-    table = pd.read_csv(path)
-    if table.empty:
-        return []
+    table = read_table(path, JACCARD)
     chosen = table[(table["protocol"] == wanted.column) & (table["blobs"] == wanted.blobs) & table["value"].notna()]
     return [row for _, row in chosen.head(1).iterrows()]
 

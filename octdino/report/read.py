@@ -1,15 +1,16 @@
 """Everything below results/{cohort}/ that the page may show; what is not there is an empty table."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from octdino.errors import UserError
-from octdino.tables import COMPARISON, MANIFEST, METRICS, QUARANTINE, SPLITS, SUBGROUPS, Column, labels_of, read_table
-from octdino.units import Unit, unit_of
+from octdino.cohort_reader import Cohort, read_cohort
+from octdino.schemas.cards import BackboneCard, ClassifierCard, read_card
+from octdino.tables import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS, Schema, read_table
+from octdino.units import Unit
 
 FIGURES = (
     "comparison", "difference", "label_efficiency", "roc", "pr", "reliability", "calibration", "subgroups",
@@ -34,6 +35,7 @@ class Results:
 
     Attributes:
         cohort: its name.
+        scans: its manifest, splits and, where the store is there, images.
         labels: the label columns of the manifest.
         classifiers: folder and classifier.json of each classifier.
         figures: SVG by name.
@@ -43,6 +45,7 @@ class Results:
 
     root: Path
     cohort: str
+    scans: Cohort
     labels: list[str]
     manifest: pd.DataFrame
     quarantine: pd.DataFrame
@@ -56,6 +59,13 @@ class Results:
     benchmarks: pd.DataFrame
     unit: Unit
 
+    def images(self, scan_ids: list[str]) -> dict[str, np.ndarray]:
+        """uint8 [C, H, W] of each scan; of none where there is no store."""
+        if not self.scans.has_store:
+            return {}
+        rows = np.flatnonzero(self.manifest["scan_id"].isin(scan_ids))
+        return dict(zip(self.manifest["scan_id"].iloc[rows], self.scans.images(rows), strict=True))
+
 
 def read_results(root: Path) -> Results:
     """Read results/{cohort}/.
@@ -63,18 +73,21 @@ def read_results(root: Path) -> Results:
     Raises:
         UserError: there is no manifest, no metrics though there are classifiers or nothing else, or a file is bad.
     """
-    manifest = read_table(root / "cohort" / "manifest.csv", MANIFEST)
-    names = manifest["cohort"].dropna()
-    classifiers = [(path.parent, read_json(path)) for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))]
+    scans = read_cohort(root / "cohort" / "scans.h5", needs_store=False)
+    classifiers = [
+        (path.parent, read_card(path, ClassifierCard, "classify").plain())
+        for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))
+    ]
     others = any(any(root.glob(f"{stage}/*/*/*")) for stage in ("pretrain", "explain"))
     compared = bool(classifiers) or not others  # a cohort without labels has something else to show
     return Results(
         root=root,
-        cohort=str(names.iloc[0]) if len(names) else root.resolve().name,
-        labels=labels_of(manifest),
-        manifest=manifest,
+        cohort=scans.name,
+        scans=scans,
+        labels=scans.labels,
+        manifest=scans.manifest,
         quarantine=_optional(root / "cohort" / "quarantine.csv", QUARANTINE),
-        splits=_optional(root / "cohort" / "splits.csv", SPLITS),
+        splits=scans.splits,
         metrics=_floats(root / "evaluate" / "metrics.csv", METRICS, compared),
         comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON, compared),
         subgroups=_floats(root / "evaluate" / "subgroups.csv", SUBGROUPS, needed=False),
@@ -86,42 +99,27 @@ def read_results(root: Path) -> Results:
             if (path := root / "evaluate" / f"{name}.svg").is_file()
         },
         benchmarks=read_benchmarks(root / "benchmarks"),
-        unit=unit_of(root / "cohort" / "scans.h5", manifest),
+        unit=scans.unit,
     )
 
 
-def _floats(path: Path, schema: tuple[Column, ...], needed: bool) -> pd.DataFrame:
+def _floats(path: Path, schema: Schema, needed: bool) -> pd.DataFrame:
     """A table whose missing numbers are NaN, which compares as False where pandas' NA refuses."""
     table = read_table(path, schema) if needed else _optional(path, schema)
     return table.astype({column.name: "float64" for column in schema if column.dtype == "Float64"})
 
 
-def _optional(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
+def _optional(path: Path, schema: Schema) -> pd.DataFrame:
     if path.is_file():
         return read_table(path, schema)
     return pd.DataFrame({column.name: pd.Series(dtype=column.dtype) for column in schema})
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        UserError: it cannot be read, or is something else.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected an object with keys")
-    return found
-
-
 def _pretraining(path: Path) -> Pretraining:
     *_, method, backbone, run = path.parent.parts
     history = path.with_name("history.csv")
-    table = pd.read_csv(history) if history.is_file() else pd.DataFrame()
-    return Pretraining(method, backbone, run, read_json(path), table if "epoch" in table else pd.DataFrame())
+    table = read_table(history, HISTORY).astype({"epoch": "int64"}) if history.is_file() else pd.DataFrame()
+    return Pretraining(method, backbone, run, read_card(path, BackboneCard, "pretrain").plain(), table)
 
 
 def read_benchmarks(folder: Path) -> pd.DataFrame:

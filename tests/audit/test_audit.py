@@ -17,13 +17,14 @@ from octdino.audit.run import audit, verdict
 from octdino.cli import main
 from octdino.config import AuditSettings, PretrainSettings
 from octdino.errors import UserError
+from octdino.models.weights_file import write_weights
 from octdino.predictions import write_predictions
 from octdino.pretrain import pretrain
 from octdino.store import image_moments, read_store, statistics
 from octdino.tables import FINDINGS, read_table
 from octdino.thresholds import choose_threshold
 from tests.pretrain.test_run import MODELS, SETTINGS
-from tests.small import LABELS, write_small_cohort
+from tests.small import INPUT, LABELS, write_small_cohort
 
 HOW = "youden"
 
@@ -78,7 +79,9 @@ def classifier(store, out, chosen_on="val", mean=None):
     own_mean, own_std = statistics(moments[(manifest["split"] == "train").to_numpy()])
     card = {
         "arm": "scratch-linear", "backbone": "b", "fraction": 1.0, "fold": 0, "seed": 0, "thresholds": thresholds,
-        "thresholds_from": "val", "settings": {"threshold": HOW}, "input": {"mean": mean or own_mean, "std": own_std},
+        "thresholds_from": "val", "settings": {"threshold": HOW},
+        "input": {**INPUT, "mean": mean or own_mean, "std": own_std},
+        "weights_sha256": write_weights(out / "classifier.safetensors", {"head.bias": torch.zeros(2)}),
     }  # fmt: skip
     write_predictions(out, kept, LABELS, p, card)
     return out
@@ -101,9 +104,13 @@ def test_a_clean_cohort_with_its_runs_is_passed_in_silence(store, tmp_path):
 
 
 def test_1_a_patient_on_two_sides(store):
+    """Under one name: no stage reads such a manifest. Under two, joined by identical pixels: a finding."""
     train, test = rows_of(store)
+    edit(store, group=lambda t: t["group"].where(t.index != test, t["group"][train]))
+    assert found(store) == ["patient"]
     edit(store, patient=lambda t: t["patient"].where(t.index != test, t["patient"][train]))
-    assert "patient" in found(store)
+    with pytest.raises(UserError, match=r"manifest\.csv: row 98: scan p16-0 of patient p0 is in test; .* in train"):
+        found(store)
 
 
 def test_2_a_copied_picture(store):

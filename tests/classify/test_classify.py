@@ -23,7 +23,7 @@ from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.errors import UserError
 from octdino.models import BackboneSpec, create_backbone, save_backbone
 from octdino.predictions import read_predictions
-from tests.small import LABELS, write_small_cohort
+from tests.small import BACKBONE_CARD, LABELS, write_small_cohort
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SETTINGS = ClassifySettings(
@@ -45,8 +45,8 @@ def store(tmp_path_factory):
 def pretrained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained")
     torch.manual_seed(0)
-    spec = BackboneSpec(timm=MODEL.timm, args=MODEL.args, in_chans=1, size=32, mean=[0.2], std=[0.2])
-    save_backbone(folder, create_backbone(MODEL, 1, 32), spec, {})
+    spec = BackboneSpec(timm=MODEL.timm, args=MODEL.args, in_chans=1, size=32)
+    save_backbone(folder, create_backbone(MODEL, 1, 32), spec, BACKBONE_CARD)
     return folder
 
 

@@ -13,11 +13,13 @@ from octdino.errors import UserError
 from octdino.predictions import read_predictions
 from octdino.tables import MANIFEST, SPLITS, fraction_patients, read_table, write_table
 from octdino.thresholds import choose_threshold
-from tests.results import write_cohort
+from tests.results import write_cohort, write_store
 
 
 def control(cohort: Path, out: Path, fraction: float = 1.0, fold: int = 0) -> None:
-    clinical_control(cohort / "manifest.csv", cohort / "splits.csv", fraction, fold, 0, out)
+    if not (cohort / "scans.h5").exists():
+        write_store(cohort, read_table(cohort / "manifest.csv", MANIFEST))
+    clinical_control(cohort / "scans.h5", fraction, fold, 0, out)
 
 
 def test_it_finds_what_thickness_tells_and_nothing_else(tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_features_keep_missing_values_missing(tmp_path: Path) -> None:
 
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
     manifest = write_cohort(tmp_path)
-    with pytest.raises(UserError, match="fold 7 has no labelled scan"):
+    with pytest.raises(UserError, match=r"splits\.csv: no fold 7; expected one of 0"):
         control(tmp_path, tmp_path / "out", fold=7)
     manifest.drop(columns=["IRF", "DRT/ME", "FAVF", "VMT"]).to_csv(tmp_path / "manifest.csv", index=False)
     with pytest.raises(UserError, match="no label column"):

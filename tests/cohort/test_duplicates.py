@@ -3,7 +3,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octdino.cohort.duplicates import find_duplicates, split_groups
+from octdino.cohort.duplicates import Duplicates, find_duplicates, split_groups
 
 
 def scans(rows: list[tuple[str, str, int | None]], known: bool = True, given: str = "") -> pd.DataFrame:
@@ -11,25 +11,29 @@ def scans(rows: list[tuple[str, str, int | None]], known: bool = True, given: st
     return table.assign(known=known, given=given, L=table["L"].astype("Int64"))
 
 
+def duplicates(table: pd.DataFrame) -> Duplicates:
+    return find_duplicates(table.drop(columns="L"), table[["L"]])
+
+
 def test_same_patient_keeps_the_labelled_one() -> None:
-    found = find_duplicates(scans([("x", "a", None), ("x", "a", 1), ("y", "a", None)]), ["L"])
+    found = duplicates(scans([("x", "a", None), ("x", "a", 1), ("y", "a", None)]))
     assert found.dropped == {0: 1}
     assert not found.shared
 
 
 def test_same_patient_keeps_the_first_of_equals() -> None:
-    assert find_duplicates(scans([("x", "a", 1), ("x", "a", 1), ("x", "a", 1)]), ["L"]).dropped == {1: 0, 2: 0}
+    assert duplicates(scans([("x", "a", 1), ("x", "a", 1), ("x", "a", 1)])).dropped == {1: 0, 2: 0}
 
 
 def test_different_patients_keep_one_each() -> None:
-    found = find_duplicates(scans([("x", "a", 1), ("x", "b", 1), ("x", "b", 0)]), ["L"])
+    found = duplicates(scans([("x", "a", 1), ("x", "b", 1), ("x", "b", 0)]))
     assert found.dropped == {2: 1}
     assert found.shared == {0, 1}
     assert found.clash == {1}
 
 
 def test_unknown_patients_with_one_picture_are_one() -> None:
-    found = find_duplicates(scans([("x", "1.png", 1), ("x", "2.png", 0)], known=False), ["L"])
+    found = duplicates(scans([("x", "1.png", 1), ("x", "2.png", 0)], known=False))
     assert found.dropped == {1: 0}
     assert found.clash == {0}
     assert not found.shared
@@ -38,13 +42,12 @@ def test_unknown_patients_with_one_picture_are_one() -> None:
 def test_test_copy_of_a_users_split_is_kept() -> None:
     table = scans([("x", "1.png", 1), ("x", "2.png", 1)], known=False)
     table["given"] = ["train", "test"]
-    assert find_duplicates(table, ["L"]).dropped == {0: 1}
+    assert duplicates(table).dropped == {0: 1}
 
 
 def test_no_labels_at_all() -> None:
-    assert find_duplicates(
-        scans([("x", "a", None), ("x", "a", None)])[["digest", "patient", "known", "given"]], []
-    ).dropped
+    table = scans([("x", "a", None), ("x", "a", None)]).drop(columns="L")
+    assert find_duplicates(table, table[[]]).dropped
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), max_size=40))

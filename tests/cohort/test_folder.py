@@ -36,9 +36,9 @@ def test_table_with_everything(tmp_path: Path) -> None:
     rows = read(tmp_path, rows_of(**known))
     scan = rows.scans.iloc[1]
     want = {"path": "images/1.png", "patient": "p0", "eye": "p0-OD", "laterality": "OD", "visit": "V1", "slice": 3}
-    want |= {"bcva": 0.5, "cst": 250, "trial": "north", "A": 1, "row": 3, "cohort": "folder", "known": True}
+    want |= {"bcva": 0.5, "cst": 250, "trial": "north", "row": 3, "cohort": "folder", "known": True}
     assert {name: scan[name] for name in want} == want
-    assert rows.labels == ["A"]
+    assert rows.truth.iloc[1].to_dict() == {"A": 1}
     assert not rows.one_size
 
 
@@ -59,7 +59,7 @@ def test_named_labels_with_other_values_refuse_the_row(tmp_path: Path) -> None:
     refused = rows.refused.rows
     assert [(r["reason"], r["row"]) for r in refused] == [("bad_label", 4)]
     assert "B: 'maybe', expected 0, 1 or empty" in refused[0]["detail"]
-    assert rows.scans["B"].isna().sum() == 1
+    assert rows.truth["B"].isna().sum() == 1
 
 
 def test_named_labels_that_are_not_there_or_mean_something_else(tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_folders_as_classes(tmp_path: Path) -> None:
     (tmp_path / "SRF/readme.txt").write_text("no picture")
     assert rows.labels == ["None", "SRF"]
     assert rows.scans["path"].tolist() == ["None/1.png", "SRF/9.png", "SRF/10.png", "SRF/b/2.png", "loose.png"]
-    assert rows.scans["SRF"].tolist()[:4] == [0, 1, 1, 1]
-    assert rows.scans["None"].tolist()[:4] == [1, 0, 0, 0]
-    assert rows.scans.loc[4, ["None", "SRF"]].isna().all()
+    assert rows.truth["SRF"].tolist()[:4] == [0, 1, 1, 1]
+    assert rows.truth["None"].tolist()[:4] == [1, 0, 0, 0]
+    assert rows.truth.loc[4].isna().all()
     assert rows.scans["mask"].tolist() == ["", "masks/SRF/9.png", "", "", ""]
 
 
@@ -191,7 +191,7 @@ def test_nothing_to_classify(tmp_path: Path) -> None:
         read(tmp_path, None, ["A/1.png"])
     with pytest.raises(UserError, match="no such folder"):
         read_folder(settings(tmp_path / "none", "folder"))
-    with pytest.raises(UserError, match="class folder split"):
+    with pytest.raises(UserError, match=r"class folders: label 'split' is a column of manifest\.csv"):
         read(tmp_path, None, ["split/1.png"])
 
 
@@ -200,7 +200,7 @@ def test_real_kermany_table(shared_data: Path, caplog: pytest.LogCaptureFixture)
     assert rows.labels == ["CNV", "DME", "DRUSEN", "NORMAL"]
     assert not rows.refused.rows
     assert len(rows.scans) == 534
-    assert (rows.scans[rows.labels].sum(axis=1) == 1).all()
+    assert (rows.truth.sum(axis=1) == 1).all()
     assert "width" in caplog.text
 
 
@@ -217,4 +217,4 @@ def test_any_text_in_a_table_is_refused_row_by_row(tmp_path: Path, cells: list[t
     rows = read_folder(settings(tmp_path, "folder", table="wild.csv", labels=["A"]))
     assert len(rows.scans) + len(rows.refused.rows) <= 1 + len(cells)
     assert rows.scans["path"].tolist() == ["a.png"]
-    assert set(np.unique(rows.scans["A"].dropna())) <= {0, 1}
+    assert set(np.unique(rows.truth["A"].dropna())) <= {0, 1}

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from octdino.cohort.ingest import OUTPUTS, build_cohort
+from octdino.cohort_reader import read_cohort
 from octdino.errors import UserError
-from octdino.store import read_attributes, read_store
+from octdino.store import read_store
 from octdino.tables import MANIFEST, QUARANTINE, SPLITS, labels_of, read_table
-from octdino.units import unit_of
 
 from .trees import BIOMARKERS, PATH, OlivesTree, olives_tree, picture, settings
 
@@ -265,8 +265,7 @@ def test_the_store_and_the_log_say_whether_patients_are_known(
         table.drop(columns=[] if form == "patients" else ["patient"]).to_csv(tmp_path / "root/scans.csv", index=False)
     build_cohort(settings(tmp_path / "root", "folder"), tmp_path / "out")
     store = tmp_path / "out" / "scans.h5"
-    assert read_attributes(store)["patients"] == state
-    assert unit_of(store, read_table(tmp_path / "out" / "manifest.csv", MANIFEST)).state == state
+    assert read_cohort(store).unit.state == state
     assert line in caplog.text
     last = caplog.records[-1]
     assert ("Patients are unknown." in last.getMessage()) == (state == "unknown")

@@ -41,11 +41,15 @@ def real_scans(shared_data: Path) -> pd.DataFrame:
 LABELS = [f"L{i}" for i in range(4)]
 
 
+def split(table: pd.DataFrame, settings: SplitSettings) -> pd.DataFrame:
+    return make_splits(table, table[LABELS], settings)
+
+
 @given(patients=st.integers(3, 40), seed=st.integers(0, 50), val=st.floats(0.05, 0.45), test=st.floats(0.05, 0.45))
 @hypothesis_settings(max_examples=8, deadline=None)
 def test_each_patient_once_and_all_sides_have_labels(patients: int, seed: int, val: float, test: float) -> None:
     table = scans(patients, seed)
-    splits = make_splits(table, LABELS, SplitSettings(val=val, test=test, seed=seed))
+    splits = make_splits(table, table[LABELS], SplitSettings(val=val, test=test, seed=seed))
     assert splits["patient"].tolist() == table["patient"].unique().tolist()
     assert set(splits["fold"]) == {0}
     labelled = set(table.loc[table["L0"].notna(), "patient"])
@@ -59,7 +63,7 @@ def test_each_patient_once_and_all_sides_have_labels(patients: int, seed: int, v
 @given(st.integers(0, 5), st.lists(st.floats(0.001, 1), min_size=2, max_size=6))
 @hypothesis_settings(max_examples=5, deadline=None)
 def test_fractions_nest(seed: int, fractions: list[float]) -> None:
-    splits = make_splits(scans(30, seed), LABELS, SplitSettings(seed=seed))
+    splits = split(scans(30, seed), SplitSettings(seed=seed))
     seen = [fraction_patients(splits, 0, fraction) for fraction in sorted(fractions)]
     for small, large in itertools.pairwise(seen):
         assert small <= large
@@ -71,7 +75,7 @@ def test_fractions_nest(seed: int, fractions: list[float]) -> None:
 def test_groups_stay_together() -> None:
     table = scans(24)
     table["group"] = table["patient"].map(lambda p: f"p{int(p[1:]) // 3 * 3}")
-    splits = make_splits(table, LABELS, SplitSettings())
+    splits = make_splits(table, table[LABELS], SplitSettings())
     assert not splits.drop_duplicates(["group", "split"])["group"].duplicated().any()
     assert splits.groupby("group")["patient"].nunique().max() == 3
     for _, group in splits.groupby("group"):
@@ -79,13 +83,13 @@ def test_groups_stay_together() -> None:
 
 
 def test_seed_decides_alone() -> None:
-    one = make_splits(scans(60), LABELS, SplitSettings(seed=3))
-    assert one.equals(make_splits(scans(60), LABELS, SplitSettings(seed=3)))
-    assert not one["split"].equals(make_splits(scans(60), LABELS, SplitSettings(seed=4))["split"])
+    one = split(scans(60), SplitSettings(seed=3))
+    assert one.equals(split(scans(60), SplitSettings(seed=3)))
+    assert not one["split"].equals(split(scans(60), SplitSettings(seed=4))["split"])
 
 
 def test_shares_are_kept() -> None:
-    splits = make_splits(scans(200, labels=4), LABELS, SplitSettings(val=0.15, test=0.25))
+    splits = split(scans(200, labels=4), SplitSettings(val=0.15, test=0.25))
     counts = splits["split"].value_counts()
     assert abs(counts["val"] - 30) <= 3
     assert abs(counts["test"] - 50) <= 4
@@ -104,7 +108,7 @@ def test_real_table_is_split_better_than_at_random(shared_data: Path) -> None:
     enough = [name for name in BIOMARKERS if any_positive[name].sum() >= 25]
     ours, drawn, drawn_empty = [], [], 0
     for seed in range(3):
-        splits = make_splits(table, BIOMARKERS, SplitSettings(seed=seed))
+        splits = make_splits(table, table[BIOMARKERS], SplitSettings(seed=seed))
         sides = splits.set_index("patient")["split"]
         positives = any_positive.groupby(sides.loc[any_positive.index].to_numpy())[BIOMARKERS].sum()
         for name in BIOMARKERS:
@@ -128,7 +132,7 @@ def test_real_table_is_split_better_than_at_random(shared_data: Path) -> None:
 
 def test_early_prefixes_hold_the_common_labels(shared_data: Path) -> None:
     table = real_scans(shared_data)
-    splits = make_splits(table, BIOMARKERS, SplitSettings())
+    splits = make_splits(table, table[BIOMARKERS], SplitSettings())
     any_positive = table.groupby("patient")[BIOMARKERS].max()
     tenth = any_positive.loc[sorted(fraction_patients(splits, 0, 0.1))]
     common = [name for name in BIOMARKERS if (any_positive[name].sum()) >= 40]
@@ -144,26 +148,26 @@ def test_early_prefixes_hold_the_common_labels(shared_data: Path) -> None:
 
 def test_too_few_patients() -> None:
     with pytest.raises(UserError, match=r"2 patients with a label.*expected 3 or more"):
-        make_splits(scans(40).query("patient in ['p0', 'p1']"), LABELS, SplitSettings())
+        split(scans(40).query("patient in ['p0', 'p1']"), SplitSettings())
     with pytest.raises(UserError, match="no label column"):
-        make_splits(scans(10)[["patient", "group", "trial", "given", "path", "row"]], [], SplitSettings())
+        make_splits(scans(10), scans(10)[[]], SplitSettings())
 
 
 def test_users_split_is_honoured_and_val_comes_out_of_train() -> None:
     table = scans(40, unlabelled=0)
     table["given"] = np.where(table["patient"].str[1:].astype(int) < 30, "train", "test")
-    sides = make_splits(table, LABELS, SplitSettings(val=0.2)).set_index("patient")["split"]
+    sides = make_splits(table, table[LABELS], SplitSettings(val=0.2)).set_index("patient")["split"]
     assert {p for p in sides.index if sides[p] == "test"} == {f"p{i}" for i in range(30, 40)}
     assert (sides == "val").sum() == 8  # 20 % of all 40, since test has the 25 % that it would have by default
     table.loc[table["patient"].isin(["p0", "p1"]), "given"] = "val"
-    sides = make_splits(table, LABELS, SplitSettings()).set_index("patient")["split"]
+    sides = make_splits(table, table[LABELS], SplitSettings()).set_index("patient")["split"]
     assert set(sides[sides == "val"].index) == {"p0", "p1"}
 
 
 def test_nothing_is_chosen_on_scans_without_labels() -> None:
     table = scans(60)
     table["given"] = np.where(table["patient"].str[1:].astype(int) < 45, "train", "test")
-    sides = make_splits(table, LABELS, SplitSettings()).set_index("patient")["split"]
+    sides = make_splits(table, table[LABELS], SplitSettings()).set_index("patient")["split"]
     unlabelled = sorted(set(table.loc[table["L0"].isna() & (table["given"] == "train"), "patient"]))
     assert unlabelled
     assert (sides[unlabelled] == "train").all()
@@ -171,7 +175,7 @@ def test_nothing_is_chosen_on_scans_without_labels() -> None:
 
 def test_users_split_needs_train_and_test() -> None:
     with pytest.raises(UserError, match="nobody in test"):
-        make_splits(scans(9).assign(given="train"), LABELS, SplitSettings())
+        split(scans(9).assign(given="train"), SplitSettings())
 
 
 def test_users_split_parts_a_group() -> None:
@@ -179,24 +183,24 @@ def test_users_split_parts_a_group() -> None:
     table["given"] = np.where(table["patient"] == "p0", "test", "train")
     table.loc[table["patient"] == "p1", "group"] = "p0"
     with pytest.raises(UserError, match=r"p0 \(test\) and p1 \(train\) share identical"):
-        make_splits(table, LABELS, SplitSettings())
+        make_splits(table, table[LABELS], SplitSettings())
 
 
 def test_file_is_reused(tmp_path: Path) -> None:
     table = scans(30)
-    first = make_splits(table, LABELS, SplitSettings(seed=1))
+    first = make_splits(table, table[LABELS], SplitSettings(seed=1))
     write_table(tmp_path / "splits.csv", first, SPLITS)
-    again = make_splits(table, LABELS, SplitSettings(seed=2, file=tmp_path / "splits.csv"))
+    again = make_splits(table, table[LABELS], SplitSettings(seed=2, file=tmp_path / "splits.csv"))
     assert again.equals(first)
     with pytest.raises(UserError, match=r"splits.csv: no patient p30 and 1 more"):
-        make_splits(scans(32), LABELS, SplitSettings(file=tmp_path / "splits.csv"))
+        split(scans(32), SplitSettings(file=tmp_path / "splits.csv"))
     sides = first.set_index("patient")["split"]
     train, test = sides[sides == "train"].index[0], sides[sides == "test"].index[0]
     table.loc[table["patient"].isin([train, test]), "group"] = min(train, test)
     with pytest.raises(UserError, match="share identical pictures"):
-        make_splits(table, LABELS, SplitSettings(file=tmp_path / "splits.csv"))
+        make_splits(table, table[LABELS], SplitSettings(file=tmp_path / "splits.csv"))
     with pytest.raises(UserError, match="no such table"):
-        make_splits(table, LABELS, SplitSettings(file=tmp_path / "none.csv"))
+        make_splits(table, table[LABELS], SplitSettings(file=tmp_path / "none.csv"))
 
 
 def test_many_patients_are_quick() -> None:
@@ -206,7 +210,7 @@ def test_many_patients_are_quick() -> None:
     table["group"] = table["patient"]
     for i in range(4):
         table[f"L{i}"] = (rng.integers(0, 4, 10_000) == i).astype(float)
-    splits = make_splits(table, LABELS, SplitSettings())
+    splits = make_splits(table, table[LABELS], SplitSettings())
     assert splits["split"].value_counts()["test"] == pytest.approx(2500, abs=5)
 
 
@@ -215,7 +219,7 @@ def test_crossval_tests_each_patient_once_a_repeat(patients: int) -> None:
     table = scans(patients)
     table.loc[table["patient"] == "p1", "group"] = "p0"  # two patients who share a picture
     chosen = SplitSettings(protocol="crossval", folds=4, repeats=2, val=0.15)
-    splits = make_splits(table, LABELS, chosen)
+    splits = make_splits(table, table[LABELS], chosen)
     assert set(splits["fold"]) == set(range(chosen.count)) == set(range(8))
     labelled = set(table.loc[table["L0"].notna(), "patient"])
     for repeat in (0, 1):
@@ -233,14 +237,14 @@ def test_crossval_tests_each_patient_once_a_repeat(patients: int) -> None:
         assert set(ranked["patient"]) == {name for name in labelled if sides[name] == "train"}
     first, second = (set(splits[(splits["fold"] == f) & (splits["split"] == "test")]["patient"]) for f in (0, 4))
     assert first != second
-    pd.testing.assert_frame_equal(splits, make_splits(table, LABELS, chosen))
+    pd.testing.assert_frame_equal(splits, make_splits(table, table[LABELS], chosen))
 
 
 def test_crossval_balances_the_real_labels(shared_data: Path) -> None:
     """As the holdout: every fold's prevalences are nearer to the whole's than those of random folds."""
     table = real_scans(shared_data)
     labels = [name for name in BIOMARKERS if name in table]
-    splits = make_splits(table, labels, SplitSettings(protocol="crossval"))
+    splits = make_splits(table, table[labels], SplitSettings(protocol="crossval"))
     tests = [set(part.loc[part["split"] == "test", "patient"]) for _, part in splits.groupby("fold")]
     ours = np.mean([prevalence_gap(table, test, labels) for test in tests])
     rng = np.random.default_rng(0)
@@ -254,9 +258,9 @@ def test_crossval_balances_the_real_labels(shared_data: Path) -> None:
 
 def test_crossval_refuses_what_it_cannot_divide() -> None:
     with pytest.raises(UserError, match="expected 7 or more for 5 folds"):
-        make_splits(scans(5, unlabelled=0), LABELS, SplitSettings(protocol="crossval"))
+        split(scans(5, unlabelled=0), SplitSettings(protocol="crossval"))
     with pytest.raises(UserError, match="split column, and"):
-        make_splits(scans(30).assign(given="train"), LABELS, SplitSettings(protocol="crossval"))
+        split(scans(30).assign(given="train"), SplitSettings(protocol="crossval"))
 
 
 @pytest.mark.parametrize("number", ["2", "3"])
@@ -268,7 +272,7 @@ def test_published_lists_are_the_labs(number: str, shared_data: Path) -> None:
     assert {str(patient) for patient in PUBLISHED[protocol]} == tested
     assert not tested & set(part.loc[part["part"] != "test", "patient_id"])  # the first list fails here
     table = real_scans(shared_data)
-    splits = make_splits(table, list(BIOMARKERS), SplitSettings.parse({"protocol": protocol}, "split"))
+    splits = make_splits(table, table[list(BIOMARKERS)], SplitSettings.parse({"protocol": protocol}, "split"))
     sides = splits.set_index("patient")["split"]
     assert set(sides[sides == "test"].index) == tested
     assert 5 <= (sides == "val").sum() <= 20

@@ -268,14 +268,14 @@ def test_what_may_not_be_compared_is_refused(tmp_path: Path) -> None:
     manifest_file = cohort / "manifest.csv"
     manifest = write_cohort(cohort)
     folders = [write_arm(tmp_path, cohort, arm) for arm in ("scratch-finetune", "dino-linear")]
-    original, predictions = manifest_file.read_text(), folders[1] / "predictions.csv"
-    before = predictions.read_text()
+    predictions, splits_file = folders[1] / "predictions.csv", cohort / "splits.csv"
+    kept = {path: path.read_text() for path in (manifest_file, predictions, splits_file)}
 
     def refused(message: str) -> None:
         with pytest.raises(UserError, match=message):
             evaluate(SETTINGS, manifest_file, folders, tmp_path / "out")
-        manifest_file.write_text(original)
-        predictions.write_text(before)
+        for path, text in kept.items():
+            path.write_text(text)
         assert not (tmp_path / "out").exists()
 
     table = pd.read_csv(predictions, dtype=object)
@@ -288,6 +288,8 @@ def test_what_may_not_be_compared_is_refused(tmp_path: Path) -> None:
     patient = manifest["patient"][where]
     for row in np.flatnonzero(manifest["patient"] == patient):
         edit(manifest_file, int(row), "split", "train")
+    patients = read_table(splits_file, SPLITS)["patient"].tolist()
+    edit(splits_file, patients.index(patient), "split", "train")
     refused(f"test scan {scan} is of patient {patient}, a train patient of fold 0")
 
     edit(manifest_file, where, "scan_id", "other")
@@ -301,7 +303,7 @@ def test_what_may_not_be_compared_is_refused(tmp_path: Path) -> None:
     refused("no predictions of Drusen")
 
     wide.rename(columns={"Drusen": "macro"}).to_csv(manifest_file, index=False)
-    refused("a label is called macro")
+    refused("'macro', means the mean over labels")
 
     folders.append(folders[0])
     refused("the same run")

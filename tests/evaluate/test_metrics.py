@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from octdino.config import EvaluateSettings
-from octdino.evaluate import gather, metrics
+from octdino.evaluate import gather, metrics, scores
 from octdino.evaluate.scores import complete_labels, draws, replicates
 from octdino.resampling import draw_patients
 
@@ -116,3 +116,31 @@ def test_all_metrics_of_a_real_test_set_take_seconds() -> None:
     assert time.process_time() - began < 2
     assert [values.shape for values in found.values()] == [(20, 1001, 4)] * 2
     assert np.isfinite(found[runs[0].key][:-3]).all()  # patient metrics: every patient is positive
+
+
+def test_scores_stand_where_their_names_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another order of metrics and of the means over labels every name has the values that it had before."""
+    rng = np.random.default_rng(3)
+    patient, truth = np.repeat(np.arange(12), 6), np.eye(3, dtype=np.float32)[rng.integers(0, 3, 72)]
+    test = gather.TestSet("0", ["a", "b", "c"], truth, patient, ["primary"] * 3, exclusive=True)
+    p = rng.dirichlet(np.ones(3), 72)
+    decided = {
+        name: (p > cut).astype(float) for name, cut in (("chosen", 0.3), ("specificity", 0.5), ("sensitivity", 0.2))
+    }
+    run = gather.Run(gather.Key("dino-linear", "b", 1.0, 0), p, p**2 / (p**2).sum(1, keepdims=True), decided, 9)
+    chosen = EvaluateSettings(resamples=100, min_test_patients=2)
+    times = draws(chosen, test.patients)
+
+    def by_name() -> dict[tuple[str, str], np.ndarray]:
+        (found,) = replicates(chosen, test, [run], times, complete_labels(chosen, test, [run])).values()
+        order, labels = scores.names(chosen, True), scores.columns(test.labels)
+        return {(m, label): found[i, :, k] for i, m in enumerate(order) for k, label in enumerate(labels)}
+
+    before, names, columns = by_name(), scores.names, scores.columns
+    assert sum(np.isfinite(values[0]) for values in before.values()) > 90, "nearly every name has a value here"
+    monkeypatch.setattr(scores, "names", lambda *given: names(*given)[::-1])
+    monkeypatch.setattr(scores, "columns", lambda labels: [*labels, *columns(labels)[: len(labels) - 1 : -1]])
+    after = by_name()
+    assert before.keys() == after.keys()
+    for name, values in before.items():
+        np.testing.assert_array_equal(values, after[name], err_msg=str(name))

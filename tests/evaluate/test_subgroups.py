@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from octdino.cohort_reader import read_cohort
 from octdino.config import EvaluateSettings
 from octdino.evaluate import evaluate
 from octdino.evaluate.quality import noise, qualities, quality
@@ -116,5 +117,6 @@ def test_noise_is_what_was_added_and_quality_falls_with_it(tmp_path: Path) -> No
     manifest = write_cohort(tmp_path)
     write_store(tmp_path, manifest)
     rows = np.array([3, 10, 11, 200])
-    assert len(qualities(tmp_path / "scans.h5", rows)) == 4
-    assert qualities(tmp_path / "scans.h5", rows)[2] == qualities(tmp_path / "scans.h5", np.array([11]))[0]
+    cohort = read_cohort(tmp_path / "scans.h5")
+    assert len(qualities(cohort, rows)) == 4
+    assert qualities(cohort, rows)[2] == qualities(cohort, np.array([11]))[0]

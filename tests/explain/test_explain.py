@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from octdino.cohort.ingest import build_cohort  # only tests may join two stages
 from octdino.cohort.phantom import write_phantom
@@ -18,6 +18,7 @@ from octdino.errors import UserError
 from octdino.explain import explain
 from octdino.explain.data import read_shown
 from octdino.explain.truth import read_truth
+from octdino.models.weights_file import write_weights
 from octdino.store import StoreWriter, read_store
 from octdino.tables import (
     EMBEDDING,
@@ -26,12 +27,12 @@ from octdino.tables import (
     MANIFEST,
     OVERLAP,
     RETRIEVAL,
-    Column,
+    SPLITS,
     labels_of,
     read_table,
     write_table,
 )
-from tests.small import write_small_cohort
+from tests.small import INPUT, store_attributes, write_small_cohort
 
 VIT = ModelSettings(timm="test_vit", args={"patch_size": 8})
 CNN = ModelSettings(timm="test_resnet")
@@ -58,8 +59,11 @@ def classifier(folder: Path, arm: str, labels: list[str], dim: int, network: dic
     tensors = {"head.weight": weight.double(), "head.bias": bias.double()}
     if network:
         tensors = {**{f"0.{name}": value for name, value in network.items()}, "1.weight": weight, "1.bias": bias}
-    save_file(tensors, folder / "classifier.safetensors")
-    card = {"arm": arm, "labels": labels, "input": {"size": 48, "mean": [0.2], "std": [0.2]}}
+    card = {
+        "arm": arm, "backbone": "tiny", "fraction": 1.0, "fold": 0, "seed": 0, "labels": labels,
+        "thresholds": dict.fromkeys(labels), "input": {**INPUT, "size": 48},
+        "weights_sha256": write_weights(folder / "classifier.safetensors", tensors),
+    }  # fmt: skip
     (folder / "classifier.json").write_text(json.dumps(card))
     return folder
 
@@ -190,7 +194,9 @@ def test_mistakes(more: dict[str, Any], line: str, tmp_path: Path) -> None:
     store = write_small_cohort(tmp_path / "cohort")
     manifest = read_table(store.with_name("manifest.csv"), MANIFEST)
     if more.pop("empty", False):
-        write_table(store.with_name("manifest.csv"), manifest.assign(split="test"), MANIFEST)
+        for name, schema in (("manifest.csv", MANIFEST), ("splits.csv", SPLITS)):
+            table = read_table(store.with_name(name), schema)
+            write_table(store.with_name(name), table.assign(split=table["split"].replace("val", "test")), schema)
     if mask := more.pop("mask", ""):
         (tmp_path / "bad.png").write_bytes(b"no picture")
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "small.png")
@@ -213,11 +219,13 @@ def voc_store(sample: Path, folder: Path, size: int = 64) -> Path:
             image = np.asarray(picture.resize((size, size))).transpose(2, 0, 1)
             writer.append(np.ascontiguousarray(image), path.stem, box=(0, 0, picture.height, picture.width))
             mask = f"SegmentationClass/{path.stem}.png"
-            row = {"scan_id": path.stem, "path": f"JPEGImages/{path.name}", "patient": path.stem, "split": "val"}
-            rows.append({**row, "mask": mask, "cohort": "voc12"})
-        writer.finish(np.arange(len(rows)), {"source": "voc", "mean": [0.45] * 3, "std": [0.25] * 3})
-    columns: tuple[Column, ...] = MANIFEST
-    write_table(folder / "manifest.csv", pd.DataFrame(rows), columns)
+            row = {"scan_id": path.stem, "path": f"JPEGImages/{path.name}", "patient": path.stem, "split": "train"}
+            rows.append({**row, "mask": mask, "cohort": "voc12", "group": path.stem, "pixel_hash": path.stem})
+        manifest = pd.DataFrame(rows)
+        found = {"mean": [0.45] * 3, "std": [0.25] * 3, **store_attributes(manifest, size, channels=3)}
+        writer.finish(np.arange(len(rows)), found)
+    write_table(folder / "manifest.csv", manifest, MANIFEST)
+    write_table(folder / "splits.csv", manifest.assign(fold=0)[["fold", "patient", "group", "split"]], SPLITS)
     return folder / "scans.h5"
 
 

@@ -8,10 +8,11 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from octdino.models import BackboneSpec
+from octdino.config import ImageSettings
 from octdino.neighbours import euclidean_knn, knn_scores
 from octdino.pretrain.data import Watch
 from octdino.pretrain.monitor import feature_spread, macro_auroc, rank_me, watch
+from octdino.schemas.cards import Input
 
 
 def test_knn_equals_a_loop_and_never_asks_the_same_patient():
@@ -74,8 +75,8 @@ def test_exclusive_labels_have_an_accuracy():
     labels[9] = labels[10]  # one of three is told wrong
     scans = Watch(images, labels, torch.arange(12), query, exclusive=True)
     backbone = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), Turn())
-    spec = BackboneSpec(timm="none", args={}, in_chans=1, size=16, mean=[0.0], std=[1.0])
-    found = watch(backbone, scans, spec, 1, torch.device("cpu"))
+    given = Input(image=ImageSettings(), size=16, mean=[0.0], std=[1.0])
+    found = watch(backbone, scans, given, 1, torch.device("cpu"))
     assert found["knn_accuracy"] == pytest.approx(2 / 3)
     assert found["knn5_accuracy"] == pytest.approx(2 / 3)
 

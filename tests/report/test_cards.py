@@ -20,7 +20,7 @@ from octdino.report.gallery import ALARM, MISSED, mistakes
 from octdino.report.leaks import Leaks
 from octdino.report.model_card import failures, runs_of
 from octdino.report.read import read_results
-from octdino.tables import FINDINGS, write_table
+from octdino.tables import FINDINGS, SPLITS, write_table
 from octdino.units import WARNINGS
 from tests.report.test_report import CONFIG, Page, make_results, render
 from tests.results import write_cohort, write_pretraining
@@ -153,7 +153,10 @@ def test_maps_of_the_arm_are_shown_where_there_are_some(results: Path) -> None:
     first = mistakes(found, runs, 1)[0]
     folder = results / "explain" / "dino" / "resnet18" / "fold0-seed0"
     folder.mkdir(parents=True)
-    card = {"scan_ids": [first.scan_id], "labels": found.labels}
+    card = {
+        "init": "dino", "backbone": "resnet18", "split": "test", "n_scans": 1, "n_patients": 1, "figures": [],
+        "scan_ids": [first.scan_id], "labels": found.labels,
+    }  # fmt: skip
     (folder / "explain.json").write_text(json.dumps(card))
     maps = np.zeros((1, len(found.labels), 4, 4), np.uint8)
     for arm, shown in (("simclr-linear", False), ("dino-linear", True)):
@@ -177,7 +180,10 @@ def without_patients(results: Path, root: Path, state: str) -> Path:
     shutil.copytree(results, root)
     path = root / "cohort" / "manifest.csv"
     manifest = pd.read_csv(path, dtype=object)
-    manifest.assign(patient=manifest["scan_id"], cohort="clinic").to_csv(path, index=False)
+    manifest = manifest.assign(patient=manifest["scan_id"], cohort="clinic")
+    manifest.to_csv(path, index=False)
+    splits = manifest.assign(fold=0, rank=None)[SPLITS.names]
+    splits.to_csv(root / "cohort" / "splits.csv", index=False)
     with h5py.File(root / "cohort" / "scans.h5", "r+") as store:
         store.attrs["patients"] = state
     return root

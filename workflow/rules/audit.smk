@@ -10,6 +10,14 @@ rule audit:
             *(f"{run}/backbone.json" for run in pretrain_runs()),
             *(f"{run}/classifier.json" for run in classify_runs()),
         ],
+        weights=[
+            *(f"{run}/backbone.safetensors" for run in pretrain_runs()),
+            *(
+                f"{run}/classifier.safetensors"
+                for run in classify_runs()
+                if "/classify/clinical/" not in run
+            ),
+        ],
         predictions=[f"{run}/predictions.csv" for run in classify_runs()],
     output:
         findings=report(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from octdino.cohort.olives.names import BIOMARKERS, VIP_BIOMARKERS
 from octdino.cohort.olives.tables import WHOSE, read_values
-from octdino.cohort.rows import Refuse, Refused, Rows, scan_table
+from octdino.cohort.rows import Refuse, Refused, Rows, scan_tables
 from octdino.cohort.sheets import column, find_column, text_of
 from octdino.errors import UserError
 from octdino.image_files import MAX_BYTES
@@ -68,7 +68,7 @@ def read_shards(root: Path, shards: list[str], cohort: str) -> Rows:
             short = f"{kind}/{Path(shard).stem}/{row}"
             records.append(record | {"path": named, "named": named, "short": short, "row": row})
     log.info("%s: %d shards of %d scans, labels %s", root, len(shards), len(records), ", ".join(labels))
-    return Rows(root, scan_table(records, cohort, labels), refused, labels, True, source=Shards(root))
+    return Rows(root, *scan_tables(records, cohort, labels), refused, True, source=Shards(root))
 
 
 def _read_labels(path: Path) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 from octdino.cohort.olives.names import BIOMARKERS, PATH, VIP_BIOMARKERS, VIP_PATH
-from octdino.cohort.rows import Refuse, Refused, Rows, scan_table
-from octdino.cohort.sheets import ROW, column, find_column, identifier, label_value, number, read_sheet
+from octdino.cohort.rows import Refuse, Refused, Rows, scan_tables
+from octdino.cohort.sheets import column, find_column, identifier, label_value, number, read_sheet
 from octdino.cohort.tree import Tree, clean_path
 from octdino.errors import UserError
 
@@ -67,7 +67,7 @@ def read_tables(tree: Tree, label_table: Path, clinical_table: Path, cohort: str
     records = [r for r in labelled.values() if r["patient"]]
     records += [r for path, r in clinical.items() if path not in labelled]
     log.info("%s and %s name %d scans, %d labelled", label_table, clinical_table, len(records), len(labelled))
-    return Rows(tree.root, scan_table(records, cohort, labels), reader.refused, labels, True, source=tree.source)
+    return Rows(tree.root, *scan_tables(records, cohort, labels), reader.refused, True, source=tree.source)
 
 
 def read_values(cell: dict[str, str], labels: Iterable[str]) -> dict[str, Any]:
@@ -77,11 +77,11 @@ def read_values(cell: dict[str, str], labels: Iterable[str]) -> dict[str, Any]:
         Refuse: a label or a value is not what it can be.
     """
     record: dict[str, Any] = {
-        "patient": identifier(cell.get("Patient_ID", "")), "eye": identifier(cell.get("Eye_ID", ""))
+        "patient": identifier(cell.get("Patient_ID", "")), "eye": identifier(cell.get("Eye_ID", "")), "truth": {}
     }  # fmt: skip
     for name in labels:
         try:
-            record[name] = label_value(cell[name])
+            record["truth"][name] = label_value(cell[name])
         except ValueError as error:
             raise Refuse("bad_label", f"{name}: {error}") from None
     for name, bounds in (("BCVA", BCVA), ("CST", CST), ("slice", (1, 10_000))):
@@ -112,7 +112,7 @@ class TableReader:
         rows: dict[str, int] = {}
         gone: set[str] = set()
         columns = [table[name].tolist() for name in names.values()]
-        for row, *cells in zip(table[ROW].tolist(), *columns, strict=True):
+        for row, *cells in zip(table.index.tolist(), *columns, strict=True):
             cell = dict(zip(names, cells, strict=True))
             try:
                 record = self._record(cell, list(labels), whose)

@@ -12,8 +12,8 @@ import pandas as pd
 from octdino.cohort.olives.archives import open_archives
 from octdino.cohort.olives.names import PATH, VIP_BIOMARKERS, VIP_PATH
 from octdino.cohort.olives.tables import TableReader
-from octdino.cohort.rows import Rows, scan_table
-from octdino.cohort.sheets import ROW, column, find_column, label_value, read_sheet
+from octdino.cohort.rows import Rows, scan_tables
+from octdino.cohort.sheets import column, find_column, label_value, read_sheet
 from octdino.cohort.tree import Tree, clean_path
 from octdino.errors import UserError
 
@@ -40,8 +40,8 @@ def read_vip_test(root: Path, template: Path, cohort: str = "olives") -> Rows:
         trial, *_, patient, _, side, _ = record["short"].split("/")
         record |= {"patient": f"{trial}-{patient}", "eye": f"{trial}-{patient}-{side}", "trial": trial, "given": "test"}
     labels = list(VIP_BIOMARKERS.values())
-    scans = scan_table(records.values(), cohort, labels).assign(split="test")
-    return Rows(tree.root, scans, reader.refused, labels, True, source=tree.source)
+    scans, truth = scan_tables(records.values(), cohort, labels)
+    return Rows(tree.root, scans.assign(split="test"), truth, reader.refused, True, source=tree.source)
 
 
 def write_submission(template: Path, predictions: pd.DataFrame, out: Path) -> None:
@@ -59,7 +59,7 @@ def write_submission(template: Path, predictions: pd.DataFrame, out: Path) -> No
     table = read_sheet(template, "template")
     named = column(table, template, VIP_PATH, PATH, "File_Name")
     given = {name: _column(predictions, label, name) for name, label in VIP_BIOMARKERS.items()}
-    places = {clean_path(path): row for path, row in zip(table[named], table[ROW], strict=True)}
+    places = {clean_path(path): row for path, row in zip(table[named], table.index, strict=True)}
     depth = max(path.count("/") for path in places) + 1
     found: dict[str, tuple[int, ...]] = {}
     for path, *values in predictions[[_column(predictions, "path"), *given.values()]].itertuples(index=False):

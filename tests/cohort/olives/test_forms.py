@@ -167,7 +167,7 @@ def test_vip_cup_tables_at_full_size(real: Real, shared_data: Path, tmp_path: Pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(octdino.cohort.tree, "_listing", listing)
         rows = read_olives(settings(tmp_path, table=tmp_path / "labels.csv", clinical=tmp_path / "clinical.csv"))
-    scans = rows.scans
+    scans = rows.scans.join(rows.truth)
     assert not rows.refused.rows
     assert rows.labels == B
     assert len(scans) == 78_283

@@ -44,7 +44,7 @@ def real_rows(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ro
 
 
 def test_real_tables_give_the_published_counts(real_rows: Rows) -> None:
-    scans = real_rows.scans
+    scans = real_rows.scans.join(real_rows.truth)
     assert real_rows.labels == BIOMARKERS
     assert not real_rows.refused.rows
     assert len(scans) == 78_283
@@ -64,7 +64,7 @@ def test_real_tables_give_the_published_counts(real_rows: Rows) -> None:
 
 
 def test_real_scans_that_clash_are_kept_with_their_values(real_rows: Rows) -> None:
-    clash = real_rows.scans[real_rows.scans["flags"] == "laterality_clash"]
+    clash = real_rows.scans.join(real_rows.truth)[real_rows.scans["flags"] == "laterality_clash"]
     assert set(clash["patient"]) == {"79"}
     assert set(clash["visit"]) == {"W0", "W52"}
     assert set(clash["laterality"]) == {"OD"}
@@ -124,8 +124,8 @@ def test_missing_labels_stay_missing(tmp_path: Path) -> None:
     tree.labels[1]["DRIL"] = "NaN"
     tree.labels[2]["DRIL"] = "1.0"
     rows = read(tree, tmp_path)
-    assert rows.scans["DRIL"].isna().sum() == 2 + 8 * 3
-    assert rows.scans["DRIL"].iloc[2] == 1
+    assert rows.truth["DRIL"].isna().sum() == 2 + 8 * 3
+    assert rows.truth["DRIL"].iloc[2] == 1
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,9 @@ def test_the_test_scans_are_rows_of_a_manifest(tmp_path: Path, template: Path) -
     rows = read_vip_test(write(tmp_path / "root/data").parent, template)
     assert not rows.refused.rows
     assert rows.labels == B
-    assert set(rows.scans) >= {column.name for column in MANIFEST} - {"group"} | set(B)
+    assert set(rows.scans) >= {column.name for column in MANIFEST} - {"group"}
     assert rows.scans["path"].tolist() == [f"data/{path}" for path in PATHS]
-    assert rows.scans[B].isna().all(axis=None)
+    assert rows.truth[B].isna().all(axis=None)
     assert set(rows.scans["split"]) == {"test"}
     first = rows.scans.iloc[0]
     want = {"patient": "RECOVERY-01-037", "eye": "RECOVERY-01-037-OS", "visit": "W0", "slice": 1, "laterality": "OS"}

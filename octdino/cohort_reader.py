@@ -1,0 +1,209 @@
+"""The one checked way to a cohort: its manifest, splits and store, which belong together.
+
+Every stage reads a cohort here. A stale, shuffled or foreign file is refused by all of them alike.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from octdino.config.cohort import ImageSettings
+from octdino.errors import UserError
+from octdino.schemas.cards import StoreAttributes
+from octdino.store import Header, content_hash, read_header, read_images, statistics
+from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, read_table
+from octdino.units import Unit, unit_of
+
+log = logging.getLogger("octdino.cohort")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort whose files belong together; images are read when they are asked for.
+
+    Attributes:
+        store: scans.h5; manifest.csv and splits.csv stand beside it.
+        manifest: N rows, in the order of the store.
+        splits: splits.csv, all folds.
+        labels: L names.
+        truth: float32 [N, L], NaN where missing.
+    """
+
+    store: Path
+    manifest: pd.DataFrame
+    splits: pd.DataFrame
+    labels: list[str]
+    truth: np.ndarray
+    _stored: tuple[Header, StoreAttributes] | None
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @property
+    def name(self) -> str:
+        """Which body of images."""
+        return str(self.manifest["cohort"].iloc[0])
+
+    @property
+    def has_store(self) -> bool:
+        """Whether there are images; `read_cohort` can be told that tables are enough."""
+        return self._stored is not None
+
+    @property
+    def header(self) -> Header:
+        """The store without its images."""
+        assert self._stored is not None, "read_cohort was told that tables are enough"
+        return self._stored[0]
+
+    @property
+    def attributes(self) -> StoreAttributes:
+        """Those of the store."""
+        assert self._stored is not None, "read_cohort was told that tables are enough"
+        return self._stored[1]
+
+    @property
+    def moments(self) -> np.ndarray:
+        """Float64 [N, 2, C], each image's mean and mean square."""
+        return self.header.moments
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Int32 [N, 4], top, left, height and width of what was kept of each file's image."""
+        return self.header.boxes
+
+    @property
+    def source(self) -> str:
+        """Hash of the store's content."""
+        return self.attributes.source
+
+    @property
+    def image(self) -> ImageSettings:
+        """How a file became an image of the store."""
+        return self.attributes.settings.image
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether each labelled scan has exactly one positive label; unknown, so not, without a store."""
+        return self.has_store and self.attributes.exclusive
+
+    @property
+    def unit(self) -> Unit:
+        """What splits and intervals are over: patients, or images where there are none or they are unknown."""
+        return unit_of(self.attributes.patients if self.has_store else None, self.manifest)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Bool [N], whether any label of a scan is known."""
+        known: np.ndarray = (~np.isnan(self.truth)).any(axis=1)
+        return known
+
+    def split_of(self, fold: int) -> pd.Series:
+        """Train, val or test of each scan in this fold, by its patient: N rows as in the manifest.
+
+        Raises:
+            UserError: there is no such fold.
+        """
+        own = self.splits[self.splits["fold"] == fold]
+        if own.empty:
+            folds = ", ".join(map(str, sorted(self.splits["fold"].unique())))
+            raise UserError(f"{self.store.with_name('splits.csv')}: no fold {fold}; expected one of {folds}")
+        return self.manifest["patient"].map(dict(zip(own["patient"], own["split"], strict=True)))
+
+    def statistics(self, fold: int) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel, in [0, 1], over the training patients of this fold.
+
+        Raises:
+            UserError: there is none.
+        """
+        train = (self.split_of(fold) == "train").to_numpy(bool)
+        if not train.any():
+            raise UserError(f"{self.store.with_name('splits.csv')}: fold {fold} has no training patient")
+        return statistics(self.moments[train])
+
+    def images(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images of `rows` (ascending): uint8 [n, C, H, W].
+
+        Raises:
+            UserError: see `read_images`.
+        """
+        return read_images(self.store, rows)
+
+
+def read_cohort(store_file: Path, *, needs_store: bool = True) -> Cohort:
+    """Read manifest.csv, splits.csv and scans.h5 but for the images, and check them against each other.
+
+    Args:
+        store_file: scans.h5; the tables stand beside it.
+        needs_store: whether a missing store is refused; one that is there has to belong to the tables all the same.
+
+    Raises:
+        UserError: one line; a file is missing or breaks its schema, the store is of other scans than the manifest, or
+            splits.csv is of other patients.
+    """
+    manifest = read_table(store_file.with_name("manifest.csv"), MANIFEST)
+    splits = read_table(store_file.with_name("splits.csv"), SPLITS)
+    _check_splits(store_file, manifest, splits)
+    header = read_header(store_file) if needs_store or store_file.exists() else None
+    stored = None if header is None else (header, _checked_store(store_file, header, manifest))
+    labels = labels_of(manifest)
+    cohort = Cohort(store_file, manifest, splits, labels, label_matrix(manifest, labels), stored)
+    _warn_of_unranked(cohort)
+    return cohort
+
+
+def _warn_of_unranked(cohort: Cohort) -> None:
+    """Say which labelled training patients no arm sees: somebody gave them labels after the cohort stage."""
+    unranked = cohort.splits[(cohort.splits["split"] == "train") & cohort.splits["rank"].isna()]
+    if lost := sorted(set(cohort.manifest["patient"][cohort.labelled]) & set(unranked["patient"])):
+        path = cohort.store.with_name("splits.csv")
+        log.warning(
+            "%s: %d labelled training patients have no rank, such as %s: no arm sees them; run the cohort stage again "
+            "with their labels", path, len(lost), lost[0],
+        )  # fmt: skip
+
+
+def _check_splits(store_file: Path, manifest: pd.DataFrame, splits: pd.DataFrame) -> None:
+    """Each fold has the manifest's patients, all and no other; fold 0 is the manifest's column `split`."""
+    table, path = store_file.with_name("manifest.csv"), store_file.with_name("splits.csv")
+    if manifest.empty:
+        raise UserError(f"{table}: no scan; run the cohort stage again")
+    if 0 not in set(splits["fold"]):
+        raise UserError(f"{path}: no fold 0; run the cohort stage again")
+    patients = set(manifest["patient"])
+    for fold, own in splits.groupby("fold"):
+        if odd := sorted(patients ^ set(own["patient"])):
+            where = f"is in {table.name} and not in fold {fold}" if odd[0] in patients else f"is not in {table.name}"
+            raise UserError(f"{path}: patient {odd[0]} {where} ({len(odd)} such); run the cohort stage again")
+    first = splits[splits["fold"] == 0]
+    split = manifest["patient"].map(dict(zip(first["patient"], first["split"], strict=True)))
+    if (other := (manifest["split"] != split).to_numpy(bool)).any():
+        row = int(np.argmax(other))
+        scan = manifest.iloc[row]
+        raise UserError(
+            f"{table}: row {row + 2}: scan {scan['scan_id']} of patient {scan['patient']} is in {scan['split']}; "
+            f"{path.name} has this patient in {split.iloc[row]}; run the cohort stage again"
+        )
+
+
+def _checked_store(path: Path, header: Header, manifest: pd.DataFrame) -> StoreAttributes:
+    """The store's attributes; its scans are the manifest's, in the same order, made of the same pixels."""
+    again = "run the cohort stage again"
+    attributes = header.checked_attributes(path)
+    if len(header.scan_id) != len(manifest):
+        raise UserError(
+            f"{path}: its scans are not those of manifest.csv beside it: {len(header.scan_id)} scans, and "
+            f"{len(manifest)} in manifest.csv; {again}"
+        )
+    for row, (stored, named) in enumerate(zip(header.scan_id, manifest["scan_id"], strict=True)):
+        if stored != named:
+            raise UserError(
+                f"{path}: its scans are not those of manifest.csv beside it: row {row + 2} is {named} there and "
+                f"{stored} in the store; {again}"
+            )
+    if attributes.source != content_hash(attributes.settings.image, manifest["path"], manifest["pixel_hash"]):
+        raise UserError(f"{path}: its images are not those of manifest.csv beside it: another content hash; {again}")
+    return attributes

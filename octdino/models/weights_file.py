@@ -1,0 +1,58 @@
+"""A file of weights that a stage writes and another reads: safetensors, named by its SHA-256 in the card beside it."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from octdino.errors import UserError
+from octdino.tables import replacing
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_weights(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Write tensors by name, atomically; the SHA-256 of the file, for the card."""
+    with replacing(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        return sha256_of(temporary)
+
+
+def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """Read what `write_weights` wrote.
+
+    Args:
+        sha256: that of the card; None: the card names no file.
+
+    Raises:
+        UserError: no such file, another one than the card names, no safetensors file, or a number that is not finite.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; the card beside it names one")
+    if (found := sha256_of(path)) != sha256:
+        named = f"SHA-256 {sha256[:12]}…" if sha256 else "none"
+        raise UserError(f"{path}: has SHA-256 {found[:12]}…, the card beside it names {named}: not the run's weights")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: no safetensors file: {error}") from None
+    check_finite(tensors, str(path))
+    return tensors
+
+
+def check_finite(tensors: dict[str, Tensor], source: str) -> None:
+    """Refuse weights with a number that is not finite.
+
+    Raises:
+        UserError: names the first tensor that has one.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{source}: tensor {name} has numbers that are not finite; expected the weights of a run")
