@@ -201,10 +201,7 @@ def run_clinical(args: argparse.Namespace) -> None:
     """Predict from clinical values alone, without a picture: the control beside the arms."""
     from octdino.classify.clinical import clinical_control
 
-    clinical_control(
-        manifest=args.store.with_name("manifest.csv"), splits=args.store.with_name("splits.csv"),
-        fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
-    )  # fmt: skip
+    clinical_control(args.store, args.fraction, args.fold, args.seed, args.out)
 
 
 def _add_evaluate(parser: Parser) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from octdino.errors import UserError
 from octdino.tables import PREDICTIONS, label_matrix, probability, read_table, replacing, write_table
 
-REQUIRED = ("arm", "backbone", "fraction", "fold", "seed", "thresholds")
+REQUIRED = ("arm", "backbone", "fraction", "fold", "seed", "thresholds", "exclusive")
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def write_predictions(
         manifest_rows: rows of the manifest, N of them, with the label columns; `split` is this fold's, val or test.
         labels: L names.
         probabilities: [N, L] in [0, 1].
-        metadata: at least arm, backbone, fraction, fold, seed and thresholds {label: float or None}; whatever else
-            somebody needs who wants to know where the numbers come from. Must be plain JSON values.
+        metadata: at least arm, backbone, fraction, fold, seed, exclusive (bool) and thresholds {label: float or None};
+            whatever else somebody needs who wants to know where the numbers come from. Must be plain JSON values.
 
     Raises:
         UserError: a probability is not a number; the training diverged.

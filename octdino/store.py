@@ -4,7 +4,8 @@
 `scan_id` [N]; `moments` float64 [N, 2, C], each image's mean and mean square in [0, 1], so that the statistics of any
 set of training patients cost nothing; `boxes` int32 [N, 4], top, left, height and width of what was kept of the
 original picture, in its pixels, so that masks follow a crop; attributes `mean`, `std` (training patients of fold 0),
-`source` (hash of what went in), `settings` (JSON), `version`.
+`source` (hash of what went in), `exclusive` (whether each labelled scan has exactly one label), `exclusive_from` (what
+says so: `setting`, `cohort` or `table`), `settings` (JSON), `version`.
 """
 
 import json
@@ -35,7 +36,7 @@ class Store:
         scan_id: [N].
         moments: float64 [N, 2, C].
         boxes: int32 [N, 4], top, left, height, width in the original picture.
-        attributes: mean, std, source, settings, version.
+        attributes: mean, std, source, exclusive, exclusive_from, settings, version.
     """
 
     images: np.ndarray
@@ -85,6 +86,22 @@ def read_moments(path: Path) -> np.ndarray:
     with _opened(path) as file:
         moments: np.ndarray = file["moments"][:]
         return moments
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """The attributes of a store, without reading the images.
+
+    Raises:
+        UserError: as `read_store`.
+    """
+    with _opened(path) as file:
+        return {key: _plain(value) for key, value in file.attrs.items()}
+
+
+def kind_of(attributes: dict[str, Any]) -> str | None:
+    """The kind of cohort (`cohort.name`) that a store's attributes tell, whatever its title; None: they do not."""
+    name: str | None = json.loads(attributes.get("settings", "{}")).get("name")
+    return name
 
 
 @contextmanager

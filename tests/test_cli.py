@@ -164,7 +164,7 @@ def test_classify(stage: Any) -> None:
 def test_clinical_and_evaluate(stage: Any) -> None:
     control = stage("octdino.classify.clinical", "clinical_control")
     assert cli.main(["clinical", "--store", "c/scans.h5", "--fraction", "1", "--out", "o"]) == 0
-    assert (control.named["manifest"], control.named["splits"]) == (Path("c/manifest.csv"), Path("c/splits.csv"))
+    assert control.args == (Path("c/scans.h5"), 1.0, 0, 0, Path("o"))
     compared = stage("octdino.evaluate", "evaluate")
     assert cli.main(["evaluate", "--manifest", "m.csv", "--out", "o", "--resamples", "200", "a", "b"]) == 0
     settings, manifest, folders, out = compared.args

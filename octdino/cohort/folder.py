@@ -88,7 +88,7 @@ def _from_table(settings: CohortSettings, tree: Tree, path: Path) -> Rows:
             continue
         records.append(record | {"row": row, "named": text})
     _check_given(path, names, records)
-    return Rows(tree.root, scan_table(records, settings.name, labels), refused, labels, False)
+    return Rows(tree.root, scan_table(records, settings.results_name, labels), refused, labels, False, exclusive=None)
 
 
 def _labels(settings: CohortSettings, table: pd.DataFrame, path: Path, known: set[str]) -> list[str]:
@@ -217,7 +217,8 @@ def _from_classes(settings: CohortSettings, tree: Tree) -> Rows:
         | ({name: int(name == steps[0]) for name in classes} if steps else {})
         for f, steps in zip(images, folders, strict=True)
     ]
-    return Rows(tree.root, scan_table(records, settings.name, classes), Refused(), classes, False, exclusive=True)
+    table = scan_table(records, settings.results_name, classes)
+    return Rows(tree.root, table, Refused(), classes, False, exclusive=True)
 
 
 def _is_image(path: str) -> bool:

@@ -25,7 +25,7 @@ class Rows:
         refused: quarantine rows.
         labels: the label columns, in order.
         one_size: whether scans of another size than the cohort's commonest are refused.
-        exclusive: whether each labelled scan has exactly one positive label.
+        exclusive: whether each labelled scan has exactly one positive label; None: the labels themselves say.
         source: what gives the picture of a path; the file below root if not given.
     """
 
@@ -34,7 +34,7 @@ class Rows:
     refused: "Refused"
     labels: list[str]
     one_size: bool
-    exclusive: bool = False
+    exclusive: bool | None = False
     source: Source | None = None
 
     def pictures(self) -> Source:

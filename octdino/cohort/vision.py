@@ -78,7 +78,7 @@ def read_vision(settings: CohortSettings) -> Rows:
     for record in records:
         record |= {"named": record["path"], "known": False, "patient": record["path"]}
         record.setdefault("short", record["path"].removeprefix(prefix))
-    table = scan_table(records, settings.name, labels)
+    table = scan_table(records, settings.results_name, labels)
     return Rows(root, table, Refused(), labels, False, exclusive=settings.name != "voc12", source=source)
 
 

@@ -1,5 +1,6 @@
 """Reads the arms' predictions and makes sure that they may be compared: same test scans, same labels, no leak."""
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class TestSet:
         truth: float32 [N, L], NaN where missing.
         patient: int [N] in [0, P).
         tiers: of each label.
-        exclusive: whether each scan has exactly one of the labels.
+        exclusive: whether each scan has exactly one of the labels, as all classifiers' cards say.
         rows: of the manifest, N of them.
     """
 
@@ -115,7 +116,7 @@ def gather(settings: EvaluateSettings, manifest_file: Path, folders: list[Path])
         truth=truth,
         patient=pd.factorize(rows["patient"])[0],
         tiers=tiers(settings, manifest, labels, truth, rows["patient"].to_numpy()),
-        exclusive=all(bool(found.metadata.get("exclusive")) for folds in runs.values() for found in folds.values()),
+        exclusive=_exclusive([found for folds in runs.values() for found in folds.values()], labels),
         rows=rows.reset_index(),
     )
     level = settings.operating_point
@@ -156,6 +157,26 @@ def _key(found: Predictions) -> tuple[Key, int]:
     except (TypeError, ValueError):
         path = found.folder / "classifier.json"
         raise UserError(f"{path}: fraction, seed and fold must be numbers") from None
+
+
+def _exclusive(runs: list[Predictions], labels: list[str]) -> bool:
+    """Whether each scan has exactly one of the compared `labels`: the cards say so, and none of the labels is left out.
+
+    Raises:
+        UserError: a card does not say, or two disagree.
+    """
+    first = runs[0]
+    for found in runs:
+        said = found.metadata["exclusive"]
+        if not isinstance(said, bool):
+            raise UserError(f"{found.folder}/classifier.json: exclusive is {said!r}; expected true or false")
+        if said != first.metadata["exclusive"]:
+            here, there = (json.dumps(run.metadata["exclusive"]) for run in (found, first))
+            raise UserError(
+                f"{found.folder}/classifier.json: exclusive is {here}, and {there} in {first.folder}; expected the "
+                "same, that of the store that both were trained on; run classify again"
+            )
+    return bool(first.metadata["exclusive"]) and set(labels) == set(first.labels)
 
 
 def _same_scans(runs: dict[Key, dict[int, Predictions]], path: Path, manifest: pd.DataFrame) -> list[str]:
@@ -220,8 +241,7 @@ def _pooled(
     for fold, found in folds.items():
         p = found.table[columns].to_numpy(np.float64)
         probabilities.append(p)
-        temperature, exclusive = found.temperature(), bool(found.metadata.get("exclusive"))
-        calibrated.append(np.full_like(p, np.nan) if temperature is None else at_temperature(p, temperature, exclusive))
+        calibrated.append(_calibrated(found)[:, [found.labels.index(label) for label in labels]])
         by_label = dict(zip(found.labels, found.thresholds(), strict=True))
         y, scored = label_matrix(chosen_on[fold].table, labels), chosen_on[fold].table[columns].to_numpy(np.float64)
         for name, at in decided.items():
@@ -248,6 +268,14 @@ def _pooled(
         {name: np.concatenate(at)[place] for name, at in decided.items()},
         round(float(np.mean(known))) if known else None,
     )
+
+
+def _calibrated(found: Predictions) -> np.ndarray:
+    """Probabilities [N, L] of all labels of a classifier at its temperature; NaN where it has none."""
+    p, temperature = found.probabilities(), found.temperature()
+    if temperature is None:
+        return np.full_like(p, np.nan)
+    return at_temperature(p, temperature, found.metadata["exclusive"])
 
 
 def tiers(

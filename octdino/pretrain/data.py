@@ -12,7 +12,7 @@ from torch import Tensor
 
 from octdino.errors import UserError
 from octdino.ranks import is_first, own, shared_batch
-from octdino.store import Store, read_moments, read_store, statistics
+from octdino.store import Store, kind_of, read_moments, read_store, statistics
 from octdino.tables import MANIFEST, SPLITS, label_matrix, labels_of, read_table
 from octdino.training import seed_of
 
@@ -31,6 +31,7 @@ class Data:
         mean, std: of the training patients, [C].
         watch: labelled scans of training and validation patients; never of test patients.
         source: hash of the store's content.
+        kind: which kind of cohort it is (cohort.name); its title is in the manifest.
     """
 
     images: Tensor
@@ -40,6 +41,7 @@ class Data:
     std: list[float]
     watch: "Watch"
     source: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def read_data(
         std=std,
         watch=_watch(store, np.searchsorted(needed, watchers), manifest.iloc[watchers], labels[watchers], split),
         source=str(store.attributes["source"]),
+        kind=kind_of(store.attributes) or str(manifest["cohort"].iloc[0]),
     )
 
 

@@ -52,7 +52,7 @@ def pretrain(
     data = read_data(store, fold, settings.watch, functools.partial(held_rows, settings.batch_size, seed))
     cohort = str(data.manifest["cohort"].iloc[0])
     start = Start(settings.variant(name), model, backbone, fold, seed)
-    start.check_cohort(cohort)
+    start.check_cohort(cohort, data.kind, data.source)
     needed = settings.needed(name)
     fingerprint = {
         "settings": {key: value for key, value in needed.items() if key != "epochs"},
@@ -83,6 +83,8 @@ def pretrain(
             "cohort": cohort,
             "scope": "all" if fold is None else "train_patients",
             "start": start.origin,
+            "kind": data.kind,
+            "source": data.source,
             "images_seen": run.step * run.batch,
             "skipped_steps": len(run.skipped),
             "epochs": [*run.lengths, settings.epochs],

@@ -16,8 +16,8 @@ PUBLISHED = (
 def limits(results: Results, reference: str, protocol: str = "holdout") -> list[str]:
     """Sentences for the page, most serious first; `protocol` is cohort.split.protocol."""
     found = []
-    metrics, cohort = results.metrics, results.cohort
-    if cohort == "phantom":
+    metrics = results.metrics
+    if results.kind == "phantom":
         found.append(
             "The phantom is synthetic. It shows that the pipeline works and how methods differ on these pictures; "
             "it is no clinical evidence."

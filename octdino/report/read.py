@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from octdino.errors import UserError
+from octdino.store import kind_of, read_attributes
 from octdino.tables import COMPARISON, MANIFEST, METRICS, QUARANTINE, SPLITS, SUBGROUPS, Column, labels_of, read_table
 
 FIGURES = (
@@ -32,7 +33,9 @@ class Results:
     """What is in a cohort's results folder.
 
     Attributes:
-        cohort: its name.
+        cohort: its name, as in results/.
+        kind: which kind of cohort it is (cohort.name): phantom, olives, folder, …
+        exclusive: whether its labels exclude each other, and what says so (setting, cohort or table); None: not known.
         labels: the label columns of the manifest.
         classifiers: folder and classifier.json of each classifier.
         figures: SVG by name.
@@ -41,6 +44,8 @@ class Results:
 
     root: Path
     cohort: str
+    kind: str
+    exclusive: tuple[bool, str] | None
     labels: list[str]
     manifest: pd.DataFrame
     quarantine: pd.DataFrame
@@ -62,12 +67,16 @@ def read_results(root: Path) -> Results:
     """
     manifest = read_table(root / "cohort" / "manifest.csv", MANIFEST)
     names = manifest["cohort"].dropna()
+    cohort = str(names.iloc[0]) if len(names) else root.resolve().name
+    stored = _attributes(root / "cohort" / "scans.h5")
     classifiers = [(path.parent, read_json(path)) for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))]
     others = any(any(root.glob(f"{stage}/*/*/*")) for stage in ("pretrain", "explain"))
     compared = bool(classifiers) or not others  # a cohort without labels has something else to show
     return Results(
         root=root,
-        cohort=str(names.iloc[0]) if len(names) else root.resolve().name,
+        cohort=cohort,
+        kind=kind_of(stored) or cohort,
+        exclusive=(stored["exclusive"], stored["exclusive_from"]) if "exclusive_from" in stored else None,
         labels=labels_of(manifest),
         manifest=manifest,
         quarantine=_optional(root / "cohort" / "quarantine.csv", QUARANTINE),
@@ -84,6 +93,11 @@ def read_results(root: Path) -> Results:
         },
         benchmarks=read_benchmarks(root / "benchmarks"),
     )
+
+
+def _attributes(store: Path) -> dict[str, Any]:
+    """Of the cohort's store; empty where only the tables were kept."""
+    return read_attributes(store) if store.is_file() else {}
 
 
 def _floats(path: Path, schema: tuple[Column, ...], needed: bool) -> pd.DataFrame:

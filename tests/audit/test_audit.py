@@ -77,7 +77,8 @@ def classifier(store, out, chosen_on="val", mean=None):
     own_mean, own_std = statistics(moments[(manifest["split"] == "train").to_numpy()])
     card = {
         "arm": "scratch-linear", "backbone": "b", "fraction": 1.0, "fold": 0, "seed": 0, "thresholds": thresholds,
-        "thresholds_from": "val", "settings": {"threshold": HOW}, "input": {"mean": mean or own_mean, "std": own_std},
+        "exclusive": False, "thresholds_from": "val", "settings": {"threshold": HOW},
+        "input": {"mean": mean or own_mean, "std": own_std},
     }  # fmt: skip
     write_predictions(out, kept, LABELS, p, card)
     return out

@@ -13,11 +13,13 @@ from octdino.errors import UserError
 from octdino.predictions import read_predictions
 from octdino.tables import MANIFEST, SPLITS, fraction_patients, read_table, write_table
 from octdino.thresholds import choose_threshold
-from tests.results import write_cohort
+from tests.results import write_cohort, write_store
 
 
 def control(cohort: Path, out: Path, fraction: float = 1.0, fold: int = 0) -> None:
-    clinical_control(cohort / "manifest.csv", cohort / "splits.csv", fraction, fold, 0, out)
+    if not (store := cohort / "scans.h5").is_file():
+        write_store(cohort, read_table(cohort / "manifest.csv", MANIFEST), size=16)
+    clinical_control(store, fraction, fold, 0, out)
 
 
 def test_it_finds_what_thickness_tells_and_nothing_else(tmp_path: Path) -> None:
