@@ -98,7 +98,7 @@ def test_a_damaged_run_is_one_clear_line(tmp_path, damage):
 
 
 def test_prototype_similarities_are_cosines():
-    head = PrototypeHead(6, 8, 5, 7, norm=True)
+    head = PrototypeHead(6, 8, 5, 7, norm=True, bottleneck_norm=True)
     out = head(torch.randn(9, 6) * 100)
     assert out.shape == (9, 7)
     assert out.abs().max() <= 1 + 1e-5

@@ -140,6 +140,23 @@ def test_a_store_beside_another_manifest_is_refused(store, tmp_path):
         run(other, tmp_path / "out")
 
 
+def test_asking_for_determinism_changes_no_bit_on_one_thread_of_a_cpu(store, tmp_path):
+    for wanted in (True, False):
+        settings = SETTINGS.model_copy(update={"deterministic": wanted, "precision": "float32", "epochs": 1})
+        run(store, tmp_path / str(wanted), "dinov2", "vit", settings)
+    on, off = (tmp_path / str(wanted) / "backbone.safetensors" for wanted in (True, False))
+    assert on.read_bytes() == off.read_bytes()
+
+
+@pytest.mark.parametrize(("model", "expected"), [("resnet", True), ("vit", False)])
+def test_the_card_says_what_norm_the_head_got(store, tmp_path, model, expected):
+    run(store, tmp_path, model=model, settings=SETTINGS.model_copy(update={"epochs": 1, "precision": "float32"}))
+    card = json.loads((tmp_path / "backbone.json").read_text())
+    assert (card["method"]["head_norm"], card["method"]["bottleneck_norm"]) == (expected, expected)
+    assert card["settings"]["variants"]["dino"]["head_norm"] is None
+    assert (card["kind"], card["source"]) == ("small", "small-0")
+
+
 @pytest.mark.parametrize(
     ("cohort", "kind", "source", "refused"),
     [
