@@ -187,7 +187,7 @@ class Lightly(Plain):
             cj_sat=0.0,
             cj_hue=0.0,
             random_gray_scale=0.0,
-            gaussian_blur=(s.blur, s.blur, s.blur),
+            gaussian_blur=s.blur,
             sigmas=s.blur_sigma,
             solarization_prob=0.0,
             normalize={"mean": mean, "std": std},
@@ -246,7 +246,7 @@ class Naive(Plain):
                     transforms.RandomResizedCrop(size, scale, s.ratio),
                     transforms.RandomHorizontalFlip(s.flip),
                     transforms.ColorJitter(s.brightness, s.contrast),
-                    transforms.RandomApply([blur], s.blur),
+                    transforms.RandomApply([blur], s.blur[0]),  # one for all views by default
                     transforms.ToTensor(),
                     transforms.Normalize(mean, std),
                 ]

@@ -23,7 +23,6 @@ YIQ = torch.tensor(  # NTSC's luma and two colour axes
     [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=torch.float64
 )
 RGB = torch.linalg.inv(YIQ)
-BLUR_RADIUS = 3  # px; covers three standard deviations of the largest sigma
 SPARE = 128  # px by which the field of noise is larger than a view, so that views get other windows of it
 
 
@@ -70,6 +69,8 @@ class Augment:
         self.settings = settings
         self.mean, self.std = (torch.tensor(x, device=device)[:, None, None] for x in (mean, std))
         self.yiq, self.rgb = YIQ.to(device), RGB.to(device)
+        self.radius = math.ceil(3 * settings.blur_sigma[1])  # px; three standard deviations of the largest sigma
+        self.blur, self.solarize = (torch.tensor(p, device=device) for p in (settings.blur, settings.solarize))
         self.colour = bool(settings.saturation or settings.hue or settings.grey)
         if self.colour and len(mean) != 3:
             raise UserError("augment: saturation, hue and grey change colours, and the scans are grey; expected 0")
@@ -91,20 +92,25 @@ class Augment:
         made, first = [], 0
         for view in views:
             index = torch.arange(first, first + view.count, device=images.device)
-            out = self._views(pictures, view, Draws(hashed(keys[:, None] + index)), noise)
+            out = self._views(pictures, view, Draws(hashed(keys[:, None] + index)), noise, first)
             made.append(out.transpose(0, 1).flatten(0, 1))
             first += view.count
         return made
 
-    def _views(self, pictures: Tensor, view: View, draws: Draws, noise: Tensor) -> Tensor:
-        """All views of one kind, float32 [B, count, C, size, size]; a draw has the shape [B, count]."""
+    def _views(self, pictures: Tensor, view: View, draws: Draws, noise: Tensor, first: int) -> Tensor:
+        """All views of one kind, float32 [B, count, C, size, size]; a draw has the shape [B, count].
+
+        `first` of the image's views come before them.
+        """
         out = self._crop(pictures, view, draws)
         jittered = draws.chosen(self.settings.jitter) if self.settings.jitter < 1 else None
         if self.colour:
             out = self._colours(out, jittered, draws)
         out = self._grey_levels(out, jittered, draws)
-        if self.settings.blur:
-            out = self._blur(out, draws)
+        if (chance := self._chance(self.solarize, self.settings.solarize, view, first)) is not None:
+            out = torch.where(draws.chosen(chance)[..., None, None, None] & (out >= 0.5), 1 - out, out)
+        if (chance := self._chance(self.blur, self.settings.blur, view, first)) is not None:
+            out = self._blur(out, chance, draws)
         if self.settings.speckle:
             out = self._speckle(out, noise, draws)
         return (out - self.mean) / self.std
@@ -162,17 +168,22 @@ class Augment:
         gamma = torch.exp(draws.uniform(-1, 1) * math.log(s.gamma))
         gain, contrast, gamma = (v[..., None, None, None] for v in (gain, contrast, gamma))
         middle = x.mean(dim=(-3, -2, -1), keepdim=True)
-        x = (((x - middle) * contrast + middle) * gain).clamp_(1e-4, 1).pow_(gamma)
-        if s.solarize:
-            invert = draws.chosen(s.solarize)[..., None, None, None]
-            x = torch.where(invert & (x >= 0.5), 1 - x, x)
-        return x
+        return (((x - middle) * contrast + middle) * gain).clamp_(1e-4, 1).pow_(gamma)
 
-    def _blur(self, x: Tensor, draws: Draws) -> Tensor:
+    def _chance(self, per_view: Tensor, given: tuple[float, ...], view: View, first: int) -> Tensor | None:
+        """The probability [count] of each view of a kind; None where it is 0 for all. `first` views come before these.
+
+        `per_view` and, the same on the host, `given` are those of the first large view, the second, and all others.
+        """
+        if not any(given[min(first + index, 2)] for index in range(view.count)):
+            return None
+        return per_view[torch.arange(first, first + view.count, device=per_view.device).clamp(max=2)]
+
+    def _blur(self, x: Tensor, chance: Tensor, draws: Draws) -> Tensor:
         """All views pass, so that shapes are static; a sigma of next to nothing leaves a view bit for bit as it was."""
         sigma = draws.uniform(*self.settings.blur_sigma)
-        sigma = torch.where(draws.chosen(self.settings.blur), sigma, 1e-3)
-        return gaussian_blur(x.flatten(0, 1), sigma.flatten()).view(x.shape)
+        sigma = torch.where(draws.chosen(chance), sigma, 1e-3)
+        return gaussian_blur(x.flatten(0, 1), sigma.flatten(), self.radius).view(x.shape)
 
     def _noise(self, size: int, seed: int, device: torch.device) -> Tensor:
         """The step's field of normal numbers. Views take windows of it: drawing each its own would cost more than all
@@ -243,15 +254,18 @@ def colour_matrix(saturation: Tensor, turn: Tensor, yiq: Tensor = YIQ, rgb: Tens
     return matrix
 
 
-def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Separable Gaussian blur of [n, C, H, W] with a sigma (px) an image, [n]; borders are replicated."""
-    offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=x.device)
+def gaussian_blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Separable Gaussian blur of [n, C, H, W] with a sigma (px) an image, [n]; borders are replicated.
+
+    `radius` (px) is where the kernels are cut off: three times the largest sigma loses 0.3 % of it.
+    """
+    offsets = torch.arange(-radius, radius + 1, device=x.device)
     kernel = torch.softmax(-0.5 * (offsets / sigma[:, None]) ** 2, dim=1)[:, :, None, None, None]  # [n, taps, 1, 1, 1]
     for axis in (2, 3):
         size = x.shape[axis]
-        ends = (0, 0, BLUR_RADIUS, BLUR_RADIUS) if axis == 2 else (BLUR_RADIUS, BLUR_RADIUS, 0, 0)
+        ends = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
         padded = F.pad(x, ends, "replicate")
         x = kernel[:, 0] * padded.narrow(axis, 0, size)
-        for tap in range(1, 2 * BLUR_RADIUS + 1):  # shifted sums: no im2col copy, which costs more than the sums
+        for tap in range(1, 2 * radius + 1):  # shifted sums: no im2col copy, which costs more than the sums
             x = torch.addcmul(x, kernel[:, tap], padded.narrow(axis, tap, size))
     return x

@@ -91,6 +91,17 @@ class Cohort:
         return self.has_store and self.attributes.exclusive
 
     @property
+    def kind(self) -> str:
+        """Which kind of cohort it is (`cohort.name`), whatever its title; without a store its title."""
+        return (self.attributes.settings.name if self.has_store else None) or self.name
+
+    @property
+    def exclusive_from(self) -> tuple[bool, str] | None:
+        """Whether labels exclude each other, and what says so: setting, cohort or table; None: not known."""
+        origin = self.attributes.exclusive_from if self.has_store else None
+        return None if origin is None else (self.exclusive, origin)
+
+    @property
     def unit(self) -> Unit:
         """What splits and intervals are over: patients, or images where there are none or they are unknown."""
         return unit_of(self.attributes.patients if self.has_store else None, self.manifest)

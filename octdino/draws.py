@@ -35,8 +35,8 @@ class Draws:
         bits = _shift(hashed(self._keys + (self._drawn * GOLDEN) % (1 << 63)), 40)
         return bits.float() * (2.0**-24 * (high - low)) + low
 
-    def chosen(self, probability: float) -> Tensor:
-        """bool, one a key."""
+    def chosen(self, probability: float | Tensor) -> Tensor:
+        """bool, one a key; `probability` is one for all, or a tensor that fits the keys' last axes."""
         return self.uniform(0, 1) < probability
 
     def below(self, limit: int) -> Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 import yaml
+from pydantic import BeforeValidator
 from pydantic_core import PydanticUndefined
 
 from octdino.config import Settings
@@ -66,7 +67,7 @@ def add_flags(
             dest=f"{MARK}{prefix}{name}",
             default=argparse.SUPPRESS,
             help=_help(field.description, default, kind, optional),
-            **_reading(kind, optional),
+            **_reading(kind, optional, free=any(isinstance(part, BeforeValidator) for part in field.metadata)),
         )
 
 
@@ -170,8 +171,11 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
     return annotation, False
 
 
-def _reading(kind: Any, optional: bool) -> dict[str, Any]:
-    """How argparse reads a value of this type; pydantic turns the text into it and checks it."""
+def _reading(kind: Any, optional: bool, free: bool) -> dict[str, Any]:
+    """How argparse reads a value of this type; pydantic turns the text into it and checks it.
+
+    `free`: the setting's own validator counts the values.
+    """
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     origin, inner = get_origin(kind), get_args(kind)
@@ -180,7 +184,7 @@ def _reading(kind: Any, optional: bool) -> dict[str, Any]:
     if origin is Literal:
         return {"type": _literal(inner), "choices": [*inner, *([None] if optional else [])]}
     if origin in (tuple, list):
-        count = len(inner) if origin is tuple and not optional else "+"
+        count = len(inner) if origin is tuple and not optional and not free else "+"
         return {
             "type": _literal(get_args(inner[0])) or str,
             "nargs": count,

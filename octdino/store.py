@@ -4,8 +4,9 @@
 `scan_id` [N]; `moments` float64 [N, 2, C], each image's mean and mean square in [0, 1], so that the statistics of any
 set of training patients cost nothing; `boxes` int32 [N, 4], top, left, height and width of what was kept of the
 original picture, in its pixels, so that masks follow a crop; attributes `mean`, `std` (training patients of fold 0),
-`source` (content hash), `exclusive`, `patients` (known, unknown or none; see `octdino.units`), `settings` (JSON, the
-cohort stage's), `version`.
+`source` (content hash), `exclusive` (whether each labelled scan has exactly one label), `exclusive_from` (what says so:
+`setting`, `cohort` or `table`), `patients` (known, unknown or none; see `octdino.units`), `settings` (JSON, the cohort
+stage's), `version`.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ class Store:
         scan_id: [N].
         moments: float64 [N, 2, C].
         boxes: int32 [N, 4], top, left, height, width in the original picture.
-        attributes: mean, std, source, settings, version.
+        attributes: mean, std, source, exclusive, exclusive_from, settings, version.
     """
 
     images: np.ndarray

@@ -107,7 +107,7 @@ def write_arm(
         out, rows, labels, p,
         {
             "arm": arm, "backbone": backbone, "fraction": fraction, "fold": fold, "seed": seed,
-            "thresholds": thresholds, "thresholds_from": "val", "calibration": calibration,
+            "exclusive": False, "thresholds": thresholds, "thresholds_from": "val", "calibration": calibration,
             "settings": {"epochs": 3}, "n_train_patients": trained,
             "n_train_scans": 6 * trained, "octdino": "0.1.0",
         },

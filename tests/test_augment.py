@@ -29,10 +29,15 @@ def smooth(batch=3, size=64, channels=1, seed=0):
     return torch.from_numpy((field * 255).astype(np.uint8))
 
 
+def still(changes):
+    """Settings that change nothing but what `changes` says."""
+    return AugmentSettings.parse({**STILL.model_dump(), **changes}, "test")
+
+
 def make(changes, view, images, seed=0, mean_std=PLAIN):
     channels = images.shape[1]
     mean, std = (values * channels for values in mean_std)
-    (out,) = Augment(STILL.model_copy(update=changes), mean, std)(images, [view], seed, torch.arange(len(images)))
+    (out,) = Augment(still(changes), mean, std)(images, [view], seed, torch.arange(len(images)))
     return out
 
 
@@ -118,11 +123,42 @@ def test_crops_cover_the_share_of_the_area_that_was_asked_for(low, high, seed):
 
 def test_blur_equals_scipys():
     x = torch.rand(3, 2, 20, 24, generator=torch.Generator().manual_seed(0))
-    sigma = torch.tensor([0.3, 0.7, 1.0])
-    out = gaussian_blur(x, sigma)
+    sigma = torch.tensor([0.3, 1.0, 2.0])
+    radius = Augment(AugmentSettings(blur_sigma=(0.1, 2.0)), [0.0], [1.0]).radius
+    out = gaussian_blur(x, sigma, radius)
     for image, s, got in zip(x, sigma, out, strict=True):
-        expected = gaussian_filter(image.double().numpy(), (0, float(s), float(s)), mode="nearest", radius=(0, 3, 3))
+        expected = gaussian_filter(image.double().numpy(), (0, float(s), float(s)), mode="nearest", radius=(0, 6, 6))
         np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
+
+
+def changed(change, seed=0):
+    """Which of two large and three small views of 400 images differ from what no change makes: bool [400, 5]."""
+    images = torch.randint(0, 256, (400, 1, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    kinds, rows = [View(2, 24, (1, 1)), View(3, 16, (1, 1))], torch.arange(400)
+    change = {**change, "blur_sigma": (0.5, 1.0)}
+    made = [Augment(still(one), [0.0], [1.0])(images, kinds, seed, rows) for one in ({}, change)]
+    differs = [(a - b).abs().amax(dim=(1, 2, 3)) > 1e-6 for a, b in zip(*made, strict=True)]
+    return torch.cat([one.view(-1, 400) for one in differs]).T
+
+
+@pytest.mark.parametrize("name", ["blur", "solarize"])
+def test_each_view_has_its_own_probability(name):
+    found = changed({name: (1.0, 0.1, 0.5)}).float().mean(0)
+    assert found[0] == 1
+    assert found[1] == pytest.approx(0.1, abs=0.05)
+    assert found[2:].tolist() == pytest.approx([0.5] * 3, abs=0.08)
+    assert changed({name: (0.0, 1.0, 0.0)}).float().mean(0).tolist() == [0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("value", [0.3, [0.3], "0.3", ["0.3"], [0.3, 0.3, 0.3]])
+def test_one_probability_is_that_of_all_views(value):
+    assert AugmentSettings(blur=value).blur == (0.3, 0.3, 0.3)
+
+
+@pytest.mark.parametrize("value", [1.1, [0.1, 0.2], [0.1, 0.2, 2], "often", [], None])
+def test_other_probabilities_are_one_line(value):
+    with pytest.raises(UserError, match=r"^x: solarize: .* is not allowed; expected one probability from 0 to 1, or t"):
+        AugmentSettings.parse({"solarize": value}, "x")
 
 
 def test_grey_levels_stay_in_range_and_are_standardised_last():

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from octdino.config import ClassifySettings, Config, PretrainSettings, Settings, load_config
+from octdino.config import ClassifySettings, CohortSettings, Config, PretrainSettings, Settings, load_config
 from octdino.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -203,3 +203,21 @@ def test_settings_do_not_change() -> None:
     found = load_config({})
     with pytest.raises(ValueError, match="frozen"):
         found.evaluate.resamples = 3
+
+
+@pytest.mark.parametrize("title", ["clinic-a", "A_1.2", "_", "7", "x" * 100])
+def test_a_title_becomes_the_cohort_in_results(title: str) -> None:
+    assert CohortSettings(name="phantom", title=title).results_name == title
+    assert CohortSettings(name="phantom").results_name == "phantom"
+
+
+@pytest.mark.parametrize("title", ["", ".", "..", "a/b", "../a", "-a", ".a", "a b", "ä", "a\n", "a\\b", "x" * 101])
+def test_a_title_is_one_safe_folder_name(title: str) -> None:
+    with pytest.raises(UserError, match=r"cohort\.title: .* is no folder name; expected 1 to 100 letters"):
+        load_config({"cohort": {"title": title}})
+
+
+def test_a_title_is_no_other_kinds_name() -> None:
+    assert load_config({"cohort": {"name": "phantom", "title": "phantom"}}).cohort.results_name == "phantom"
+    with pytest.raises(UserError, match=r"cohort\.title: 'olives' is the name of another kind of cohort"):
+        load_config({"cohort": {"name": "phantom", "title": "olives"}})

@@ -149,7 +149,7 @@ def test_a_card_opens_no_connection_and_no_other_file(tmp_path, monkeypatch, key
 
 
 def test_prototype_similarities_are_cosines():
-    head = PrototypeHead(6, 8, 5, 7, norm=True)
+    head = PrototypeHead(6, 8, 5, 7, norm=True, bottleneck_norm=True)
     out = head(torch.randn(9, 6) * 100)
     assert out.shape == (9, 7)
     assert out.abs().max() <= 1 + 1e-5

@@ -13,7 +13,7 @@ from octdino.predictions import read_predictions, write_predictions
 
 METADATA: dict[str, Any] = {
     "arm": "dino-linear", "backbone": "resnet18", "fraction": 0.1, "fold": 0, "seed": 0,
-    "thresholds": {"IRF": 0.25, "DRT/ME": None}, "thresholds_from": "val",
+    "exclusive": False, "thresholds": {"IRF": 0.25, "DRT/ME": None}, "thresholds_from": "val",
 }  # fmt: skip
 LABELS = ["IRF", "DRT/ME"]
 

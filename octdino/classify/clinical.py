@@ -7,6 +7,7 @@ nearly is the label DRT/ME.
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,13 +32,14 @@ MOST_TRIALS = 200  # scikit-learn takes at most 255 categories
 
 
 def clinical_control(store: Path, fraction: float, fold: int, seed: int, out: Path) -> None:
-    """Train boosted trees on clinical values, a model a label; write predictions.csv and classifier.json to `out`.
+    """Train boosted trees on clinical values; write predictions.csv and classifier.json to `out`.
 
-    Missing values are a branch of their own, so no scan is left out. Thresholds (by Youden's index) are chosen on
-    validation patients, as the arms choose theirs.
+    One model per label, or one over all labels where they exclude each other. Missing values are a branch of their
+    own, so no scan is left out. Thresholds (by Youden's index) are chosen on validation patients, as the arms choose
+    theirs.
 
     Args:
-        store: scans.h5; manifest.csv and splits.csv stand beside it.
+        store: scans.h5, which says whether labels exclude each other; manifest.csv and splits.csv stand beside it.
         fraction: share of the labelled training patients that may be seen.
         fold, seed: which patients are test; the randomness.
 
@@ -56,17 +58,18 @@ def clinical_control(store: Path, fraction: float, fold: int, seed: int, out: Pa
     if not train.any() or not rows.any():
         what = "train on" if rows.any() else "predict"
         raise UserError(f"{store.with_name('splits.csv')}: fold {fold} has no labelled scan to {what}")
-    val = (table["split"][rows] == "val").to_numpy(bool)
-    p = np.stack([_fit(features[train], y, features[rows], seed) for y in truth[train].T], axis=1)
+    val, exclusive = (table["split"][rows] == "val").to_numpy(bool), cohort.exclusive
+    fit = _fit_classes if exclusive else _fit_labels
+    p = fit(features[train], truth[train], features[rows], seed)
     thresholds = {
         label: choose_threshold(truth[rows][val, k], p[val, k], "youden") for k, label in enumerate(labels)
     }  # fmt: skip
     who = table["patient"][rows][val].nunique()
-    calibration = calibration_of(truth[rows][val], p[val], exclusive=False, patients=who)
+    calibration = calibration_of(truth[rows][val], p[val], exclusive, patients=who)
     metadata = {
         "arm": "clinical", "backbone": "none", "fraction": fraction, "fold": fold, "seed": seed,
         "thresholds": thresholds, "thresholds_from": "val", "calibration": calibration,
-        "features": list(features.columns),
+        "exclusive": exclusive, "features": list(features.columns),
         "settings": {**SETTINGS, "smallest_leaf": SMALLEST_LEAF, "threshold": "youden"},
         "n_train_patients": int(table["patient"][train].nunique()), "n_train_scans": int(train.sum()),
         "octdino": made_by("classify"),
@@ -99,20 +102,35 @@ def visit_order(manifest: pd.DataFrame) -> np.ndarray:
     return order
 
 
-def _fit(train: pd.DataFrame, truth: np.ndarray, rows: pd.DataFrame, seed: int) -> np.ndarray:
-    """Probabilities [N] of one label for `rows`; the prevalence where nothing can be learned."""
-    known = ~np.isnan(truth)
-    positive = truth[known] == 1
-    prevalence = positive.mean() if known.any() else 0.5
-    if not 0 < prevalence < 1 or train.columns.empty:
-        return np.full(len(rows), prevalence)
+def _fit_labels(train: pd.DataFrame, truth: np.ndarray, rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """Probabilities [N, L] for `rows`, each label by a model of its own on the scans [M, L] where it is known."""
+    found = []
+    for values in truth.T:
+        known = ~np.isnan(values)
+        classes, p = _fit(train[known], values[known] == 1, rows, seed)
+        found.append(p[:, classes.index(True)] if True in classes else np.full(len(rows), 0.5 if not classes else 0.0))
+    return np.stack(found, axis=1)
+
+
+def _fit_classes(train: pd.DataFrame, truth: np.ndarray, rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """Probabilities [N, L] for `rows`, which sum to 1, of labels that exclude each other; 0 for one never seen."""
+    classes, p = _fit(train, truth.argmax(1), rows, seed)
+    found = np.zeros((len(rows), truth.shape[1]))
+    found[:, classes] = p
+    return found
+
+
+def _fit(train: pd.DataFrame, y: np.ndarray, rows: pd.DataFrame, seed: int) -> tuple[list[Any], np.ndarray]:
+    """The values of `y` [M], ascending, and their probabilities for `rows`; the shares where nothing can be learned."""
+    classes, counts = np.unique(y, return_counts=True)
+    if len(classes) < 2 or train.columns.empty:
+        return classes.tolist(), np.tile(counts / max(len(y), 1), (len(rows), 1))
     model = HistGradientBoostingClassifier(
         **SETTINGS,
-        min_samples_leaf=max(5, round(SMALLEST_LEAF * len(positive))),
+        min_samples_leaf=max(5, round(SMALLEST_LEAF * len(y))),
         early_stopping=False,
         categorical_features=[name == "trial" for name in train.columns],
         random_state=seed,
     )
-    model.fit(train[known].to_numpy(), positive)
-    p: np.ndarray = model.predict_proba(rows.to_numpy())[:, 1]
-    return p
+    model.fit(train.to_numpy(), y)
+    return model.classes_.tolist(), model.predict_proba(rows.to_numpy())

@@ -20,6 +20,7 @@ from octdino import made_by
 from octdino.classify.data import Labelled, read_labelled
 from octdino.classify.finetune import Finetune
 from octdino.config import ARM, ClassifySettings, ModelSettings
+from octdino.determinism import ask_for_determinism
 from octdino.errors import UserError
 from octdino.models.start import start_backbone
 from octdino.tables import replacing
@@ -96,6 +97,7 @@ def reported_protocol(
     match = ARM.fullmatch(arm)
     if not match or match["mode"] not in ("linear", "finetune"):
         raise UserError(f"{arm!r} is no arm of this protocol; expected {{init}}-linear or {{init}}-finetune")
+    ask_for_determinism(settings.deterministic)
     data = read_labelled(store, fraction, fold)
     if not data.exclusive:
         raise UserError(f"{store}: its labels do not exclude each other; the report's protocol counts accuracy")

@@ -17,6 +17,7 @@ from octdino.classify.linear import fit_linear
 from octdino.classify.mlp import fit_mlp, mlp_logits
 from octdino.classify.outputs import probabilities
 from octdino.config import ARM, ClassifySettings, ModelSettings
+from octdino.determinism import ask_for_determinism
 from octdino.errors import UserError
 from octdino.models.backbones import extract_features
 from octdino.models.start import start_backbone
@@ -64,6 +65,7 @@ def classify(
         raise UserError(f"{arm!r} is no arm; expected {{init}}-linear or {{init}}-finetune")
     if world_size() > 1 and match["mode"] != "finetune":
         raise UserError(f"--processes: {arm} trains no network; expected 1 for all arms but -finetune")
+    ask_for_determinism(settings.deterministic)
     data = read_labelled(store, fraction, fold)
     size = settings.augment.global_size
     network, origin = start_backbone(match["init"], model, data.images.shape[1], size, pretrained=pretrained, seed=seed)

@@ -91,7 +91,8 @@ def _from_table(settings: CohortSettings, tree: Tree, path: Path) -> Rows:
             continue
         records.append(record | {"row": row, "named": text})
     _check_given(path, names, records)
-    return Rows(tree.root, *scan_tables(records, settings.name, labels), refused, False, patients=patients)
+    tables = scan_tables(records, settings.results_name, labels)
+    return Rows(tree.root, *tables, refused, False, exclusive=None, patients=patients)
 
 
 def _labels(settings: CohortSettings, table: pd.DataFrame, path: Path, known: set[str]) -> list[str]:
@@ -219,7 +220,7 @@ def _from_classes(settings: CohortSettings, tree: Tree) -> Rows:
         | {"truth": {name: int(name == steps[0]) for name in classes} if steps else {}}
         for f, steps in zip(images, folders, strict=True)
     ]
-    tables = scan_tables(records, settings.name, classes)
+    tables = scan_tables(records, settings.results_name, classes)
     return Rows(tree.root, *tables, Refused(), False, exclusive=True, patients="unknown")
 
 

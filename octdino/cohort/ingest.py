@@ -14,6 +14,7 @@ import pandas as pd
 from octdino import made_by
 from octdino.cohort.decode import read_pictures
 from octdino.cohort.duplicates import find_duplicates, split_groups
+from octdino.cohort.exclusive import exclusive_labels
 from octdino.cohort.readers import READERS
 from octdino.cohort.rows import Refused, Rows
 from octdino.cohort.split import check_splittable, make_splits
@@ -139,28 +140,9 @@ def _attributes(scans: pd.DataFrame, rows: Rows, moments: np.ndarray, settings: 
     kept = settings.model_dump(mode="json", exclude={"root": True, "table": True, "clinical": True, "split": {"file"}})
     if settings.name != "phantom":
         del kept["phantom"]
-    exclusive = _exclusive(scans, rows, settings)
-    found = {"mean": mean, "std": std, "source": source, "exclusive": exclusive, "patients": rows.patients}
-    return {**found, "settings": kept, "octdino": made_by("cohort")}
-
-
-def _exclusive(scans: pd.DataFrame, rows: Rows, settings: CohortSettings) -> bool:
-    """Whether one softmax over the labels is right: the user's word, else the reader's.
-
-    Raises:
-        UserError: the user says so and a labelled scan has none or several.
-    """
-    if settings.exclusive is None:
-        return rows.exclusive
-    if settings.exclusive:
-        truth = rows.truth.loc[scans.index].to_numpy(np.float32, na_value=np.nan)
-        odd = ~np.isnan(truth).all(1) & ~(((truth == 1).sum(1) == 1) & ~np.isnan(truth).any(1))
-        if odd.any():
-            raise UserError(
-                f"cohort.exclusive: {scans['path'].iloc[int(np.argmax(odd))]} has {int((truth[odd][0] == 1).sum())} "
-                f"positive labels ({odd.sum()} such scans); expected exactly one, and no empty cell"
-            )
-    return settings.exclusive
+    exclusive, origin = exclusive_labels(scans, rows, settings)
+    found = {"mean": mean, "std": std, "source": source, "settings": kept, "patients": rows.patients}
+    return {**found, "exclusive": exclusive, "exclusive_from": origin, "octdino": made_by("cohort")}
 
 
 def _refuse(refused: Refused, scan: Any, reason: str, detail: str) -> None:

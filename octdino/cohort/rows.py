@@ -28,7 +28,7 @@ class Rows:
             have any name, that of a column of `scans` too.
         refused: quarantine rows.
         one_size: whether scans of another size than the cohort's commonest are refused.
-        exclusive: whether each labelled scan has exactly one positive label.
+        exclusive: whether each labelled scan has exactly one positive label; None: the labels themselves say.
         patients: known, unknown (the files do not name them) or none (images without patients); see `octdino.units`.
         source: what gives the picture of a path; the file below root if not given.
     """
@@ -38,7 +38,7 @@ class Rows:
     truth: pd.DataFrame
     refused: "Refused"
     one_size: bool
-    exclusive: bool = False
+    exclusive: bool | None = False
     patients: str = "known"
     source: Source | None = None
 

@@ -78,7 +78,7 @@ def read_vision(settings: CohortSettings) -> Rows:
     for record in records:
         record |= {"named": record["path"], "known": False, "patient": record["path"]}
         record.setdefault("short", record["path"].removeprefix(prefix))
-    tables = scan_tables(records, settings.name, check_labels(labels, f"{root}: classes"))
+    tables = scan_tables(records, settings.results_name, check_labels(labels, f"{root}: classes"))
     exclusive = settings.name != "voc12"
     return Rows(root, *tables, Refused(), False, exclusive=exclusive, patients="none", source=source)
 

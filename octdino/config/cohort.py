@@ -1,13 +1,18 @@
 """Settings of the cohort stage: where the scans are, how they become the store, who is in which split."""
 
 import os
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from octdino.config.base import Settings
 from octdino.config.names import LARGEST_SEED
+
+COHORTS = Literal["phantom", "olives", "folder", "imagenette", "cifar10", "stl10", "voc12"]
+UNPUBLISHED = ("phantom", "folder")  # two cohorts of such a kind need not hold the same patients
+TITLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # one folder name, safe on every file system
 
 
 class PhantomSettings(Settings):
@@ -78,8 +83,11 @@ class SplitSettings(Settings):
 class CohortSettings(Settings):
     """Which cohort, and how it becomes manifest, splits and store."""
 
-    name: Literal["phantom", "olives", "folder", "imagenette", "cifar10", "stl10", "voc12"] = Field(
-        "phantom", description="also the {cohort} in results/"
+    name: COHORTS = Field("phantom", description="which kind of cohort: it decides how the files are read")
+    title: str | None = Field(
+        None,
+        description="the {cohort} in results/ and in the manifest, so that two cohorts of one kind keep apart; "
+        "letters, digits, _, - and .; null: the name",
     )
     root: Path | None = Field(
         None,
@@ -94,7 +102,9 @@ class CohortSettings(Settings):
         None, description="folder: the label columns; null: every column that is not one of the known others"
     )
     exclusive: bool | None = Field(
-        None, description="each scan has exactly one label: one softmax over all; null: as the cohort is published"
+        None,
+        description="each scan has exactly one label: one softmax over all; null: as the cohort is published; of a "
+        "folder's table: whether each labelled row has exactly one 1",
     )
     imagenette: Literal["160px", "320px", "full"] = Field("160px", description="which of the published sizes")
     phantom: PhantomSettings = PhantomSettings()
@@ -107,7 +117,20 @@ class CohortSettings(Settings):
             raise ValueError(f"split.protocol: {self.split.protocol} lists patients of olives, not of {self.name}")
         if self.name in ("olives", "folder") and self.root is None:
             raise ValueError(f"root: missing; say where the files of the cohort {self.name!r} are")
+        if self.title is not None:
+            if not TITLE.fullmatch(self.title):
+                raise ValueError(
+                    f"title: {self.title!r} is no folder name; expected 1 to 100 letters, digits, _, - and ., the "
+                    "first one a letter, a digit or _"
+                )
+            if self.title in set(get_args(COHORTS)) - {self.name}:
+                raise ValueError(f"title: {self.title!r} is the name of another kind of cohort; expected another title")
         return self
+
+    @property
+    def results_name(self) -> str:
+        """The {cohort} in results/ and the manifest's column `cohort`: the title, or the name where there is none."""
+        return self.title or self.name
 
     @property
     def files(self) -> Path:

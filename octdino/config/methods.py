@@ -72,6 +72,10 @@ class MethodSettings(Settings):
         chosen = {name: row[column] for name, row in self.by_size.items() if getattr(self, name) is None}
         return self.model_copy(update=chosen)
 
+    def for_backbone(self, batch_norm: bool) -> Self:
+        """With a value for every setting that was left to the backbone, which has batch norms or none."""
+        return self
+
     def peak_lr(self, batch: int) -> float:
         """The peak learning rate for a batch of `batch` images."""
         power = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}[self.lr_scaling]
@@ -94,7 +98,14 @@ class PrototypeSettings(MethodSettings):
     prototypes: int | None = Field(None, ge=2, description="K, the head's outputs; null: by the cohort's size")
     hidden_dim: int | None = Field(None, ge=8, description="width of the head's hidden layers; null: by size")
     bottleneck_dim: int | None = Field(None, ge=8, description="width before the prototypes; null: by size")
-    head_norm: bool = Field(True, description="batch norm in the head (helps ResNets, the paper has none for ViTs)")
+    head_norm: bool | None = Field(
+        None,
+        description="batch norm after the head's hidden layers; null: where the backbone has batch norm, so none for "
+        "vision transformers, as in the papers",
+    )
+    bottleneck_norm: bool | None = Field(
+        None, description="batch norm without scale before the prototypes, which no paper has; null: as head_norm"
+    )
     student_temp: float = Field(0.1, gt=0)
     teacher_temp: float | None = Field(None, gt=0, description="after warm-up; null: by the cohort's size")
     teacher_temp_start: float | None = Field(None, gt=0, description="at the first step; null: by the cohort's size")
@@ -108,6 +119,11 @@ class PrototypeSettings(MethodSettings):
     )
     center_momentum: float = Field(0.9, ge=0, lt=1, description="of the mean")
     freeze_last_layer: float = Field(0.05, ge=0, le=1, description="share of the run in which prototypes are fixed")
+
+    def for_backbone(self, batch_norm: bool) -> Self:
+        head = batch_norm if self.head_norm is None else self.head_norm
+        bottleneck = head if self.bottleneck_norm is None else self.bottleneck_norm
+        return self.model_copy(update={"head_norm": head, "bottleneck_norm": bottleneck})
 
 
 class DinoSettings(PrototypeSettings):

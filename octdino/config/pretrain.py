@@ -1,8 +1,9 @@
 """Settings of the pretrain stage."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from octdino.config.base import Settings, checked
 from octdino.config.methods import METHODS, MethodSettings
@@ -16,6 +17,25 @@ UNTRACKED = (
     "checkpoint_seconds",
     "keep_checkpoints",
 )  # no weight of a finished run
+
+
+VIEWS = "; three values: of the first large view, the second, and all small ones"
+
+
+def _per_view(value: Any) -> tuple[float, ...]:
+    """One probability for all views, or three."""
+    given = list(value) if isinstance(value, list | tuple) else [value]
+    try:
+        found = tuple(float(one) for one in given)
+    except (TypeError, ValueError):
+        found = ()
+    if len(found) not in (1, 3) or not all(0 <= one <= 1 for one in found):
+        raise PydanticCustomError("per_view", "expected one probability from 0 to 1, or three:" + VIEWS.split(":")[-1])
+    return found * 3 if len(found) == 1 else found
+
+
+Three = tuple[float, float, float]
+PerView = Annotated[Three, BeforeValidator(_per_view, json_schema_input_type=float | Three)]
 
 
 class AugmentSettings(Settings):
@@ -36,10 +56,12 @@ class AugmentSettings(Settings):
     jitter: float = Field(1.0, ge=0, le=1, description="probability of the four changes above (0.8 on photographs)")
     grey: float = Field(0.0, ge=0, le=1, description="RGB: probability of losing all colour (0.2 on photographs)")
     gamma: float = Field(1.25, ge=1, description="exponent at most, and its inverse at least")
-    blur: float = Field(0.3, ge=0, le=1, description="probability of a Gaussian blur")
+    blur: PerView = Field((0.3, 0.3, 0.3), description=f"probability of a Gaussian blur{VIEWS} (1, 0.1, 0.5 in DINO)")
     blur_sigma: tuple[float, float] = Field((0.1, 1.0), description="px in the view")
     speckle: float = Field(0.1, ge=0, le=1, description="standard deviation of multiplicative noise, at most")
-    solarize: float = Field(0.0, ge=0, le=1, description="probability of inverting bright pixels (0.2 on photographs)")
+    solarize: PerView = Field(
+        (0.0, 0.0, 0.0), description=f"probability of inverting bright pixels{VIEWS} (0, 0.2, 0 on photographs in DINO)"
+    )
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -47,6 +69,8 @@ class AugmentSettings(Settings):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ValueError(f"{name}: 0 < low <= high <= 1")
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1] <= 10:
+            raise ValueError("blur_sigma: 0 < low <= high <= 10")
         return self
 
 
@@ -71,6 +95,9 @@ class PretrainSettings(Settings):
     augment: AugmentSettings = AugmentSettings()
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the hardware is fast at it, else float32"
+    )
+    deterministic: bool = Field(
+        True, description="ask torch for the same bits every time; false: a GPU may take faster algorithms"
     )
     compile: bool = Field(False, description="compile the backbone, a minute a run: measure whether it pays for yours")
     knn: int = Field(20, ge=1, description="neighbours of the online kNN, never of the same patient")

@@ -85,6 +85,7 @@ class ClassifySettings(Settings):
     patience: int = Field(8, ge=1, description="finetune: checks without a better validation score before the end")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: positives weigh as negatives do")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as in pretrain")
+    deterministic: bool = Field(True, description="as in pretrain")
     checkpoint_seconds: float = Field(60.0, ge=0, description="finetune: seconds between two checkpoints")
     penalties: list[float] = Field(
         [0.001, 0.01, 0.1, 1.0, 10.0, 100.0], min_length=1, description="linear: inverse L2 strengths, chosen on val"
@@ -127,6 +128,7 @@ class ClassifySettings(Settings):
             used: dict[str, Any] = {
                 "augment": {"global_size": True},
                 "threshold": True,
+                "deterministic": True,
                 **dict.fromkeys(OWN[mode], True),
             }
             return self.model_dump(mode="json", include=used)

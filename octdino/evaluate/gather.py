@@ -1,5 +1,6 @@
 """Reads the arms' predictions and makes sure that they may be compared: same test scans, same labels, no leak."""
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ class TestSet:
         truth: float32 [N, L], NaN where missing.
         patient: int [N] in [0, P).
         tiers: of each label.
-        exclusive: whether each scan has exactly one of the labels.
+        exclusive: whether each scan has exactly one of the labels, as all classifiers' cards say.
         unit: what is resampled: patients, or images where patients are unknown or there are none.
         rows: of the manifest, N of them.
     """
@@ -114,7 +115,7 @@ def gather(settings: EvaluateSettings, cohort: Cohort, folders: list[Path]) -> t
         truth=truth,
         patient=pd.factorize(rows["patient"])[0],
         tiers=tiers(settings, manifest, labels, truth, rows["patient"].to_numpy()),
-        exclusive=all(found.card.exclusive for folds in runs.values() for found in folds.values()),
+        exclusive=_exclusive([found for folds in runs.values() for found in folds.values()], labels),
         unit=cohort.unit,
         rows=rows.reset_index(),
     )
@@ -152,6 +153,23 @@ def _repeats(folds: dict[int, Predictions]) -> list[list[int]]:
 def _key(found: Predictions) -> tuple[Key, int]:
     card = found.card
     return Key(card.arm, card.backbone, card.fraction, card.seed), card.fold
+
+
+def _exclusive(runs: list[Predictions], labels: list[str]) -> bool:
+    """Whether each scan has exactly one of the compared `labels`: the cards say so, and none of the labels is left out.
+
+    Raises:
+        UserError: two cards disagree.
+    """
+    first = runs[0]
+    for found in runs:
+        if found.card.exclusive != first.card.exclusive:
+            here, there = (json.dumps(run.card.exclusive) for run in (found, first))
+            raise UserError(
+                f"{found.folder}/classifier.json: exclusive is {here}, and {there} in {first.folder}; expected the "
+                "same, that of the store that both were trained on; run classify again"
+            )
+    return first.card.exclusive and set(labels) == set(first.labels)
 
 
 def _same_scans(runs: dict[Key, dict[int, Predictions]], cohort: Cohort) -> list[str]:
@@ -207,8 +225,7 @@ def _pooled(
     for fold, found in folds.items():
         p = found.table[columns].to_numpy(np.float64)
         probabilities.append(p)
-        temperature, exclusive = found.temperature(), found.card.exclusive
-        calibrated.append(np.full_like(p, np.nan) if temperature is None else at_temperature(p, temperature, exclusive))
+        calibrated.append(_calibrated(found)[:, [found.labels.index(label) for label in labels]])
         by_label = dict(zip(found.labels, found.thresholds(), strict=True))
         y, scored = label_matrix(chosen_on[fold].table, labels), chosen_on[fold].table[columns].to_numpy(np.float64)
         for name, at in decided.items():
@@ -235,6 +252,14 @@ def _pooled(
         {name: np.concatenate(at)[place] for name, at in decided.items()},
         round(float(np.mean(known))) if known else None,
     )
+
+
+def _calibrated(found: Predictions) -> np.ndarray:
+    """Probabilities [N, L] of all labels of a classifier at its temperature; NaN where it has none."""
+    p, temperature = found.probabilities(), found.temperature()
+    if temperature is None:
+        return np.full_like(p, np.nan)
+    return at_temperature(p, temperature, found.card.exclusive)
 
 
 def tiers(

@@ -35,15 +35,20 @@ def projection_head(
 class PrototypeHead(nn.Module):
     """DINO's head: MLP, L2 normalisation, cosine similarity to K unit-length prototypes (Caron et al. 2021, 3.1).
 
-    The prototypes are normalised where they are used: `weight_norm` cannot be deep-copied into a teacher. With `norm`
-    the bottleneck is standardised over the batch, too: an untrained backbone maps scans of one organ to nearly one
-    direction, and the teacher's targets would stay uniform for thousands of steps.
+    The prototypes are normalised where they are used: `weight_norm` cannot be deep-copied into a teacher.
+
+    Args:
+        norm: batch norm after the hidden layers.
+        bottleneck_norm: the bottleneck is standardised over the batch. An untrained backbone maps scans of one organ to
+            nearly one direction, and the teacher's targets would stay uniform for thousands of steps.
     """
 
-    def __init__(self, in_dim: int, hidden_dim: int, bottleneck_dim: int, prototypes: int, *, norm: bool) -> None:
+    def __init__(
+        self, in_dim: int, hidden_dim: int, bottleneck_dim: int, prototypes: int, *, norm: bool, bottleneck_norm: bool
+    ) -> None:
         super().__init__()
         dims = [in_dim, hidden_dim, hidden_dim, bottleneck_dim]
-        self.mlp = projection_head(dims, norm=norm, activation=nn.GELU, last_norm=norm)
+        self.mlp = projection_head(dims, norm=norm, activation=nn.GELU, last_norm=bottleneck_norm)
         self.prototypes = nn.Linear(bottleneck_dim, prototypes, bias=False)
         nn.init.trunc_normal_(self.prototypes.weight, std=0.02)
 

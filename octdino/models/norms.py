@@ -18,6 +18,11 @@ def synchronised(module: nn.Module) -> nn.Module:
     return _with_joined_norms(module)
 
 
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether a network normalises over the batch anywhere."""
+    return any(isinstance(child, nn.modules.batchnorm._BatchNorm) for child in module.modules())
+
+
 def _with_joined_norms(module: nn.Module) -> nn.Module:
     """torch's SyncBatchNorm is for GPUs only."""
     for name, child in module.named_children():

@@ -31,6 +31,7 @@ class Data:
         watch: labelled scans of training and validation patients; never of test patients.
         source: hash of the store's content.
         image: how a file became one of the images.
+        kind: which kind of cohort it is (cohort.name); its title is in the manifest.
     """
 
     images: Tensor
@@ -41,6 +42,7 @@ class Data:
     watch: "Watch"
     source: str
     image: ImageSettings
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def read_data(
         ),
         source=cohort.source,
         image=cohort.image,
+        kind=cohort.kind,
     )
 
 

@@ -14,7 +14,7 @@ from octdino.config import PretrainSettings
 from octdino.errors import UserError
 from octdino.feed import Feed
 from octdino.models.backbones import num_features
-from octdino.models.norms import synchronised
+from octdino.models.norms import has_batch_norm, synchronised
 from octdino.pretrain.alarm import alarms
 from octdino.pretrain.board import clear_board, summary_writer, write_board
 from octdino.pretrain.data import Data, batch_order
@@ -62,7 +62,9 @@ class Run:
         channels, size = data.images.shape[1], settings.augment.global_size
         start.check_views(settings.augment)
         torch.manual_seed(seed_of(seed, "weights"))
-        dim = num_features(start.backbone(channels, size))
+        first = start.backbone(channels, size)
+        dim = num_features(first)
+        self.variant = self.variant.for_backbone(has_batch_norm(first))
         self.spec = BackboneSpec(timm=start.model.timm, args=start.model.args, in_chans=channels, size=size)
         self.input = Input(image=data.image, size=size, mean=data.mean, std=data.std)
 

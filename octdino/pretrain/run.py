@@ -8,6 +8,7 @@ import torch
 
 from octdino import made_by
 from octdino.config import ModelSettings, PretrainSettings
+from octdino.determinism import ask_for_determinism
 from octdino.models import save_backbone
 from octdino.pretrain.alarm import alarms
 from octdino.pretrain.data import held_rows, read_data
@@ -34,8 +35,8 @@ def pretrain(
     """Pretrain a backbone with the method `name`: backbone.safetensors, backbone.json and history.csv in `out`.
 
     Resumes from `out`/state if that belongs to the same settings and scans; a killed and restarted run ends bit for
-    bit where an undisturbed one ends. The state of a finished run stays there: with more epochs and `settings.extend`
-    the run goes on from it.
+    bit where an undisturbed one ends, on one kind of CPU with the same precision and number of threads. The state of a
+    finished run stays there: with more epochs and `settings.extend` the run goes on from it.
 
     Args:
         name: a method, or one of `settings.variants`.
@@ -49,10 +50,11 @@ def pretrain(
         UserError: something the user can mend.
         StoppedEarly: a signal or the time limit came; the state is saved.
     """
+    ask_for_determinism(settings.deterministic)
     data = read_data(store, fold, settings.watch, functools.partial(held_rows, settings.batch_size, seed))
     cohort = str(data.manifest["cohort"].iloc[0])
     start = Start(settings.variant(name), model, backbone, fold, seed)
-    start.check_cohort(cohort)
+    start.check_cohort(cohort, data.kind, data.source)
     needed = settings.needed(name)
     fingerprint = {
         "settings": {key: value for key, value in needed.items() if key != "epochs"},
@@ -81,6 +83,8 @@ def pretrain(
             "fold": fold,
             "seed": seed,
             "cohort": cohort,
+            "kind": data.kind,
+            "source": data.source,
             "scope": "all" if fold is None else "train_patients",
             "start": start.origin,
             "input": run.input.plain(),

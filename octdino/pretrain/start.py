@@ -8,9 +8,12 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from octdino.config import AugmentSettings, MethodSettings, ModelSettings
+from octdino.config.cohort import UNPUBLISHED
 from octdino.errors import UserError
 from octdino.models import create_backbone, load_backbone
 from octdino.models.weights_file import sha256_of
+
+INHERITED = ("name", "cohort", "kind", "source", "fold", "scope", "images_seen", "start")  # of an earlier run's card
 
 
 class Start:
@@ -51,21 +54,28 @@ class Start:
         self.origin = {
             "from": str(self._folder),
             "sha256": card.weights_sha256,
-            **{key: told.get(key) for key in ("name", "cohort", "fold", "scope", "images_seen", "start")},
+            **{key: told.get(key) for key in INHERITED},
         }
 
-    def check_cohort(self, cohort: str) -> None:
+    def check_cohort(self, cohort: str, kind: str, source: str) -> None:
         """Refuse weights that have seen this fold's test patients: runs on every scan, or on another fold's patients.
+
+        Args:
+            cohort: its title; runs on it, on the same published cohort under another title, or on the same scans count.
+            kind: cohort.name.
+            source: hash of the store's content.
 
         Raises:
             UserError: a run on this cohort, here or further back, saw more than this fold's training patients.
         """
         origin = self.origin
         while origin and self._fold is not None:
-            if origin.get("cohort") == cohort and (origin["scope"] == "all" or origin["fold"] != self._fold):
+            same = origin.get("cohort") == cohort or origin.get("source") == source
+            same = same or (kind not in UNPUBLISHED and origin.get("kind") == kind)
+            if same and (origin["scope"] == "all" or origin["fold"] != self._fold):
                 raise UserError(
-                    f"{origin['from']}: was trained on {origin['scope']} of {cohort}, fold {origin['fold']}; fold "
-                    f"{self._fold} has test patients among them. Start from a run of this fold, or set scope all"
+                    f"{origin['from']}: was trained on {origin['scope']} of {origin['cohort']}, fold {origin['fold']}; "
+                    f"fold {self._fold} has test patients among them. Start from a run of this fold, or set scope all"
                 )
             origin = origin.get("start")
 

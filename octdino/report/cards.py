@@ -80,9 +80,10 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
         leaks: the audit; None where there was none.
     """
     cohort = config.get("cohort") or {}
-    synthetic = results.cohort == "phantom"
+    synthetic = results.kind == "phantom"
+    kind = "" if results.kind == results.cohort else f", of the kind {results.kind}"
     what = [
-        f"Cohort {results.cohort}. "
+        f"Cohort {results.cohort}{kind}. "
         + ("Synthetic: drawn and labelled by octdino; no patient is behind it." if synthetic else "Images as given."),
         f"Licence of the data: {licence or 'not given'}.",
         "Counted: " + ", ".join(f"{count} {name}" for name, count in cohort_counts(results)) + ".",
@@ -100,8 +101,8 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
         Part(
             "Labels",
             ["Whole cohort. Labels are what graders saw, errors included; who graded, and how often two agreed, is not "
-             "in the files."],
-            prevalence_heads(results),
+              "in the files.", *_exclusive(results)],
+             prevalence_heads(results),
             [[cell.text for cell in row] for row in prevalence_rows(results)],
         ),
         Part("Who is in it", _people(results.manifest, results.unit)),
@@ -119,6 +120,27 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
         ),
     ]  # fmt: skip
     return Card("data_card", f"Data card: {results.cohort}", parts)
+
+
+def _exclusive(results: Results) -> list[str]:
+    """Whether labels exclude each other, what says so, and which setting says otherwise."""
+    if results.exclusive is None or len(results.labels) < 2:
+        return []
+    exclusive, origin = results.exclusive
+    if exclusive:
+        why = {
+            "setting": "cohort.exclusive says so",
+            "cohort": "so the cohort is made",
+            "table": "each labelled scan has exactly one positive label in the table; cohort.exclusive: false treats "
+            "each label on its own",
+        }[origin]
+        return [f"Labels exclude each other, as classes: one softmax over all, and an accuracy. Taken because {why}."]
+    why = {
+        "setting": "cohort.exclusive says so",
+        "cohort": "so the cohort is published",
+        "table": "not every labelled scan has exactly one positive label in the table",
+    }[origin]
+    return [f"Each label stands on its own: a scan may have several or none. Taken because {why}."]
 
 
 def _people(manifest: pd.DataFrame, unit: Unit) -> list[str]:

@@ -16,11 +16,11 @@ PUBLISHED = (
 def limits(results: Results, reference: str, protocol: str = "holdout") -> list[str]:
     """Sentences for the page, most serious first; `protocol` is cohort.split.protocol."""
     found = []
-    metrics, cohort, unit = results.metrics, results.cohort, results.unit
+    metrics, unit = results.metrics, results.unit
     many = unit.many
     if unit.state == "unknown":
         found.append(unit.warning)
-    if cohort == "phantom":
+    if results.kind == "phantom":
         found.append(
             "The phantom is synthetic. It shows that the pipeline works and how methods differ on these pictures; "
             "it is no clinical evidence."

@@ -34,8 +34,10 @@ class Results:
     """What is in a cohort's results folder.
 
     Attributes:
-        cohort: its name.
+        cohort: its name, as in results/.
+        kind: which kind of cohort it is (cohort.name): phantom, olives, folder, …
         scans: its manifest, splits and, where the store is there, images.
+        exclusive: whether its labels exclude each other, and what says so (setting, cohort or table); None: not known.
         labels: the label columns of the manifest.
         classifiers: folder and classifier.json of each classifier.
         figures: SVG by name.
@@ -45,7 +47,9 @@ class Results:
 
     root: Path
     cohort: str
+    kind: str
     scans: Cohort
+    exclusive: tuple[bool, str] | None
     labels: list[str]
     manifest: pd.DataFrame
     quarantine: pd.DataFrame
@@ -83,7 +87,9 @@ def read_results(root: Path) -> Results:
     return Results(
         root=root,
         cohort=scans.name,
+        kind=scans.kind,
         scans=scans,
+        exclusive=scans.exclusive_from,
         labels=scans.labels,
         manifest=scans.manifest,
         quarantine=_optional(root / "cohort" / "quarantine.csv", QUARANTINE),

@@ -113,7 +113,7 @@ class ClassifierCard(Card):
     labels: Names
     thresholds: dict[str, Probability | None]
     thresholds_from: str = "val"
-    exclusive: bool = False
+    exclusive: bool
     calibration: Calibration | None = None
     n_train_patients: Count | None = None
     input: Input | None = None
@@ -169,9 +169,14 @@ class ExplainCard(Card):
 
 
 class CohortPart(Card):
-    """The settings of the cohort stage, as far as a later stage needs them."""
+    """The settings of the cohort stage, as far as a later stage needs them.
+
+    Attributes:
+        name: which kind of cohort it is.
+    """
 
     image: ImageSettings
+    name: str | None = None
 
 
 class StoreAttributes(Card):
@@ -181,6 +186,7 @@ class StoreAttributes(Card):
         mean, std: per channel, of the training patients of fold 0.
         source: content hash, see `octdino.store.content_hash`.
         exclusive: whether each labelled scan has exactly one positive label.
+        exclusive_from: what says so: the setting, how the cohort is made, or the rows of its table.
         patients: known, unknown or none, see `octdino.units`; None in a store of an earlier version.
     """
 
@@ -189,6 +195,7 @@ class StoreAttributes(Card):
     source: str
     settings: CohortPart
     exclusive: bool = False
+    exclusive_from: Literal["setting", "cohort", "table"] | None = None
     patients: Literal["known", "unknown", "none"] | None = None
 
 

@@ -79,6 +79,7 @@ def classifier(store, out, chosen_on="val", mean=None):
     own_mean, own_std = statistics(moments[(manifest["split"] == "train").to_numpy()])
     card = {
         "arm": "scratch-linear", "backbone": "b", "fraction": 1.0, "fold": 0, "seed": 0, "thresholds": thresholds,
+        "exclusive": False,
         "thresholds_from": "val", "settings": {"threshold": HOW},
         "input": {**INPUT, "mean": mean or own_mean, "std": own_std},
         "weights_sha256": write_weights(out / "classifier.safetensors", {"head.bias": torch.zeros(2)}),

@@ -1,6 +1,7 @@
 """Labels that exclude each other: one answer a scan, one softmax, one temperature."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
 from octdino.calibration import calibration_of
 from octdino.config import EvaluateSettings
+from octdino.errors import UserError
 from octdino.evaluate import evaluate
 from octdino.predictions import write_predictions
 from octdino.tables import MANIFEST, METRICS, SUBGROUPS, read_table, write_table
@@ -78,3 +80,35 @@ def test_the_temperature_is_that_of_the_softmax(done: Path) -> None:
     found = metrics[(metrics["arm"] == "dino-linear") & (metrics["label"] == "owl")].set_index("metric")["value"]
     assert found["brier_calibrated"] == pytest.approx(brier_score_loss(test["owl"], cooled[:, 2]), abs=1e-9)
     assert found["brier_calibrated"] < found["brier"]
+
+
+def with_card(done: Path, arm: str, root: Path, **changes: object) -> list[Path]:
+    """Both arms' folders in a copy below `root`; the card of `arm` is changed."""
+    shutil.copytree(done, root, dirs_exist_ok=True)
+    path = root / "classify" / arm / "b/f1/fold0-seed0/classifier.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return sorted(root.glob("classify/*/*/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [(False, "exclusive is true, and false in .*dino-linear"), (None, "exclusive is None; expected true or false")],
+)
+def test_a_run_that_disagrees_is_an_error(done: Path, tmp_path: Path, said: object, message: str) -> None:
+    folders = with_card(done, "dino-linear", tmp_path, exclusive=said)
+    with pytest.raises(UserError, match=message):
+        evaluate(EvaluateSettings(resamples=100), tmp_path / "manifest.csv", folders, tmp_path / "out")
+
+
+def test_without_all_classes_there_is_no_accuracy_and_calibration_stays_that_of_all(done: Path, tmp_path: Path) -> None:
+    folders = sorted(done.glob("classify/*/*/*/*"))
+    settings = EvaluateSettings(resamples=100, labels=["cat", "owl"])
+    evaluate(settings, done / "manifest.csv", folders, tmp_path)
+    metrics, whole = (read_table(folder / "metrics.csv", METRICS) for folder in (tmp_path, done))
+    assert not (metrics["metric"] == "accuracy").any()
+
+    def brier(table: pd.DataFrame) -> float:
+        row = (table["arm"] == "dino-linear") & (table["label"] == "owl") & (table["metric"] == "brier_calibrated")
+        return float(table.loc[row, "value"].iloc[0])
+
+    assert brier(metrics) == pytest.approx(brier(whole), abs=1e-12)

@@ -260,7 +260,7 @@ def test_weights_that_saw_the_test_patients_are_refused(store, tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(UserError, match="fold 1; fold 0 has test patients"):
         run(store, tmp_path / "out", settings=chosen)
-    path.write_text(json.dumps({**values, "cohort": "another"}))
+    path.write_text(json.dumps({**values, "cohort": "another", "kind": "folder", "source": "other scans"}))
     run(store, tmp_path / "out", settings=chosen)  # other patients
 
 

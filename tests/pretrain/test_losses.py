@@ -125,7 +125,7 @@ def test_losses_stay_in_float32_under_autocast(loss):
 
 def test_similarities_to_prototypes_stay_in_float32_under_autocast():
     torch.manual_seed(0)
-    head = PrototypeHead(8, 16, 16, 32, norm=False)
+    head = PrototypeHead(8, 16, 16, 32, norm=False, bottleneck_norm=False)
     head.mlp = torch.nn.Identity()  # what lies before may be bfloat16
     features = torch.randn(4, 16)
     plain = head(features)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import nullcontext
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from octdino.errors import StoppedEarly, UserError
 from octdino.pretrain import pretrain
 from octdino.pretrain.data import batch_order, read_data
 from octdino.pretrain.loop import Run
+from octdino.pretrain.start import Start
 from tests.small import write_small_cohort
 
 MODELS = {
@@ -155,3 +157,43 @@ def test_a_store_beside_another_manifest_is_refused(store, tmp_path):
     (tmp_path / "other/scans.h5").write_bytes(store.read_bytes())
     with pytest.raises(UserError, match=r"not those of manifest\.csv"):
         run(other, tmp_path / "out")
+
+
+def test_asking_for_determinism_changes_no_bit_on_one_thread_of_a_cpu(store, tmp_path):
+    for wanted in (True, False):
+        settings = SETTINGS.model_copy(update={"deterministic": wanted, "precision": "float32", "epochs": 1})
+        run(store, tmp_path / str(wanted), "dinov2", "vit", settings)
+    on, off = (tmp_path / str(wanted) / "backbone.safetensors" for wanted in (True, False))
+    assert on.read_bytes() == off.read_bytes()
+
+
+@pytest.mark.parametrize(("model", "expected"), [("resnet", True), ("vit", False)])
+def test_the_card_says_what_norm_the_head_got(store, tmp_path, model, expected):
+    run(store, tmp_path, model=model, settings=SETTINGS.model_copy(update={"epochs": 1, "precision": "float32"}))
+    card = json.loads((tmp_path / "backbone.json").read_text())
+    assert (card["method"]["head_norm"], card["method"]["bottleneck_norm"]) == (expected, expected)
+    assert card["settings"]["variants"]["dino"]["head_norm"] is None
+    assert (card["kind"], card["source"]) == ("small", "small-0")
+
+
+@pytest.mark.parametrize(
+    ("cohort", "kind", "source", "refused"),
+    [
+        ("a", "folder", "1", True),  # the same cohort
+        ("b", "folder", "1", True),  # the same scans under another title
+        ("b", "folder", "2", False),  # somebody else's folder
+        ("b", "phantom", "2", False),
+    ],
+)
+def test_a_start_knows_its_cohort_by_title_and_by_scans(cohort, kind, source, refused):
+    start = Start(SETTINGS.variant("dino"), MODELS["resnet"], "b", 0, 0)
+    start.origin = {"from": "run", "cohort": "a", "kind": "folder", "source": "1", "scope": "all", "fold": None}
+    with pytest.raises(UserError, match="was trained on all of a, ") if refused else nullcontext():
+        start.check_cohort(cohort, kind, source)
+
+
+def test_a_published_cohort_under_another_title_is_the_same_one():
+    start = Start(SETTINGS.variant("dino"), MODELS["resnet"], "b", 0, 0)
+    start.origin = {"from": "run", "cohort": "olives", "kind": "olives", "source": "1", "scope": "all", "fold": None}
+    with pytest.raises(UserError, match="was trained on all of olives, "):
+        start.check_cohort("olives-published", "olives", "2")

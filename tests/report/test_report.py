@@ -2,11 +2,13 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -188,6 +190,19 @@ def test_one_fraction_no_control_and_no_clinical_values(tmp_path: Path) -> None:
     assert "Scope all: pretraining saw the scans of test patients" in page.text
     assert "Synthetic pictures" not in page.text
     assert "The phantom is synthetic" not in page.text
+
+
+def test_a_phantom_under_a_title_is_still_a_phantom(tmp_path: Path, results: Path) -> None:
+    """The manifest holds the title; what kind of cohort it is stands in the store."""
+    root = tmp_path / "phantom-2"
+    shutil.copytree(results, root)
+    manifest = pd.read_csv(root / "cohort" / "manifest.csv", dtype={c.name: c.dtype for c in MANIFEST})
+    write_table(root / "cohort" / "manifest.csv", manifest.assign(cohort="phantom-2"), MANIFEST)
+    with h5py.File(root / "cohort" / "scans.h5", "a") as file:
+        file.attrs["settings"] = json.dumps({"name": "phantom", "title": "phantom-2"})
+    _, page = render(root, examples=0)
+    assert "The phantom is synthetic" in page.text
+    assert "Cohort phantom-2, of the kind phantom. Synthetic" in page.text
 
 
 def test_a_published_protocol_says_how_it_differs(tmp_path: Path, results: Path) -> None:

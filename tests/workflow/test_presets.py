@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from octdino.config import ModelSettings, QuotedSettings
+from octdino.config import Config, ModelSettings, QuotedSettings
 from octdino.models import create_backbone
 from octdino.report.quoted import quoted_rows
 from octdino.report.read import read_results
@@ -53,7 +53,7 @@ def test_a_preset_makes_every_number_that_it_quotes(name: str, tmp_path: Path) -
     done = flow.run("--cores", "2", "--configfile", str(ROOT / "config" / f"{name}.yaml"))
     assert done.returncode == 0, done.stderr
     values = preset(name)
-    results = tmp_path / "results" / values["cohort"]["name"]
+    results = tmp_path / "results" / Config.parse(values, name).cohort.results_name
     patterns = {
         "metrics": "classify/{name}/{backbone}/f{fraction:g}/fold0-seed0/predictions.csv",
         "reported": "classify/{name}/{backbone}/f{fraction:g}/reported-fold0-seed0/reported.json",
@@ -155,7 +155,7 @@ def test_a_preset_runs_from_published_files_to_its_table(name: str, shared_data:
         "--cores", "2", "--configfile", str(ROOT / "config" / f"{name}.yaml"), str(tmp_path / "changes.yaml")
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    results = tmp_path / "results" / cohort
+    results = tmp_path / "results" / values["cohort"].get("title", cohort)
     rows = quoted_rows([QuotedSettings.parse(one, name) for one in values["report"]["quoted"]], read_results(results))
     for one, row in zip(values["report"]["quoted"], rows, strict=True):
         for place, key in ((3, "repeated"), (4, "corrected")):

@@ -28,6 +28,7 @@ FLOW = {
 MISTAKES = {
     "{cohort: {nam: olives}}": "cohort.nam: unknown key; did you mean name?",
     "{cohort: {name: olives}}": "cohort.root: missing",
+    "{cohort: {title: a/b}}": "cohort.title: 'a/b' is no folder name",
     "{cohort: {name: oliven}}": "cohort.name: 'oliven' is not allowed; Input should be 'phantom', 'olives', 'folder'",
     "{cohort: {name: olives, root: /nowhere}}": "cohort.root: no such folder: /nowhere",
     "{cohort: {name: folder, root: ., table: no.csv}}": "cohort.table: no such file",

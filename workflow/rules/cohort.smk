@@ -3,11 +3,11 @@
 
 rule phantom:
     output:
-        files=directory("results/phantom/cohort/files"),
+        files=directory(f"results/{COHORT}/cohort/files"),
     log:
-        "logs/phantom/cohort/phantom.log",
+        f"logs/{COHORT}/cohort/phantom.log",
     benchmark:
-        "results/phantom/benchmarks/phantom.tsv"
+        f"results/{COHORT}/benchmarks/phantom.tsv"
     conda:
         "../../envs/octdino.yaml"
     threads: 8
@@ -45,8 +45,9 @@ rule cohort:
         gpu=0,
     params:
         version=STAGES["cohort"],
+        kind=settings.cohort.name,
         settings=cohort_settings,
         out=subpath(output.store, parent=True),
     shell:
-        "exec octdino cohort {wildcards.cohort} --settings {params.settings:q} --workers {threads}"
+        "exec octdino cohort {params.kind} --settings {params.settings:q} --workers {threads}"
         " --out {params.out:q} > {log:q} 2>&1"

@@ -272,7 +272,7 @@ def explain_flags(wildcards, input):
 # Where envs/octdino.post-deploy.sh installs octdino from, for those who run with --sdm conda.
 os.environ.setdefault("OCTDINO_SOURCE", str(Path(workflow.current_basedir).parents[1]))
 settings = read_settings()
-COHORT = settings.cohort.name
+COHORT = settings.cohort.results_name
 FOLDS = range(settings.cohort.split.count)  # which patients are test
 # One GPU job at a time where this machine has a GPU (profiles/default limits it), none counted where it has none.
 GPU = int(any(Path(os.sep, "dev", device).exists() for device in ("nvidia0", "kfd")))

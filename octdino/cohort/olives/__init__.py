@@ -36,9 +36,9 @@ def read_olives(settings: CohortSettings) -> Rows:
     if labels is None and shards:
         from octdino.cohort.olives.parquet import read_shards  # pyarrow only where there are shards
 
-        return read_shards(tree.root, shards, settings.name)
+        return read_shards(tree.root, shards, settings.results_name)
     if shards:
         log.warning("%s: %d parquet shards are not read; %s is there", tree.root, len(shards), labels)
     labels = labels or tree.find_table("cohort.table", LABEL_TABLE)
     clinical = settings.clinical or tree.find_table("cohort.clinical", CLINICAL_TABLE, VIP_CLINICAL)
-    return read_tables(tree, labels, clinical, settings.name)
+    return read_tables(tree, labels, clinical, settings.results_name)

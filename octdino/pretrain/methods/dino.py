@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,14 +102,22 @@ def entropy_of(probability: Tensor) -> Tensor:
     return entropy
 
 
+def prototype_head(settings: PrototypeSettings, dim: int) -> PrototypeHead:
+    """A new head for features of `dim` dimensions; without batch norm where the settings leave it open."""
+    s: Any = settings  # every value is resolved
+    return PrototypeHead(
+        dim, s.hidden_dim, s.bottleneck_dim, s.prototypes,
+        norm=bool(s.head_norm), bottleneck_norm=bool(s.bottleneck_norm),
+    )  # fmt: skip
+
+
 class Dino(Distillation):
     """Student sees all views, teacher the large ones; the teacher is the student's moving average."""
 
     def __init__(self, settings: PrototypeSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
         super().__init__(settings, make_backbone, dim)
         s = self.settings
-        head = PrototypeHead(dim, s.hidden_dim, s.bottleneck_dim, s.prototypes, norm=s.head_norm)
-        self.pair({"backbone": make_backbone(), "head": head}, taught=("backbone", "head"))
+        self.pair({"backbone": make_backbone(), "head": prototype_head(s, dim)}, taught=("backbone", "head"))
         self.center = Targets(s.prototypes, s.centering, s.center_momentum)
 
     def views(self, augment: AugmentSettings) -> list[View]:

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from octdino.augment import View
 from octdino.config import AugmentSettings
 from octdino.config.methods import Dinov2Settings
-from octdino.models import PrototypeHead
 from octdino.models.masked import MaskedViT
 from octdino.pretrain.methods.base import Batch, Features, encode_views, scan_groups
-from octdino.pretrain.methods.dino import GLOBAL_VIEWS, Dino, Targets
+from octdino.pretrain.methods.dino import GLOBAL_VIEWS, Dino, Targets, prototype_head
 
 KOLEO_EPS = 1e-4  # far below the distances of scans that differ; bounds a pair's gradient at 1 / (2 * KOLEO_EPS)
 MIN_BLOCK = 4  # patches
@@ -152,7 +151,7 @@ class Dinov2(Dino):
         super().__init__(settings, lambda: MaskedViT(make_backbone()), dim)
         s = self.settings
         if not s.shared_head:
-            head = PrototypeHead(dim, s.hidden_dim, s.bottleneck_dim, s.prototypes, norm=s.head_norm)
+            head = prototype_head(s, dim)
             self.student["patch_head"] = head
             self.teacher["patch_head"] = copy.deepcopy(head).requires_grad_(False)
         self.patch_head = "head" if s.shared_head else "patch_head"

@@ -1,0 +1,49 @@
+"""When a table's labels are classes, and who says so."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from octdino.cohort.exclusive import exclusive_labels
+from octdino.cohort.rows import Refused, Rows
+from octdino.config import CohortSettings
+from octdino.errors import UserError
+
+TABLES = {
+    "classes": ([[1, 0, 0], [0, 1, 0], [0, 0, 1], [None] * 3], True),
+    "a scan with two": ([[1, 0, 0], [0, 1, 1], [0, 0, 1]], False),
+    "a scan with none": ([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], False),
+    "an empty cell": ([[1, 0, 0], [0, 1, None], [0, 0, 1]], False),
+    "a label without a scan": ([[1, 0, 0], [0, 1, 0], [1, 0, 0]], False),
+    "one label": ([[1], [1]], False),
+}
+
+
+def decide(values: list[list[int | None]], reader: bool | None = None, **settings: object) -> tuple[bool, str]:
+    labels = ["A", "B", "C"][: len(values[0])]
+    scans = pd.DataFrame(values, columns=labels).astype("Int64")
+    scans["path"] = [f"{row}.png" for row in range(len(scans))]
+    rows = Rows(Path(), scans, Refused(), labels, False, exclusive=reader)
+    return exclusive_labels(scans, rows, CohortSettings(**settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_labels_are_classes_where_each_labelled_row_has_exactly_one(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    values, expected = TABLES[name]
+    caplog.set_level(logging.INFO)
+    assert decide(values) == (expected, "table")
+    assert f"cohort.exclusive: {'false' if expected else 'true'} treats" in caplog.text
+
+
+def test_the_setting_and_a_published_cohort_come_first() -> None:
+    classes, several = TABLES["classes"][0], TABLES["a scan with two"][0]
+    assert decide(classes, exclusive=False) == (False, "setting")
+    assert decide(classes, exclusive=True) == (True, "setting")
+    assert decide(classes, reader=False) == (False, "cohort")  # as OLIVES and VOC are, whatever the rows hold
+    assert decide(classes, reader=True) == (True, "cohort")
+    with pytest.raises(UserError, match=r"1\.png has 2 positive labels \(1 such scans\); expected exactly one"):
+        decide(several, exclusive=True)
