@@ -23,7 +23,8 @@ from octdino.config import (
     PretrainSettings,
     ReportSettings,
 )
-from octdino.errors import EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError
+from octdino.errors import EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError, system_error
+from octdino.files import check_out
 from octdino.flags import (
     Parser,
     add_common,
@@ -55,17 +56,24 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if hasattr(args, "processes") and args.processes * nodes() > 1 and not launched():
             return launch(sys.argv[1:] if argv is None else argv, args.processes, args.threads)
+        if hasattr(args, "out"):
+            check_out(args.out, file=args.run is run_report)
         args.run(args)
     except UserError as error:
-        print(f"octdino {args.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_USER
-    except PermissionError as error:
-        print(f"octdino {args.verb}: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return EXIT_USER
+        return _refused(args.verb, str(error))
+    except OSError as error:
+        if (line := system_error(error)) is None:
+            raise
+        return _refused(args.verb, line)
     except StoppedEarly as stop:
         print(f"octdino {args.verb}: {stop}", file=sys.stderr)
         return EXIT_STOPPED
     return 0
+
+
+def _refused(verb: str, line: str) -> int:
+    print(f"octdino {verb}: error: {' '.join(line.split())}", file=sys.stderr)
+    return EXIT_USER
 
 
 def build_parser() -> Parser:

@@ -4,14 +4,15 @@ Columns that a schema does not name are labels (manifest) or free numbers (histo
 """
 
 import math
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from octdino.errors import UserError
+from octdino.files import replacing as replacing
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,8 @@ def read_table(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path}: no such table")
     text = {column.name: "string" for column in schema if column.dtype == "string"}
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={c: [""] for c in _header(path) - set(text)})
+    numbers = {str(name) for name in _read_csv(path, nrows=0).columns} - set(text)
+    table = _read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in numbers})
     if missing := [column.name for column in schema if column.name not in table.columns]:
         raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(c.name for c in schema)}")
     for column in schema:
@@ -253,8 +255,12 @@ def read_table(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
     return table
 
 
-def _header(path: Path) -> set[str]:
-    return {str(name) for name in pd.read_csv(path, nrows=0).columns}
+def _read_csv(path: Path, **how: Any) -> pd.DataFrame:
+    try:
+        table: pd.DataFrame = pd.read_csv(path, encoding="utf-8", **how)
+    except (ValueError, OverflowError, OSError, MemoryError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path}: cannot be read as CSV: {error}; expected the table as octdino wrote it") from None
+    return table
 
 
 def write_table(path: Path, table: pd.DataFrame, schema: tuple[Column, ...]) -> None:
@@ -264,24 +270,6 @@ def write_table(path: Path, table: pd.DataFrame, schema: tuple[Column, ...]) -> 
     typed = table.reindex(columns=names + rest).astype({c.name: c.dtype for c in schema})
     with replacing(path) as temporary:
         typed.to_csv(temporary, index=False, lineterminator="\n")
-
-
-class replacing:  # noqa: N801  reads as a verb: `with replacing(path) as temporary`
-    """A temporary name beside `path` that takes its place only if the block ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.temporary.replace(self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
 
 
 def fraction_patients(splits: pd.DataFrame, fold: int, fraction: float) -> set[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pooch
 import requests
 
-from octdino.cohort.disk import amount, check_disk
+from octdino.disk import amount, check_disk
 from octdino.errors import UserError
 from octdino.progress import progress
 

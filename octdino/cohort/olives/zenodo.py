@@ -9,8 +9,8 @@ from typing import Any
 
 import requests
 
-from octdino.cohort.disk import amount, check_disk
 from octdino.cohort.fetch import cause, fetch
+from octdino.disk import amount, check_disk
 from octdino.errors import UserError
 
 API = "https://zenodo.org/api/records"  # tests serve their own
