@@ -1,6 +1,7 @@
 """Writing a file as a whole, and reading a small one; what the system refuses is one line that names the file."""
 
 import contextlib
+import io
 import json
 import os
 import uuid
@@ -46,6 +47,44 @@ class replacing:  # noqa: N801  reads as a verb: `with replacing(path) as tempor
 
 def _not_written(path: Path, error: OSError) -> UserError:
     return UserError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+class DeferringFile(io.FileIO):
+    """A new file that reports a failed write only when `check` is called.
+
+    For libraries in C that cannot end well once a write has failed: HDF5 can then not close the file, and the process
+    ends in a segmentation fault when it exits; torch hides the reason. They go on writing, and the file is thrown away.
+
+    Attributes:
+        error: of the first write that failed.
+    """
+
+    error: OSError | None = None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        count = len(rest)
+        try:
+            while len(rest) and self.error is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return count
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the OSError of the first write that failed."""
+        if self.error is not None:
+            raise self.error
 
 
 def check_out(out: Path, *, file: bool = False) -> None:

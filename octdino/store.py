@@ -7,7 +7,6 @@ original picture, in its pixels, so that masks follow a crop; attributes `mean`,
 `source` (hash of what went in), `settings` (JSON), `version`.
 """
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import h5py
 import numpy as np
 
 from octdino.errors import UserError
-from octdino.tables import replacing
+from octdino.files import DeferringFile, replacing
 
 VERSION = 1
 CHUNK = 64  # images
@@ -165,33 +164,6 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-class _KeepsGoing(io.FileIO):
-    """A file that reports no failed write to its user; the first failure is kept in `error`.
-
-    HDF5 cannot close a file that it could not write back, and the process then ends in a segmentation fault when it
-    exits. So HDF5 is told that all is written, and `StoreWriter` looks at `error` and throws the file away.
-    """
-
-    error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        count = len(rest)
-        try:
-            while len(rest):
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = self.error or error
-        return count
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return 0 if size is None else size
-
-
 class StoreWriter:
     """Writes a store image by image at constant memory; it appears under its name only when closed without an error.
 
@@ -207,7 +179,7 @@ class StoreWriter:
     def __enter__(self) -> Self:
         temporary = self._replacing.__enter__()
         try:
-            self._raw = _KeepsGoing(temporary, "w+")
+            self._raw = DeferringFile(temporary)  # HDF5 whose writes fail ends the process later
         except OSError as error:
             self._replacing.__exit__(OSError, error)
             raise
@@ -244,11 +216,7 @@ class StoreWriter:
             self._images.resize(done + len(self._buffer), axis=0)
             self._images[done:] = np.stack(self._buffer)
             self._buffer.clear()
-            self._check_written()
-
-    def _check_written(self) -> None:
-        if self._raw.error is not None:
-            raise self._raw.error
+            self._raw.check()
 
     @property
     def moments(self) -> np.ndarray:
