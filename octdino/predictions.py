@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from octdino.errors import UserError
-from octdino.tables import PREDICTIONS, label_matrix, probability, read_table, replacing, write_table
+from octdino.files import read_json, replacing
+from octdino.tables import PREDICTIONS, label_matrix, probability, read_table, write_table
 
 REQUIRED = ("arm", "backbone", "fraction", "fold", "seed", "thresholds")
 
@@ -90,14 +91,9 @@ def read_predictions(folder: Path) -> Predictions:
         UserError: a file, a key or a column is missing, or a value is impossible.
     """
     path = folder / "classifier.json"
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected a folder that `octdino classify` wrote") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(metadata, dict) or (missing := [key for key in (*REQUIRED, "labels") if key not in metadata]):
-        raise UserError(f"{path}: no {', '.join(missing) if isinstance(metadata, dict) else 'object of keys'}")
+    metadata = read_json(path, "classify")
+    if missing := [key for key in (*REQUIRED, "labels") if key not in metadata]:
+        raise UserError(f"{path}: no {', '.join(missing)}")
     labels = [str(label) for label in metadata["labels"]]
     path = folder / "predictions.csv"
     table = read_table(path, PREDICTIONS)

@@ -243,8 +243,8 @@ def read_table(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path}: no such table")
     text = {column.name: "string" for column in schema if column.dtype == "string"}
-    numbers = {str(name) for name in _read_csv(path, nrows=0).columns} - set(text)
-    table = _read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in numbers})
+    numbers = {str(name) for name in read_csv(path, nrows=0).columns} - set(text)
+    table = read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in numbers})
     if missing := [column.name for column in schema if column.name not in table.columns]:
         raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(c.name for c in schema)}")
     for column in schema:
@@ -255,7 +255,12 @@ def read_table(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
     return table
 
 
-def _read_csv(path: Path, **how: Any) -> pd.DataFrame:
+def read_csv(path: Path, **how: Any) -> pd.DataFrame:
+    """A CSV of ours as pandas reads it; `how`: further arguments of `pd.read_csv`.
+
+    Raises:
+        UserError: it cannot be read: missing, empty, no text, rows of different lengths.
+    """
     try:
         table: pd.DataFrame = pd.read_csv(path, encoding="utf-8", **how)
     except (ValueError, OverflowError, OSError, MemoryError) as error:  # pandas' parser errors are ValueErrors

@@ -1,6 +1,5 @@
 """What can be wrong with a comparison, a function a question; each yields what it finds."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from octdino.files import read_json
 from octdino.predictions import Predictions
 from octdino.store import statistics
 from octdino.thresholds import choose_threshold
@@ -75,7 +75,7 @@ def eyes_of_two(manifest: pd.DataFrame, splits: pd.DataFrame, fold: int) -> Iter
 
 def standardisation(card: Path, moments: np.ndarray, manifest: pd.DataFrame, splits: pd.DataFrame) -> Iterator[Found]:
     """Mean and standard deviation that are not those of the fold's training patients."""
-    told = json.loads(card.read_text())
+    told = read_json(card, "pretrain")
     used = told.get("input") or told.get("spec") or {}
     if not used.get("mean"):  # no picture, or a backbone from elsewhere
         return
@@ -89,8 +89,7 @@ def standardisation(card: Path, moments: np.ndarray, manifest: pd.DataFrame, spl
 
 def exposure(card: Path, manifest: pd.DataFrame, splits: pd.DataFrame) -> Iterator[Found]:
     """A pretraining that says train_patients and saw others, by the counts and names in its card."""
-    told = json.loads(card.read_text())
-    start = told
+    start: dict[str, Any] | None = read_json(card, "pretrain")
     while start:  # a run may go on from another, and that from another
         if start.get("scope") == "train_patients" and start.get("cohort") in (None, manifest["cohort"].iloc[0]):
             train = manifest[sides(manifest, splits, start.get("fold") or 0) == "train"]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from octdino import made_by
@@ -24,7 +23,7 @@ from octdino.models.start import start_backbone
 from octdino.neighbours import knn_scores
 from octdino.predictions import write_predictions
 from octdino.ranks import is_first, together, world_size
-from octdino.tables import replacing
+from octdino.tensors import write_tensors
 from octdino.thresholds import choose_threshold
 from octdino.training import RunState, Stopper, pick_device
 
@@ -91,8 +90,7 @@ def classify(
             how = {"best_step": tuned.best_step, "validation_score": tuned.best_score, "processes": world_size()}
             tensors = {key: value.detach().cpu().contiguous() for key, value in tuned.network.state_dict().items()}
             state.discard()
-    with replacing(out / "classifier.safetensors") as temporary:
-        save_file(tensors, temporary)
+    write_tensors(out / "classifier.safetensors", tensors)
     train = data.manifest.iloc[data.rows("train")]
     metadata = {
         "arm": arm,

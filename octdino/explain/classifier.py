@@ -1,14 +1,14 @@
 """The classifiers of arms, as far as a map a label can be made of them: linear on pooled features, or fine-tuned."""
 
 import copy
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from octdino.errors import UserError
+from octdino.files import read_json
+from octdino.tensors import read_tensors
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ def read_card(folder: Path) -> dict[str, object]:
     """
     path = folder / "classifier.json"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = read_json(path, "classify")
         return {**card, "input": dict(card["input"]), "arm": str(card["arm"]), "labels": list(card["labels"])}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected a folder that `octdino classify` wrote") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as classifier.json: {error}") from None
 
 
@@ -69,7 +69,7 @@ def read_classifier(folder: Path, init: str, backbone: nn.Module) -> Classifier:
         raise UserError(f"{folder}: of the arm {arm}; expected {init}-linear or {init}-finetune")
     path = folder / "classifier.safetensors"
     try:
-        tensors = load_file(path)
+        tensors = read_tensors(path, "classify")
         if mode == "linear":
             weight, bias = tensors["head.weight"].float(), tensors["head.bias"].float()
         else:
@@ -77,8 +77,6 @@ def read_classifier(folder: Path, init: str, backbone: nn.Module) -> Classifier:
             state = {name.removeprefix("0."): value for name, value in tensors.items() if name.startswith("0.")}
             backbone.load_state_dict(state)
             weight, bias = tensors["1.weight"].float(), tensors["1.bias"].float()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `octdino classify` writes it") from None
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path}: does not fit the backbone: {error}") from None
     if weight.shape[1] != backbone.num_features:

@@ -7,13 +7,13 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from octdino.config import ModelSettings, Settings
 from octdino.errors import UserError
+from octdino.files import read_json, replacing
 from octdino.models.weights import load_download, load_weights
-from octdino.tables import replacing
+from octdino.tensors import read_tensors, write_tensors
 
 
 class BackboneSpec(Settings):
@@ -91,8 +91,7 @@ def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, card: d
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
     with replacing(folder / "backbone.json") as temporary:
         temporary.write_text(json.dumps({"spec": spec.model_dump(mode="json"), **card}, indent=2) + "\n")
-    with replacing(folder / "backbone.safetensors") as temporary:
-        save_file(weights, temporary)
+    write_tensors(folder / "backbone.safetensors", weights)
 
 
 def load_backbone(folder: Path) -> tuple[nn.Module, BackboneSpec]:
@@ -102,13 +101,11 @@ def load_backbone(folder: Path) -> tuple[nn.Module, BackboneSpec]:
         UserError: the folder holds no backbone, or its weights do not fit its description.
     """
     card, weights = folder / "backbone.json", folder / "backbone.safetensors"
-    for path in (card, weights):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; `octdino pretrain` writes it")
-    spec = BackboneSpec.parse(json.loads(card.read_text())["spec"], f"{card}: spec")
+    spec = BackboneSpec.parse(read_json(card, "pretrain").get("spec", {}), f"{card}: spec")
+    tensors = read_tensors(weights, "pretrain")
     backbone = create_backbone(ModelSettings(timm=spec.timm, args=spec.args), spec.in_chans, spec.size)
     try:
-        backbone.load_state_dict(load_file(weights))
+        backbone.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{weights}: does not fit {spec.timm} of {card}: {error}") from None
     return backbone, spec

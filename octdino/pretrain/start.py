@@ -1,7 +1,6 @@
 """Where a run's backbone starts: random weights, ImageNet's, or those of an earlier run."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from octdino.config import AugmentSettings, MethodSettings, ModelSettings
 from octdino.errors import UserError
+from octdino.files import read_json
 from octdino.models import create_backbone, load_backbone
 
 
@@ -47,7 +47,7 @@ class Start:
                 f"{self._folder}/backbone.json: is a {spec.timm} {spec.args or ''}; "
                 f"{backbone} is a {model.timm} {model.args or ''}"
             )
-        card = json.loads((self._folder / "backbone.json").read_text())
+        card = read_json(self._folder / "backbone.json", "pretrain")
         self.origin = {
             "from": str(self._folder),
             "sha256": _digest(self._folder / "backbone.safetensors"),

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from octdino.files import read_json
 from octdino.report.answer import NOTHING, number, pair
-from octdino.report.read import read_json
 from octdino.report.rows import Cell
 from octdino.tables import JACCARD, OVERLAP, RETRIEVAL, Column, read_table
 
@@ -70,7 +70,7 @@ def explained(root: Path) -> Explained | None:
     Raises:
         UserError: a file cannot be read.
     """
-    cards = [(path.parent, read_json(path)) for path in sorted(root.glob("explain/*/*/*/explain.json"))]
+    cards = [(path.parent, read_json(path, "explain")) for path in sorted(root.glob("explain/*/*/*/explain.json"))]
     if not cards:
         return None
     several = len({folder.name for folder, _ in cards}) > 1

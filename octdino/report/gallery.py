@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from safetensors.numpy import load_file
 
 from octdino.errors import UserError
+from octdino.files import read_json
 from octdino.predictions import read_predictions
 from octdino.report.model_card import Runs
-from octdino.report.read import Results, read_json
+from octdino.report.read import Results
 from octdino.store import read_store
+from octdino.tensors import read_tensors
 
 SIDE = 160  # px, of a picture's longer side
 BUDGET = 900_000  # characters of pictures in all
@@ -103,11 +104,11 @@ def _maps(results: Results, arm: str, backbone: str) -> dict[str, dict[str, np.n
     """Of each scan that the explain stage looked at: label and map, uint8 [h, w]."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for path in sorted(results.root.glob(f"explain/*/{backbone}/*/maps.safetensors")):
-        card = read_json(path.with_name("explain.json"))
-        maps = load_file(path).get(arm)
+        card = read_json(path.with_name("explain.json"), "explain")
+        maps = read_tensors(path, "explain").get(arm)
         names, labels = card.get("scan_ids") or [], card.get("labels") or []
         if maps is not None and maps.shape[:2] == (len(names), len(labels)):
-            for scan, own in zip(names, maps, strict=True):
+            for scan, own in zip(names, maps.numpy(), strict=True):
                 found.setdefault(str(scan), dict(zip(map(str, labels), own, strict=True)))
     return found
 

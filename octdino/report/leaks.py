@@ -1,9 +1,9 @@
 """What the audit found of the test patients in training, choice or standardisation."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from octdino.files import read_json
 from octdino.tables import FINDINGS, read_table
 
 HEADS = ("check", "where", "how many", "the first, or the worst", "state")
@@ -26,7 +26,7 @@ def leaks(root: Path) -> Leaks | None:
     folder = root / "audit"
     if not (folder / "audit.json").is_file():
         return None
-    card = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    card = read_json(folder / "audit.json", "audit")
     table = read_table(folder / "findings.csv", FINDINGS)
     known = (table["acknowledged"] == 1).map({True: "acknowledged", False: "open"})
     counts = table["count"].map("{:,}".format)

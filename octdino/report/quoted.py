@@ -7,9 +7,11 @@ from typing import Any
 import pandas as pd
 
 from octdino.config.stages import NumberSettings, QuotedSettings
+from octdino.files import read_json
 from octdino.report.answer import NOTHING, one_seed
-from octdino.report.read import Results, read_json
+from octdino.report.read import Results
 from octdino.report.rows import Cell
+from octdino.tables import JACCARD, read_table
 
 HEADS = ("what", "in the report", "as reported", "its protocol, run here", "corrected", "what was wrong")
 
@@ -68,7 +70,7 @@ def _metric(wanted: NumberSettings, found: Results) -> Cell | None:
 
 def _reported(wanted: NumberSettings, found: Results) -> Cell | None:
     folder = found.root / "classify" / wanted.name / wanted.backbone / f"f{wanted.fraction:g}"
-    cards = [read_json(path) for path in sorted(folder.glob("reported-*/reported.json"))]
+    cards = [read_json(path, "reported") for path in sorted(folder.glob("reported-*/reported.json"))]
     if not cards:
         return None
     value = sum(float(card["best"]) for card in cards) / len(cards)
@@ -102,7 +104,7 @@ def _jaccard(wanted: NumberSettings, found: Results) -> Cell | None:
 
 
 def _protocol(path: Path, wanted: NumberSettings) -> list[Any]:
-    table = pd.read_csv(path)
+    table = read_table(path, JACCARD)
     if table.empty:
         return []
     chosen = table[(table["protocol"] == wanted.column) & (table["blobs"] == wanted.blobs) & table["value"].notna()]

@@ -1,14 +1,24 @@
 """Everything below results/{cohort}/ that the page may show; what is not there is an empty table."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from octdino.errors import UserError
-from octdino.tables import COMPARISON, MANIFEST, METRICS, QUARANTINE, SPLITS, SUBGROUPS, Column, labels_of, read_table
+from octdino.files import read_json, read_text
+from octdino.tables import (
+    COMPARISON,
+    MANIFEST,
+    METRICS,
+    QUARANTINE,
+    SPLITS,
+    SUBGROUPS,
+    Column,
+    labels_of,
+    read_csv,
+    read_table,
+)
 
 FIGURES = (
     "comparison", "difference", "label_efficiency", "roc", "pr", "reliability", "calibration", "subgroups",
@@ -62,7 +72,9 @@ def read_results(root: Path) -> Results:
     """
     manifest = read_table(root / "cohort" / "manifest.csv", MANIFEST)
     names = manifest["cohort"].dropna()
-    classifiers = [(path.parent, read_json(path)) for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))]
+    classifiers = [
+        (path.parent, read_json(path, "classify")) for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))
+    ]
     others = any(any(root.glob(f"{stage}/*/*/*")) for stage in ("pretrain", "explain"))
     compared = bool(classifiers) or not others  # a cohort without labels has something else to show
     return Results(
@@ -78,7 +90,7 @@ def read_results(root: Path) -> Results:
         pretraining=[_pretraining(path) for path in sorted(root.glob("pretrain/*/*/*/backbone.json"))],
         classifiers=classifiers,
         figures={
-            name: path.read_text(encoding="utf-8")
+            name: read_text(path, "evaluate")
             for name in FIGURES
             if (path := root / "evaluate" / f"{name}.svg").is_file()
         },
@@ -98,26 +110,13 @@ def _optional(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
     return pd.DataFrame({column.name: pd.Series(dtype=column.dtype) for column in schema})
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        UserError: it cannot be read, or is something else.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected an object with keys")
-    return found
-
-
 def _pretraining(path: Path) -> Pretraining:
     *_, method, backbone, run = path.parent.parts
     history = path.with_name("history.csv")
-    table = pd.read_csv(history) if history.is_file() else pd.DataFrame()
-    return Pretraining(method, backbone, run, read_json(path), table if "epoch" in table else pd.DataFrame())
+    table = read_csv(history) if history.is_file() else pd.DataFrame()
+    return Pretraining(
+        method, backbone, run, read_json(path, "pretrain"), table if "epoch" in table else pd.DataFrame()
+    )
 
 
 def read_benchmarks(folder: Path) -> pd.DataFrame:
@@ -127,7 +126,7 @@ def read_benchmarks(folder: Path) -> pd.DataFrame:
     """
     rows = []
     for path in sorted(folder.rglob("*.tsv")):
-        table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+        table = read_csv(path, sep="\t", na_values=["-", "NA"])
         if "s" in table and len(table):
             job = path.relative_to(folder).with_suffix("").as_posix()
             rows.append(
