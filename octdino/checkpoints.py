@@ -21,6 +21,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: damaged, compressed, not a checkpoint, or one that needs code to be read.
     """
+    if not path.is_file():
+        raise CheckpointError("it is no file")
     try:
         with zipfile.ZipFile(path) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):

@@ -23,7 +23,7 @@ from octdino.config import (
     PretrainSettings,
     ReportSettings,
 )
-from octdino.errors import EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError, system_error
+from octdino.errors import EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError, mistake
 from octdino.files import check_out
 from octdino.flags import (
     Parser,
@@ -59,21 +59,15 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(args, "out"):
             check_out(args.out, file=args.run is run_report)
         args.run(args)
-    except UserError as error:
-        return _refused(args.verb, str(error))
-    except OSError as error:
-        if (line := system_error(error)) is None:
+    except (UserError, OSError) as error:
+        if (line := mistake(error)) is None:
             raise
-        return _refused(args.verb, line)
+        print(f"octdino {args.verb}: error: {line}", file=sys.stderr)
+        return EXIT_USER
     except StoppedEarly as stop:
         print(f"octdino {args.verb}: {stop}", file=sys.stderr)
         return EXIT_STOPPED
     return 0
-
-
-def _refused(verb: str, line: str) -> int:
-    print(f"octdino {verb}: error: {' '.join(line.split())}", file=sys.stderr)
-    return EXIT_USER
 
 
 def build_parser() -> Parser:
@@ -231,9 +225,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 
 def _add_audit(parser: Parser) -> None:
-    parser.add_argument(
-        "runs", type=Path, nargs="*", metavar="FOLDER", help="what pretrain, classify and clinical wrote"
-    )
+    parser.add_argument("runs", type=Path, nargs="*", metavar="FOLDER", help="of pretrainings and classifiers")
     add_common(parser, out="folder for findings.csv and audit.json")
     parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
     add_flags(parser, AuditSettings)

@@ -19,10 +19,14 @@ class StoppedEarly(Exception):  # noqa: N818  it is an outcome, not an error
     """Stopped by a signal or a time limit after saving; running the same command again goes on. Exit code 75."""
 
 
-def system_error(error: OSError) -> str | None:
-    """The file and what the system says of it, in one line; None for an error that is about neither file nor disk."""
-    said = error.strerror or str(error)
-    name = error.filename2 if error.filename2 is not None else error.filename
-    if isinstance(name, str | bytes | os.PathLike):
-        return f"{os.fsdecode(name)}: {said}"
-    return said if error.errno in DISK_ERRORS else None
+def mistake(error: UserError | OSError) -> str | None:
+    """One line for the person who can mend it; None for an error of the system that is about neither file nor disk."""
+    said = str(error)
+    if isinstance(error, OSError):
+        name = error.filename if error.filename2 is None else error.filename2
+        if name is None and error.errno not in DISK_ERRORS:
+            return None
+        said = error.strerror or str(error)
+        if isinstance(name, str | bytes | os.PathLike):
+            said = f"{os.fsdecode(name)}: {said}"
+    return " ".join(said.split())

@@ -10,6 +10,8 @@ from typing import Any
 
 from octdino.errors import UserError
 
+MOST_BYTES = 100_000_000  # of a small file
+
 
 class replacing:  # noqa: N801  reads as a verb: `with replacing(path) as temporary`
     """A temporary name beside `path` that takes its place only if the block ends well.
@@ -125,10 +127,12 @@ def read_text(path: Path, made_by: str) -> str:
     Raises:
         UserError: it is missing, cannot be read, or is not UTF-8.
     """
+    if not path.is_file():  # nor a pipe, which would never end
+        raise UserError(f"{path}: no such file; `octdino {made_by}` writes it")
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise UserError(f"{path}: has {size} bytes, more than a small file of octdino ever has")
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `octdino {made_by}` writes it") from None
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"{path}: cannot be read: {said}") from None

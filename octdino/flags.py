@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USER, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        self.exit(EXIT_USER, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
 
     def refuse(self, unknown: list[str]) -> NoReturn:
         """End because of arguments that this verb does not know."""

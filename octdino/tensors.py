@@ -20,10 +20,10 @@ def read_tensors(path: Path, made_by: str) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, cannot be read, or is no safetensors file.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `octdino {made_by}` writes it")
     try:
         tensors: dict[str, Tensor] = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `octdino {made_by}` writes it") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # SafetensorError; KeyError and others at types that torch lacks
