@@ -32,6 +32,7 @@ from octdino.flags import (
     add_part,
     add_run,
     count,
+    file_path,
     fold,
     given,
     mapping,
@@ -194,7 +195,7 @@ def run_reported(args: argparse.Namespace) -> None:
 
 def _add_clinical(parser: Parser) -> None:
     add_common(parser, out="folder for predictions.csv and classifier.json", settings=False)
-    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument("--store", type=file_path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="every random choice descends from it")
     add_part(parser)
 
@@ -212,7 +213,7 @@ def run_clinical(args: argparse.Namespace) -> None:
 def _add_evaluate(parser: Parser) -> None:
     parser.add_argument("classifiers", type=Path, nargs="+", metavar="FOLDER", help="what classify and clinical wrote")
     add_common(parser, out="folder for metrics.csv, comparison.csv and figures")
-    parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the cohort's manifest.csv")
+    parser.add_argument("--manifest", type=file_path, required=True, metavar="FILE", help="the cohort's manifest.csv")
     add_flags(parser, EvaluateSettings)
 
 
@@ -227,7 +228,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 def _add_audit(parser: Parser) -> None:
     parser.add_argument("runs", type=Path, nargs="*", metavar="FOLDER", help="of pretrainings and classifiers")
     add_common(parser, out="folder for findings.csv and audit.json")
-    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument("--store", type=file_path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
     add_flags(parser, AuditSettings)
 
 

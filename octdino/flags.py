@@ -126,6 +126,14 @@ def _is_small(values: Any) -> bool:
     return count <= MOST_VALUES
 
 
+def file_path(text: str) -> Path:
+    """The path of a file: other than a folder's it has a name."""
+    path = Path(text)
+    if not path.name or path.name == "..":
+        raise argparse.ArgumentTypeError(f"{text!r} is no file; expected its path")
+    return path
+
+
 def count(text: str) -> int:
     """A whole number from 0."""
     if not text.isdecimal():
@@ -243,7 +251,7 @@ def add_run(parser: Parser, out: str, together: bool = False) -> None:
     `together`: several processes may train.
     """
     add_common(parser, out)
-    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument("--store", type=file_path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
     parser.add_argument("--backbone", required=True, metavar="NAME", help="its name in results; timm's unless --model")
     parser.add_argument("--model", type=mapping, default={}, metavar="JSON", help="the backbone as below `models`")
     parser.add_argument("--seed", type=count, default=0, metavar="N", help="every random choice descends from it")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from octdino.errors import UserError
+from octdino.image_files import load_image
 
 VOID = 255  # VOC: a border that belongs to nobody
 VOC_CLASSES = 20
@@ -103,16 +104,11 @@ def read_truth(
 
 def _read(path: Path, box: np.ndarray, size: Sequence[int]) -> tuple[Tensor, bool]:
     """The coded mask [H, W], uint8 where it has a palette and int32 where it has bits, and whether it has one."""
-    try:
-        with Image.open(path) as image:
-            palette = image.mode == "P"
-            coded = np.asarray(image).astype(np.uint8 if palette else np.int32)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such mask, but the manifest names it; is --masks-root the cohort's root?"
-        ) from None
-    except (OSError, UnidentifiedImageError) as error:
-        raise UserError(f"{path}: the mask cannot be read: {error}") from None
+    if not path.is_file():
+        raise UserError(f"{path}: no such mask, but the manifest names it; is --masks-root the cohort's root?")
+    image = load_image(path)
+    palette = image.mode == "P"
+    coded = np.asarray(image).astype(np.uint8 if palette else np.int32)
     top, left, height, width = (int(value) for value in box)
     if coded.ndim != 2 or top + height > coded.shape[0] or left + width > coded.shape[1]:
         raise UserError(

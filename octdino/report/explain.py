@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
 from octdino.files import read_json
+from octdino.image_files import load_image
 from octdino.report.answer import NOTHING, number, pair
 from octdino.report.rows import Cell
 from octdino.tables import JACCARD, OVERLAP, RETRIEVAL, Column, read_table
@@ -211,8 +211,7 @@ def pictures(root: Path, cards: list[tuple[Path, dict[str, Any]]]) -> list[tuple
 def _jpeg(path: Path) -> str:
     """A PNG as a JPEG in a data URI: a fifth of its size."""
     buffer = io.BytesIO()
-    with Image.open(path) as image:
-        image.convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
+    load_image(path).convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

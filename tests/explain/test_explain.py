@@ -182,7 +182,7 @@ def test_a_cohort_without_masks_or_without_labels(tmp_path: Path) -> None:
         ({"arm": "scratch-knn"}, "of the arm scratch-knn; expected scratch-linear"),
         ({"arm": "scratch-linear"}, "for 7 features, the backbone has 64"),
         ({"mask": "none.png"}, "none.png: no such mask, but the manifest names it; is --masks-root the cohort's root"),
-        ({"mask": "bad.png"}, "bad.png: the mask cannot be read"),
+        ({"mask": "bad.png"}, "bad.png: cannot be read as an image"),
         ({"mask": "small.png"}, "a mask of 8 x 8, but the store kept 32 x 32 pixels at 0, 0 of its scan"),
     ],
 )

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import time
@@ -86,7 +87,7 @@ def run_case(seed: int, world: "World") -> Outcome:
     resting, begin = _memory("VmRSS"), time.monotonic()
     out, err = io.StringIO(), io.StringIO()
     try:
-        with _quiet(out, err, rng), _limit(LONG if patient else MOST_SECONDS):
+        with _quiet(out, err, rng), _limit(LONG if patient else MOST_SECONDS), _room(world.room):
             outcome.code = run(*argv)
     except TooLong:
         outcome.long = patient
@@ -95,6 +96,7 @@ def run_case(seed: int, world: "World") -> Outcome:
         outcome.finding, outcome.detail = _signature(error), traceback.format_exc()[-3000:]
     outcome.seconds = time.monotonic() - begin
     taken = _memory("VmHWM") - resting
+    world.room = None
     after = world.snapshot()
     outcome.detail = outcome.detail or err.getvalue()[-3000:]
     if not outcome.finding and not outcome.long:
@@ -105,8 +107,11 @@ def run_case(seed: int, world: "World") -> Outcome:
 
 def _damage(verb: Verb, rng: random.Random, world: "World") -> tuple[list[str], str, bool]:
     """The command, the damage in words, and whether settings may ask for long work."""
-    kind = rng.choices(["input", "settings", "flags"], [72, 14, 14])[0]
+    kind = rng.choices(["input", "settings", "flags", "disk"], [70, 13, 13, 4])[0]
     argv = verb.command()
+    if kind == "disk":
+        world.room = rng.choice([0, 100, 1000, 4096, 20_000])
+        return argv, f"no file longer than {world.room} bytes can be written", False
     if kind == "settings" and verb.argv[0] in SECTIONS:
         values, said = _settings(SECTIONS[verb.argv[0]], rng)
         text = rng.choice([json.dumps, yaml.safe_dump])(values)
@@ -180,6 +185,17 @@ def _without_figures() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _room(size: int | None) -> Iterator[None]:
+    """As on a full disk: the system refuses what would make a file longer than `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
 def _limit(seconds: float) -> Iterator[None]:
     def end(*_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 1)  # once more, should somebody have swallowed it
@@ -207,9 +223,10 @@ def _wrong(outcome: Outcome, said: str, changed: list[str], taken: float) -> str
         errors = [line for line in lines if not LOG_LINE.match(line)]
         if len(errors) != 1 or not re.match(r"octdino( [a-z]+)?: error: .", errors[0]):
             return f"{verb}: {len(errors)} lines for a user's mistake"
-        if odd := [path for path in changed if not STATE.search(path)]:
+        full = " bytes can be written" in outcome.what  # what was finished before the disk was full may stay
+        if odd := [path for path in changed if not STATE.search(path) and not full]:
             return f"{verb}: exit code 2 and {odd[0]} has changed"
-    if outcome.code == 0 and any(".partial" in path or re.search(r"/\.[^/]*\.[0-9a-f]{8}\.", path) for path in changed):
+    if any(".partial" in path or re.search(r"(^|/)\.[^/]*\.[0-9a-f]{8}\.", path) for path in changed):
         return f"{verb}: a temporary file is left"
     return ""
 
@@ -244,6 +261,7 @@ class World:
         self.pristine, self.root = pristine, root
         shutil.copytree(pristine, root, symlinks=True)
         os.chdir(root)
+        self.room: int | None = None
         self.known = self.snapshot()
 
     def snapshot(self) -> dict[str, Stat]:
