@@ -1,14 +1,13 @@
 """One case of the fuzz suite: a number says which verb runs on which damage, and what is wrong with how it ended."""
 
+import base64
 import contextlib
 import io
 import json
 import logging
-import os
 import random
 import re
 import resource
-import shutil
 import signal
 import time
 import traceback
@@ -32,6 +31,7 @@ from octdino.config import (
     ReportSettings,
 )
 from octdino.errors import EXIT_STOPPED, EXIT_USER
+from tests.fuzz.copies import World
 from tests.fuzz.mutations import TEXTS, VALUES, change_nested, mutate
 from tests.fuzz.world import MODEL, VERBS, Verb, run
 
@@ -43,6 +43,8 @@ SECTIONS = {
     "cohort": CohortSettings, "pretrain": PretrainSettings, "classify": ClassifySettings, "reported": ClassifySettings,
     "evaluate": EvaluateSettings, "audit": AuditSettings, "explain": ExplainSettings, "report": ReportSettings,
 }  # fmt: skip
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" viewBox="0 0 1 1"><g/></svg>'
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
 LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+: ")
 STATE = re.compile(r"(^|/)(state(-before)?(/.*)?|skipped\.csv)$")  # what resuming and giving up may change
 
@@ -76,7 +78,7 @@ class TooLong(BaseException):
     """The case has had its time."""
 
 
-def run_case(seed: int, world: "World") -> Outcome:
+def run_case(seed: int, world: World) -> Outcome:
     """Damage the world, run the verb, look at how it ended, and mend the world."""
     rng = random.Random(seed)
     name = rng.choices(list(VERBS), [verb.weight for verb in VERBS.values()])[0]
@@ -105,7 +107,7 @@ def run_case(seed: int, world: "World") -> Outcome:
     return outcome
 
 
-def _damage(verb: Verb, rng: random.Random, world: "World") -> tuple[list[str], str, bool]:
+def _damage(verb: Verb, rng: random.Random, world: World) -> tuple[list[str], str, bool]:
     """The command, the damage in words, and whether settings may ask for long work."""
     kind = rng.choices(["input", "settings", "flags", "disk"], [70, 13, 13, 4])[0]
     argv = verb.command()
@@ -160,28 +162,29 @@ def _flags(verb: str, rng: random.Random) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet(out: io.StringIO, err: io.StringIO, rng: random.Random) -> Iterator[None]:
-    """Catch what is printed; most cases draw no figures, which take most of the time and read nothing."""
+    """Catch what is printed; most cases render no figures."""
     logging.getLogger().handlers.clear()  # the next command logs to where errors go now
     logging.getLogger("octdino").setLevel(logging.NOTSET)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with _without_figures() if rng.random() < 0.9 else contextlib.nullcontext():
+        with _unrendered() if rng.random() < 0.9 else contextlib.nullcontext():
             yield
 
 
 @contextlib.contextmanager
-def _without_figures() -> Iterator[None]:
-    import octdino.evaluate.run as evaluate
+def _unrendered() -> Iterator[None]:
+    """Figures are made and not rendered, which takes most of the time of a case and reads nothing."""
+    from matplotlib.figure import Figure
 
-    names = ("draw_figures", "draw_labels", "draw_trust")
-    before = {name: getattr(evaluate, name) for name in names}
-    for name in names:
-        setattr(evaluate, name, lambda *_: None)
+    def save(_: Any, target: Any, *, format: str, **__: Any) -> None:  # noqa: A002  matplotlib's name
+        content: Any = {"svg": SVG, "png": PNG}[format]
+        target.write(content) if isinstance(content, str) else Path(target).write_bytes(content)
+
+    before, Figure.savefig = Figure.savefig, save  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for name, function in before.items():
-            setattr(evaluate, name, function)
+        Figure.savefig = before  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -249,52 +252,3 @@ def _memory(key: str) -> float:
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
         return int(line.split()[1]) / 1024
     return 0.0
-
-
-Stat = tuple[int, int, int]
-
-
-class World:
-    """A copy of the built files, which is the working directory; mended after each case."""
-
-    def __init__(self, pristine: Path, root: Path) -> None:
-        self.pristine, self.root = pristine, root
-        shutil.copytree(pristine, root, symlinks=True)
-        os.chdir(root)
-        self.room: int | None = None
-        self.known = self.snapshot()
-
-    def snapshot(self) -> dict[str, Stat]:
-        """Inode, size and time of every file and folder."""
-        found = {}
-        for folder, names, files in os.walk("."):
-            for name in [*names, *files]:
-                path = f"{folder}/{name}"[2:]
-                status = os.lstat(path)
-                folders = (status.st_ino, 0, 0)
-                found[path] = folders if name in names else (status.st_ino, status.st_size, status.st_mtime_ns)
-        return found
-
-    def files(self, patterns: list[str]) -> list[str]:
-        """The files that these patterns name, in order."""
-        found = {path for pattern in patterns for path in self.root.glob(pattern) if path.is_file()}
-        return sorted(path.relative_to(self.root).as_posix() for path in found if path.name != "lock")
-
-    @staticmethod
-    def differences(before: dict[str, Stat], after: dict[str, Stat]) -> list[str]:
-        """What was made, removed or written."""
-        return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-
-    def mend(self, now: dict[str, Stat]) -> None:
-        """Bring everything back that differs."""
-        changed = self.differences(self.known, now)
-        for path in sorted(changed, reverse=True):
-            here, there = Path(path), self.pristine / path
-            if path in now and (path not in self.known or not there.is_dir() or here.is_symlink()):
-                shutil.rmtree(path) if here.is_dir() and not here.is_symlink() else here.unlink(missing_ok=True)
-        for path in changed:
-            if path in self.known and (self.pristine / path).is_dir():
-                Path(path).mkdir(exist_ok=True)
-            elif path in self.known:
-                shutil.copy2(self.pristine / path, path, follow_symlinks=False)
-        self.known = self.snapshot()

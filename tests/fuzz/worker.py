@@ -47,7 +47,8 @@ def build(root: Path) -> None:
 
 def work(pristine: Path, root: Path, first: int, step: int, end: int) -> None:
     """Run the cases `first`, `first + step`, … below `end`; a line before and a line after each."""
-    from tests.fuzz.cases import World, run_case
+    from tests.fuzz.cases import run_case
+    from tests.fuzz.copies import World
 
     prepare()
     told = os.fdopen(os.dup(1), "w", buffering=1)
@@ -64,7 +65,8 @@ def main() -> None:
     elif sys.argv[1] == "work":
         work(Path(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:]))
     else:
-        from tests.fuzz.cases import World, run_case
+        from tests.fuzz.cases import run_case
+        from tests.fuzz.copies import World
 
         with tempfile.TemporaryDirectory() as folder:
             kept = Path(os.environ.get("OCTDINO_FUZZ_WORLD") or f"{folder}/world")

@@ -65,8 +65,8 @@ def _verbs() -> dict[str, Verb]:
         "olives": Verb(["cohort", "olives", "--root", "phantom", *IMAGES], ["phantom/**/*"], "out/olives", 5),
         "archive": Verb(["cohort", "olives", "--root", "archives", *IMAGES], ["archives/*"], "out/archive", 4),
         "split": Verb(
-            ["cohort", "folder", "--root", "files", *IMAGES, "--split.file", "splits.csv"],
-            ["splits.csv"], "out/folder", 2,
+            ["cohort", "olives", "--root", "phantom", *IMAGES, "--split.file", "splits.csv"],
+            ["splits.csv"], "out/olives", 2,
         ),
         "pretrain": Verb(["pretrain", "dino", *store, *BRIEF], COHORT, "out/pretrain", 10),
         "resume": Verb(["pretrain", "dino", *store, *BRIEF], ["out/pretrain/state/*"], "out/pretrain", 5),
