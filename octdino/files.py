@@ -107,7 +107,7 @@ def check_out(out: Path, *, file: bool = False) -> None:
     if not folder.is_dir():
         raise UserError(f"{out}: {folder} is no folder; expected one to write to")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{out}: {folder} cannot be written to; expected a folder with permission to write")
+        raise UserError(f"{out}: {folder} cannot be written to: no permission, or a read-only file system")
 
 
 def _is_there(path: Path) -> bool:

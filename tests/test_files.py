@@ -166,7 +166,7 @@ def test_where_results_can_go(tmp_path: Path) -> None:
 def test_a_folder_without_permission_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests may run as root, whom the system refuses nothing but a read-only file system."""
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(UserError, match="cannot be written to; expected a folder with permission"):
+    with pytest.raises(UserError, match="cannot be written to: no permission, or a read-only file system"):
         check_out(tmp_path / "new")
 
 

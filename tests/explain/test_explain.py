@@ -201,6 +201,7 @@ def test_mistakes(more: dict[str, Any], line: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         run(store, tmp_path / "out", VIT, **more)
     assert line in str(error.value)
+    assert not list((tmp_path / "out").glob("*")), "nothing is written before everything is read"
 
 
 def voc_store(sample: Path, folder: Path, size: int = 64) -> Path:

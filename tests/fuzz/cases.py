@@ -27,6 +27,7 @@ from octdino.config import (
     CohortSettings,
     EvaluateSettings,
     ExplainSettings,
+    PhantomSettings,
     PretrainSettings,
     ReportSettings,
 )
@@ -40,7 +41,8 @@ MOST_SECONDS = 45.0  # of a case whose settings ask for little, on a busy machin
 MOST_MEMORY = 600  # MiB that a case may take beyond what the process has
 OUTS = ["files/scans.csv", "files/scans.csv/x", "A" * 300, "nowhere/" + "b" * 200, "", "out", "/proc/none", "out/x\ny"]
 SECTIONS = {
-    "cohort": CohortSettings, "pretrain": PretrainSettings, "classify": ClassifySettings, "reported": ClassifySettings,
+    "phantom": PhantomSettings, "cohort": CohortSettings, "pretrain": PretrainSettings, "classify": ClassifySettings,
+    "reported": ClassifySettings,
     "evaluate": EvaluateSettings, "audit": AuditSettings, "explain": ExplainSettings, "report": ReportSettings,
 }  # fmt: skip
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" viewBox="0 0 1 1"><g/></svg>'
@@ -109,7 +111,8 @@ def run_case(seed: int, world: World) -> Outcome:
 
 def _damage(verb: Verb, rng: random.Random, world: World) -> tuple[list[str], str, bool]:
     """The command, the damage in words, and whether settings may ask for long work."""
-    kind = rng.choices(["input", "settings", "flags", "disk"], [70, 13, 13, 4])[0]
+    kinds = {"input": 70 if verb.inputs else 0, "settings": 13, "flags": 13, "disk": 4 if verb.inputs else 0}
+    kind = rng.choices(list(kinds), list(kinds.values()))[0]
     argv = verb.command()
     if kind == "disk":
         world.room = rng.choice([0, 100, 1000, 4096, 20_000])
@@ -119,7 +122,7 @@ def _damage(verb: Verb, rng: random.Random, world: World) -> tuple[list[str], st
         text = rng.choice([json.dumps, yaml.safe_dump])(values)
         Path("settings.yaml").write_text(text)
         return [*argv, "--settings", rng.choice(["settings.yaml", text])], f"settings {said}", True
-    if kind == "flags":
+    if kind == "flags" or not verb.inputs:
         flags = _flags(verb.argv[0], rng)
         if rng.random() < 0.1 and len(argv) > 1:
             argv[1] = rng.choice(TEXTS)

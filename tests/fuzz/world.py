@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ class Verb:
 
     Attributes:
         argv: the command, without `--out` where `out` is given.
-        inputs: patterns of the files that it reads.
+        inputs: patterns of the files that it reads; none: only its settings and flags are damaged.
         out: what it writes, below the world's folder.
         weight: how often it is drawn.
     """
@@ -46,7 +46,6 @@ class Verb:
     inputs: list[str]
     out: str = ""
     weight: int = 4
-    flags: list[str] = field(default_factory=list)
 
     def command(self) -> list[str]:
         """The whole command."""
@@ -61,6 +60,7 @@ def _verbs() -> dict[str, Verb]:
     tuned = ["--epochs", "1", "--min-steps", "2", "--batch-size", "8"]
     follows = json.dumps({"next": {"method": "dino", "init": DINO}})
     return {
+        "phantom": Verb(["phantom", "--workers", "1"], [], "out/phantom", 1),
         "folder": Verb(["cohort", "folder", "--root", "files", *IMAGES], ["files/*"], "out/folder", 12),
         "olives": Verb(["cohort", "olives", "--root", "phantom", *IMAGES], ["phantom/**/*"], "out/olives", 5),
         "archive": Verb(["cohort", "olives", "--root", "archives", *IMAGES], ["archives/*"], "out/archive", 4),
@@ -155,9 +155,8 @@ def build(root: Path) -> None:
     model = ModelSettings.model_validate(json.loads(MODEL))
     torch.save(create_backbone(model, 1, 16).state_dict(), root / "weights.pth")
     for name, verb in VERBS.items():
-        if name in ("resume", "pretrain", "split"):
-            continue
-        done(*verb.command())
+        if name not in ("phantom", "resume", "pretrain"):
+            done(*verb.command())
     assert run(*VERBS["pretrain"].command(), "--max-minutes", "0") == 75  # leaves a checkpoint
 
 
