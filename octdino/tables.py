@@ -250,7 +250,7 @@ def read_table(path: Path, schema: tuple[Column, ...]) -> pd.DataFrame:
     for column in schema:
         try:
             table = table.astype({column.name: column.dtype})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{path}: column {column.name}: {error}; expected {column.dtype}") from None
     return table
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from octdino.errors import UserError
 from octdino.files import read_json, read_text
 from octdino.tables import (
     COMPARISON,
@@ -114,6 +115,8 @@ def _pretraining(path: Path) -> Pretraining:
     *_, method, backbone, run = path.parent.parts
     history = path.with_name("history.csv")
     table = read_csv(history) if history.is_file() else pd.DataFrame()
+    if len(table) and (odd := [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]):
+        raise UserError(f"{history}: column {odd[0]} holds text, expected numbers")
     return Pretraining(
         method, backbone, run, read_json(path, "pretrain"), table if "epoch" in table else pd.DataFrame()
     )

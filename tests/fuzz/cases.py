@@ -67,6 +67,7 @@ class Outcome:
     what: str
     code: int | None = None
     seconds: float = 0.0
+    cpu: float = 0.0
     long: bool = False
     finding: str = ""
     detail: str = ""
@@ -88,7 +89,7 @@ def run_case(seed: int, world: World) -> Outcome:
     outcome = Outcome(seed, name, what)
     before = world.snapshot()
     _reset_peak()
-    resting, begin = _memory("VmRSS"), time.monotonic()
+    resting, begin, worked = _memory("VmRSS"), time.monotonic(), time.process_time()
     out, err = io.StringIO(), io.StringIO()
     try:
         with _quiet(out, err, rng), _limit(LONG if patient else MOST_SECONDS), _room(world.room):
@@ -98,7 +99,7 @@ def run_case(seed: int, world: World) -> Outcome:
         outcome.finding = "" if patient else f"{name}: runs for more than {MOST_SECONDS:g} s"
     except BaseException as error:
         outcome.finding, outcome.detail = _signature(error), traceback.format_exc()[-3000:]
-    outcome.seconds = time.monotonic() - begin
+    outcome.seconds, outcome.cpu = time.monotonic() - begin, time.process_time() - worked
     taken = _memory("VmHWM") - resting
     world.room = None
     after = world.snapshot()

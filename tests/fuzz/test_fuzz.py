@@ -70,7 +70,7 @@ class Worker:
             return False
         assert self.running is not None, f"a worker ended with {code} outside of a case: see {self.log.name}"
         why = why or f"the process ends with {code}"
-        self.outcomes.append({"seed": self.running, "verb": "?", "what": "", "code": code, "seconds": 0.0,
+        self.outcomes.append({"seed": self.running, "verb": "?", "what": "", "code": code, "seconds": 0.0, "cpu": 0.0,
                               "long": False, "finding": why, "detail": ""})  # fmt: skip
         self.next = self.running + WORKERS
         if self.next >= self.end:
@@ -115,11 +115,14 @@ def report(outcomes: list[dict[str, Any]], seconds: float, capfd: pytest.Capture
     codes = Counter(str(outcome["code"]) for outcome in outcomes if not outcome["long"] and not outcome["finding"])
     verbs: dict[str, list[float]] = defaultdict(list)
     for outcome in outcomes:
-        verbs[outcome["verb"]].append(outcome["seconds"])
+        verbs[outcome["verb"]].append(outcome["cpu"])
     with capfd.disabled():
         print(f"\n{len(outcomes)} cases from {SEED} on in {seconds:.0f} s, {len(outcomes) / seconds:.1f} a second")
         print("exit codes:", dict(codes), "asked for long work and were ended:", sum(o["long"] for o in outcomes))
-        print("seconds per case:", {verb: f"{sum(t) / len(t):.2f} ({len(t)})" for verb, t in sorted(verbs.items())})
+        print(
+            f"CPU seconds per case: {sum(outcome['cpu'] for outcome in outcomes) / len(outcomes):.2f};",
+            {verb: f"{sum(t) / len(t):.2f} ({len(t)})" for verb, t in sorted(verbs.items())},
+        )
         print(f"{len(findings)} findings", *(f"{len(cases)} x {text}: {cases[:5]}" for text, cases in findings.items()),
               sep="\n  ")  # fmt: skip
     if log := os.environ.get("OCTDINO_FUZZ_LOG"):

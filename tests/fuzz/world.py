@@ -66,10 +66,10 @@ def _verbs() -> dict[str, Verb]:
         "archive": Verb(["cohort", "olives", "--root", "archives", *IMAGES], ["archives/*"], "out/archive", 4),
         "split": Verb(
             ["cohort", "olives", "--root", "phantom", *IMAGES, "--split.file", "splits.csv"],
-            ["splits.csv"], "out/olives", 2,
+            ["splits.csv"], "out/olives", 4,
         ),
-        "pretrain": Verb(["pretrain", "dino", *store, *BRIEF], COHORT, "out/pretrain", 10),
-        "resume": Verb(["pretrain", "dino", *store, *BRIEF], ["out/pretrain/state/*"], "out/pretrain", 5),
+        "pretrain": Verb(["pretrain", "dino", *store, *BRIEF], COHORT, "out/pretrain", 6),
+        "resume": Verb(["pretrain", "dino", *store, *BRIEF], ["out/pretrain/state/*"], "out/pretrain", 4),
         "next": Verb(
             ["pretrain", "next", *store, *BRIEF, "--variants", follows], [f"{DINO}/backbone.*"], "out/next", 4
         ),
@@ -82,7 +82,7 @@ def _verbs() -> dict[str, Verb]:
             "out/finetune", 4,
         ),
         "reported": Verb(
-            ["reported", "scratch-finetune", *exclusive, "--reported.epochs", "1"], ["exclusive/*"], "out/reported", 3
+            ["reported", "scratch-finetune", *exclusive, "--reported.epochs", "1"], ["exclusive/*"], "out/reported", 5
         ),
         "weights": Verb(
             ["classify", "imagenet-linear", *store, *VIEWS, "--weights", "weights.pth"], ["weights.pth"],
@@ -98,14 +98,14 @@ def _verbs() -> dict[str, Verb]:
             ["audit", "--store", STORE, DINO, LINEAR, CLINICAL],
             [*COHORT, f"{DINO}/backbone.*", f"{LINEAR}/*", f"{CLINICAL}/*"], "out/audit", 12,
         ),
-        "verdict": Verb(["verdict", "results/c/audit/findings.csv"], ["results/c/audit/findings.csv"], "", 3),
+        "verdict": Verb(["verdict", "results/c/audit/findings.csv"], ["results/c/audit/findings.csv"], "", 6),
         "explain": Verb(
             ["explain", "dino", *store, "--pretrained", DINO, *explained],
-            [*COHORT, f"{DINO}/backbone.*", f"{LINEAR}/classifier.*", "phantom/masks/**/*"], "out/explain", 6,
+            [*COHORT, f"{DINO}/backbone.*", f"{LINEAR}/classifier.*", "phantom/masks/**/*"], "out/explain", 4,
         ),
         "report": Verb(
             ["report", "--results", "results/c", "--config", "config.yaml"],
-            ["results/c/**/*", "config.yaml"], "out/report/report.html", 12,
+            ["results/c/**/*", "config.yaml"], "out/report/report.html", 8,
         ),
     }  # fmt: skip
 
