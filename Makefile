@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every job is a process: without cached bytecode each would compile torch again, 10 s a job.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup test slow cluster learning benchmark check format lock schema clean
+.PHONY: all setup test slow cluster learning fuzz benchmark check format lock schema clean
 
 all: setup
 	snakemake --cores $(CORES)
@@ -35,6 +35,10 @@ slow: setup
 
 learning: setup
 	python -m pytest -m learning -n auto --dist load -rP
+
+# Damaged inputs for every verb: OCTDINO_FUZZ_CASES of them (default 300) from number OCTDINO_FUZZ_SEED (default 0) on.
+fuzz: setup
+	python -m pytest -m fuzz -n 0 tests/fuzz
 
 # On a SLURM of one node that the tests bring up and down; as root, with Debian's slurmctld, slurmd, slurm-client, munge.
 cluster: setup

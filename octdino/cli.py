@@ -23,7 +23,8 @@ from octdino.config import (
     PretrainSettings,
     ReportSettings,
 )
-from octdino.errors import EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError
+from octdino.errors import EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError, mistake
+from octdino.files import check_out
 from octdino.flags import (
     Parser,
     add_common,
@@ -32,6 +33,7 @@ from octdino.flags import (
     add_run,
     add_store,
     arm,
+    file_path,
     fold,
     given,
     init,
@@ -57,12 +59,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if hasattr(args, "processes") and args.processes * nodes() > 1 and not launched():
             return launch(sys.argv[1:] if argv is None else argv, args.processes, args.threads)
+        if hasattr(args, "out"):
+            check_out(args.out, file=args.run is run_report)
         args.run(args)
-    except UserError as error:
-        print(f"octdino {args.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_USER
-    except PermissionError as error:
-        print(f"octdino {args.verb}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        if (line := mistake(error)) is None:
+            raise
+        print(f"octdino {args.verb}: error: {line}", file=sys.stderr)
         return EXIT_USER
     except StoppedEarly as stop:
         print(f"octdino {args.verb}: {stop}", file=sys.stderr)
@@ -208,7 +211,7 @@ def run_clinical(args: argparse.Namespace) -> None:
 def _add_evaluate(parser: Parser) -> None:
     parser.add_argument("classifiers", type=Path, nargs="+", metavar="FOLDER", help="what classify and clinical wrote")
     add_common(parser, out="folder for metrics.csv, comparison.csv and figures")
-    parser.add_argument("--manifest", type=Path, required=True, metavar="FILE", help="the cohort's manifest.csv")
+    parser.add_argument("--manifest", type=file_path, required=True, metavar="FILE", help="the cohort's manifest.csv")
     add_flags(parser, EvaluateSettings)
 
 
@@ -221,11 +224,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 
 def _add_audit(parser: Parser) -> None:
-    parser.add_argument(
-        "runs", type=Path, nargs="*", metavar="FOLDER", help="what pretrain, classify and clinical wrote"
-    )
+    parser.add_argument("runs", type=Path, nargs="*", metavar="FOLDER", help="of pretrainings and classifiers")
     add_common(parser, out="folder for findings.csv and audit.json")
-    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument("--store", type=file_path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
     add_flags(parser, AuditSettings)
 
 

@@ -21,6 +21,7 @@ from octdino.config.names import check_arm, check_backbone_name, check_fraction,
 from octdino.errors import EXIT_USER
 
 S = TypeVar("S", bound=Settings)
+MOST_VALUES = 100_000  # in a mapping of settings
 MARK = "setting "  # opens the names under which argparse keeps settings; no other option has a space in it
 SHORT = {"model.weights": "--weights"}  # settings that have a second, short flag
 
@@ -32,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USER, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        self.exit(EXIT_USER, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
 
     def refuse(self, unknown: list[str]) -> NoReturn:
         """End because of arguments that this verb does not know."""
@@ -103,15 +104,36 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def mapping(text: str) -> dict[str, Any]:
     """A mapping written as JSON, or the path of a YAML or JSON file that holds one."""
     try:
-        source = text if text.lstrip().startswith("{") else Path(text).read_text()
+        source = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
         values = yaml.safe_load(source)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error.strerror}; expected JSON or a YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or no date
         raise argparse.ArgumentTypeError(f"not valid JSON or YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise argparse.ArgumentTypeError(f"expected a mapping of settings, found {type(values).__name__}")
+    if not _is_small(values):
+        raise argparse.ArgumentTypeError(f"more than {MOST_VALUES} values, or a value that contains itself")
     return values
+
+
+def _is_small(values: Any) -> bool:
+    """Whether nested values are few: aliases in YAML make a tree of any size, or one without end, of a few bytes."""
+    count, pending = 0, [values]
+    while pending and count <= MOST_VALUES:
+        value = pending.pop()
+        inner = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+        count += 1 + len(inner)
+        pending += inner
+    return count <= MOST_VALUES
+
+
+def file_path(text: str) -> Path:
+    """The path of a file: other than a folder's it has a name."""
+    path = Path(text)
+    if not path.name or path.name == "..":
+        raise argparse.ArgumentTypeError(f"{text!r} is no file; expected its path")
+    return path
 
 
 def count(text: str) -> int:

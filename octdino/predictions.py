@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from octdino.errors import UserError
+from octdino.files import replacing
 from octdino.schemas.cards import ClassifierCard, read_card
 from octdino.schemas.column import Column, Schema
-from octdino.tables import PREDICTIONS, label_matrix, probability, read_table, replacing, write_table
+from octdino.tables import PREDICTIONS, label_matrix, probability, read_table, write_table
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ import numpy as np
 
 from octdino.config.cohort import ImageSettings
 from octdino.errors import UserError
+from octdino.files import DeferringFile, replacing
 from octdino.schemas.cards import StoreAttributes
-from octdino.tables import replacing
 
 VERSION = 1
 CHUNK = 64  # images
@@ -153,24 +153,59 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise UserError(f"{path}: no such store; `octdino cohort` makes it")
     try:
         with h5py.File(path, "r") as file:
-            version = file.attrs.get("version")
-            if version != VERSION:
-                raise UserError(f"{path}: store version {version}, expected {VERSION}; make it again")
-            _check_layout(file, path)
+            _check_layout(path, file)
             yield file
-    except OSError as error:
+    except UserError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:  # what h5py makes of damaged bytes
         raise UserError(f"{path}: cannot be read as HDF5: {error}") from None
 
 
-def _check_layout(file: h5py.File, path: Path) -> None:
-    """Every data set is there, of its type, and has one row per image."""
-    kinds = {"images": (4, "u"), "scan_id": (1, "OS"), "moments": (3, "f"), "boxes": (2, "i")}
-    for name, (dimensions, kind) in kinds.items():
-        found = file.get(name)
-        if not isinstance(found, h5py.Dataset) or found.ndim != dimensions or found.dtype.kind not in kind:
-            raise UserError(f"{path}: no data set {name!r} of {dimensions} dimension(s); make the store again")
-        if len(found) != len(file["images"]):
-            raise UserError(f"{path}: {len(found)} rows of {name!r} for {len(file['images'])} images; make it again")
+def _check_layout(path: Path, file: h5py.File) -> None:
+    """Check that the datasets and attributes of a store are there, as `StoreWriter` lays them out.
+
+    All bytes of a dataset must be in this file: none is allocated for a shape without data, and none is read from
+    another file.
+
+    Raises:
+        UserError: names what is missing or otherwise.
+    """
+    version = file.attrs.get("version")
+    if not isinstance(version, np.integer) or version != VERSION:
+        raise UserError(f"{path}: store version {version}, expected {VERSION}; make it again")
+    if missing := [name for name in ("mean", "std", "source") if name not in file.attrs]:
+        raise UserError(f"{path}: no attribute {', '.join(missing)}; make the store again")
+    data: dict[str, Any] = {name: _own(file, name) for name in ("images", "scan_id", "moments", "boxes")}
+    if missing := [name for name, dataset in data.items() if dataset is None]:
+        raise UserError(f"{path}: no dataset {', '.join(missing)} in the file; make the store again")
+    images, text = data["images"], h5py.check_string_dtype(data["scan_id"].dtype)
+    count, channels = images.shape[:2] if images.ndim == 4 else (0, 0)
+    mean, std = (np.asarray(file.attrs[name]) for name in ("mean", "std"))
+    forms = (
+        ("images", images.ndim == 4 and images.dtype == np.uint8, "uint8 [N, C, H, W]"),
+        ("scan_id", data["scan_id"].shape == (count,) and text is not None and text.length, f"{count} texts"),
+        ("moments", _is(data["moments"], np.float64, count, 2, channels), f"float64 [{count}, 2, {channels}]"),
+        ("boxes", _is(data["boxes"], np.int32, count, 4), f"int32 [{count}, 4]"),
+        ("mean and std", _is(mean, np.float64, channels) and _is(std, np.float64, channels), f"float64 [{channels}]"),
+        ("source", isinstance(file.attrs["source"], str), "text"),
+    )
+    if wrong := next((form for form in forms if not form[1]), None):
+        raise UserError(f"{path}: {wrong[0]}: expected {wrong[2]}; make the store again")
+    for name, dataset in data.items():
+        if dataset.id.get_storage_size() < dataset.nbytes:
+            raise UserError(f"{path}: {name}: not all of its bytes are in the file; make the store again")
+
+
+def _own(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """The dataset whose bytes are in this file, and not in one that it links to."""
+    if name not in file or not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return None
+    data = file[name]
+    return data if isinstance(data, h5py.Dataset) and not data.external and not data.is_virtual else None
+
+
+def _is(data: Any, dtype: Any, *shape: int) -> bool:
+    return bool(data.dtype == dtype and data.shape == shape)
 
 
 def _read_sequentially(images: Any, wanted: np.ndarray, out: np.ndarray) -> None:
@@ -202,7 +237,13 @@ class StoreWriter:
         self._shape = (channels, *size)
 
     def __enter__(self) -> Self:
-        self._file = h5py.File(self._replacing.__enter__(), "w", libver="latest")
+        temporary = self._replacing.__enter__()
+        try:
+            self._raw = DeferringFile(temporary)  # HDF5 whose writes fail ends the process later
+        except OSError as error:
+            self._replacing.__exit__(OSError, error)
+            raise
+        self._file = h5py.File(self._raw, "w", libver="latest")
         shape = self._shape
         self._images = self._file.create_dataset(
             "images", (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(CHUNK, *shape)
@@ -235,6 +276,7 @@ class StoreWriter:
             self._images.resize(done + len(self._buffer), axis=0)
             self._images[done:] = np.stack(self._buffer)
             self._buffer.clear()
+            self._raw.check()
 
     @property
     def moments(self) -> np.ndarray:
@@ -264,4 +306,6 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._replacing.__exit__(kind)
+        self._raw.close()
+        refused = self._raw.error  # an OSError of the block, such as of an image that it reads, is not the store's
+        self._replacing.__exit__(kind if refused is None else OSError, refused)

@@ -5,7 +5,6 @@ Columns beyond a schema's own are labels (manifest, predictions) or numbers (his
 
 import csv
 import math
-import uuid
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from octdino.errors import UserError
+from octdino.files import replacing
 from octdino.formula_cells import escape_formulas, text_columns, unescape_formulas
 from octdino.schemas.column import Column, Schema
 from octdino.schemas.csv_tables import (
@@ -73,24 +73,33 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such table")
+    header = read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    names = header.iloc[0].tolist()
+    _check_header(path, names, schema)
+    text = {column.name: "string" for column in schema if column.dtype == "string"}
     try:
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        names = header.iloc[0].tolist()
-        _check_header(path, names, schema)
-        text = {column.name: "string" for column in schema if column.dtype == "string"}
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more cells than the header
-            table = pd.read_csv(
-                path, dtype=text, index_col=False, keep_default_na=False, encoding="utf-8-sig", low_memory=False,
+            table = read_csv(
+                path, dtype=text, index_col=False, keep_default_na=False, low_memory=False,
                 na_values={name: [""] for name in names if name not in text},
             )  # fmt: skip
-    except UserError:
-        raise
     except pd.errors.ParserWarning:
         raise UserError(f"{path}: a row has more cells than the header; expected {len(names)}") from None
-    except (ValueError, OSError) as error:  # pandas' own parser errors are ValueErrors
-        raise UserError(f"{path}: cannot be read as a CSV table: {error}") from None
     return check_table(path, unescape_formulas(table), schema)
+
+
+def read_csv(path: Path, **how: Any) -> pd.DataFrame:
+    """A CSV of ours as pandas reads it; `how`: further arguments of `pd.read_csv`.
+
+    Raises:
+        UserError: it cannot be read: missing, empty, no text, rows of different lengths.
+    """
+    try:
+        table: pd.DataFrame = pd.read_csv(path, encoding="utf-8-sig", **how)
+    except (ValueError, OverflowError, OSError, MemoryError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path}: cannot be read as CSV: {error}; expected the table as octdino wrote it") from None
+    return table
 
 
 def _check_header(path: Path, names: list[str], schema: Schema) -> None:
@@ -173,24 +182,6 @@ def write_table(path: Path, table: pd.DataFrame, schema: Schema) -> None:
         safe.to_csv(
             temporary, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
         )
-
-
-class replacing:  # noqa: N801  reads as a verb: `with replacing(path) as temporary`
-    """A temporary name beside `path` that takes its place only if the block ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.temporary.replace(self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
 
 
 def fraction_patients(splits: pd.DataFrame, fold: int, fraction: float) -> set[str]:

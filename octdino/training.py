@@ -12,8 +12,7 @@ import shutil
 import signal
 import socket
 import time
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,11 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octdino.checkpoints import CheckpointError, read_checkpoint
+from octdino.disk import SPARE, check_disk
 from octdino.errors import StoppedEarly, UserError
+from octdino.files import DeferringFile, read_json, replacing
 from octdino.ranks import any_says, from_first, is_first
-from octdino.tables import replacing
+from octdino.tensors import tensor_bytes
 
 log = logging.getLogger("octdino.training")
+Check = Callable[[dict[str, Any]], None]
 
 AUTO_PRECISION = "OCTDINO_AUTO_PRECISION"  # environment variable: what `precision: auto` takes
 
@@ -211,23 +214,26 @@ class RunState:
             lock.flush()
             yield self
 
-    def load(self, *, extend: bool = False) -> dict[str, Any] | None:
-        """The newest readable checkpoint if it belongs to this run, else None; tensors on the CPU, nothing executable.
+    def load(self, check: Check = lambda _: None, *, extend: bool = False) -> dict[str, Any] | None:
+        """The newest checkpoint that can be resumed from, else None; tensors on the CPU, nothing executable.
 
         A finished run is not resumed (who asks for it again wants it anew) unless `extend` and it was shorter.
-        """
-        return from_first(lambda: self._load(extend))
 
-    def _load(self, extend: bool) -> dict[str, Any] | None:
+        Args:
+            check: raises CheckpointError if a checkpoint does not fit the run.
+        """
+        return from_first(lambda: self._load(extend, check))
+
+    def _load(self, extend: bool, check: Check) -> dict[str, Any] | None:
         before = self._read_mark()
         same = before.get("fingerprint") == self._mark["fingerprint"]
         unfinished = same and before["length"] == self._mark["length"] and not before["finished"]
         longer = same and before["length"] < self._mark["length"] and before["finished"]
         extended = longer or (unfinished and before["extended"])
         wanted = (unfinished or longer) and (extend or not extended)
-        state = self._newest() if wanted else None
+        state = self._newest(check) if wanted else None
         if state is None:
-            if found := self._checkpoints():
+            if (found := self._checkpoints()) and not wanted:
                 log.warning("%s: not of this very run, or of one that was finished; starting afresh", found[-1])
             for path in self.folder.glob("*step-*.pt"):  # those that a kill left half written, too
                 path.unlink()
@@ -236,9 +242,16 @@ class RunState:
         return state
 
     def _read_mark(self) -> dict[str, Any]:
+        path = self.folder / "mark.json"
+        if not path.is_file():
+            return {}
         try:
-            mark: dict[str, Any] = json.loads((self.folder / "mark.json").read_text())
-        except (OSError, ValueError):  # there is none, or a crash of the machine has left it empty
+            mark = read_json(path, "pretrain")
+        except UserError as error:  # a crash of the machine has left it empty
+            log.warning("%s", error)
+            return {}
+        if mark.keys() != self._mark.keys() or any(type(mark[key]) is not type(self._mark[key]) for key in mark):
+            log.warning("%s: is no mark of a run", path)
             return {}
         return mark
 
@@ -249,12 +262,15 @@ class RunState:
     def _checkpoints(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))
 
-    def _newest(self) -> dict[str, Any] | None:
+    def _newest(self, check: Check) -> dict[str, Any] | None:
         for path in reversed(self._checkpoints()):
-            if _intact(path):
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                state = read_checkpoint(path)
+                check(state)
+            except CheckpointError as why:
+                log.warning("%s: %s; resuming from an earlier checkpoint, or starting again", path, why)
+            else:
                 return state
-            log.warning("%s: is damaged; going on from an earlier one, or from the beginning", path)
         return None
 
     def due(self) -> bool:
@@ -265,10 +281,13 @@ class RunState:
         """Add the checkpoint of `step` and take away all but the latest; a kill leaves what was there before."""
         if not is_first():
             return
-        with replacing(self.folder / f"step-{step:09d}.pt") as temporary:
-            torch.save(state, temporary)
-            with temporary.open("rb") as file:  # on the disk before the earlier one goes
-                os.fsync(file.fileno())
+        path = self.folder / f"step-{step:09d}.pt"
+        with replacing(path) as temporary:
+            check_disk(self.folder, tensor_bytes(state), path.name, SPARE)
+            with DeferringFile(temporary) as file:
+                torch.save(state, file)
+                file.check()
+                os.fsync(file.fileno())  # on the disk before the earlier one goes
         for path in self._checkpoints()[: -self._keep]:
             path.unlink()
         self._saved_at = time.monotonic()
@@ -286,12 +305,3 @@ class RunState:
     def discard(self) -> None:
         """The run is finished for good: forget the state, so that a forced rerun starts from the beginning."""
         shutil.rmtree(self.folder)
-
-
-def _intact(path: Path) -> bool:
-    """Whether a checkpoint (a zip archive) is whole: every part has the checksum that was written with it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
-        return False

@@ -234,9 +234,51 @@ def test_exit_codes(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "octdino pretrain: stopped by SIGTERM\n"
     stage("octdino.pretrain", "pretrain", PermissionError(13, "Permission denied", "/out"))
     assert failing(capsys, *argv) == "octdino pretrain: error: /out: Permission denied"
+    stage("octdino.pretrain", "pretrain", OSError(28, "No space left on device"))
+    assert failing(capsys, *argv) == "octdino pretrain: error: No space left on device"
+    stage("octdino.pretrain", "pretrain", NotADirectoryError(20, "Not a directory", "a", None, "b/c"))
+    assert failing(capsys, *argv) == "octdino pretrain: error: b/c: Not a directory"
+    stage("octdino.pretrain", "pretrain", OSError("of neither file nor disk"))
+    with pytest.raises(OSError, match="neither"):
+        cli.main(argv)
     stage("octdino.pretrain", "pretrain", ZeroDivisionError("ours"))
     with pytest.raises(ZeroDivisionError):  # a traceback and exit code 1: it is ours to mend
         cli.main(argv)
+
+
+@pytest.mark.parametrize("out", ["a.txt", "a.txt/deep", "x" * 300])
+def test_where_results_cannot_go_is_told_before_the_work(
+    stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    called = stage("octdino.pretrain", "pretrain")
+    (tmp_path / "a.txt").touch()
+    argv = ["pretrain", "dino", *RUN[:-1], str(tmp_path / out)]
+    assert failing(capsys, *argv).startswith(f"octdino pretrain: error: {tmp_path / out}: ")
+    assert not called.named
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"a: 2024-99-99", b"[" * 5000, b"a: &x [*x]", b"\0", b"a: [1, 2", b"- 1", b""]
+)
+def test_settings_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(content)
+    line = failing(capsys, "phantom", "--out", "o", "--settings", str(path))
+    assert line.startswith("octdino phantom: error: argument --settings: ")
+
+
+def test_a_few_bytes_of_settings_do_not_become_gigabytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    path = tmp_path / "settings.yaml"
+    path.write_text("\n".join(lines))
+    assert "more than 100000 values" in failing(capsys, "phantom", "--out", "o", "--settings", str(path))
+
+
+@pytest.mark.parametrize("store", ["", ".", "a/.."])
+def test_a_store_without_a_name(capsys: pytest.CaptureFixture[str], store: str) -> None:
+    argv = ["pretrain", "dino", "--store", store, *RUN[2:]]
+    assert failing(capsys, *argv).startswith(f"octdino pretrain: error: argument --store: {store!r} is no file")
 
 
 @pytest.mark.parametrize("verb", [[], *([verb] for verb in cli.VERBS)])

@@ -21,7 +21,8 @@ def write(path: Path, pixels: np.ndarray, keep: np.ndarray | None = None) -> Pat
     with StoreWriter(path, pixels.shape[1], pixels.shape[2:]) as writer:
         for number, image in enumerate(pixels):
             writer.append(image, f"scan-{number}", box=(number, 0, 6, 5))
-        writer.finish(np.arange(len(pixels)) if keep is None else keep, ATTRIBUTES)
+        moments = {"mean": [0.5] * pixels.shape[1], "std": [0.2] * pixels.shape[1]}
+        writer.finish(np.arange(len(pixels)) if keep is None else keep, {**ATTRIBUTES, **moments})
     return path
 
 
@@ -31,8 +32,8 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert np.array_equal(store.images, pixels)
     assert store.scan_id == [f"scan-{i}" for i in range(150)]
     assert store.attributes == {
-        "mean": [0.5],
-        "std": [0.2],
+        "mean": [0.5] * 3,
+        "std": [0.2] * 3,
         "source": "x",
         "settings": '{"a": [2], "b": 1}',
         "version": 1,

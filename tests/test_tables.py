@@ -74,7 +74,7 @@ def test_replacing_is_all_or_nothing(tmp_path: Path) -> None:
         temporary.write_text("new")
         assert not target.exists()
     assert target.read_text() == "new"
-    with pytest.raises(IsADirectoryError), replacing(target) as temporary:
+    with pytest.raises(UserError, match=r"a\.txt: cannot be written: Is a directory"), replacing(target) as temporary:
         target.parent.write_text(temporary.name)
     assert target.read_text() == "new"
     assert [path.name for path in target.parent.iterdir()] == ["a.txt"]

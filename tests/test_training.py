@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     assert found["step"] == 1
 
 
-def test_nothing_executable_is_loaded(tmp_path):
+def test_nothing_executable_is_loaded(tmp_path, caplog):
     class Evil:
         def __reduce__(self):
             return os.system, ("touch " + str(tmp_path / "owned"),)
@@ -174,8 +174,8 @@ def test_nothing_executable_is_loaded(tmp_path):
     with RunState(tmp_path / "state", {}, 0).locked() as state:
         state.load()
         torch.save({"step": Evil()}, tmp_path / "state" / "step-000000001.pt")
-        with pytest.raises(Exception, match=r"[Ww]eights"):
-            state.load()
+        assert state.load() is None
+    assert "step-000000001.pt: it is no checkpoint: Weights only load failed" in caplog.text
     assert not (tmp_path / "owned").exists()
 
 

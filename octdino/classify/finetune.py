@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from octdino.augment import Augment, View, resize, standardise
+from octdino.checkpoints import CheckpointError, check_form, check_optimizer
 from octdino.classify.data import Labelled
 from octdino.classify.outputs import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
@@ -67,7 +68,7 @@ class Finetune:
 
     def run(self, state: RunState, stopper: Stopper) -> None:
         """Train to the end or until validation patients see no progress; leaves the best network in `network`."""
-        if saved := state.load():
+        if saved := state.load(self.check):
             self.restore(saved)
         log.info("%d labelled scans, up to %d steps of %d", len(self.train_rows), self.total, self.batch)
         for _ in progress(range(self.step, self.total), self.total - self.step, "fine-tuning", "step"):
@@ -92,6 +93,20 @@ class Finetune:
             "best_step": self.best_step,
             "best": self.best,
         }
+
+    def check(self, saved: dict[str, Any]) -> None:
+        """Check that this run can be restored from `saved`; nothing is changed.
+
+        Raises:
+            CheckpointError: a key is missing, a value has another type or shape, or the step is none of this run's.
+        """
+        own = self.position()
+        check_form({**saved, "optimizer": None, "best": None}, {**own, "optimizer": None, "best": None}, "checkpoint")
+        check_optimizer(saved.get("optimizer"), self.optimizer)
+        if saved.get("best") != {}:
+            check_form(saved.get("best"), own["network"], "best")
+        if not isinstance(saved["step"], int) or not 0 <= saved["step"] <= self.total:
+            raise CheckpointError(f"step {saved['step']} is none of this run's {self.total}")
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take up a saved position."""

@@ -17,6 +17,7 @@ import pandas as pd
 from torch import nn
 
 from octdino import made_by
+from octdino.checkpoints import CheckpointError
 from octdino.classify.data import Labelled, read_labelled
 from octdino.classify.finetune import Finetune
 from octdino.config import ARM, ClassifySettings, ModelSettings
@@ -66,6 +67,15 @@ class Reported(Finetune):
     def position(self) -> dict[str, Any]:
         """With the curve."""
         return {**super().position(), "curve": self.curve}
+
+    def check(self, saved: dict[str, Any]) -> None:
+        """With the curve."""
+        curve = saved.get("curve")
+        if not isinstance(curve, list) or not all(isinstance(value, float) for value in curve):
+            raise CheckpointError("curve is no list of numbers")
+        super().check({**saved, "curve": self.curve})
+        if len(curve) != saved["step"] // self.check_every:
+            raise CheckpointError(f"the curve has {len(curve)} values after step {saved['step']}")
 
     def restore(self, saved: dict[str, Any]) -> None:
         """With the curve."""

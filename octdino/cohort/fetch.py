@@ -16,8 +16,8 @@ from typing import Any
 import pooch
 import requests
 
-from octdino.cohort.disk import amount, check_disk
 from octdino.cohort.web import SLOWEST, ConnectionLost, open_url, read_pieces
+from octdino.disk import amount, check_disk
 from octdino.errors import UserError
 from octdino.progress import progress
 

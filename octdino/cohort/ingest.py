@@ -1,6 +1,7 @@
 """The whole stage: tables and files of a cohort become manifest.csv, quarantine.csv, splits.csv and scans.h5."""
 
 import logging
+import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from octdino.cohort.readers import READERS
 from octdino.cohort.rows import Refused, Rows
 from octdino.cohort.split import check_splittable, make_splits
 from octdino.config.cohort import CohortSettings
+from octdino.disk import SPARE, check_disk
 from octdino.errors import UserError
 from octdino.progress import progress
 from octdino.store import StoreWriter, content_hash, statistics
@@ -43,6 +45,9 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
     _check_not_empty(rows.scans, rows.refused)
     check_splittable(rows.scans, rows.truth, settings.split)
     with _workspace(out) as folder:
+        check_disk(
+            folder, len(rows.scans) * settings.image.channels * math.prod(settings.image.size), "scans.h5", SPARE
+        )
         with StoreWriter(folder / "scans.h5", settings.image.channels, settings.image.size) as writer:
             scans = _decode(rows, settings, workers, writer)
             scans = _without_odd_sizes(scans, rows)

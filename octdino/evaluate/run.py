@@ -63,10 +63,10 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
         with_mean = {**scores, **seed_means(settings, scores)}
         tables.append((metrics_table(settings, test, with_mean), comparison_table(settings, test, with_mean)))
     metrics, comparison = (sorted_rows(pd.concat(parts)) for parts in zip(*tables, strict=True))
-    write_table(out / "metrics.csv", metrics, METRICS)
-    write_table(out / "comparison.csv", comparison, COMPARISON)
     parts = groupings(settings, test.rows, _quality(cohort, test))
     subgroups = subgroup_table(settings, test, runs, times, parts)
+    write_table(out / "metrics.csv", metrics, METRICS)
+    write_table(out / "comparison.csv", comparison, COMPARISON)
     write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
     runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
     draw_figures(settings, test, runs, metrics, comparison, out)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from octdino import made_by
@@ -28,6 +27,7 @@ from octdino.explain.summary import summarise
 from octdino.models.backbones import extract_features
 from octdino.models.start import start_backbone
 from octdino.tables import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL, Schema, replacing, write_table
+from octdino.tensors import write_tensors
 from octdino.training import pick_device
 
 log = logging.getLogger("octdino.explain")
@@ -69,6 +69,7 @@ def explain(
     size = settings.size or input_size(classifiers) or min(images.shape[2:])
     network, _ = start_backbone(init, model, images.shape[1], size, pretrained=pretrained, seed=seed)
     network = network.to(pick_device()).eval()
+    classified = [read_classifier(folder, init, network) for folder in classifiers]
     own = {"init": init, "backbone": backbone}
     out.mkdir(parents=True, exist_ok=True)
     figures = Figures(out, settings, shown)
@@ -81,7 +82,6 @@ def explain(
         overlap += _overlap(found.maximum(), shown, settings)
         joined, single = _jaccard(found, shown, settings)
     seen: dict[str, Tensor] = {}
-    classified = [read_classifier(folder, init, network) for folder in classifiers]
     for one in classified:
         if (maps := _label_maps(one, shown)) is not None:
             figures.labels(maps, one.arm)
@@ -91,8 +91,7 @@ def explain(
     neighbours = _retrieval(features, shown, settings, figures)
     table = _embedding(features, shown, figures)
     write_table(out / "embedding.csv", table, EMBEDDING)
-    with replacing(out / "maps.safetensors") as temporary:
-        save_file(seen, temporary)
+    write_tensors(out / "maps.safetensors", seen)
     for name, schema, rows in (
         ("overlap", OVERLAP, overlap), ("jaccard", JACCARD, joined), ("jaccard_images", JACCARD_IMAGES, single),
         ("retrieval", RETRIEVAL, neighbours),

@@ -19,13 +19,12 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from octdino.errors import UserError
 from octdino.models.weights_file import check_finite
+from octdino.tensors import read_tensors
 
 log = logging.getLogger("octdino.models")
 Tensors = dict[str, Tensor]
@@ -119,11 +118,11 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: no such weights file")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return read_tensors(path, "pretrain")
         with torch.serialization.safe_globals([argparse.Namespace]):  # in DINO's checkpoints: the trainer's arguments
             return torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a safetensors file: {error}") from None
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or 'unreadable'}") from None
     except Exception as error:  # the zip reader and the unpickler raise many kinds at bytes that are no checkpoint

@@ -4,12 +4,10 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from octdino.errors import UserError
-from octdino.tables import replacing
+from octdino.tensors import read_tensors, write_tensors
 
 
 def sha256_of(path: Path) -> str:
@@ -20,9 +18,8 @@ def sha256_of(path: Path) -> str:
 
 def write_weights(path: Path, tensors: dict[str, Tensor]) -> str:
     """Write tensors by name, atomically; the SHA-256 of the file, for the card."""
-    with replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
-        return sha256_of(temporary)
+    write_tensors(path, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    return sha256_of(path)
 
 
 def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
@@ -39,10 +36,7 @@ def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
     if (found := sha256_of(path)) != sha256:
         named = f"SHA-256 {sha256[:12]}…" if sha256 else "none"
         raise UserError(f"{path}: has SHA-256 {found[:12]}…, the card beside it names {named}: not the run's weights")
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: no safetensors file: {error}") from None
+    tensors = read_tensors(path, "pretrain")
     check_finite(tensors, str(path))
     return tensors
 

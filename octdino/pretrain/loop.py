@@ -21,6 +21,7 @@ from octdino.pretrain.data import Data, batch_order
 from octdino.pretrain.methods import method_class
 from octdino.pretrain.methods.base import Batch, Method
 from octdino.pretrain.monitor import watch
+from octdino.pretrain.position import check_position
 from octdino.pretrain.skipped import SkippedSteps
 from octdino.pretrain.speed import Stopwatch, Utilisation
 from octdino.pretrain.start import Start
@@ -139,7 +140,7 @@ class Run:
 
     def train(self, stopper: Stopper) -> None:
         """Step to the end, saving now and then; raises StoppedEarly when asked to stop."""
-        if saved := self.state.load(extend=self.settings.extend):
+        if saved := self.state.load(lambda saved: check_position(saved, self), extend=self.settings.extend):
             self.restore(saved)
         elif is_first():
             clear_board(self.board)

@@ -106,6 +106,8 @@ def _jaccard(wanted: NumberSettings, found: Results) -> Cell | None:
 
 def _protocol(path: Path, wanted: NumberSettings) -> list[Any]:
     table = read_table(path, JACCARD)
+    if table.empty:
+        return []
     chosen = table[(table["protocol"] == wanted.column) & (table["blobs"] == wanted.blobs) & table["value"].notna()]
     return [row for _, row in chosen.head(1).iterrows()]
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from octdino.cohort_reader import Cohort, read_cohort
+from octdino.files import read_text
 from octdino.schemas.cards import BackboneCard, ClassifierCard, read_card
-from octdino.tables import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS, Schema, read_table
+from octdino.tables import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS, Schema, read_csv, read_table
 from octdino.units import Unit
 
 FIGURES = (
@@ -100,7 +101,7 @@ def read_results(root: Path) -> Results:
         pretraining=[_pretraining(path) for path in sorted(root.glob("pretrain/*/*/*/backbone.json"))],
         classifiers=classifiers,
         figures={
-            name: path.read_text(encoding="utf-8")
+            name: read_text(path, "evaluate")
             for name in FIGURES
             if (path := root / "evaluate" / f"{name}.svg").is_file()
         },
@@ -135,7 +136,7 @@ def read_benchmarks(folder: Path) -> pd.DataFrame:
     """
     rows = []
     for path in sorted(folder.rglob("*.tsv")):
-        table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+        table = read_csv(path, sep="\t", na_values=["-", "NA"])
         if "s" in table and len(table):
             job = path.relative_to(folder).with_suffix("").as_posix()
             rows.append(

@@ -3,7 +3,6 @@
 A card may hold more than its schema names: that is for people, and no stage computes with it.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -12,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from octdino.config.base import Settings
 from octdino.config.cohort import ImageSettings
 from octdino.config.networks import TimmArgs, TimmName
-from octdino.errors import UserError
+from octdino.files import read_json
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -211,16 +210,5 @@ def read_card(path: Path, kind: type[C], made_by: str) -> C:
     Raises:
         UserError: the file is missing or no JSON object, or a value is not what it may be.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `octdino {made_by}` writes it") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a JSON object with keys")
+    values = read_json(path, made_by)
     return kind.parse(values, str(path))
-
-
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no number in JSON")

@@ -186,7 +186,7 @@ def test_a_cohort_without_masks_or_without_labels(tmp_path: Path) -> None:
         ({"arm": "scratch-knn"}, "of the arm scratch-knn; expected scratch-linear"),
         ({"arm": "scratch-linear"}, "for 7 features, the backbone has 64"),
         ({"mask": "none.png"}, "none.png: no such mask, but the manifest names it; is --masks-root the cohort's root"),
-        ({"mask": "bad.png"}, "bad.png: the mask cannot be read"),
+        ({"mask": "bad.png"}, "bad.png: cannot be read as an image"),
         ({"mask": "small.png"}, "a mask of 8 x 8, but the store kept 32 x 32 pixels at 0, 0 of its scan"),
     ],
 )
@@ -207,6 +207,7 @@ def test_mistakes(more: dict[str, Any], line: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         run(store, tmp_path / "out", VIT, **more)
     assert line in str(error.value)
+    assert not list((tmp_path / "out").glob("*")), "nothing is written before everything is read"
 
 
 def voc_store(sample: Path, folder: Path, size: int = 64) -> Path:

@@ -15,8 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from octdino.cohort.disk import amount, check_disk
 from octdino.cohort.tree import Tree, clean_path, is_hidden
+from octdino.disk import amount, check_disk
 from octdino.errors import UserError
 from octdino.image_files import MAX_BYTES
 from octdino.progress import progress

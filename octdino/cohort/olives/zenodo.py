@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from octdino.cohort.disk import amount, check_disk
 from octdino.cohort.fetch import CHECKSUM, fetch
 from octdino.cohort.web import read_small
+from octdino.disk import amount, check_disk
 from octdino.errors import UserError
 
 API = "https://zenodo.org/api/records"  # tests serve their own

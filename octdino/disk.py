@@ -5,13 +5,16 @@ from pathlib import Path
 
 from octdino.errors import UserError
 
+SPARE = 0.05  # share of a file's size that must be free beyond it: headers, tables, what others write meanwhile
 
-def check_disk(folder: Path, need: int, what: str) -> None:
-    """See that `need` bytes fit below `folder`, which exists.
+
+def check_disk(folder: Path, need: int, what: str, spare: float = 0.0) -> None:
+    """Check that `need` bytes, and the share `spare` of them on top, fit below `folder`, which exists.
 
     Raises:
         UserError: they do not; it says how much is needed and how much is free.
     """
+    need += round(spare * need)
     free = shutil.disk_usage(folder).free
     if need > free:
         raise UserError(f"{folder}: {amount(need)} needed for {what}, {amount(free)} free")

@@ -1,0 +1,54 @@
+"""Tensors by name in safetensors files: what the library refuses is one line that names the file."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from octdino.disk import SPARE, check_disk
+from octdino.errors import UserError
+from octdino.files import replacing
+
+
+def read_tensors(path: Path, made_by: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Args:
+        made_by: the command that writes it, for messages.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or is no safetensors file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `octdino {made_by}` writes it")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # SafetensorError; KeyError and others at types that torch lacks
+        raise UserError(f"{path}: not a safetensors file: {error}") from None
+    return tensors
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file, atomically.
+
+    Raises:
+        UserError: it does not fit on the disk, or the system refuses to write.
+    """
+    with replacing(path) as temporary:
+        check_disk(path.parent, tensor_bytes(tensors), path.name, SPARE)
+        try:
+            save_file(tensors, temporary)
+        except SafetensorError as error:  # an error of the disk comes as text
+            raise UserError(f"{path}: cannot be written: {error}") from None
+
+
+def tensor_bytes(value: object) -> int:
+    """Bytes of all tensors in nested dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(tensor_bytes(each) for each in value.values())
+    return sum(tensor_bytes(each) for each in value) if isinstance(value, list | tuple) else 0

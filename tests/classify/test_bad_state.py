@@ -1,0 +1,69 @@
+"""A state that does not fit a fine-tuning is passed over with a warning; the run starts again."""
+
+import pandas as pd
+import pytest
+import torch
+
+from octdino.errors import StoppedEarly
+from octdino.training import Stopper
+from tests.classify.test_classify import SETTINGS as FINETUNE
+from tests.classify.test_classify import run as classify
+from tests.classify.test_reported import SETTINGS as REPORTED
+from tests.classify.test_reported import run as reported
+from tests.small import write_small_cohort
+
+SHORT = FINETUNE.model_copy(update={"min_steps": 4, "epochs": 2, "precision": "float32"})
+ONCE = REPORTED.model_copy(
+    update={"precision": "float32", "reported": REPORTED.reported.model_copy(update={"epochs": 4})}
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_small_cohort(tmp_path_factory.mktemp("cohort"), patients=12, exclusive=True)
+
+
+def stopped(monkeypatch, call, *arguments):
+    """Stop a run after its third step."""
+    calls = iter(range(10**6))
+    with monkeypatch.context() as patch:
+        patch.setattr(Stopper, "asked", lambda self: "test" if next(calls) == 2 else None)
+        with pytest.raises(StoppedEarly):
+            call(*arguments)
+
+
+CHANGES = {
+    "no network": lambda state: state.pop("network"),
+    "no optimizer": lambda state: state.pop("optimizer"),
+    "no best": lambda state: state.pop("best"),
+    "another shape": lambda state: state["network"].update({"1.bias": torch.zeros(7)}),
+    "a best of something else": lambda state: state.update(best={"x": torch.zeros(1)}),
+    "step far on": lambda state: state.update(step=10**6),
+    "score is text": lambda state: state.update(best_score="high"),
+    "another optimizer": lambda state: state["optimizer"].update(param_groups=[]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_finetuning_starts_again(store, tmp_path, monkeypatch, caplog, change):
+    classify("scratch-finetune", store, tmp_path / "whole", settings=SHORT)
+    parts = tmp_path / "parts"
+    stopped(monkeypatch, lambda: classify("scratch-finetune", store, parts, settings=SHORT))
+    (path,) = (parts / "state").glob("step-*.pt")
+    state = torch.load(path, weights_only=True)
+    CHANGES[change](state)
+    torch.save(state, path)
+    classify("scratch-finetune", store, parts, settings=SHORT)
+    assert f"{path}: " in caplog.text
+    name = "classifier.safetensors"
+    assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("curve", [None, "text", [0.5, "x"], [0.5] * 9])
+def test_the_reported_protocol_starts_again(store, tmp_path, monkeypatch, caplog, curve):
+    whole = reported("scratch-finetune", store, tmp_path / "whole", ONCE)[1]
+    stopped(monkeypatch, reported, "scratch-finetune", store, tmp_path / "parts", ONCE)
+    (path,) = (tmp_path / "parts" / "state").glob("step-*.pt")
+    torch.save({**torch.load(path, weights_only=True), "curve": curve}, path)
+    pd.testing.assert_frame_equal(reported("scratch-finetune", store, tmp_path / "parts", ONCE)[1], whole)
+    assert f"{path}: " in caplog.text
