@@ -1,6 +1,6 @@
 """Whether a checkpoint fits the run that is to resume from it; asked before anything of the run is touched."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 from torch import Tensor
@@ -25,6 +25,7 @@ class Position(BaseModel):
     lengths: list[int]
     best: dict[str, Any]
     epochs: PositiveInt
+    precision: Literal["float32", "bfloat16"]
 
 
 def check_position(saved: dict[str, Any], run: "Run") -> None:

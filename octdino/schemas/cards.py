@@ -148,9 +148,9 @@ class AuditCard(Card):
 
 
 class Figure(Card):
-    """One figure of an explained network: a file beside explain.json."""
+    """One figure of an explained network: the name of a file beside explain.json."""
 
-    file: str
+    file: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
     caption: str
 
 
