@@ -107,6 +107,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
     return {
         "title": settings.title,
         "cohort": found.cohort,
+        "kind": found.kind,
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "js": Markup((HERE / "page.js").read_text(encoding="utf-8")),
         "figures": {name: Markup(text) for name, text in found.figures.items()},  # written by the evaluate stage

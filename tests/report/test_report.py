@@ -202,6 +202,7 @@ def test_a_phantom_under_a_title_is_still_a_phantom(tmp_path: Path, results: Pat
         file.attrs["settings"] = json.dumps({"name": "phantom", "title": "phantom-2"})
     _, page = render(root, examples=0)
     assert "The phantom is synthetic" in page.text
+    assert "Synthetic pictures." in page.text
     assert "Cohort phantom-2, of the kind phantom. Synthetic" in page.text
 
 

@@ -59,6 +59,7 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "finetune": ({"classify": {"lr": 0.01}}, {"classify": 6, **END}),
     "views of finetune": ({"classify": {"augment": {"flip": 0}}}, {"classify": 6, **END}),
     "input of all arms": ({"classify": {"augment": {"global_size": 96}}}, {"classify": 15, "explain": 3, **END}),
+    "determinism of all arms": ({"classify": {"deterministic": False}}, {"classify": 15, "explain": 3, **END}),
     "evaluate": ({"evaluate": {"resamples": 200}}, {"evaluate": 1, **PAGE}),
     "audit": ({"audit": {"similarity": 0.9}}, AUDITED),
     "explain": ({"explain": {"mass": 0.5}}, {"explain": 4, "report": 1}),
