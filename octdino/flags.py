@@ -290,7 +290,7 @@ def add_run(parser: Parser, out: str, together: bool = False) -> None:
 
 def add_store(parser: Parser) -> None:
     """The cohort's store, and the seed of what is made of it."""
-    parser.add_argument("--store", type=Path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument("--store", type=file_path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="every random choice descends from it")
 
 

@@ -6,6 +6,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from octdino.arrays import read_safetensors
 from octdino.disk import SPARE, check_disk
 from octdino.errors import UserError
 from octdino.files import replacing
@@ -20,14 +21,7 @@ def read_tensors(path: Path, made_by: str) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, cannot be read, or is no safetensors file.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; `octdino {made_by}` writes it")
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # SafetensorError; KeyError and others at types that torch lacks
-        raise UserError(f"{path}: not a safetensors file: {error}") from None
+    tensors: dict[str, Tensor] = read_safetensors(path, made_by, load_file)
     return tensors
 
 

@@ -146,7 +146,7 @@ def cut(path: Path) -> None:
     edit(path.with_suffix(".json"), weights_sha256=sha256_of(path))
 
 
-DAMAGE = [(other_numbers, "not the run's weights"), (not_finite, "not finite"), (cut, "no safetensors file")]
+DAMAGE = [(other_numbers, "not the run's weights"), (not_finite, "not finite"), (cut, "not a safetensors file")]
 
 
 @pytest.mark.parametrize(("damage", "line"), DAMAGE)

@@ -232,7 +232,7 @@ def test_the_content_hash_is_over_how_images_were_made_too(cohort: Path) -> None
 def test_a_store_without_a_part_is_one_line(cohort: Path, name: str) -> None:
     with h5py.File(cohort / "scans.h5", "r+") as file:
         del file[name]
-    with pytest.raises(UserError, match=rf"scans\.h5: no data set '{name}'"):
+    with pytest.raises(UserError, match=rf"scans\.h5: no dataset {name}"):
         read_cohort(cohort / "scans.h5")
 
 

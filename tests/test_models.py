@@ -122,24 +122,24 @@ def test_every_argument_that_loads_is_refused():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("args", {"pretrained": True}, r"backbone\.json: spec: args\.pretrained: refused"),
+        ("args", {"pretrained": True}, r"backbone\.json: spec\.args\.pretrained: refused"),
         ("args", {"pretrained_cfg": {"file": "w.pth"}}, r"args\.pretrained_cfg: refused"),
         ("args", {"pretrained_cfg_overlay": {"hf_hub_id": "a/b"}}, r"args\.pretrained_cfg_overlay: refused"),
         ("args", {"checkpoint_path": "w.pth"}, r"args\.checkpoint_path: refused"),
         ("args", {"cache_dir": "here"}, r"args\.cache_dir: refused"),
-        ("timm", "hf-hub:timm/resnet18.a1_in1k", r"spec: timm: 'hf-hub:timm/resnet18.a1_in1k' is not allowed"),
-        ("timm", "local-dir:here", r"spec: timm: 'local-dir:here' is not allowed"),
+        ("timm", "hf-hub:timm/resnet18.a1_in1k", r"spec\.timm: 'hf-hub:timm/resnet18.a1_in1k' is not allowed"),
+        ("timm", "local-dir:here", r"spec\.timm: 'local-dir:here' is not allowed"),
     ],
 )
 def test_a_card_opens_no_connection_and_no_other_file(tmp_path, monkeypatch, key, value, message):
-    save_backbone(tmp_path, create_backbone(NARROW, 1, 32), spec(NARROW), {})
+    save_backbone(tmp_path, create_backbone(NARROW, 1, 32), spec(NARROW), BACKBONE_CARD)
     card = json.loads((tmp_path / "backbone.json").read_text())
     card["spec"][key] = value
     (tmp_path / "backbone.json").write_text(json.dumps(card))
     touched = []
     monkeypatch.setattr(socket.socket, "connect", lambda *_: touched.append("connect"))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: touched.append("getaddrinfo"))
-    monkeypatch.setattr("octdino.models.backbones.load_file", lambda *_: touched.append("weights"))
+    monkeypatch.setattr("octdino.tensors.load_file", lambda *_: touched.append("weights"))
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: touched.append("create_model"))
     monkeypatch.setattr("timm.models._hub.load_state_dict_from_hf", lambda *_, **__: touched.append("hub"))
     with pytest.raises(UserError, match=message) as caught:

@@ -13,7 +13,7 @@ from tests.small import write_small_cohort
 
 @pytest.mark.parametrize("state", STATES)
 def test_the_store_decides(tmp_path: Path, state: str) -> None:
-    store = write_small_cohort(tmp_path, patients=10, scans=2, size=8)
+    store = write_small_cohort(tmp_path, patients=10, scans=2, size=16)
     with h5py.File(store, "r+") as file:
         file.attrs["patients"] = state
     assert read_cohort(store).unit == unit(state)
@@ -21,7 +21,7 @@ def test_the_store_decides(tmp_path: Path, state: str) -> None:
 
 @pytest.mark.parametrize(("scans", "state"), [(2, "known"), (1, "unknown")])
 def test_without_the_attribute_or_a_store_the_manifest_tells(tmp_path: Path, scans: int, state: str) -> None:
-    store = write_small_cohort(tmp_path, patients=10, scans=scans, size=8)
+    store = write_small_cohort(tmp_path, patients=10, scans=scans, size=16)
     with h5py.File(store, "r+") as file:
         file.attrs.pop("patients", None)
     assert read_cohort(store).unit.state == state
@@ -30,7 +30,7 @@ def test_without_the_attribute_or_a_store_the_manifest_tells(tmp_path: Path, sca
 
 
 def test_another_value_is_refused(tmp_path: Path) -> None:
-    store = write_small_cohort(tmp_path, patients=10, scans=1, size=8)
+    store = write_small_cohort(tmp_path, patients=10, scans=1, size=16)
     with h5py.File(store, "r+") as file:
         file.attrs["patients"] = "some"
     with pytest.raises(UserError, match=r"scans\.h5: .*patients: 'some' is not allowed"):

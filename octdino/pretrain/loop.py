@@ -131,9 +131,7 @@ class Run:
         self.sums = {key: value.to(self.device) for key, value in saved["sums"].items()}
         log.info("resumed at step %d of %d", self.step, self.total)
         if saved["precision"] != self.precision:
-            log.warning(
-                "begun in %s, resumed in %s: the result is that of neither alone", saved["precision"], self.precision
-            )
+            log.warning("resumed in %s after %s: the weights are of neither", self.precision, saved["precision"])
         if saved["epochs"] != self.settings.epochs:
             self.lengths = [*self.lengths, saved["epochs"]]
             log.info("going on from the end of a run of %d epochs", saved["epochs"])

@@ -78,13 +78,8 @@ def pretrain(
         if not is_first():
             return
         card = {
-            "name": name,
-            "backbone": backbone,
-            "fold": fold,
-            "seed": seed,
-            "cohort": cohort,
-            "kind": data.kind,
-            "source": data.source,
+            **{"name": name, "backbone": backbone, "fold": fold, "seed": seed},
+            **{"cohort": cohort, "kind": data.kind, "source": data.source},
             "scope": "all" if fold is None else "train_patients",
             "start": start.origin,
             "input": run.input.plain(),

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from octdino.arrays import read_arrays
 from octdino.predictions import read_predictions
 from octdino.report.model_card import Runs
 from octdino.report.read import Results
 from octdino.schemas.cards import ExplainCard, read_card
-from octdino.tensors import read_tensors
 
 SIDE = 160  # px, of a picture's longer side
 BUDGET = 900_000  # characters of pictures in all
@@ -103,9 +103,9 @@ def _maps(results: Results, arm: str, backbone: str) -> dict[str, dict[str, np.n
     found: dict[str, dict[str, np.ndarray]] = {}
     for path in sorted(results.root.glob(f"explain/*/{backbone}/*/maps.safetensors")):
         card = read_card(path.with_name("explain.json"), ExplainCard, "explain")
-        maps = read_tensors(path, "explain").get(arm)
+        maps = read_arrays(path, "explain").get(arm)
         if maps is not None and maps.shape[:2] == (len(card.scan_ids), len(card.labels)):
-            for scan, own in zip(card.scan_ids, maps.numpy(), strict=True):
+            for scan, own in zip(card.scan_ids, maps, strict=True):
                 found.setdefault(scan, dict(zip(card.labels, own, strict=True)))
     return found
 

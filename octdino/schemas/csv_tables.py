@@ -65,7 +65,7 @@ MANIFEST = Schema(
         ),
         Column("eye", "string", "which eye, unique over the cohort; empty if unknown"),
         Column("visit", "string", "which visit of the eye; empty if unknown"),
-        Column("slice", "Int64", "1-based position in the volume; empty if unknown", low=0, high=1e6),
+        Column("slice", "Int64", "1-based position in the volume; empty if unknown", low=0),
         Column("laterality", "string", "OD, OS or empty"),
         Column("trial", "string", "site, trial or device; empty if unknown"),
         Column("split", "string", "as splits.csv has it in fold 0", SPLIT_NAMES, needed=True),

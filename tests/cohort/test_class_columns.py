@@ -23,9 +23,9 @@ TABLES = {
 
 def decide(values: list[list[int | None]], reader: bool | None = None, **settings: object) -> tuple[bool, str]:
     labels = ["A", "B", "C"][: len(values[0])]
-    scans = pd.DataFrame(values, columns=labels).astype("Int64")
-    scans["path"] = [f"{row}.png" for row in range(len(scans))]
-    rows = Rows(Path(), scans, Refused(), labels, False, exclusive=reader)
+    truth = pd.DataFrame(values, columns=labels).astype("Int64")
+    scans = pd.DataFrame({"path": [f"{row}.png" for row in range(len(truth))]})
+    rows = Rows(Path(), scans, truth, Refused(), False, exclusive=reader)
     return exclusive_labels(scans, rows, CohortSettings(**settings))  # type: ignore[arg-type]
 
 

@@ -359,7 +359,7 @@ def test_figures_and_the_log_name_images_where_there_are_no_patients(
     caplog.set_level(logging.INFO)
     shutil.copytree(done / "cohort", tmp_path / "cohort")
     manifest = read_table(done / "cohort" / "manifest.csv", MANIFEST)
-    write_store(tmp_path / "cohort", manifest, size=8)
+    write_store(tmp_path / "cohort", manifest, size=16)
     with h5py.File(tmp_path / "cohort" / "scans.h5", "r+") as store:
         store.attrs["patients"] = state
     folders = [done / f"classify/{arm}/resnet18/f1/fold0-seed0" for arm in ("scratch-finetune", "dino-linear")]

@@ -92,7 +92,7 @@ def with_card(done: Path, arm: str, root: Path, **changes: object) -> list[Path]
 
 @pytest.mark.parametrize(
     ("said", "message"),
-    [(False, "exclusive is true, and false in .*dino-linear"), (None, "exclusive is None; expected true or false")],
+    [(False, "exclusive is true, and false in .*dino-linear"), (None, "exclusive: None is not allowed")],
 )
 def test_a_run_that_disagrees_is_an_error(done: Path, tmp_path: Path, said: object, message: str) -> None:
     folders = with_card(done, "dino-linear", tmp_path, exclusive=said)

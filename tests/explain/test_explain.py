@@ -60,7 +60,7 @@ def classifier(folder: Path, arm: str, labels: list[str], dim: int, network: dic
     if network:
         tensors = {**{f"0.{name}": value for name, value in network.items()}, "1.weight": weight, "1.bias": bias}
     card = {
-        "arm": arm, "backbone": "tiny", "fraction": 1.0, "fold": 0, "seed": 0, "labels": labels,
+        "arm": arm, "backbone": "tiny", "fraction": 1.0, "fold": 0, "seed": 0, "labels": labels, "exclusive": False,
         "thresholds": dict.fromkeys(labels), "input": {**INPUT, "size": 48},
         "weights_sha256": write_weights(folder / "classifier.safetensors", tensors),
     }  # fmt: skip
@@ -186,7 +186,7 @@ def test_a_cohort_without_masks_or_without_labels(tmp_path: Path) -> None:
         ({"arm": "scratch-knn"}, "of the arm scratch-knn; expected scratch-linear"),
         ({"arm": "scratch-linear"}, "for 7 features, the backbone has 64"),
         ({"mask": "none.png"}, "none.png: no such mask, but the manifest names it; is --masks-root the cohort's root"),
-        ({"mask": "bad.png"}, "bad.png: cannot be read as an image"),
+        ({"mask": "bad.png"}, "bad.png: the mask cannot be read"),
         ({"mask": "small.png"}, "a mask of 8 x 8, but the store kept 32 x 32 pixels at 0, 0 of its scan"),
     ],
 )

@@ -30,8 +30,8 @@ from tests.workflow.conftest import until
 
 STILL = {**MODELS, "vit": ModelSettings(timm="test_vit", args={"patch_size": 8})}  # each process drops other paths
 TUNING = ClassifySettings(epochs=2, min_steps=4, batch_size=8, augment=AugmentSettings(global_size=32))
-# Relative tolerance of losses, absolute tolerance of weights: bfloat16 rounds other sums in other ways.
-TOLERANCES = {"float32": (1e-4, 2e-4), "bfloat16": (1e-2, 1e-2)}
+# Relative tolerance of losses, relative and absolute tolerance of weights: bfloat16 rounds other sums in other ways.
+TOLERANCES = {"float32": (1e-4, 1e-3, 2e-4), "bfloat16": (1e-2, 5e-2, 1e-1)}
 # Shuffled batch norm: a process shuffles its own keys (docs/methods.md).
 ALIKE = [pair for pair in PAIRS if pair != ("moco", "resnet")]
 CONTRAST = {"seed": 0, "fold": 0, "backbone": "b"}
@@ -68,7 +68,7 @@ def free_port() -> int:
 def compare(tmp_path: Path, world: int, pairs: list[tuple[str, str]], precision: str) -> None:
     write_small_cohort(tmp_path)
     one, several = tmp_path / "one", tmp_path / "several"
-    rtol, atol = TOLERANCES[precision]
+    loss_rtol, rtol, atol = TOLERANCES[precision]
     train(one, pairs, precision)
     args = (world, free_port(), several, pairs, precision)
     mp.start_processes(process, args=args, nprocs=world, start_method="spawn")
@@ -78,13 +78,13 @@ def compare(tmp_path: Path, world: int, pairs: list[tuple[str, str]], precision:
         losses = [
             pd.read_csv(folder / "history.csv").filter(regex="loss|entropy|kl|prototypes") for folder in (here, there)
         ]
-        np.testing.assert_allclose(*losses, rtol=rtol, err_msg=f"{name} on {model}")
+        np.testing.assert_allclose(*losses, rtol=loss_rtol, err_msg=f"{name} on {model}")
         weights = load_file(there / "backbone.safetensors")
         for key, value in load_file(here / "backbone.safetensors").items():
-            np.testing.assert_allclose(weights[key], value, rtol=1e-3, atol=atol, err_msg=f"{key} of {name} on {model}")
+            np.testing.assert_allclose(weights[key], value, rtol=rtol, atol=atol, err_msg=f"{key} of {name} on {model}")
     tuned = [load_file(folder / "tuned/classifier.safetensors") for folder in (one, several)]
     for key, value in tuned[0].items():
-        np.testing.assert_allclose(tuned[1][key], value, rtol=1e-3, atol=atol, err_msg=f"{key}, fine-tuned")
+        np.testing.assert_allclose(tuned[1][key], value, rtol=rtol, atol=atol, err_msg=f"{key}, fine-tuned")
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from octdino.cohort_reader import read_cohort
 from octdino.config import METHODS, AugmentSettings, ModelSettings, PretrainSettings
 from octdino.errors import StoppedEarly, UserError
 from octdino.pretrain import pretrain
@@ -173,7 +174,7 @@ def test_the_card_says_what_norm_the_head_got(store, tmp_path, model, expected):
     card = json.loads((tmp_path / "backbone.json").read_text())
     assert (card["method"]["head_norm"], card["method"]["bottleneck_norm"]) == (expected, expected)
     assert card["settings"]["variants"]["dino"]["head_norm"] is None
-    assert (card["kind"], card["source"]) == ("small", "small-0")
+    assert (card["kind"], card["source"]) == ("small", read_cohort(store).source)
 
 
 @pytest.mark.parametrize(

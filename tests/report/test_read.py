@@ -1,7 +1,6 @@
 """What the page reads that is damaged: one line with the file."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -9,13 +8,14 @@ import pytest
 from octdino.errors import UserError
 from octdino.report.explain import pictures
 from octdino.report.read import read_benchmarks, read_results
+from octdino.schemas.cards import ExplainCard
 from tests.results import write_cohort, write_pretraining
 
 
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("history.csv", b"epoch,loss\n1,low\n", r"history\.csv: column loss holds text, expected numbers"),
+        ("history.csv", b"epoch,loss\n1,low\n", r"history\.csv: row 2: loss is 'low'; expected a number"),
         ("history.csv", b"", r"history\.csv: cannot be read as CSV"),
         ("history.csv", b"\xff\xfe\0", r"history\.csv: cannot be read as CSV"),
         ("backbone.json", b"[]", r"backbone\.json: holds list, expected a JSON object"),
@@ -44,9 +44,12 @@ def test_a_figure_and_a_benchmark_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_a_damaged_map(tmp_path: Path) -> None:
-    card: dict[str, Any] = {"init": "dino", "backbone": "b", "figures": [{"file": "maps.png", "caption": "Maps"}]}
+    card = ExplainCard(
+        init="dino", backbone="b", split="test", labels=[], scan_ids=[], n_scans=0, n_patients=0,
+        figures=[{"file": "maps.png", "caption": "Maps"}],
+    )  # fmt: skip
     (tmp_path / "maps.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(UserError, match=r"maps\.png: cannot be read as an image"):
+    with pytest.raises(UserError, match=r"maps\.png: the figure cannot be read: "):
         pictures(tmp_path, [(tmp_path, card)])
 
 

@@ -199,7 +199,8 @@ def test_a_phantom_under_a_title_is_still_a_phantom(tmp_path: Path, results: Pat
     manifest = pd.read_csv(root / "cohort" / "manifest.csv", dtype={c.name: c.dtype for c in MANIFEST})
     write_table(root / "cohort" / "manifest.csv", manifest.assign(cohort="phantom-2"), MANIFEST)
     with h5py.File(root / "cohort" / "scans.h5", "a") as file:
-        file.attrs["settings"] = json.dumps({"name": "phantom", "title": "phantom-2"})
+        settings = json.loads(file.attrs["settings"])
+        file.attrs["settings"] = json.dumps({**settings, "name": "phantom", "title": "phantom-2"})
     _, page = render(root, examples=0)
     assert "The phantom is synthetic" in page.text
     assert "Synthetic pictures." in page.text

@@ -145,6 +145,8 @@ def _add_with_inner(tree: Tree, archive: Archive, archives: list[Archive], depth
             continue
         if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
             inner = archive.inner(name)
+        elif tree.find_folder(Path(name).stem):  # its scans are unpacked: no need for them twice
+            continue
         else:
             inner = _extracted(tree.root, archive, name)
         _add_with_inner(tree, inner, archives, depth - 1)
