@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every job is a process: without cached bytecode each would compile torch again, 10 s a job.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup test slow cluster learning fuzz benchmark check format lock schema clean
+.PHONY: all setup test slow cluster learning fuzz benchmark check vulnerabilities licences format lock schema clean
 
 all: setup
 	snakemake --cores $(CORES)
@@ -54,6 +54,15 @@ check: setup
 	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint --cores 1
+
+# Known weaknesses of the installed packages; needs the network of the Python Package Index.
+vulnerabilities: setup
+	$(BIN)/uv tool run pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+# Licences of the installed packages; one of the AGPL's kind would bind users of octdino, too.
+licences: setup
+	$(BIN)/uv tool run pip-licenses --python $(BIN)/python --format markdown --order license \
+		--fail-on 'AGPL-3.0;AGPL-3.0-only;AGPL-3.0-or-later;GNU Affero General Public License v3'
 
 format: setup
 	ruff check --fix .
