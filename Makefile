@@ -62,7 +62,7 @@ vulnerabilities: setup
 # Licences of the installed packages; one of the AGPL's kind would bind users of octdino, too.
 licences: setup
 	$(BIN)/uv tool run pip-licenses --python $(BIN)/python --format markdown --order license \
-		--fail-on 'AGPL-3.0;AGPL-3.0-only;AGPL-3.0-or-later;GNU Affero General Public License v3'
+		--partial-match --fail-on 'Affero;AGPL'
 
 format: setup
 	ruff check --fix .

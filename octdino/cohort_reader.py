@@ -162,8 +162,21 @@ def read_cohort(store_file: Path, *, needs_store: bool = True) -> Cohort:
     stored = None if header is None else (header, _checked_store(store_file, header, manifest))
     labels = labels_of(manifest)
     cohort = Cohort(store_file, manifest, splits, labels, label_matrix(manifest, labels), stored)
+    _check_classes(cohort)
     _warn_of_unranked(cohort)
     return cohort
+
+
+def _check_classes(cohort: Cohort) -> None:
+    """Where labels exclude each other, each labelled scan has exactly one."""
+    one = (~np.isnan(cohort.truth)).all(axis=1) & (np.nansum(cohort.truth, axis=1) == 1)
+    if cohort.exclusive and (odd := cohort.labelled & ~one).any():
+        row = int(np.argmax(odd))
+        raise UserError(
+            f"{cohort.store.with_name('manifest.csv')}: row {row + 2}: scan {cohort.manifest['scan_id'].iloc[row]} has "
+            f"{int(np.nansum(cohort.truth[row]))} positive labels, or an empty cell; labels exclude each other in the "
+            "store, so exactly one is expected; run the cohort stage again"
+        )
 
 
 def _warn_of_unranked(cohort: Cohort) -> None:
@@ -189,6 +202,7 @@ def _check_splits(store_file: Path, manifest: pd.DataFrame, splits: pd.DataFrame
         if odd := sorted(patients ^ set(own["patient"])):
             where = f"is in {table.name} and not in fold {fold}" if odd[0] in patients else f"is not in {table.name}"
             raise UserError(f"{path}: patient {odd[0]} {where} ({len(odd)} such); run the cohort stage again")
+        _check_groups(path, own, manifest)
     first = splits[splits["fold"] == 0]
     split = manifest["patient"].map(dict(zip(first["patient"], first["split"], strict=True)))
     if (other := (manifest["split"] != split).to_numpy(bool)).any():
@@ -197,6 +211,17 @@ def _check_splits(store_file: Path, manifest: pd.DataFrame, splits: pd.DataFrame
         raise UserError(
             f"{table}: row {row + 2}: scan {scan['scan_id']} of patient {scan['patient']} is in {scan['split']}; "
             f"{path.name} has this patient in {split.iloc[row]}; run the cohort stage again"
+        )
+
+
+def _check_groups(path: Path, splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
+    """A fold's split groups are the manifest's; whether one is in two splits is a question of the audit."""
+    groups = manifest.drop_duplicates("patient").set_index("patient")["group"]
+    if (other := (splits["patient"].map(groups) != splits["group"]).to_numpy(bool)).any():
+        row = splits.iloc[int(np.argmax(other))]
+        raise UserError(
+            f"{path}: patient {row['patient']} is in group {row['group']}, and in {groups[row['patient']]} in "
+            "manifest.csv; run the cohort stage again"
         )
 
 

@@ -74,11 +74,7 @@ def write_predictions(
         UserError: a probability is not a number; the training diverged.
     """
     assert probabilities.shape == (len(manifest_rows), len(labels)), probabilities.shape
-    if not np.isfinite(probabilities).all():
-        bad = [label for label, column in zip(labels, probabilities.T, strict=True) if not np.isfinite(column).all()]
-        raise UserError(
-            f"{out}: probabilities of {', '.join(bad)} are not numbers: the training diverged; lower the lr"
-        )
+    check_probabilities(probabilities, labels, str(out))
     card = ClassifierCard.parse({**metadata, "labels": labels}, f"{out}/classifier.json")
     table = manifest_rows[PREDICTIONS.names + labels].reset_index(drop=True)
     predicted = pd.DataFrame(np.asarray(probabilities, np.float64), columns=[probability(label) for label in labels])
@@ -86,6 +82,16 @@ def write_predictions(
     with replacing(out / "classifier.json") as temporary:
         text = json.dumps(card.plain(), indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def check_probabilities(probabilities: np.ndarray, labels: list[str], where: str) -> None:
+    """Check that all probabilities [N, L] are finite.
+
+    Raises:
+        UserError: one is not; names `where` and the labels.
+    """
+    if bad := [label for label, column in zip(labels, probabilities.T, strict=True) if not np.isfinite(column).all()]:
+        raise UserError(f"{where}: probabilities of {', '.join(bad)} are not numbers: it diverged; lower classify.lr")
 
 
 def read_predictions(folder: Path) -> Predictions:

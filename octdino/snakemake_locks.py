@@ -27,7 +27,10 @@ from snakemake.exceptions import LockException
 from octdino.errors import EXIT_USER, UserError
 
 RECORDS = Path(".snakemake", "octdino")  # in the working directory, like Snakemake's own locks
-FIELDS = {"host", "user", "pid", "started", "locks", "slurm", "status", "cancel"}
+TEXT = (str, type(None))
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "host": str, "user": int, "pid": int, "started": float, "locks": dict, "slurm": TEXT, "status": TEXT, "cancel": TEXT
+}  # fmt: skip
 SECONDS_TO_END = 300  # for jobs that are canceled: training saves first
 Record = dict[str, Any]
 
@@ -131,7 +134,7 @@ def read_records() -> list[tuple[Path, Record]]:
             values = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
-        if isinstance(values, dict) and values.keys() >= FIELDS:
+        if isinstance(values, dict) and all(isinstance(values.get(key), kind) for key, kind in FIELDS.items()):
             found.append((path, values))
     return found
 

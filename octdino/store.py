@@ -99,7 +99,7 @@ class Header:
         values = dict(self.attributes)
         try:
             values["settings"] = json.loads(str(values.get("settings", "{}")))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: attribute settings: no JSON: {error}") from None
         return StoreAttributes.parse(values, f"{path}: attributes")
 

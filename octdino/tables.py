@@ -162,12 +162,16 @@ def _numbers(cells: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
     """The cells as numbers, NaN where they are empty or none, and which of them are not of the column's type."""
     if cells.dtype == bool:  # pandas takes True and False for a column of its own kind
         return cells.astype("float64"), pd.Series(True, index=cells.index)
-    numbers = pd.to_numeric(cells, errors="coerce")
+    try:
+        numbers = pd.to_numeric(cells, errors="coerce")
+    except OverflowError:  # an integer of hundreds of digits
+        numbers = pd.to_numeric(cells.map(str), errors="coerce")
     bad = numbers.isna() & cells.notna()
     if column.finite or column.dtype == "Int64":
         bad |= np.isinf(numbers.astype("float64"))
     if column.dtype == "Int64":
-        bad |= numbers.notna() & (numbers != np.floor(numbers.astype("float64")))
+        values = numbers.astype("float64")
+        bad |= numbers.notna() & ((values != np.floor(values)) | (values.abs() >= 2**63))
     return numbers.mask(bad), bad
 
 

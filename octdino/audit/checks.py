@@ -95,7 +95,7 @@ def exposure(folder: Path, card: BackboneCard, cohort: Cohort) -> Iterator[Found
     """A pretraining that says train_patients and saw others, by the counts and names in its card."""
     start: Origin | None = card
     while start:  # a run may go on from another, and that from another
-        if start.scope == "train_patients" and start.cohort in (None, cohort.name):
+        if start.scope == "train_patients" and (start.cohort in (None, cohort.name) or start.source == cohort.source):
             train = cohort.manifest[cohort.split_of(start.fold or 0) == "train"]
             seen, expected = (start.scans, start.patients), (len(train), train["patient"].nunique())
             if None not in seen and seen != expected:
@@ -107,8 +107,8 @@ def exposure(folder: Path, card: BackboneCard, cohort: Cohort) -> Iterator[Found
 def thresholds(run: Predictions, how: str) -> Iterator[Found]:
     """Operating points that validation patients did not choose."""
     where = str(run.folder)
-    if run.metadata.get("thresholds_from", "val") != "val":
-        yield finding("threshold", where, f"thresholds are from {run.metadata['thresholds_from']}", len(run.labels))
+    if run.card.thresholds_from != "val":
+        yield finding("threshold", where, f"thresholds are from {run.card.thresholds_from}", len(run.labels))
         return
     val = run.take("val")
     wrong = []

@@ -24,6 +24,7 @@ log = logging.getLogger("octdino.audit")
 
 NOT_CHECKABLE = "not checkable"
 
+CLINICAL = "clinical"  # the arm without a network
 ASKED = {
     "patient": "no patient is on two sides of a split",
     "eye": "no eye is, also not under two patients' names",
@@ -105,9 +106,13 @@ def _of_run(folder: Path, cohort: Cohort) -> Iterator[Found]:
         run = read_predictions(folder)
         if run.card.input:
             yield from checks.standardisation(folder, run.card.input, run.card.fold, cohort)
+        elif run.card.arm != CLINICAL:
+            yield finding("statistics", str(folder), "classifier.json does not say how its scans are standardised")
         if run.card.weights_sha256:
             yield from checks.weights(folder / "classifier.safetensors", run.card.weights_sha256)
-        yield from checks.thresholds(run, run.card.settings.get("threshold", "youden"))
+        elif run.card.arm != CLINICAL:
+            yield finding("weights", str(folder), "classifier.json names no weights")
+        yield from checks.thresholds(run, run.card.settings.threshold)
 
 
 def unchecked_line(table: pd.DataFrame) -> str:

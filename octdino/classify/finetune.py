@@ -28,6 +28,7 @@ from octdino.training import (
     make_optimizer,
     parameter_groups,
     pick_device,
+    resolve_precision,
     seed_of,
     set_schedule,
     warmup_cosine,
@@ -92,6 +93,7 @@ class Finetune:
             "best_score": self.best_score,
             "best_step": self.best_step,
             "best": self.best,
+            "precision": resolve_precision(self.device, self.settings.precision),
         }
 
     def check(self, saved: dict[str, Any]) -> None:
@@ -105,8 +107,13 @@ class Finetune:
         check_optimizer(saved.get("optimizer"), self.optimizer)
         if saved.get("best") != {}:
             check_form(saved.get("best"), own["network"], "best")
-        if not isinstance(saved["step"], int) or not 0 <= saved["step"] <= self.total:
-            raise CheckpointError(f"step {saved['step']} is none of this run's {self.total}")
+        step, best_step = saved["step"], saved["best_step"]
+        if not isinstance(step, int) or not 0 <= step <= self.total:
+            raise CheckpointError(f"step {step} is none of this run's {self.total}")
+        if not isinstance(best_step, int) or not 0 <= best_step <= step:
+            raise CheckpointError(f"best_step {best_step} is none of the {step} steps taken")
+        if not saved["best"] and step >= self.check_every:
+            raise CheckpointError(f"best is empty after {step} steps")
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take up a saved position."""
@@ -115,6 +122,8 @@ class Finetune:
         self.step, self.best_score, self.best_step = saved["step"], saved["best_score"], saved["best_step"]
         self.best = saved["best"]
         log.info("resumed at step %d of %d", self.step, self.total)
+        if (now := resolve_precision(self.device, self.settings.precision)) != saved["precision"]:
+            log.warning("resumed in %s after %s: the weights are of neither", now, saved["precision"])
 
     def _done(self) -> bool:
         return self.step - self.best_step > self.settings.patience * self.check_every

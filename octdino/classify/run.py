@@ -1,6 +1,7 @@
 """Train the classifier of one arm and predict validation and test patients."""
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from octdino.models.backbones import extract_features
 from octdino.models.start import start_backbone
 from octdino.models.weights_file import write_weights
 from octdino.neighbours import knn_scores
-from octdino.predictions import write_predictions
+from octdino.predictions import check_probabilities, write_predictions
 from octdino.ranks import is_first, together, world_size
 from octdino.schemas.cards import Input
 from octdino.thresholds import choose_threshold
@@ -70,49 +71,45 @@ def classify(
     size = settings.augment.global_size
     network, origin = start_backbone(match["init"], model, data.images.shape[1], size, pretrained=pretrained, seed=seed)
     rows = data.rows("val", "test")
-    if match["mode"] != "finetune":
-        found, tensors, how = _frozen(match["mode"], data, network, settings, rows, seed)
-    else:
-        fingerprint = {
-            "arm": arm,
-            "run": [backbone, fraction, fold, seed],
-            "model": model.model_dump(mode="json"),
-            "settings": settings.needed(arm),
-            "origin": origin,
-            "source": data.source,
-            "patients": sorted(set(data.manifest["patient"].iloc[data.rows("train")])),
-            "version": made_by("classify"),
-        }
-        with RunState(out / "state", fingerprint, settings.checkpoint_seconds).locked() as state:
+    with ExitStack() as held:
+        if match["mode"] != "finetune":
+            found, tensors, how = _frozen(match["mode"], data, network, settings, rows, seed)
+        else:
+            fingerprint = {
+                "arm": arm,
+                "run": [backbone, fraction, fold, seed],
+                "model": model.model_dump(mode="json"),
+                "settings": settings.needed(arm),
+                "origin": origin,
+                "source": data.source,
+                "patients": sorted(set(data.manifest["patient"].iloc[data.rows("train")])),
+                "version": made_by("classify"),
+            }
+            state = held.enter_context(RunState(out / "state", fingerprint, settings.checkpoint_seconds).locked())
             tuned = Finetune(settings, data, network, pretrained=match["init"] != "scratch", seed=seed)
             with Stopper().listening() as stopper:
                 tuned.run(state, stopper)
             if not is_first():
                 return
-            found = probabilities(tuned.logits(rows), data.exclusive)
+            found, tensors = probabilities(tuned.logits(rows), data.exclusive), tuned.network.state_dict()
             how = {"best_step": tuned.best_step, "validation_score": tuned.best_score, "processes": world_size()}
             how["precision"] = resolve_precision(tuned.device, settings.precision)
-            tensors = tuned.network.state_dict()
+        train = data.manifest.iloc[data.rows("train")]
+        metadata = {
+            **{"arm": arm, "backbone": backbone, "fraction": fraction, "fold": fold, "seed": seed},
+            "exclusive": data.exclusive,
+            "model": model.model_dump(mode="json"),
+            "input": Input(image=data.image, size=size, mean=data.mean, std=data.std).plain(),
+            "pretrained": origin,
+            "n_train_patients": int(train["patient"].nunique()),
+            "n_train_scans": len(train),
+            "settings": settings.needed(arm),
+            "octdino": made_by("classify"),
+            **how,
+        }
+        _write(out, data, rows, found, tensors, metadata, settings)
+        if match["mode"] == "finetune":
             state.discard()
-    train = data.manifest.iloc[data.rows("train")]
-    metadata = {
-        "arm": arm,
-        "backbone": backbone,
-        "fraction": fraction,
-        "fold": fold,
-        "seed": seed,
-        "exclusive": data.exclusive,
-        "model": model.model_dump(mode="json"),
-        "input": Input(image=data.image, size=size, mean=data.mean, std=data.std).plain(),
-        "weights_sha256": write_weights(out / "classifier.safetensors", tensors),
-        "pretrained": origin,
-        "n_train_patients": int(train["patient"].nunique()),
-        "n_train_scans": len(train),
-        "settings": settings.needed(arm),
-        "octdino": made_by("classify"),
-        **how,
-    }
-    _write(out, data, rows, found, metadata, settings)
 
 
 def _frozen(
@@ -124,7 +121,10 @@ def _frozen(
 
     def features(chosen: np.ndarray) -> np.ndarray:
         batches = plain_batches(data, chosen, settings.augment.global_size, device)
-        return extract_features(network, batches).double().numpy()
+        found: np.ndarray = extract_features(network, batches).double().numpy()
+        if not np.isfinite(found).all():
+            raise UserError(f"{mode}: features of the backbone are not finite numbers; its pretraining diverged")
+        return found
 
     train, val = data.rows("train"), data.rows("val")
     bank, truth = features(train), data.truth[train]
@@ -145,9 +145,11 @@ def _frozen(
 
 
 def _write(
-    out: Path, data: Labelled, rows: np.ndarray, found: np.ndarray, metadata: dict[str, Any],
-    settings: ClassifySettings,
+    out: Path, data: Labelled, rows: np.ndarray, found: np.ndarray, tensors: dict[str, Tensor],
+    metadata: dict[str, Any], settings: ClassifySettings,
 ) -> None:  # fmt: skip
+    """Thresholds and calibration from validation patients; then all files, weights first."""
+    check_probabilities(found, data.labels, str(out))
     manifest, truth = data.manifest.iloc[rows], data.truth[rows]
     val = (manifest["split"] == "val").to_numpy()
     thresholds = {
@@ -156,4 +158,5 @@ def _write(
     }
     calibration = calibration_of(truth[val], found[val], data.exclusive, manifest["patient"][val].nunique())
     chosen = {"thresholds": thresholds, "thresholds_from": "val", "calibration": calibration}
+    chosen["weights_sha256"] = write_weights(out / "classifier.safetensors", tensors)
     write_predictions(out, manifest, data.labels, found, {**metadata, **chosen})

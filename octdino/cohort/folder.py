@@ -34,7 +34,8 @@ SPLIT_NAMES = {
     "testing": "test",
 }  # fmt: skip
 RANGES = {  # as the manifest has them: units are the user's own
-    column.name: (column.low, column.high) for column in MANIFEST if column.low is not None and column.high is not None
+    "slice": (0, 1e6),
+    **{c.name: (c.low, c.high) for c in MANIFEST if c.low is not None and c.high is not None},
 }
 
 log = logging.getLogger("octdino.cohort")
@@ -146,6 +147,8 @@ def _record(cell: dict[str, str], names: dict[str, str], labels: list[str], tree
             record[own] = number(record.get(own, ""), *bounds)
         except ValueError as error:
             raise Refuse("bad_value", f"{names[own]}: {error}") from None
+    if record["slice"] is not None and record["slice"] % 1:
+        raise Refuse("bad_value", f"{names['slice']}: {record['slice']:g}, expected a whole number")
     record["truth"] = {}
     for name in labels:
         try:

@@ -5,22 +5,19 @@ Grey: colour becomes grey by ITU-R 601 luminance; transparency is laid on white,
 """
 
 import hashlib
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
 
-from octdino.cohort.sources import Encoded, Source
+from octdino.cohort.sources import DAMAGED, Encoded, Source
 from octdino.config.cohort import ImageSettings
 from octdino.image_files import read_image
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 NARROW = 16 * 256  # 16-bit images darker than this hold 12-bit data: as good as black in 8 bits
 # What sources raise at damaged archives and shards, beside what `load_pixels` says of images.
-DAMAGED = (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, MemoryError, zlib.error, BadZipFile)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,23 @@
 A source is asked in the processes that decode, so it can be pickled and opens what it needs itself.
 """
 
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 Encoded = Path | bytes | np.ndarray  # an image file, its content, or decoded uint8 [H, W] or [H, W, 3]
 Source = Callable[[str], Encoded]
+
+# What reading a damaged file or a damaged member of an archive raises, of many libraries.
+DAMAGED = (
+    OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, MemoryError, zlib.error, struct.error,
+    BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

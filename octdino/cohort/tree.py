@@ -2,14 +2,12 @@
 
 import os
 import unicodedata
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
-from octdino.cohort.sources import Files, Source
+from octdino.cohort.sources import DAMAGED, Files, Source
 from octdino.errors import UserError
 
 MASKS = "masks"  # lesion masks mirror the images' paths below a folder of this name
@@ -130,7 +128,7 @@ class Tree:
             return None
         try:
             content = self.source(name)
-        except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGED as error:
             raise UserError(f"{path}: cannot be read from its archive: {error}") from None
         assert isinstance(content, bytes), "a member of an archive"
         return content
@@ -149,7 +147,11 @@ def _listing(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         seen.add(os.path.realpath(folder))
         names[:] = sorted(n for n in names if not is_hidden(n) and _is_new(folder, n, seen))
         below = Path(folder).relative_to(root).as_posix()
-        yield "" if below == "." else f"{below}/", names, sorted(name for name in files if not name.startswith("."))
+        files = sorted(name for name in files if not name.startswith("."))
+        for name in [*names, *files]:
+            if not name.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in name):
+                raise UserError(f"{folder}: the file name {name!r} is not UTF-8; rename it")
+        yield "" if below == "." else f"{below}/", names, files
 
 
 def _is_new(folder: str, name: str, seen: set[str]) -> bool:

@@ -24,6 +24,7 @@ from octdino.cohort.rows import Refused, Rows, check_labels, scan_tables
 from octdino.cohort.sources import Source
 from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
+from octdino.files import read_text
 from octdino.image_files import read_image
 
 VOC = DATASET_YEAR_DICT["2012"]
@@ -222,7 +223,7 @@ def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], Source]:
     names = folder / datasets.STL10.class_names_file
     if not names.is_file():
         raise UserError(f"{names}: no such file; expected the names of the classes")
-    classes = names.read_text().split()
+    classes = read_text(names, "fetch stl10").split()
     records: list[Record] = []
     for part, given in (("train", "train"), ("test", "test"), ("unlabeled", "train")):
         count = len(_stl_images(folder / f"{part}_X.bin"))
@@ -249,7 +250,7 @@ def _voc12(root: Path, place: str) -> tuple[list[str], list[Record], None]:
         listed = root / base / "ImageSets" / "Segmentation" / f"{part}.txt"
         if not listed.is_file():
             raise UserError(f"{listed}: no such list; expected VOC 2012's names of images, one a line")
-        for name in listed.read_text().split():
+        for name in read_text(listed, "fetch voc12").split():
             mask = f"{base}SegmentationClass/{name}.png"
             try:
                 there = set(np.unique(np.asarray(read_image(root / mask))).tolist())

@@ -17,7 +17,7 @@ class Settings(BaseModel):
     A validator's message begins with the key that it is about: "size: at least 16 pixels each way".
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

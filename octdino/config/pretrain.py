@@ -69,6 +69,8 @@ class AugmentSettings(Settings):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ValueError(f"{name}: 0 < low <= high <= 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError("ratio: 0 < low <= high")
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1] <= 10:
             raise ValueError("blur_sigma: 0 < low <= high <= 10")
         return self

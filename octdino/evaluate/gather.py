@@ -115,7 +115,7 @@ def gather(settings: EvaluateSettings, cohort: Cohort, folders: list[Path]) -> t
         truth=truth,
         patient=pd.factorize(rows["patient"])[0],
         tiers=tiers(settings, manifest, labels, truth, rows["patient"].to_numpy()),
-        exclusive=_exclusive([found for folds in runs.values() for found in folds.values()], labels),
+        exclusive=_exclusive([found for folds in runs.values() for found in folds.values()], labels, cohort),
         unit=cohort.unit,
         rows=rows.reset_index(),
     )
@@ -155,11 +155,11 @@ def _key(found: Predictions) -> tuple[Key, int]:
     return Key(card.arm, card.backbone, card.fraction, card.seed), card.fold
 
 
-def _exclusive(runs: list[Predictions], labels: list[str]) -> bool:
+def _exclusive(runs: list[Predictions], labels: list[str], cohort: Cohort) -> bool:
     """Whether each scan has exactly one of the compared `labels`: the cards say so, and none of the labels is left out.
 
     Raises:
-        UserError: two cards disagree.
+        UserError: two cards disagree, or they and the store.
     """
     first = runs[0]
     for found in runs:
@@ -169,6 +169,11 @@ def _exclusive(runs: list[Predictions], labels: list[str]) -> bool:
                 f"{found.folder}/classifier.json: exclusive is {here}, and {there} in {first.folder}; expected the "
                 "same, that of the store that both were trained on; run classify again"
             )
+    if cohort.has_store and first.card.exclusive != cohort.exclusive:
+        raise UserError(
+            f"{first.folder}/classifier.json: exclusive is {json.dumps(first.card.exclusive)}, and "
+            f"{json.dumps(cohort.exclusive)} in {cohort.store}; run classify again"
+        )
     return first.card.exclusive and set(labels) == set(first.labels)
 
 

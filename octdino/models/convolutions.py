@@ -45,7 +45,7 @@ class _Guarded(nn.Conv2d):
             return super().forward(x)
         if isinstance(self.padding, tuple):
             if self.kernel_size == (1, 1) and self.padding == (0, 0) and max(self.stride) > 1:
-                if self.in_channels < FEW_CHANNELS:
+                if self.in_channels < FEW_CHANNELS and type(self).__mro__[2] is nn.Conv2d:  # no other use of the weight
                     x = x[:, :, :: self.stride[0], :: self.stride[1]]
                     return F.conv2d(x, self.weight, self.bias, groups=self.groups)
             elif any(map(meets_only_padding, x.shape[-2:], self.kernel_size, self.stride, self.padding, self.dilation)):

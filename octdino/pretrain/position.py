@@ -43,6 +43,8 @@ def check_position(saved: dict[str, Any], run: "Run") -> None:
     check_optimizer(saved["optimizer"], run.optimizer)
     if position.step > run.total or len(position.history) != position.step // run.steps:
         raise CheckpointError(f"step {position.step} after {len(position.history)} epochs is none of this run's steps")
+    if [row.get("epoch") for row in position.history] != list(range(1, len(position.history) + 1)):
+        raise CheckpointError("history: its rows are not those of the epochs")
     if odd := [name for name, value in position.sums.items() if value.numel() != 1]:
         raise CheckpointError(f"sums.{odd[0]} is no single number")
     if position.best:

@@ -13,7 +13,18 @@ from octdino.errors import UserError
 from octdino.models import create_backbone, load_backbone
 from octdino.models.weights_file import sha256_of
 
-INHERITED = ("name", "cohort", "kind", "source", "fold", "scope", "images_seen", "start")  # of an earlier run's card
+INHERITED = (
+    "name",
+    "cohort",
+    "kind",
+    "source",
+    "fold",
+    "scope",
+    "scans",
+    "patients",
+    "images_seen",
+    "start",
+)  # of an earlier run's card
 
 
 class Start:
@@ -72,10 +83,12 @@ class Start:
         while origin and self._fold is not None:
             same = origin.get("cohort") == cohort or origin.get("source") == source
             same = same or (kind not in UNPUBLISHED and origin.get("kind") == kind)
-            if same and (origin["scope"] == "all" or origin["fold"] != self._fold):
+            scope, fold = origin.get("scope"), origin.get("fold")
+            if same and (scope != "train_patients" or fold != self._fold):
                 raise UserError(
-                    f"{origin['from']}: was trained on {origin['scope']} of {origin['cohort']}, fold {origin['fold']}; "
-                    f"fold {self._fold} has test patients among them. Start from a run of this fold, or set scope all"
+                    f"{origin['from']}: was trained on {scope or 'unknown scans'} of {origin.get('cohort')}, "
+                    f"fold {fold}; fold {self._fold} has test patients among them. Start from a run of this fold, or "
+                    "set scope all"
                 )
             origin = origin.get("start")
 

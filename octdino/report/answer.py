@@ -89,7 +89,7 @@ def outcome_of(row: pd.Series, confidence: float) -> Outcome:
 
 
 def verdicts(
-    metrics: pd.DataFrame, comparison: pd.DataFrame, reference: str, confidence: float = 0.95
+    metrics: pd.DataFrame, comparison: pd.DataFrame, reference: str, confidence: float = 0.95, unit: Unit = PATIENT
 ) -> list[Verdict]:
     """The best arm at each fraction against the reference on the same backbone, by the leading metric.
 
@@ -108,17 +108,17 @@ def verdicts(
         for fraction in sorted(set(arms["fraction"])):
             scored = arms[(arms["fraction"] == fraction) & arms["value"].notna()]
             of_fraction = pairs[pairs["fraction"] == fraction]
-            verdict = _verdict(float(fraction), words, scored, of_fraction, reference, confidence)
+            verdict = _verdict(float(fraction), words, scored, of_fraction, reference, confidence, unit)
             found.append(replace(verdict, backbone=str(backbone)) if len(backbones) > 1 else verdict)
     return found
 
 
 def _verdict(
-    fraction: float, words: str, arms: pd.DataFrame, pairs: pd.DataFrame, reference: str, confidence: float
+    fraction: float, words: str, arms: pd.DataFrame, pairs: pd.DataFrame, reference: str, confidence: float, unit: Unit
 ) -> Verdict:  # fmt: skip
     if arms.empty:
         nan = float("nan")
-        text = "no label has enough positive patients for a number."
+        text = f"no label has enough positive {unit.many} for a number."
         return Verdict(fraction, "alone", "", nan, nan, nan, text)
     best = arms.sort_values(["value", "arm"], ascending=[False, True]).iloc[0]
     name = str(best["arm"])
@@ -175,7 +175,7 @@ def _reference_leads(pairs: pd.DataFrame, reference: str, scored: str, confidenc
 def headline(found: list[Verdict], reference: str, unit: Unit = PATIENT) -> str:
     """What stands on top of the page: one sentence, or one a backbone where there are several."""
     if not found or all(not verdict.arm for verdict in found):
-        return "This cohort cannot answer: no label has enough positive patients."
+        return f"This cohort cannot answer: no label has enough positive {unit.many}."
     if all(verdict.outcome == "alone" for verdict in found):
         return "There is nothing to compare: only one arm was run."
     sentences = []

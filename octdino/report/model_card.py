@@ -107,11 +107,10 @@ def _training(results: Results, arm: str, backbone: str, runs: Runs) -> list[str
     lines, unit = [], results.unit
     for _, card in runs[:1]:
         of_patients = f" of {card.get('n_train_patients', 'unknown')} training patients" if unit.patients else ""
-        settings = card.get("settings") or {}
         lines.append(
             f"Classifier (fold {card['fold']}, seed {card['seed']}): {card.get('n_train_scans', 'unknown')} labelled "
             f"scans{of_patients}; precision "
-            f"{settings.get('precision', 'float32, features in float64')}. Penalty or epoch, thresholds and "
+            f"{card.get('precision') or 'float32, features in float64'}. Penalty or epoch, thresholds and "
             f"temperature are chosen on validation {unit.many}."
         )
     start = arm.rsplit("-", 1)[0]
@@ -136,7 +135,7 @@ def _pretraining(run: Pretraining, unit: Unit) -> list[str]:
         f"Pretraining {run.method}, {run.backbone}, {run.run}: {card.get('scans', 'unknown')} scans"
         f"{of_patients} ({seen}), no biomarker labels{pulled}; "
         f"{settings.get('epochs', '?')} epochs, batches of {settings.get('batch_size', '?')}, "
-        f"precision {settings.get('precision', 'not given')}, "
+        f"precision {card.get('precision') or 'not given'}, "
         f"{card.get('images_seen', 'unknown')} images seen."
     )
     return [line, *(f"{run.method} {run.run}: {text}" for text in [*(card.get("alarms") or []), *of_run(run)])]

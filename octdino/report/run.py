@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from octdino import STAGES, __version__
 from octdino.config import EvaluateSettings, ReportSettings
+from octdino.errors import UserError
 from octdino.report import answer, quoted, rows, trust
 from octdino.report.cards import Card, data_card, markdown
 from octdino.report.cautions import cautions
@@ -93,13 +94,24 @@ def parts(shown: dict[str, Any]) -> dict[str, str]:
     return there | {anchors.get(name, name): words for name, words in some.items() if shown[name]}
 
 
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of the configuration; empty if it is missing.
+
+    Raises:
+        UserError: it is no mapping.
+    """
+    section = config.get(name) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"--config: {name}: expected a mapping of settings, found {type(section).__name__}")
+    return section
+
+
 def content(settings: ReportSettings, found: Results, config: dict[str, Any]) -> dict[str, Any]:
     """Everything that the template shows."""
-    evaluated = config.get("evaluate") or {}
-    split = (config.get("cohort") or {}).get("split") or {}
-    reference = str(evaluated.get("reference", EvaluateSettings().reference))
-    confidence = float(evaluated.get("confidence", EvaluateSettings().confidence))
-    verdicts = answer.verdicts(found.metrics, found.comparison, reference, confidence)
+    evaluated = EvaluateSettings.parse(_section(config, "evaluate"), "evaluate")
+    split = _section(_section(config, "cohort"), "split")
+    reference, confidence = evaluated.reference, evaluated.confidence
+    verdicts = answer.verdicts(found.metrics, found.comparison, reference, confidence, found.unit)
     scored = [verdict for verdict in verdicts if verdict.arm]
     best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
     heads, runs = training_table(found.pretraining, found.unit)
@@ -122,14 +134,14 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "clinical": answer.beside_clinical(found.metrics, found.comparison, verdicts, confidence),
         "reference": reference,
         "confidence": f"{100 * confidence:g} %",
-        "resamples": evaluated.get("resamples", EvaluateSettings().resamples),
+        "resamples": evaluated.resamples,
         **comparison_tables(found, reference, confidence),
         "label_tables": rows.label_tables(found),
         "operating": trust.operating_table(found),
         "calibration": trust.calibration_table(found),
         "subgroups": trust.subgroup_table(found),
-        "small_group": evaluated.get("small_group", EvaluateSettings().small_group),
-        "expand": bool(evaluated.get("expand", EvaluateSettings().expand)),
+        "small_group": evaluated.small_group,
+        "expand": evaluated.expand,
         "seeds": int(found.metrics["seed"].dropna().nunique()),
         "quoted_heads": list(quoted.HEADS),
         "quoted": quoted.quoted_rows(settings.quoted, found),

@@ -12,6 +12,7 @@ from octdino.config.base import Settings
 from octdino.config.cohort import ImageSettings
 from octdino.config.networks import TimmArgs, TimmName
 from octdino.files import read_json
+from octdino.schemas.csv_tables import label_fault
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -70,7 +71,31 @@ class Origin(Card):
     scope: Literal["all", "train_patients"] | None = None
     scans: Count | None = None
     patients: Count | None = None
-    start: "Origin | None" = None
+    kind: str | None = None
+    source: str | None = None
+    images_seen: Count | None = None
+    start: "FirstWeights | None" = None
+
+
+class FirstWeights(Origin):
+    """Where the first weights of a network came from: imagenet, or the folder of an earlier run."""
+
+    from_: Annotated[str, Field(alias="from")]
+
+
+class Training(Card):
+    """The settings of a training, as far as another stage reads them."""
+
+    epochs: Count | None = None
+    min_steps: Count | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    threshold: Literal["youden", "f1"] = "youden"
+
+
+class MethodPart(Card):
+    """The settings of a pretraining method, as far as another stage reads them."""
+
+    positives: list[str] | None = None
 
 
 class BackboneCard(Origin):
@@ -88,6 +113,14 @@ class BackboneCard(Origin):
     spec: BackboneSpec
     input: Input
     weights_sha256: Sha256
+    epochs: list[Count] | None = None
+    exported_epoch: Count | None = None
+    skipped_steps: Count | None = None
+    alarms: list[str] = Field(default_factory=list)
+    device: str | None = None
+    precision: str | None = None
+    settings: Training = Training()
+    method: MethodPart = MethodPart()
 
 
 class Calibration(Card):
@@ -115,8 +148,9 @@ class ClassifierCard(Card):
     exclusive: bool
     calibration: Calibration | None = None
     n_train_patients: Count | None = None
+    n_train_scans: Annotated[int, Field(ge=1)] | None = None
     input: Input | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Training = Training()
     weights_sha256: Sha256 | None = None
 
     @model_validator(mode="after")
@@ -126,6 +160,9 @@ class ClassifierCard(Card):
         if set(self.thresholds) != set(self.labels):
             odd = sorted(set(self.thresholds) ^ set(self.labels))
             raise ValueError(f"thresholds: {', '.join(odd)}; expected one per label, no other")
+        for name in self.labels:
+            if fault := label_fault(name):
+                raise ValueError(f"labels: {name!r} {fault}")
         return self
 
 

@@ -21,7 +21,7 @@ from octdino.models.weights_file import write_weights
 from octdino.predictions import write_predictions
 from octdino.pretrain import pretrain
 from octdino.store import image_moments, read_store, statistics
-from octdino.tables import FINDINGS, read_table
+from octdino.tables import FINDINGS, MANIFEST, SPLITS, read_table, write_table
 from octdino.thresholds import choose_threshold
 from tests.pretrain.test_run import MODELS, SETTINGS
 from tests.small import INPUT, LABELS, write_small_cohort
@@ -107,7 +107,11 @@ def test_a_clean_cohort_with_its_runs_is_passed_in_silence(store, tmp_path):
 def test_1_a_patient_on_two_sides(store):
     """Under one name: no stage reads such a manifest. Under two, joined by identical pixels: a finding."""
     train, test = rows_of(store)
-    edit(store, group=lambda t: t["group"].where(t.index != test, t["group"][train]))
+    patients = read_table(store.with_name("manifest.csv"), MANIFEST)["patient"]
+    edit(store, group=lambda t: t["group"].replace(patients[test], patients[train]))
+    splits = read_table(store.with_name("splits.csv"), SPLITS)
+    splits["group"] = splits["group"].replace(patients[test], patients[train])
+    write_table(store.with_name("splits.csv"), splits, SPLITS)
     assert found(store) == ["patient"]
     edit(store, patient=lambda t: t["patient"].where(t.index != test, t["patient"][train]))
     with pytest.raises(UserError, match=r"manifest\.csv: row 98: scan p16-0 of patient p0 is in test; .* in train"):

@@ -29,7 +29,7 @@ from tests.small import write_small_cohort
 from tests.workflow.conftest import until
 
 STILL = {**MODELS, "vit": ModelSettings(timm="test_vit", args={"patch_size": 8})}  # each process drops other paths
-TUNING = ClassifySettings(epochs=2, min_steps=4, batch_size=8, augment=AugmentSettings(global_size=32))
+TUNING = ClassifySettings(epochs=1, min_steps=4, batch_size=8, augment=AugmentSettings(global_size=32))
 # Relative tolerance of losses, relative and absolute tolerance of weights: bfloat16 rounds other sums in other ways.
 TOLERANCES = {"float32": (1e-4, 1e-3, 2e-4), "bfloat16": (1e-2, 5e-2, 1e-1)}
 # Shuffled batch norm: a process shuffles its own keys (docs/methods.md).

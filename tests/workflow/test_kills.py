@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.workflow.alike import assert_alike
-from tests.workflow.conftest import Workflow, until
+from tests.workflow.conftest import ROOT, Workflow, until
 from tests.workflow.test_end_to_end import TINY
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ class Killed:
         with (self.flow.folder / "run.log").open("ab") as log:
             return subprocess.Popen(
                 self.flow.command("--cores", "2", "--rerun-incomplete", *args),
-                cwd=self.flow.folder.parent, env=self.flow.env, stdout=log, stderr=log, start_new_session=True,
+                cwd=ROOT, env=self.flow.env, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def kill(self, stage: str) -> str:

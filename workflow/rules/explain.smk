@@ -5,9 +5,10 @@ rule explain:
     input:
         store="results/{cohort}/cohort/scans.h5",
         manifest="results/{cohort}/cohort/manifest.csv",
+        splits="results/{cohort}/cohort/splits.csv",
         start=start_of,
         classifiers=classifiers_of,
-        masks=rules.phantom.output.files if COHORT == "phantom" else [],
+        masks=rules.phantom.output.files if settings.cohort.name == "phantom" else [],
     output:
         card="results/{cohort}/explain/{init}/{backbone}/fold{fold}-seed{seed}/explain.json",
         tables=expand(

@@ -9,12 +9,12 @@ import io
 import logging
 import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from octdino.cohort.sources import DAMAGED
 from octdino.cohort.tree import Tree, clean_path, is_hidden
 from octdino.disk import amount, check_disk
 from octdino.errors import UserError
@@ -24,7 +24,8 @@ from octdino.progress import progress
 MEGABYTE = 1_000_000
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what Python unpacks in bounded memory
 MAX_DEPTH = 4  # zips in zips; the published form has two
-MAX_MEMBERS = 2_000_000  # files in all archives together; the published form has 156,000
+MAX_ARCHIVES = 60  # no more than are kept open; the published form has four
+MAX_MEMBERS = 500_000  # files in an archive; the published form has 99,000 and 57,000
 MAX_RATIO = 20  # of a zip in a zip; packed twice, a true one shrinks by some per cent
 
 log = logging.getLogger("octdino.cohort")
@@ -57,10 +58,12 @@ class Archive:
     def inner(self, name: str) -> "Archive":
         """The zip that is the uncompressed member `name`."""
         info = _opened(self).members[name]
-        with self.file.open("rb") as file:
-            file.seek(self.start + info.header_offset)
-            head = file.read(30)
-        if head[:4] != b"PK\x03\x04":
+        head = b""
+        if (place := self.start + info.header_offset) >= 0:
+            with self.file.open("rb") as file:
+                file.seek(place)
+                head = file.read(30)
+        if head[:4] != b"PK\x03\x04" or len(head) < 30:
             raise UserError(f"{self.file}: {info.filename} does not begin where the zip says; fetch it again")
         start = self.start + info.header_offset + 30 + sum(struct.unpack("<HH", head[26:30]))
         return Archive(self.file, start, info.file_size, self.changed, _folder(self.prefix + name))
@@ -132,13 +135,15 @@ def _add_with_inner(tree: Tree, archive: Archive, archives: list[Archive], depth
     """Add an archive and the zips in it to `archives`.
 
     Raises:
-        UserError: zips nested more than `depth` deep, or more than `MAX_MEMBERS` files.
+        UserError: zips nested more than `depth` deep, or more archives or files than may be.
     """
     if not depth:
         raise UserError(f"{archive.file}: zips nested more than {MAX_DEPTH} deep; unpack it, or remove it")
     archives.append(archive)
-    if sum(len(archive.members) for archive in archives) > MAX_MEMBERS:
-        raise UserError(f"{archive.file}: more than {MAX_MEMBERS:,} files in the archives; expected OLIVES' own")
+    if len(archives) > MAX_ARCHIVES or len(archive.members) > MAX_MEMBERS:
+        raise UserError(
+            f"{archive.file}: more than {MAX_ARCHIVES} zips, or {MAX_MEMBERS:,} files in one; expected OLIVES' own"
+        )
     for name, info in archive.members.items():
         below = archive.prefix + name
         if not _is_zip(name) or below in tree.files:  # unpacked already: it is on the list itself
@@ -169,7 +174,7 @@ def _extracted(root: Path, archive: Archive, name: str) -> Archive:
             chunks = iter(lambda: source.read(MEGABYTE), b"")
             for chunk in progress(chunks, -(-info.file_size // MEGABYTE), f"unpacking {path.name}", "megabyte"):
                 file.write(chunk)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except DAMAGED as error:
         part.unlink(missing_ok=True)
         raise UserError(f"{archive.file}: {name} cannot be unpacked: {error}; fetch it again") from None
     part.replace(path)

@@ -160,8 +160,8 @@ def test_members_of_other_methods_are_unreadable(method: int, tmp_path: Path) ->
 
 def test_more_files_than_any_cohort_has_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write(tmp_path / "root")
-    monkeypatch.setattr("octdino.cohort.olives.archives.MAX_MEMBERS", 50)  # each half has 36 pictures
-    with pytest.raises(UserError, match=r"OLIVES.zip: more than 50 files in the archives"):
+    monkeypatch.setattr("octdino.cohort.olives.archives.MAX_MEMBERS", 30)  # each half has 36 scans
+    with pytest.raises(UserError, match=r"OLIVES.zip: more than 60 zips, or 30 files in one"):
         read_olives(settings(root))
 
 
