@@ -149,7 +149,8 @@ def _checked(path: Path, cells: pd.Series, column: Column) -> pd.Series:
     if (bad := bad.fillna(False).astype(bool)).any():
         row = int(np.argmax(bad))
         cell = cells.iloc[row]
-        said = "empty" if empty.iloc[row] else repr(cell) if isinstance(cell, str) else f"{cell:g}"
+        number = f"{cell:g}" if isinstance(cell, float) else str(cell)[:40]  # an integer may have hundreds of digits
+        said = "empty" if empty.iloc[row] else repr(cell) if isinstance(cell, str) else number
         raise UserError(f"{path}: row {row + 2}: {cells.name} is {said}; expected {column.expected}")
     if column.unique and (twice := values.duplicated()).any():
         row = int(np.argmax(twice))

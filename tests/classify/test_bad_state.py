@@ -39,6 +39,7 @@ CHANGES = {
     "another shape": lambda state: state["network"].update({"1.bias": torch.zeros(7)}),
     "a best of something else": lambda state: state.update(best={"x": torch.zeros(1)}),
     "step far on": lambda state: state.update(step=10**6),
+    "best step far on": lambda state: state.update(best_step=10**6),
     "score is text": lambda state: state.update(best_score="high"),
     "another optimizer": lambda state: state["optimizer"].update(param_groups=[]),
 }

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ def test_patient_by_its_other_names(tmp_path: Path, name: str) -> None:
         ({"path": "images/0.png"}, "duplicate_path", "named in row 2 already"),
         ({"patient": None}, "missing_patient", "patient is empty"),
         ({"slice": "first"}, "bad_value", "slice: 'first', expected a number"),
+        ({"slice": 1.5}, "bad_value", "slice: 1.5, expected a whole number"),
+        ({"slice": -3}, "bad_value", "slice: '-3"),
         ({"bcva": float("inf")}, "bad_value", "bcva: 'inf', expected a number"),
     ],
 )
@@ -105,6 +108,21 @@ def test_a_bad_row_is_refused_with_its_reason(tmp_path: Path, change: dict, reas
     assert [(r["reason"], r["row"]) for r in rows.refused.rows] == [(reason, 6)]
     assert detail in rows.refused.rows[0]["detail"]
     assert len(rows.scans) == 5
+
+
+def test_a_slice_may_be_empty_or_written_as_a_decimal(tmp_path: Path) -> None:
+    table = rows_of(slice=7)
+    table[4]["slice"] = None  # so that pandas writes the others as 7.0
+    rows = read(tmp_path, table)
+    assert rows.scans["slice"].tolist() == [7, 7, 7, 7, pd.NA, 7]
+    assert not rows.refused.rows
+
+
+def test_a_file_name_that_is_not_utf_8_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "a") + b"/Bj\xf6rn.png")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"the file name '.*' is not UTF-8; rename it"):
+        read_folder(settings(tmp_path, "folder"))
 
 
 def test_other_case_separators_and_absolute_paths(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import StdConv2d
 from torch import nn
 
 from octdino.config import ModelSettings
@@ -82,6 +83,15 @@ def test_a_guarded_convolution_computes_what_the_plain_one_does(arguments: dict[
     guarded.load_state_dict({f"0.{name}": value for name, value in plain.state_dict().items()})
     image = torch.randn(3, 4, size, size)
     torch.testing.assert_close(guarded(image), plain(image))
+
+
+def test_a_convolution_that_changes_its_weight_still_does() -> None:
+    torch.manual_seed(0)
+    standardised = StdConv2d(8, 16, 1, stride=2)
+    image = torch.randn(2, 8, 6, 6)
+    expected = standardised(image)
+    assert not torch.allclose(expected, F.conv2d(image, standardised.weight, standardised.bias, 2))
+    torch.testing.assert_close(avoid_onednn_defects(nn.Sequential(standardised))(image), expected)
 
 
 def test_guarding_twice_is_guarding_once_and_names_stay() -> None:
