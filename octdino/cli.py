@@ -23,7 +23,7 @@ from octdino.config import (
     PretrainSettings,
     ReportSettings,
 )
-from octdino.errors import EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError, mistake
+from octdino.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError, mistake
 from octdino.files import check_out
 from octdino.flags import (
     Parser,
@@ -47,7 +47,7 @@ LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # the workflow's
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return its exit code: 0 done, 2 the user's mistake, 75 stopped early but saved."""
+    """Run one verb and return its exit code: 0 done, 2 the user's mistake, 75 stopped early but saved, 130 interrupted."""
     args, unknown = build_parser().parse_known_args(argv)
     if unknown:
         args.parser.refuse(unknown)
@@ -67,9 +67,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"octdino {args.verb}: error: {line}", file=sys.stderr)
         return EXIT_USER
-    except StoppedEarly as stop:
-        print(f"octdino {args.verb}: {stop}", file=sys.stderr)
-        return EXIT_STOPPED
+    except (StoppedEarly, KeyboardInterrupt) as stop:
+        print(f"octdino {args.verb}: {str(stop) or 'interrupted'}", file=sys.stderr)
+        return EXIT_STOPPED if isinstance(stop, StoppedEarly) else EXIT_INTERRUPTED
     return 0
 
 

@@ -6,6 +6,7 @@ import os
 EXIT_FAILED = 1
 EXIT_USER = 2
 EXIT_STOPPED = 75
+EXIT_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
 # Errors of a disk that arrive without a file's name, because they come from a write to an open file.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG})

@@ -20,7 +20,7 @@ RUN = ["--store", "s.h5", "--backbone", "resnet18", "--out", "out"]
 class Called:
     """Stands in for a stage's function and keeps what it was called with."""
 
-    def __init__(self, raises: Exception | None = None) -> None:
+    def __init__(self, raises: BaseException | None = None) -> None:
         self.args: tuple[Any, ...] = ()
         self.named: dict[str, Any] = {}
         self.raises = raises
@@ -35,7 +35,7 @@ class Called:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Replace a stage's function: `stage("octdino.pretrain", "pretrain")`."""
 
-    def replace(module: str, name: str, raises: Exception | None = None) -> Called:
+    def replace(module: str, name: str, raises: BaseException | None = None) -> Called:
         called = Called(raises)
         stand_in = type(sys)(module)
         setattr(stand_in, name, called)
@@ -232,6 +232,9 @@ def test_exit_codes(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
     stage("octdino.pretrain", "pretrain", StoppedEarly("stopped by SIGTERM"))
     assert cli.main(argv) == 75
     assert capsys.readouterr().err == "octdino pretrain: stopped by SIGTERM\n"
+    stage("octdino.pretrain", "pretrain", KeyboardInterrupt())
+    assert cli.main(argv) == 130
+    assert capsys.readouterr().err == "octdino pretrain: interrupted\n"
     stage("octdino.pretrain", "pretrain", PermissionError(13, "Permission denied", "/out"))
     assert failing(capsys, *argv) == "octdino pretrain: error: /out: Permission denied"
     stage("octdino.pretrain", "pretrain", OSError(28, "No space left on device"))

@@ -69,7 +69,8 @@ def test_crops_are_named_as_the_field_does():
 
 
 @pytest.mark.slow
-def test_the_whole_benchmark_in_small(tmp_path, capsys):
+def test_the_whole_benchmark_in_small(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OCTDINO_AUTO_PRECISION", "float32")  # where auto is bfloat16, both precisions are timed
     words = "--backbones test_vit --crops 2x96+4x48 --batch 4 --rounds 1 --patients 10 --scans 64 128 --pictures 60 90"
     main([*words.split(), "--work", str(tmp_path / "work"), "--out", str(tmp_path), "--machine", "A: Machine"])
     assert capsys.readouterr().out.strip() == str(tmp_path / "a-machine.md")

@@ -3,15 +3,16 @@
 OCTDINO_KILLS sets how many kills per precision (9: one per stage), OCTDINO_KILLS_SEED another sequence of them.
 """
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.workflow.alike import assert_alike
@@ -34,26 +35,16 @@ CONFIG = {
 }
 
 
-def descendants(pid: int) -> Iterator[int]:
-    """The processes below `pid`."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:  # it has ended
-        return
-    for child in map(int, children):
-        yield child
-        yield from descendants(child)
-
-
 def job_of(pid: int, stage: str) -> int | None:
     """The process below Snakemake that runs `octdino STAGE`, if there is one."""
-    for child in descendants(pid):
-        try:
-            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if any(path.endswith(b"/octdino") and verb == stage.encode() for path, verb in pairwise(words)):
-            return child
+    try:
+        below = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return None
+    for child in below:
+        with contextlib.suppress(psutil.Error):
+            if any(path.endswith("/octdino") and verb == stage for path, verb in pairwise(child.cmdline())):
+                return int(child.pid)
     return None
 
 
@@ -61,7 +52,7 @@ class Killed:
     """One working directory whose runs are killed."""
 
     def __init__(self, folder: Path, precision: str, rng: random.Random) -> None:
-        self.flow, self.rng = Workflow(folder, stub=False), rng
+        self.flow, self.rng, self.landed = Workflow(folder, stub=False), rng, 0
         self.flow.configure(CONFIG)
         self.flow.env["OCTDINO_AUTO_PRECISION"] = precision
 
@@ -74,20 +65,21 @@ class Killed:
 
     def kill(self, stage: str) -> str:
         """Run until a job of `stage` works, then kill something; what was done."""
-        process = self.start("--forcerun", stage)
+        process = self.start("--forcerun", stage, "--until", stage)
         until(lambda: process.poll() is not None or job_of(process.pid, stage) is not None, 300)
         time.sleep(self.rng.uniform(0, SECONDS))
         target, number = self.rng.choice(TARGETS), self.rng.choice(SIGNALS)
         job = job_of(process.pid, stage)
-        if process.poll() is None:
+        if killed := process.poll() is None and job is not None:
             if target == "group":
                 os.killpg(process.pid, number)
-            elif target == "snakemake" or job is None:
+            elif target == "snakemake":
                 os.kill(process.pid, number)
             else:
                 os.kill(job, number)
         code = process.wait(timeout=300)
-        return f"{stage}: {number.name} to {target}, exit code {code}"
+        self.landed += killed
+        return f"{stage}: {number.name} to {target}, " + (f"exit code {code}" if killed else "which had ended")
 
     def finish(self) -> None:
         """Run to the end; jobs that outlived their Snakemake may refuse the first tries."""
@@ -109,5 +101,5 @@ def test_killed_at_random_moments_the_workflow_ends_with_the_same_bytes(tmp_path
     for index in range(KILLS):
         print(killed.kill(STAGES[index * len(STAGES) // KILLS]), flush=True)
     killed.finish()
-    assert "Traceback" not in (tmp_path / "killed/run.log").read_text()
+    assert killed.landed >= KILLS // 2, "jobs end before they are killed: the suite would prove nothing"
     assert_alike(tmp_path / "whole/results", tmp_path / "killed/results")
