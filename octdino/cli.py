@@ -47,7 +47,7 @@ LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # the workflow's
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return its exit code: 0 done, 2 the user's mistake, 75 stopped early but saved, 130 interrupted."""
+    """Run one verb; its exit code: 0 done, 2 the user's mistake, 75 stopped early but saved, 130 interrupted."""
     args, unknown = build_parser().parse_known_args(argv)
     if unknown:
         args.parser.refuse(unknown)
