@@ -41,8 +41,8 @@ class ExplainSettings(Settings):
         checked("seeds", check_seeds, self.seeds)
         if not all(0 < mass <= 1 for mass in self.masses):
             raise ValueError("masses: each above 0 and at most 1")
-        if not all(k >= 1 for k in self.neighbours):
-            raise ValueError("neighbours: each at least 1")
+        if not all(1 <= k <= 100_000 for k in self.neighbours):
+            raise ValueError("neighbours: each from 1 to 100,000")
         return self
 
     def needed(self) -> dict[str, Any]:
