@@ -318,4 +318,4 @@ def test_explain(stage: Any) -> None:
 def test_explain_refuses_impossible_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert "masses: each above 0" in failing(capsys, "explain", "scratch", *RUN, "--masses", "2")
     assert "mass: '1.5' is not allowed" in failing(capsys, "explain", "scratch", *RUN, "--mass", "1.5")
-    assert "neighbours: each at least 1" in failing(capsys, "explain", "scratch", *RUN, "--neighbours", "0")
+    assert "neighbours: each from 1 to 100,000" in failing(capsys, "explain", "scratch", *RUN, "--neighbours", "0")
