@@ -4,7 +4,7 @@ import torch
 
 from benchmarks.timing import seconds_of
 from octdino.augment import View
-from octdino.pretrain.speed import matmul_rate
+from octdino.training.throughput import matmul_rate
 
 __all__ = ["bandwidth", "matmul_rate", "view_bytes"]
 

@@ -19,11 +19,12 @@ from torchvision import transforms
 from octdino.config import AugmentSettings, ModelSettings, PretrainSettings
 from octdino.models import create_backbone
 from octdino.models.backbones import num_features
-from octdino.pretrain.data import Data, read_data
-from octdino.pretrain.loop import Run
-from octdino.pretrain.speed import Stopwatch
-from octdino.pretrain.start import Start
-from octdino.training import RunState, pick_device
+from octdino.models.initial_weights import Start
+from octdino.pretrain.pretraining_data import Data, read_data
+from octdino.pretrain.trainer import Run
+from octdino.training.checkpoints import RunState
+from octdino.training.precision import pick_device
+from octdino.training.throughput import Stopwatch
 
 HEAD = {"hidden_dim": 2048, "bottleneck_dim": 256}
 CLIP = 3.0
@@ -182,12 +183,12 @@ class Lightly(Plain):
             n_local_views=s.local_views,
             cj_prob=1.0,
             cj_strength=1.0,
-            cj_bright=s.brightness,
-            cj_contrast=s.contrast,
+            cj_bright=s.brightness_max,
+            cj_contrast=s.contrast_max,
             cj_sat=0.0,
             cj_hue=0.0,
             random_gray_scale=0.0,
-            gaussian_blur=s.blur,
+            gaussian_blur=s.blur_p,
             sigmas=s.blur_sigma,
             solarization_prob=0.0,
             normalize={"mean": mean, "std": std},
@@ -244,9 +245,9 @@ class Naive(Plain):
             return transforms.Compose(
                 [
                     transforms.RandomResizedCrop(size, scale, s.ratio),
-                    transforms.RandomHorizontalFlip(s.flip),
-                    transforms.ColorJitter(s.brightness, s.contrast),
-                    transforms.RandomApply([blur], s.blur[0]),  # one for all views by default
+                    transforms.RandomHorizontalFlip(s.flip_p),
+                    transforms.ColorJitter(s.brightness_max, s.contrast_max),
+                    transforms.RandomApply([blur], s.blur_p[0]),  # one for all views by default
                     transforms.ToTensor(),
                     transforms.Normalize(mean, std),
                 ]

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from octdino.cohort.ingest import build_cohort
-from octdino.cohort.phantom import write_phantom
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings
-from octdino.store import read_store
+from octdino.data.store import read_store
+from octdino.phantom import write_phantom
 
 SIZE = 224  # px of the store, as `config/olives.yaml` has it
 

@@ -23,12 +23,12 @@ from octdino.classify.linear import fit_linear
 from octdino.cohort.ingest import build_cohort
 from octdino.config import ClassifySettings
 from octdino.config.cohort import CohortSettings, ImageSettings
+from octdino.data.csv_io import MANIFEST, SPLITS, write_table
+from octdino.data.store import StoreWriter, content_hash, read_store
 from octdino.evaluate.metrics import decision_metrics, ranking_metrics
-from octdino.neighbours import knn_scores
-from octdino.pretrain.data import Data, read_data
-from octdino.resampling import draw_patients
-from octdino.store import StoreWriter, content_hash, read_store
-from octdino.tables import MANIFEST, SPLITS, write_table
+from octdino.pretrain.pretraining_data import Data, read_data
+from octdino.stats.bootstrap import draw_patients
+from octdino.stats.neighbors import knn_scores
 
 Row = dict[str, Any]
 
@@ -162,10 +162,10 @@ def evaluation(rounds: int) -> list[Row]:
     f, settings = features(), ClassifySettings()
     probes = {
         "ours": Contender(lambda: fit_linear(f.train, f.truth[:6600], f.val, f.truth[6600:], settings)),
-        "theirs": Contender(lambda: one_by_one(f, settings.penalties)),
+        "theirs": Contender(lambda: one_by_one(f, settings.inverse_regularization)),
     }
     seconds = by_turns(probes, 2)
-    size = f"16 labels x {len(settings.penalties)} penalties, 6,600 x 384 features"
+    size = f"16 labels x {len(settings.inverse_regularization)} penalties, 6,600 x 384 features"
     rows = [
         {"work": f"linear probes: {size}", "seconds": median(seconds["ours"])},
         {"work": "the same, scikit-learn one by one", "seconds": median(seconds["theirs"])},

@@ -14,8 +14,8 @@ from benchmarks.ceiling import bandwidth, matmul_rate, view_bytes
 from benchmarks.loops import Lightly, Naive, Octdino, Task
 from benchmarks.scans import Scans
 from benchmarks.timing import peak_memory, ratio, seconds_of
-from octdino.store import read_store
-from octdino.training import autocast, pick_device
+from octdino.data.store import read_store
+from octdino.training.precision import autocast, pick_device
 
 PARTS = ("data", "augmentation", "forward", "backward", "optimizer", "average")
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from octdino.calibration import calibration_of
-from octdino.predictions import write_predictions
-from octdino.store import StoreWriter
-from octdino.tables import MANIFEST, QUARANTINE, SPLITS, label_matrix, labels_of, write_table
-from octdino.thresholds import choose_threshold
+from octdino.data.csv_io import MANIFEST, QUARANTINE, SPLITS, label_matrix, labels_of, write_table
+from octdino.data.predictions import write_predictions
+from octdino.data.store import StoreWriter
+from octdino.stats.calibration import calibration_of
+from octdino.stats.thresholds import choose_threshold
 from tests.small import INPUT, store_attributes
 
 LABELS = ["IRF", "DRT/ME", "FAVF", "VMT"]

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from octdino.config import ImageSettings
-from octdino.store import StoreWriter, content_hash, statistics
-from octdino.tables import MANIFEST, SPLITS, write_table
+from octdino.data.csv_io import MANIFEST, SPLITS, write_table
+from octdino.data.store import StoreWriter, content_hash, statistics
 
 LABELS = ["square", "stripes"]
 INPUT = {"image": {"size": [32, 32]}, "size": 32, "mean": [0.2], "std": [0.2]}

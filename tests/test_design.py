@@ -49,8 +49,8 @@ def test_a_cohorts_files_are_read_in_one_place(stage: str) -> None:
     alone = {"MANIFEST", "SPLITS", "read_store", "read_header", "read_images"}
     for path in (PACKAGE / stage).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module in ("octdino.tables", "octdino.store"):
-                assert not {alias.name for alias in node.names} & alone, f"{path}: use octdino.cohort_reader"
+            if isinstance(node, ast.ImportFrom) and node.module in ("octdino.data.csv_io", "octdino.data.store"):
+                assert not {alias.name for alias in node.names} & alone, f"{path}: use octdino.data.cohort_reader"
 
 
 def test_every_stage_has_one_name_in_three_places() -> None:

@@ -8,11 +8,10 @@ import torch
 
 from octdino.augment import resize, standardise
 from octdino.classify import classify
-from octdino.classify.data import read_labelled
 from octdino.classify.finetune import plain_batches
+from octdino.classify.labeled_scans import read_labelled
 from octdino.cohort.images import read_picture  # only tests may join two stages
 from octdino.cohort.ingest import build_cohort
-from octdino.cohort.phantom import write_phantom
 from octdino.config import (
     AugmentSettings,
     ClassifySettings,
@@ -21,9 +20,10 @@ from octdino.config import (
     PhantomSettings,
     PretrainSettings,
 )
+from octdino.data.schemas.metadata import BackboneCard, ClassifierCard, Input, read_card
+from octdino.data.store import read_store
+from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
-from octdino.schemas.cards import BackboneCard, ClassifierCard, Input, read_card
-from octdino.store import read_store
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SIZE = 32  # px, of the network's input

@@ -14,12 +14,12 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from octdino import made_by
-from octdino.calibration import calibration_of
-from octdino.cohort_reader import read_cohort
+from octdino.data.cohort_reader import read_cohort
+from octdino.data.csv_io import fraction_patients
+from octdino.data.predictions import write_predictions
 from octdino.errors import UserError
-from octdino.predictions import write_predictions
-from octdino.tables import fraction_patients
-from octdino.thresholds import choose_threshold
+from octdino.stats.calibration import calibration_of
+from octdino.stats.thresholds import choose_threshold
 
 log = logging.getLogger("octdino.classify")
 

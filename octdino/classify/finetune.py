@@ -10,29 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from octdino.augment import Augment, View, resize, standardise
-from octdino.checkpoints import CheckpointError, check_form, check_optimizer
-from octdino.classify.data import Labelled
-from octdino.classify.outputs import balance, loss_of, validation_score
+from octdino.classify.labeled_scans import Labelled
+from octdino.classify.losses import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
 from octdino.errors import UserError
-from octdino.feed import Feed
 from octdino.models.backbones import num_features
-from octdino.models.norms import synchronised
+from octdino.models.sync_batchnorm import synchronised
 from octdino.progress import progress
-from octdino.ranks import average_gradients, from_first, joined, own, rank, shared_batch
-from octdino.training import (
-    RunState,
-    Stopper,
-    autocast,
-    keep_freed_memory,
-    make_optimizer,
-    parameter_groups,
-    pick_device,
-    resolve_precision,
-    seed_of,
-    set_schedule,
-    warmup_cosine,
+from octdino.training.checkpoint_reader import CheckpointError, check_form, check_optimizer
+from octdino.training.checkpoints import RunState
+from octdino.training.device_loader import DeviceLoader
+from octdino.training.distributed import (
+    all_gather,
+    average_gradients,
+    broadcast_from_rank0,
+    local_slice,
+    rank,
+    shared_batch,
 )
+from octdino.training.optimizers import make_optimizer, parameter_groups, set_schedule
+from octdino.training.precision import autocast, keep_freed_memory, pick_device, resolve_precision
+from octdino.training.random_seeds import seed_of
+from octdino.training.schedules import warmup_cosine
+from octdino.training.signals import Stopper
 
 log = logging.getLogger("octdino.classify")
 
@@ -53,7 +53,7 @@ class Finetune:
         for group in groups:
             group["lr_scale"] = settings.backbone_lr if pretrained else 1.0
         self.optimizer = make_optimizer("adamw", [*groups, *parameter_groups(head)])
-        self.feed = Feed(data.images, self.device)
+        self.feed = DeviceLoader(data.images, self.device)
         self.train_rows = data.rows("train")
         self.batch = shared_batch(settings.batch_size, len(self.train_rows))
         self.epoch_steps = max(len(self.train_rows) // self.batch, 1)
@@ -102,11 +102,13 @@ class Finetune:
         Raises:
             CheckpointError: a key is missing, a value has another type or shape, or the step is none of this run's.
         """
-        own = self.position()
-        check_form({**saved, "optimizer": None, "best": None}, {**own, "optimizer": None, "best": None}, "checkpoint")
+        present = self.position()
+        check_form(
+            {**saved, "optimizer": None, "best": None}, {**present, "optimizer": None, "best": None}, "checkpoint"
+        )
         check_optimizer(saved.get("optimizer"), self.optimizer)
         if saved.get("best") != {}:
-            check_form(saved.get("best"), own["network"], "best")
+            check_form(saved.get("best"), present["network"], "best")
         step, best_step = saved["step"], saved["best_step"]
         if not isinstance(step, int) or not 0 <= step <= self.total:
             raise CheckpointError(f"step {step} is none of this run's {self.total}")
@@ -136,12 +138,12 @@ class Finetune:
         torch.manual_seed(seed_of(self.seed, "step", self.step, rank()))  # dropout and drop path
         s = self.settings
         view = View(1, s.augment.global_size, s.augment.global_scale)
-        places = torch.from_numpy(rows[own(len(rows))])
+        places = torch.from_numpy(rows[local_slice(len(rows))])
         images, keys = self.feed.take(places), places.to(self.device)
         (images,) = self.augment(images, [view], seed_of(self.seed, "views", self.step), keys)
         self.network.train()
         with autocast(self.device, s.precision):
-            logits = joined(self.network(images.contiguous(memory_format=torch.channels_last)))
+            logits = all_gather(self.network(images.contiguous(memory_format=torch.channels_last)))
         truth = torch.from_numpy(self.data.truth[rows]).to(self.device)
         loss = loss_of(logits.float(), truth, self.data.exclusive, self.class_weight)
         torch.autograd.backward(loss)
@@ -154,7 +156,9 @@ class Finetune:
 
     def _check(self) -> None:
         rows = self.data.rows("val")
-        score = from_first(lambda: validation_score(self.data.truth[rows], self.logits(rows), self.data.exclusive))
+        score = broadcast_from_rank0(
+            lambda: validation_score(self.data.truth[rows], self.logits(rows), self.data.exclusive)
+        )
         if math.isnan(score):
             raise UserError(f"step {self.step}: the network's outputs are not finite: it diverged; lower classify.lr")
         log.info("step %d/%d: %.4f on validation patients", self.step, self.total, score)

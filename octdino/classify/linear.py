@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from octdino.classify.logistic import Regressions
-from octdino.classify.outputs import validation_score
+from octdino.classify.losses import validation_score
 from octdino.config import ClassifySettings
 
 log = logging.getLogger("octdino.classify")
@@ -35,7 +35,7 @@ def fit_linear(
     """
     mean, std = features.mean(0), features.std(0) + 1e-6
     inputs = torch.from_numpy((features - mean) / std).double()
-    penalties = sorted(settings.penalties)  # the strongest first: it wins ties
+    penalties = sorted(settings.inverse_regularization)  # the strongest first: it wins ties
     fit = _fit_softmax if exclusive else _fit_each
     weights, biases = fit(inputs, torch.from_numpy(truth).double(), penalties, settings.class_weights == "balanced")
     best: tuple[float, float, Head] | None = None

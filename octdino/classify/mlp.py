@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from octdino.classify.outputs import balance, loss_of, validation_score
+from octdino.classify.losses import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
-from octdino.training import parameter_groups, seed_of, set_schedule, warmup_cosine
+from octdino.training.optimizers import parameter_groups, set_schedule
+from octdino.training.random_seeds import seed_of
+from octdino.training.schedules import warmup_cosine
 
 log = logging.getLogger("octdino.classify")
 

@@ -17,15 +17,17 @@ import pandas as pd
 from torch import nn
 
 from octdino import made_by
-from octdino.checkpoints import CheckpointError
-from octdino.classify.data import Labelled, read_labelled
 from octdino.classify.finetune import Finetune
+from octdino.classify.labeled_scans import Labelled, read_labelled
 from octdino.config import ARM, ClassifySettings, ModelSettings
-from octdino.determinism import ask_for_determinism
+from octdino.data.csv_io import replacing
 from octdino.errors import UserError
-from octdino.models.start import start_backbone
-from octdino.tables import replacing
-from octdino.training import RunState, Stopper, seed_of
+from octdino.models.initial_weights import start_backbone
+from octdino.training.checkpoint_reader import CheckpointError
+from octdino.training.checkpoints import RunState
+from octdino.training.determinism import ask_for_determinism
+from octdino.training.random_seeds import seed_of
+from octdino.training.signals import Stopper
 
 log = logging.getLogger("octdino.classify")
 

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pandas as pd
 
-from octdino.cohort.rows import Rows
+from octdino.cohort.scan_table import Rows
 from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
 

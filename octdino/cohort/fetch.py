@@ -17,7 +17,7 @@ import pooch
 import requests
 
 from octdino.cohort.web import SLOWEST, ConnectionLost, open_url, read_pieces
-from octdino.disk import amount, check_disk
+from octdino.data.disk_space import amount, check_disk
 from octdino.errors import UserError
 from octdino.progress import progress
 

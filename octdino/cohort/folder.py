@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from octdino.cohort.file_index import MASKS, Tree, clean_path
 from octdino.cohort.images import SUFFIXES
-from octdino.cohort.rows import Refuse, Refused, Rows, check_labels, scan_tables
-from octdino.cohort.sheets import column, find_column, identifier, label_value, number, read_sheet
-from octdino.cohort.tree import MASKS, Tree, clean_path
+from octdino.cohort.scan_table import Refuse, Refused, Rows, check_labels, scan_tables
+from octdino.cohort.spreadsheet import column, find_column, identifier, label_value, number, read_sheet
 from octdino.config.cohort import CohortSettings
+from octdino.data.csv_io import MANIFEST
 from octdino.errors import UserError
-from octdino.tables import MANIFEST
 
 # Columns with a meaning of their own, and the other names that people give them.
 KNOWN = {

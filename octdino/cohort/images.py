@@ -13,7 +13,7 @@ from PIL import Image
 
 from octdino.cohort.sources import DAMAGED, Encoded, Source
 from octdino.config.cohort import ImageSettings
-from octdino.image_files import read_image
+from octdino.data.image_files import read_image
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 NARROW = 16 * 256  # 16-bit images darker than this hold 12-bit data: as good as black in 8 bits
@@ -151,6 +151,6 @@ def digest_of(pixels: np.ndarray) -> str:
 
 
 def _moments(image: np.ndarray) -> np.ndarray:
-    from octdino.store import image_moments  # h5py's import stays out of what only decodes
+    from octdino.data.store import image_moments  # h5py's import stays out of what only decodes
 
     return image_moments(image)

@@ -16,16 +16,16 @@ from octdino import made_by
 from octdino.cohort.decode import read_pictures
 from octdino.cohort.duplicates import find_duplicates, split_groups
 from octdino.cohort.exclusive import exclusive_labels
-from octdino.cohort.readers import READERS
-from octdino.cohort.rows import Refused, Rows
+from octdino.cohort.registry import READERS
+from octdino.cohort.scan_table import Refused, Rows
 from octdino.cohort.split import check_splittable, make_splits
 from octdino.config.cohort import CohortSettings
-from octdino.disk import SPARE, check_disk
+from octdino.data.csv_io import MANIFEST, QUARANTINE, SPLITS, write_table
+from octdino.data.disk_space import SPARE, check_disk
+from octdino.data.sampling_units import unit
+from octdino.data.store import StoreWriter, content_hash, statistics
 from octdino.errors import UserError
 from octdino.progress import progress
-from octdino.store import StoreWriter, content_hash, statistics
-from octdino.tables import MANIFEST, QUARANTINE, SPLITS, write_table
-from octdino.units import unit
 
 OUTPUTS = ("quarantine.csv", "splits.csv", "manifest.csv", "scans.h5")
 

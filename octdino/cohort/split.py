@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from octdino.cohort.balance import ENOUGH, Groups, assign, order
+from octdino.cohort.stratify import ENOUGH, Groups, assign, order
 from octdino.config.cohort import SplitSettings
+from octdino.data.csv_io import SPLITS, read_table
 from octdino.errors import UserError
-from octdino.tables import SPLITS, read_table
 
 SIDES = ("train", "val", "test")
 # The OLIVES papers' test patients, 10 of PRIME and 10 of TREX-DME each (complete_biomarker_test.csv of final_csvs_2 and

@@ -20,12 +20,12 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from octdino.cohort.fetch import fetch
 from octdino.cohort.images import SUFFIXES
-from octdino.cohort.rows import Refused, Rows, check_labels, scan_tables
+from octdino.cohort.scan_table import Refused, Rows, check_labels, scan_tables
 from octdino.cohort.sources import Source
 from octdino.config.cohort import CohortSettings
+from octdino.data.atomic_files import read_text
+from octdino.data.image_files import read_image
 from octdino.errors import UserError
-from octdino.files import read_text
-from octdino.image_files import read_image
 
 VOC = DATASET_YEAR_DICT["2012"]
 VOC_CLASSES = (

@@ -7,21 +7,19 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from octdino.config.base import Settings, checked
+from octdino.config.audit import AuditSettings
+from octdino.config.augment import AugmentSettings
+from octdino.config.classify import ClassifySettings
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings, SplitSettings
+from octdino.config.evaluate import EvaluateSettings
 from octdino.config.explain import ExplainSettings
 from octdino.config.methods import METHODS, MethodSettings
+from octdino.config.models import ModelSettings
 from octdino.config.names import ARM, BACKBONE_NAME, FRACTION_TEXT, METHOD_NAME, check_backbone_name, fraction_text
 from octdino.config.networks import NAME_RULE, is_timm_name
-from octdino.config.pretrain import AugmentSettings, PretrainSettings
-from octdino.config.stages import (
-    AuditSettings,
-    ClassifySettings,
-    EvaluateSettings,
-    ModelSettings,
-    QuotedSettings,
-    ReportSettings,
-)
+from octdino.config.pretrain import PretrainSettings
+from octdino.config.report import QuotedSettings, ReportSettings
+from octdino.config.settings_base import Settings, checked
 
 __all__ = [
     "ARM",

@@ -7,8 +7,8 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from octdino.config.base import Settings
 from octdino.config.names import LARGEST_SEED
+from octdino.config.settings_base import Settings
 
 COHORTS = Literal["phantom", "olives", "folder", "imagenette", "cifar10", "stl10", "voc12"]
 UNPUBLISHED = ("phantom", "folder")  # two cohorts of such a kind need not hold the same patients

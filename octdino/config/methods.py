@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from octdino.config.base import Settings, checked
 from octdino.config.names import check_once
+from octdino.config.settings_base import Settings, checked
 
 SIZES = (20_000, 50_000, 100_000, 200_000, 500_000)  # scans: where the columns of every `by_size` begin
 HEAD = (512, 512, 1024, 2048, 2048, 2048)
@@ -147,7 +147,7 @@ class Dinov2Settings(PrototypeSettings):
     mask_ratio: tuple[float, float] = Field((0.1, 0.5), description="share of patches masked, from and to")
     patch_weight: float = Field(1.0, ge=0, description="of iBOT's loss on masked patches")
     koleo_weight: float = Field(0.1, ge=0, description="of KoLeo, which spreads scans apart")
-    koleo_neighbours: Literal["all", "other_eyes", "other_patients"] = Field(
+    koleo_neighbors: Literal["all", "other_eyes", "other_patients"] = Field(
         "other_eyes", description="which scans KoLeo drives apart: slices of one volume are near-copies"
     )
     shared_head: bool = Field(False, description="one head for views and patches (iBOT), not one each (DINOv2)")

@@ -1,13 +1,13 @@
 """Settings of the pretrain stage."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
-from octdino.config.base import Settings, checked
+from octdino.config.augment import AugmentSettings
 from octdino.config.methods import METHODS, MethodSettings
 from octdino.config.names import check_backbone_name, check_method_name, check_once, check_seeds
+from octdino.config.settings_base import Settings, checked
 from octdino.errors import UserError
 
 UNTRACKED = (
@@ -17,63 +17,6 @@ UNTRACKED = (
     "checkpoint_seconds",
     "keep_checkpoints",
 )  # no weight of a finished run
-
-
-VIEWS = "; three values: of the first large view, the second, and all small ones"
-
-
-def _per_view(value: Any) -> tuple[float, ...]:
-    """One probability for all views, or three."""
-    given = list(value) if isinstance(value, list | tuple) else [value]
-    try:
-        found = tuple(float(one) for one in given)
-    except (TypeError, ValueError):
-        found = ()
-    if len(found) not in (1, 3) or not all(0 <= one <= 1 for one in found):
-        raise PydanticCustomError("per_view", "expected one probability from 0 to 1, or three:" + VIEWS.split(":")[-1])
-    return found * 3 if len(found) == 1 else found
-
-
-Three = tuple[float, float, float]
-PerView = Annotated[Three, BeforeValidator(_per_view, json_schema_input_type=float | Three)]
-
-
-class AugmentSettings(Settings):
-    """Random views: weak by default, for OCT; never a vertical flip; colour changes are for RGB cohorts only."""
-
-    global_size: int = Field(96, ge=16, description="px, side of the large views")
-    local_size: int = Field(48, ge=16, description="px, side of the small views")
-    local_views: int = Field(4, ge=0, description="small views an image, for the methods that use them")
-    global_scale: tuple[float, float] = Field((0.4, 1.0), description="share of the image's area in a large view")
-    local_scale: tuple[float, float] = Field((0.08, 0.4), description="share of the image's area in a small view")
-    ratio: tuple[float, float] = Field((0.8, 1.25), description="aspect ratio of a view before it is resized")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    rotate: float = Field(8.0, ge=0, le=180, description="degrees, at most, either way")
-    brightness: float = Field(0.2, ge=0, le=1, description="at most, as a share, either way")
-    contrast: float = Field(0.2, ge=0, le=1, description="at most, as a share, either way")
-    saturation: float = Field(0.0, ge=0, le=1, description="RGB: at most, as a share, either way (0.4 on photographs)")
-    hue: float = Field(0.0, ge=0, le=0.5, description="RGB: at most, share of the colour circle (0.1 on photographs)")
-    jitter: float = Field(1.0, ge=0, le=1, description="probability of the four changes above (0.8 on photographs)")
-    grey: float = Field(0.0, ge=0, le=1, description="RGB: probability of losing all colour (0.2 on photographs)")
-    gamma: float = Field(1.25, ge=1, description="exponent at most, and its inverse at least")
-    blur: PerView = Field((0.3, 0.3, 0.3), description=f"probability of a Gaussian blur{VIEWS} (1, 0.1, 0.5 in DINO)")
-    blur_sigma: tuple[float, float] = Field((0.1, 1.0), description="px in the view")
-    speckle: float = Field(0.1, ge=0, le=1, description="standard deviation of multiplicative noise, at most")
-    solarize: PerView = Field(
-        (0.0, 0.0, 0.0), description=f"probability of inverting bright pixels{VIEWS} (0, 0.2, 0 on photographs in DINO)"
-    )
-
-    @model_validator(mode="after")
-    def _ranges(self) -> Self:
-        for name in ("global_scale", "local_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"{name}: 0 < low <= high <= 1")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError("ratio: 0 < low <= high")
-        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1] <= 10:
-            raise ValueError("blur_sigma: 0 < low <= high <= 10")
-        return self
 
 
 class PretrainSettings(Settings):
@@ -93,7 +36,9 @@ class PretrainSettings(Settings):
     )
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(128, ge=2, description="scans a step; losses and learning rates see the whole of it")
-    accumulate: int = Field(1, ge=1, description="parts in which a batch passes the backbone, where memory is short")
+    grad_cache_chunks: int = Field(
+        1, ge=1, description="parts in which a batch passes the backbone, where memory is short"
+    )
     augment: AugmentSettings = AugmentSettings()
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the hardware is fast at it, else float32"
@@ -103,7 +48,7 @@ class PretrainSettings(Settings):
     )
     compile: bool = Field(False, description="compile the backbone, a minute a run: measure whether it pays for yours")
     knn: int = Field(20, ge=1, description="neighbours of the online kNN, never of the same patient")
-    watch: int = Field(
+    online_eval_max_scans: int = Field(
         2000, ge=2, description="labelled scans, at most, that the online kNN and the spread of features are taken from"
     )
     eval_every: int = Field(1, ge=1, description="epochs between two online evaluations")

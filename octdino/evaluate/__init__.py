@@ -1,5 +1,5 @@
 """The evaluate stage: predictions → metrics with intervals, paired comparisons, figures."""
 
-from octdino.evaluate.run import evaluate
+from octdino.evaluate.evaluation import evaluate
 
 __all__ = ["evaluate"]

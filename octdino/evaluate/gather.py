@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from octdino.calibration import at_temperature
-from octdino.cohort_reader import Cohort
 from octdino.config import EvaluateSettings
+from octdino.data.cohort_reader import Cohort
+from octdino.data.csv_io import label_matrix, probability
+from octdino.data.predictions import Predictions, read_predictions
+from octdino.data.sampling_units import PATIENT, Unit
 from octdino.errors import UserError
-from octdino.predictions import Predictions, read_predictions
-from octdino.tables import label_matrix, probability
-from octdino.thresholds import threshold_at
-from octdino.units import PATIENT, Unit
+from octdino.stats.calibration import at_temperature
+from octdino.stats.thresholds import threshold_at
 
 PRIMARY, EXPLORATORY, NOT_EVALUABLE = "primary", "exploratory", "not evaluable"
 

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from octdino.config import EvaluateSettings
-from octdino.evaluate.figures import nothing, one_seed
-from octdino.figures import INK, WIDTH, Look, looks, save_svg, style
-from octdino.significance import alpha
-from octdino.units import Unit
+from octdino.data.sampling_units import Unit
+from octdino.evaluate.comparison_figures import nothing, one_seed
+from octdino.plotting import INK, WIDTH, Look, looks, save_svg, style
+from octdino.stats.significance import alpha
 
 ACROSS = 3
 METRIC = "auroc"

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import convolve
 
-from octdino.cohort_reader import Cohort
+from octdino.data.cohort_reader import Cohort
 
 # The difference of two Laplacians, blind to planes and most edges: Immerkaer 1996, "Fast noise variance estimation".
 MASK = np.array([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])

@@ -6,7 +6,7 @@ As in `metrics`, `times` [P, B] says how often each patient is drawn.
 import numpy as np
 from scipy.special import expit
 
-from octdino.calibration import logit
+from octdino.stats.calibration import logit
 
 STEPS, SETTLED = 60, 1e-12  # Newton's
 

@@ -6,11 +6,11 @@ from itertools import groupby
 import numpy as np
 
 from octdino.config import EvaluateSettings
+from octdino.data.schemas.csv_schemas import MACRO, WEIGHTED
 from octdino.evaluate.gather import Key, Run, TestSet
 from octdino.evaluate.metrics import accuracy, by_patient, decision_metrics, ranking_metrics, rates
 from octdino.evaluate.reliability import brier, calibration_error, prevalence, slope_and_intercept
-from octdino.resampling import bca_interval, draw_patients, draw_seeds, expanded, interval, leave_out
-from octdino.schemas.csv_tables import MACRO, WEIGHTED
+from octdino.stats.bootstrap import bca_interval, draw_patients, draw_seeds, expanded, interval, leave_out
 
 ACCURACY = "accuracy"  # of labels that exclude each other: one answer a scan
 RANKING = ("auroc", "average_precision")
@@ -54,7 +54,7 @@ def ends(settings: EvaluateSettings, patients: int, values: np.ndarray) -> tuple
     """Low and high end and the number of resamples with a value, of [metrics, C, ...] each [metrics, ...]."""
     columns = values.swapaxes(0, 1)
     drawn, left_out = columns[1 : 1 + settings.resamples], columns[1 + settings.resamples :]
-    level = expanded(settings.confidence, patients) if settings.expand else settings.confidence
+    level = expanded(settings.confidence, patients) if settings.small_sample_correction else settings.confidence
     if settings.interval == "bca":
         low, high = bca_interval(drawn, columns[0], left_out, level)
     else:

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from octdino.config import EvaluateSettings
+from octdino.data.csv_io import SUBGROUPS
+from octdino.data.schemas.csv_schemas import MACRO
 from octdino.evaluate.gather import Key, Run, TestSet
 from octdino.evaluate.metrics import accuracy, ranking_metrics
 from octdino.evaluate.scores import ACCURACY, ends, mean_of_known, mean_of_repeats, seed_means
-from octdino.schemas.csv_tables import MACRO
-from octdino.tables import SUBGROUPS
 
 AUROC = "auroc"
 MOST = 8  # values of a name by which scans are grouped; with more, each is too small

@@ -1,5 +1,5 @@
 """The explain stage: store + backbone → attention, maps a label, masks, Jaccard, neighbours."""
 
-from octdino.explain.run import explain
+from octdino.explain.explanation import explain
 
 __all__ = ["explain"]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from octdino.data.schemas.metadata import ClassifierCard, Input, read_card
 from octdino.errors import UserError
 from octdino.models.weights_file import read_weights
-from octdino.schemas.cards import ClassifierCard, Input, read_card
 
 
 @dataclass(frozen=True)

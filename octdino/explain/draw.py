@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from octdino.config import ExplainSettings
-from octdino.explain.data import Shown
+from octdino.explain.attention_figures import labels_figure, maps_figure, neighbours_figure, save_png
 from octdino.explain.embedding import commonest, embedding_figure
-from octdino.explain.figures import labels_figure, maps_figure, neighbours_figure, save_png
+from octdino.explain.explained_scans import Shown
 from octdino.explain.regions import Maps
-from octdino.figures import save_svg
+from octdino.plotting import save_svg
 
 NEIGHBOURS = 5
 
@@ -30,7 +30,7 @@ class Figures:
         if not len(rows):
             return
         some, top = maps.take(rows), maps.take(rows).maximum()
-        mass, blob = self.settings.mass, self.settings.min_blob
+        mass, blob = self.settings.attention_mass, self.settings.min_blob
         images, masks, cleaned = self.shown.scans.images[rows], top.masks(mass)[:, 0], top.masks(mass, blob)[:, 0]
         other = ", each of another patient" if self.shown.unit.patients else ""
         figure = maps_figure(images, some.pixels(), masks, cleaned, maps.name, mass)
@@ -81,7 +81,7 @@ class Figures:
             + ("; a cluster a patient says that features know the patient." if patients else "."),
         )  # fmt: skip
 
-    def neighbours(self, found: np.ndarray) -> None:
+    def neighbors(self, found: np.ndarray) -> None:
         """retrieval.png: of the commonest labels one query each, of different patients, with its nearest scans.
 
         Args:

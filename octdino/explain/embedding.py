@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from octdino.figures import POOL, style
+from octdino.plotting import POOL, style
 
 DIMENSIONS = 30  # that t-SNE starts from
 FEWEST = 12  # scans; of fewer t-SNE makes nothing that says anything

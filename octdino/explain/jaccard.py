@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from octdino.explain.lesion_masks import Truth
 from octdino.explain.regions import Maps
-from octdino.explain.truth import Truth
 
 PROTOCOLS = ("paper", "largest", "union", "largest_void", "union_void")
 CHUNK = 16  # images: objects x pixels of each are in memory

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from octdino.explain.lesion_masks import Truth
 from octdino.explain.regions import Maps
-from octdino.explain.truth import Truth
 
 CHUNK = 32  # scans
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from octdino.config import ExplainSettings
-from octdino.resampling import draw_patients, interval, resampled_means
+from octdino.stats.bootstrap import draw_patients, interval, resampled_means
 
 MACRO = "macro"
 

@@ -22,9 +22,9 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from octdino.data.safetensors_torch import read_tensors
 from octdino.errors import UserError
 from octdino.models.weights_file import check_finite
-from octdino.tensors import read_tensors
 
 log = logging.getLogger("octdino.models")
 Tensors = dict[str, Tensor]

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from octdino.data.safetensors_torch import read_tensors, write_tensors
 from octdino.errors import UserError
-from octdino.tensors import read_tensors, write_tensors
 
 
 def sha256_of(path: Path) -> str:

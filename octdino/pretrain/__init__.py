@@ -1,5 +1,5 @@
 """The pretrain stage: store → backbone weights, history."""
 
-from octdino.pretrain.run import pretrain
+from octdino.pretrain.pretraining import pretrain
 
 __all__ = ["pretrain"]

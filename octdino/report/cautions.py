@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from octdino.report.read import Pretraining, Results
-from octdino.significance import alpha, least_adjusted_p
-from octdino.tables import leading_metric
+from octdino.data.csv_io import leading_metric
+from octdino.report.results_reader import Pretraining, Results
+from octdino.stats.significance import alpha, least_adjusted_p
 
 MIN_EPOCHS = 10  # of a pretraining
 MIN_STEPS = 500  # of a pretraining

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from octdino.report.cards import Part
-from octdino.units import PATIENT, Unit
+from octdino.data.sampling_units import PATIENT, Unit
+from octdino.report.data_card import Part
 
 AUTHORS = "for the authors"
 NOT_RUN = "not run here"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from octdino.predictions import Predictions, read_predictions
-from octdino.report.read import Results
+from octdino.data.predictions import Predictions, read_predictions
+from octdino.report.results_reader import Results
 
 KINDS = ("found", "missed", "false alarm", "rightly absent")
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from octdino.arrays import read_arrays
-from octdino.predictions import read_predictions
+from octdino.data.predictions import read_predictions
+from octdino.data.safetensors_numpy import read_arrays
+from octdino.data.schemas.metadata import ExplainCard, read_card
 from octdino.report.model_card import Runs
-from octdino.report.read import Results
-from octdino.schemas.cards import ExplainCard, read_card
+from octdino.report.results_reader import Results
 
 SIDE = 160  # px, of a picture's longer side
 BUDGET = 900_000  # characters of pictures in all

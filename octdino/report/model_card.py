@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from octdino.report.answer import Verdict, number, percent, span
-from octdino.report.cards import NOT_FOR, RESEARCH, Card, Part, comparison_part, label_part, rows_of
+from octdino.data.sampling_units import Unit
 from octdino.report.cautions import of_run
-from octdino.report.read import Pretraining, Results
-from octdino.units import Unit
+from octdino.report.conclusions import Verdict, number, percent, span
+from octdino.report.data_card import NOT_FOR, RESEARCH, Card, Part, comparison_part, label_part, rows_of
+from octdino.report.results_reader import Pretraining, Results
 
 Runs = list[tuple[Path, dict[str, Any]]]
 

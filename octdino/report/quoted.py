@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from octdino.config.names import fraction_text
-from octdino.config.stages import NumberSettings, QuotedSettings
-from octdino.report.answer import NOTHING, one_seed
-from octdino.report.read import Results
-from octdino.report.rows import Cell
-from octdino.schemas.cards import ReportedCard, read_card
-from octdino.tables import JACCARD, read_table
+from octdino.config.report import NumberSettings, QuotedSettings
+from octdino.data.csv_io import JACCARD, read_table
+from octdino.data.schemas.metadata import ReportedCard, read_card
+from octdino.report.conclusions import NOTHING, one_seed
+from octdino.report.results_reader import Results
+from octdino.report.tables import Cell
 
 HEADS = ("what", "in the report", "as reported", "its protocol, run here", "corrected", "what was wrong")
 

@@ -12,18 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from octdino.audit.pictures import copies, textures
-from octdino.audit.run import audit, verdict
+from octdino.audit.leakage_audit import audit, verdict
+from octdino.audit.near_duplicates import copies, textures
 from octdino.cli import main
 from octdino.config import AuditSettings, PretrainSettings
+from octdino.data.csv_io import FINDINGS, MANIFEST, SPLITS, read_table, write_table
+from octdino.data.predictions import write_predictions
+from octdino.data.store import image_moments, read_store, statistics
 from octdino.errors import UserError
 from octdino.models.weights_file import write_weights
-from octdino.predictions import write_predictions
 from octdino.pretrain import pretrain
-from octdino.store import image_moments, read_store, statistics
-from octdino.tables import FINDINGS, MANIFEST, SPLITS, read_table, write_table
-from octdino.thresholds import choose_threshold
-from tests.pretrain.test_run import MODELS, SETTINGS
+from octdino.stats.thresholds import choose_threshold
+from tests.pretrain.test_pretraining import MODELS, SETTINGS
 from tests.small import INPUT, LABELS, write_small_cohort
 
 HOW = "youden"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from octdino.errors import StoppedEarly
-from octdino.training import Stopper
+from octdino.training.signals import Stopper
 from tests.classify.test_classify import SETTINGS as FINETUNE
 from tests.classify.test_classify import run as classify
 from tests.classify.test_reported import SETTINGS as REPORTED

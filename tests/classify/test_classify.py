@@ -12,17 +12,17 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from octdino.calibration import fit_temperature
 from octdino.classify import classify
-from octdino.classify.data import read_labelled
 from octdino.classify.finetune import Finetune
+from octdino.classify.labeled_scans import read_labelled
 from octdino.classify.linear import fit_linear
-from octdino.classify.outputs import balance, masked_bce
-from octdino.classify.run import _frozen
+from octdino.classify.losses import balance, masked_bce
+from octdino.classify.train_arm import _frozen
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
+from octdino.data.predictions import read_predictions
 from octdino.errors import UserError
 from octdino.models import BackboneSpec, create_backbone, save_backbone
-from octdino.predictions import read_predictions
+from octdino.stats.calibration import fit_temperature
 from tests.small import BACKBONE_CARD, LABELS, write_small_cohort
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
@@ -113,7 +113,7 @@ def test_the_probe_is_logistic_regression_with_the_penalty_that_validation_prefe
     truth[::5, 1] = np.nan
     (got, bias), penalty = fit_linear(x, truth, v, val_truth, SETTINGS)
     scores = {}
-    for c in SETTINGS.penalties:
+    for c in SETTINGS.inverse_regularization:
         z = (x - x.mean(0)) / x.std(0)
         models = [
             LogisticRegression(C=c, max_iter=9999, tol=1e-9).fit(z[k], t[k])

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from octdino.calibration import fit_temperature
 from octdino.classify.clinical import clinical_control, clinical_features, visit_order
+from octdino.data.csv_io import MANIFEST, SPLITS, fraction_patients, read_table, write_table
+from octdino.data.predictions import read_predictions
 from octdino.errors import UserError
-from octdino.predictions import read_predictions
-from octdino.tables import MANIFEST, SPLITS, fraction_patients, read_table, write_table
-from octdino.thresholds import choose_threshold
+from octdino.stats.calibration import fit_temperature
+from octdino.stats.thresholds import choose_threshold
 from tests.results import write_cohort, write_store
 
 

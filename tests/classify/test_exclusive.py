@@ -10,16 +10,16 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from octdino.classify import classify
 from octdino.classify.linear import fit_linear
+from octdino.classify.losses import balance, loss_of, probabilities, validation_score
 from octdino.classify.mlp import fit_mlp, mlp_logits
-from octdino.classify.outputs import balance, loss_of, probabilities, validation_score
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
-from octdino.predictions import read_predictions
+from octdino.data.predictions import read_predictions
 from tests.small import write_small_cohort
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SETTINGS = ClassifySettings(
     augment=AugmentSettings(global_size=32, global_scale=(0.6, 1.0)), epochs=3, min_steps=80, batch_size=16, lr=3e-3,
-    mlp_hidden=32, penalties=[1.0],
+    mlp_hidden=32, inverse_regularization=[1.0],
 )  # fmt: skip
 
 

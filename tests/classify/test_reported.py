@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from octdino.classify import reported_protocol
-from octdino.classify.data import read_labelled
+from octdino.classify.labeled_scans import read_labelled
 from octdino.classify.reported import Reported, _some
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.errors import StoppedEarly, UserError
 from octdino.models import create_backbone
-from octdino.training import Stopper
+from octdino.training.signals import Stopper
 from tests.small import write_small_cohort
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})

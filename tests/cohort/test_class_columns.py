@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from octdino.cohort.exclusive import exclusive_labels
-from octdino.cohort.rows import Refused, Rows
+from octdino.cohort.scan_table import Refused, Rows
 from octdino.config import CohortSettings
 from octdino.errors import UserError
 

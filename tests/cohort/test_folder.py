@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from octdino.cohort.folder import read_folder
-from octdino.cohort.rows import Rows
+from octdino.cohort.scan_table import Rows
 from octdino.errors import UserError
 
 from .trees import picture, settings

@@ -25,9 +25,9 @@ from octdino.cohort.olives import read_olives
 from octdino.cohort.olives.parquet import Shards
 from octdino.cohort.vision import read_vision
 from octdino.config import ImageSettings
+from octdino.data.image_files import MAX_PIXELS, ImageError, read_image
 from octdino.errors import UserError
-from octdino.explain.truth import read_truth
-from octdino.image_files import MAX_PIXELS, ImageError, read_image
+from octdino.explain.lesion_masks import read_truth
 
 from .olives.test_archives import write
 from .test_vision import write_voc
@@ -193,7 +193,7 @@ MEASURE = """
 import pathlib, re, sys
 from octdino.cohort.images import read_picture
 from octdino.config import ImageSettings
-import octdino.store, octdino.cohort.retina
+import octdino.data.store, octdino.cohort.retina
 def peak(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 for path in sys.argv[1:]:
     before = peak()

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 from octdino.cohort.ingest import OUTPUTS, build_cohort
-from octdino.cohort_reader import read_cohort
+from octdino.data.cohort_reader import read_cohort
+from octdino.data.csv_io import MANIFEST, QUARANTINE, SPLITS, labels_of, read_table
+from octdino.data.store import read_store
 from octdino.errors import UserError
-from octdino.store import read_store
-from octdino.tables import MANIFEST, QUARANTINE, SPLITS, labels_of, read_table
 
 from .trees import BIOMARKERS, PATH, OlivesTree, olives_tree, picture, settings
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from octdino.cohort.folder import read_folder
 from octdino.cohort.ingest import build_cohort
-from octdino.cohort_reader import read_cohort
+from octdino.data.cohort_reader import read_cohort
 from octdino.errors import UserError
 
 from .trees import picture, settings

@@ -18,9 +18,9 @@ from octdino.cohort import vision
 from octdino.cohort.ingest import build_cohort
 from octdino.cohort.vision import VOC_CLASSES, Archive
 from octdino.config import CohortSettings
+from octdino.data.csv_io import MANIFEST, QUARANTINE, label_matrix, labels_of, read_table
+from octdino.data.store import read_store
 from octdino.errors import UserError
-from octdino.store import read_store
-from octdino.tables import MANIFEST, QUARANTINE, label_matrix, labels_of, read_table
 
 from .server import serve
 

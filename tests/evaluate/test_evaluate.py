@@ -13,14 +13,14 @@ import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from octdino.config import EvaluateSettings
+from octdino.data.csv_io import COMPARISON, MANIFEST, METRICS, SPLITS, SUBGROUPS, probability, read_table, write_table
+from octdino.data.predictions import read_predictions
+from octdino.data.sampling_units import PATIENT
 from octdino.errors import UserError
 from octdino.evaluate import evaluate
-from octdino.evaluate.figures import apart, forest
-from octdino.figures import looks
-from octdino.predictions import read_predictions
-from octdino.resampling import draw_patients
-from octdino.tables import COMPARISON, MANIFEST, METRICS, SPLITS, SUBGROUPS, probability, read_table, write_table
-from octdino.units import PATIENT
+from octdino.evaluate.comparison_figures import apart, forest
+from octdino.plotting import looks
+from octdino.stats.bootstrap import draw_patients
 from tests.results import LABELS, write_arm, write_cohort, write_store
 
 SETTINGS = EvaluateSettings(resamples=100)
@@ -134,7 +134,7 @@ def test_the_paired_interval_is_a_naive_loops(tmp_path: Path) -> None:
     """Same draws, scikit-learn in a plain loop over resamples and labels."""
     write_cohort(tmp_path)
     folders = [write_arm(tmp_path, tmp_path, arm) for arm in ("scratch-finetune", "dino-linear")]
-    settings = EvaluateSettings(resamples=100, expand=False)
+    settings = EvaluateSettings(resamples=100, small_sample_correction=False)
     evaluate(settings, tmp_path / "manifest.csv", folders, tmp_path)
     tables = [read_predictions(folder).take("test").table for folder in folders]
     patient, names = pd.factorize(tables[0]["patient"])

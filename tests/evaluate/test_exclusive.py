@@ -10,12 +10,12 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
-from octdino.calibration import calibration_of
 from octdino.config import EvaluateSettings
+from octdino.data.csv_io import MANIFEST, METRICS, SUBGROUPS, read_table, write_table
+from octdino.data.predictions import write_predictions
 from octdino.errors import UserError
 from octdino.evaluate import evaluate
-from octdino.predictions import write_predictions
-from octdino.tables import MANIFEST, METRICS, SUBGROUPS, read_table, write_table
+from octdino.stats.calibration import calibration_of
 from tests.results import write_cohort
 
 CLASSES = ["cat", "dog", "owl"]

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, balanced_ac
 from octdino.config import EvaluateSettings
 from octdino.evaluate import gather, metrics, scores
 from octdino.evaluate.scores import complete_labels, draws, replicates
-from octdino.resampling import draw_patients
+from octdino.stats.bootstrap import draw_patients
 
 
 @st.composite

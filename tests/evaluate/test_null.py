@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from octdino.config import EvaluateSettings
+from octdino.data.csv_io import COMPARISON, METRICS, read_table
 from octdino.evaluate import evaluate
-from octdino.tables import COMPARISON, METRICS, read_table
 from tests.results import write_arm, write_cohort
 
 ARMS = ("scratch-finetune", "dino-linear", "simclr-linear", "supcon_cst-linear", "clinical")

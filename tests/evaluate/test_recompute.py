@@ -23,8 +23,8 @@ from sklearn.metrics import (
 )
 
 from octdino.config import EvaluateSettings
+from octdino.data.csv_io import METRICS, read_table
 from octdino.evaluate import evaluate
-from octdino.tables import METRICS, read_table
 from tests.results import write_arm, write_cohort
 
 LABELS = ("IRF", "DRT/ME", "FAVF")  # VMT has too few positive patients

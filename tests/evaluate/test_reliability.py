@@ -8,9 +8,9 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
-from octdino.calibration import logit
 from octdino.evaluate.reliability import bins_of, brier, calibration_error, prevalence, slope_and_intercept
-from octdino.resampling import draw_patients
+from octdino.stats.bootstrap import draw_patients
+from octdino.stats.calibration import logit
 
 Case = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

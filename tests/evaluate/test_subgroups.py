@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from octdino.cohort_reader import read_cohort
 from octdino.config import EvaluateSettings
+from octdino.data.cohort_reader import read_cohort
+from octdino.data.csv_io import MANIFEST, SUBGROUPS, probability, read_table
 from octdino.evaluate import evaluate
 from octdino.evaluate.quality import noise, qualities, quality
 from octdino.evaluate.subgroups import by_band, by_name, groupings, position
-from octdino.tables import MANIFEST, SUBGROUPS, probability, read_table
 from tests.results import write_arm, write_cohort, write_store
 
 

@@ -12,15 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from octdino.cohort.ingest import build_cohort  # only tests may join two stages
-from octdino.cohort.phantom import write_phantom
 from octdino.config import CohortSettings, ExplainSettings, ModelSettings, PhantomSettings
-from octdino.errors import UserError
-from octdino.explain import explain
-from octdino.explain.data import read_shown
-from octdino.explain.truth import read_truth
-from octdino.models.weights_file import write_weights
-from octdino.store import StoreWriter, read_store
-from octdino.tables import (
+from octdino.data.csv_io import (
     EMBEDDING,
     JACCARD,
     JACCARD_IMAGES,
@@ -32,11 +25,18 @@ from octdino.tables import (
     read_table,
     write_table,
 )
+from octdino.data.store import StoreWriter, read_store
+from octdino.errors import UserError
+from octdino.explain import explain
+from octdino.explain.explained_scans import read_shown
+from octdino.explain.lesion_masks import read_truth
+from octdino.models.weights_file import write_weights
+from octdino.phantom import write_phantom
 from tests.small import INPUT, store_attributes, write_small_cohort
 
 VIT = ModelSettings(timm="test_vit", args={"patch_size": 8})
 CNN = ModelSettings(timm="test_resnet")
-QUICK = ExplainSettings(resamples=100, scans=30, bank=60, neighbours=[1, 3], examples=2)
+QUICK = ExplainSettings(resamples=100, scans=30, retrieval_gallery=60, neighbors=[1, 3], examples=2)
 TABLES = {"overlap": OVERLAP, "jaccard": JACCARD, "jaccard_images": JACCARD_IMAGES, "retrieval": RETRIEVAL}
 
 

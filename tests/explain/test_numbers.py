@@ -10,11 +10,11 @@ from torch import Tensor
 
 from octdino.config import ExplainSettings
 from octdino.explain.jaccard import PROTOCOLS, jaccard, pairwise_iou
+from octdino.explain.lesion_masks import Truth
 from octdino.explain.overlap import chance, iou, measure, pixel_auroc, pointing
 from octdino.explain.regions import Maps
 from octdino.explain.retrieval import nearest, precision, same_patient
 from octdino.explain.summary import summarise
-from octdino.explain.truth import Truth
 
 
 def random_masks(*shape: int, seed: int = 0) -> Tensor:

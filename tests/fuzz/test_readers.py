@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from octdino.checkpoints import CheckpointError, read_checkpoint
-from octdino.cohort.sheets import read_sheet
+from octdino.cli.flags import mapping
+from octdino.cohort.spreadsheet import read_sheet
+from octdino.data.atomic_files import read_json
+from octdino.data.csv_io import SPLITS, read_table, write_table
+from octdino.data.image_files import ImageError, read_image
+from octdino.data.safetensors_torch import read_tensors
 from octdino.errors import UserError
-from octdino.files import read_json
-from octdino.flags import mapping
-from octdino.image_files import ImageError, read_image
-from octdino.tables import SPLITS, read_table, write_table
-from octdino.tensors import read_tensors
+from octdino.training.checkpoint_reader import CheckpointError, read_checkpoint
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]
 

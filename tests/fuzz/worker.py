@@ -19,7 +19,7 @@ def prepare() -> None:
     """Load what every verb needs once, and bound the memory."""
     import socket
 
-    import octdino.audit.run
+    import octdino.audit.leakage_audit
     import octdino.classify
     import octdino.classify.clinical
     import octdino.cohort.ingest

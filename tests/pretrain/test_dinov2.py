@@ -11,9 +11,9 @@ from octdino.config import AugmentSettings, ModelSettings
 from octdino.config.methods import Dinov2Settings
 from octdino.errors import UserError
 from octdino.models import create_backbone
-from octdino.pretrain.methods.base import Batch
 from octdino.pretrain.methods.dino import dino_loss
 from octdino.pretrain.methods.dinov2 import Dinov2, ibot_loss, koleo_loss
+from octdino.pretrain.methods.method import Batch
 
 
 def generator(seed=0):
@@ -185,7 +185,7 @@ def test_an_epochs_measures_are_of_views_and_of_patches():
 
 @pytest.mark.parametrize(("apart", "groups"), [("all", 6), ("other_eyes", 4), ("other_patients", 2)])
 def test_koleo_knows_which_scans_are_alike(apart, groups):
-    targets = dinov2(koleo_neighbours=apart).targets(TABLE)
+    targets = dinov2(koleo_neighbors=apart).targets(TABLE)
     assert targets.shape == (6, 1)
     assert len(targets.unique()) == groups
 

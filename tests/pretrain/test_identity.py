@@ -9,14 +9,16 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from octdino.config import METHODS, ModelSettings
-from octdino.feed import Feed
-from octdino.pretrain import loop
-from octdino.pretrain.data import read_data
-from octdino.pretrain.loop import Run
-from octdino.pretrain.start import Start
-from octdino.training import RunState, cosine, parameter_groups, set_schedule, warmup_cosine
-from tests.pretrain.test_run import MODELS, PAIRS, SETTINGS
-from tests.pretrain.test_run import run as pretrain_run
+from octdino.models.initial_weights import Start
+from octdino.pretrain import trainer as loop
+from octdino.pretrain.pretraining_data import read_data
+from octdino.pretrain.trainer import Run
+from octdino.training.checkpoints import RunState
+from octdino.training.device_loader import DeviceLoader
+from octdino.training.optimizers import parameter_groups, set_schedule
+from octdino.training.schedules import cosine, warmup_cosine
+from tests.pretrain.test_pretraining import MODELS, PAIRS, SETTINGS
+from tests.pretrain.test_pretraining import run as pretrain_run
 from tests.small import write_small_cohort
 
 STILL = {**MODELS, "vit": ModelSettings(timm="test_vit", args={"patch_size": 8})}  # no drop path: views may be apart
@@ -107,7 +109,7 @@ def test_the_losses_are_those_of_a_plain_loop(store, tmp_path, model, together):
 
 def test_images_sent_ahead_give_the_run_that_resident_ones_give(store, tmp_path, monkeypatch):
     pretrain_run(store, tmp_path / "resident")
-    monkeypatch.setattr(loop, "Feed", lambda images, device: Feed(images, device, resident=False))
+    monkeypatch.setattr(loop, "DeviceLoader", lambda images, device: DeviceLoader(images, device, resident=False))
     pretrain_run(store, tmp_path / "ahead")
     one, two = ((tmp_path / name / "backbone.safetensors").read_bytes() for name in ("resident", "ahead"))
     assert one == two

@@ -12,7 +12,6 @@ from sklearn.metrics import roc_auc_score
 
 from octdino.classify import classify
 from octdino.cohort.ingest import build_cohort
-from octdino.cohort.phantom import write_phantom
 from octdino.config import (
     METHODS,
     ClassifySettings,
@@ -21,7 +20,8 @@ from octdino.config import (
     PhantomSettings,
     PretrainSettings,
 )
-from octdino.predictions import read_predictions
+from octdino.data.predictions import read_predictions
+from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
 
 MODEL = ModelSettings(timm="vit_tiny_patch16_224", args={"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3})

@@ -15,10 +15,10 @@ from octdino.config.methods import DinoSettings, SupconSettings
 from octdino.errors import UserError
 from octdino.models import create_backbone
 from octdino.pretrain.methods import method_class
-from octdino.pretrain.methods.base import Batch
 from octdino.pretrain.methods.dino import Dino
+from octdino.pretrain.methods.method import Batch
 from octdino.pretrain.methods.supcon import UNKNOWN, Supcon
-from octdino.training import parameter_groups
+from octdino.training.optimizers import parameter_groups
 
 
 def tiny() -> nn.Module:

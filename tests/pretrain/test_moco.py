@@ -11,14 +11,15 @@ from octdino.config import ModelSettings
 from octdino.config.methods import MocoSettings
 from octdino.errors import StoppedEarly
 from octdino.models import create_backbone
-from octdino.pretrain.methods.base import encode_views
+from octdino.pretrain.gradient_step import Guard, backward
+from octdino.pretrain.methods.method import encode_views
 from octdino.pretrain.methods.moco import EMPTY, Moco, Queue, queue_loss
-from octdino.pretrain.speed import Stopwatch
-from octdino.pretrain.step import Guard, backward
-from octdino.training import autocast, parameter_groups
+from octdino.training.optimizers import parameter_groups
+from octdino.training.precision import autocast
+from octdino.training.throughput import Stopwatch
 from tests.pretrain.test_methods import loss_of, make_batch, storages, tiny
 from tests.pretrain.test_moco_losses import naive_batch_loss
-from tests.pretrain.test_run import SETTINGS, run, stop_at
+from tests.pretrain.test_pretraining import SETTINGS, run, stop_at
 from tests.small import write_small_cohort
 
 SMALL = {"hidden_dim": 16, "out_dim": 8, "queue": 20, "key_groups": 2}

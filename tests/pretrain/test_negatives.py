@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from octdino.config import METHODS
 from octdino.pretrain.methods import method_class
-from octdino.pretrain.methods.base import scan_groups
+from octdino.pretrain.methods.method import scan_groups
 from octdino.pretrain.methods.moco import EMPTY, batch_loss, queue_loss
 from octdino.pretrain.methods.simclr import nt_xent
 from octdino.pretrain.methods.supcon import UNKNOWN, supcon_loss

@@ -15,16 +15,16 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
-from octdino import ranks
 from octdino.classify import classify
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.errors import UserError
+from octdino.models.initial_weights import Start
 from octdino.pretrain import pretrain
-from octdino.pretrain.data import batch_order, held_rows, read_data
-from octdino.pretrain.loop import Run
-from octdino.pretrain.start import Start
-from octdino.training import RunState
-from tests.pretrain.test_run import MODELS, PAIRS, SETTINGS
+from octdino.pretrain.pretraining_data import batch_order, held_rows, read_data
+from octdino.pretrain.trainer import Run
+from octdino.training import distributed as ranks
+from octdino.training.checkpoints import RunState
+from tests.pretrain.test_pretraining import MODELS, PAIRS, SETTINGS
 from tests.small import write_small_cohort
 from tests.workflow.conftest import until
 
@@ -54,7 +54,7 @@ def process(rank: int, world: int, port: int, folder: Path, pairs: list[tuple[st
     torch.set_num_threads(1)
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank}
     os.environ |= {name: str(value) for name, value in address.items()}
-    with ranks.together():
+    with ranks.process_group():
         train(folder, pairs, precision)
 
 
@@ -129,7 +129,7 @@ def test_a_process_holds_the_scans_of_its_share_of_every_batch(monkeypatch: pyte
             monkeypatch.setattr(ranks, "rank", lambda r=rank: r)
             held.append(held_rows(batch, 3, count))
             for epoch in range(3):
-                mine = batch_order(count, batch, 3, epoch)[:, ranks.own(batch)]
+                mine = batch_order(count, batch, 3, epoch)[:, ranks.local_slice(batch)]
                 assert set(mine.flatten().tolist()) <= set(held[-1].tolist())
         assert np.array_equal(np.unique(np.concatenate(held)), np.arange(count)), "every scan is somebody's"
         assert max(map(len, held)) <= (count // 8 + 1) * (2 + 8 // world), "and nobody has them all"
@@ -258,7 +258,7 @@ def test_what_processes_cannot_share_is_refused(tmp_path: Path) -> None:
 
 
 def test_frozen_arms_refuse_company(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("octdino.classify.run.world_size", lambda: 2)
+    monkeypatch.setattr("octdino.classify.train_arm.world_size", lambda: 2)
     with pytest.raises(UserError, match="--processes: scratch-linear trains no network"):
         classify("scratch-linear", TUNING, store=tmp_path, model=STILL["vit"], pretrained=None, fraction=1.0,
                  out=tmp_path, **CONTRAST)  # fmt: skip

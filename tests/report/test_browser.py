@@ -14,10 +14,10 @@ import pytest
 from playwright import sync_api
 
 from octdino.config import ReportSettings
+from octdino.data.csv_io import FINDINGS, write_table
 from octdino.report import write_report
-from octdino.tables import FINDINGS, write_table
+from tests.data.test_formula_cells import FORMULAS, HARMLESS
 from tests.report.test_report import CONFIG, make_results
-from tests.test_formula_cells import FORMULAS, HARMLESS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), "")
@@ -56,7 +56,7 @@ NAMELESS = """() => [...document.querySelectorAll("img, svg.octdino, input, butt
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_results(tmp_path_factory.mktemp("results") / "phantom", ("scratch-finetune", "dino-linear", "clinical"))
     out = root / "report" / "report.html"
-    write_report(ReportSettings(examples=2, licence="CC BY 4.0"), root, CONFIG, out)
+    write_report(ReportSettings(examples=2, license="CC BY 4.0"), root, CONFIG, out)
     return out
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from octdino.report.cautions import cautions, flat, of_run, short
-from octdino.report.read import Pretraining
+from octdino.report.results_reader import Pretraining
 
 WAVE = np.array([0.02, -0.02])  # noise that alternates: its successive differences are -0.04 and 0.04
 

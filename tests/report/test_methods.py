@@ -12,12 +12,12 @@ import pytest
 
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.evaluate import evaluate  # only tests may join two stages
-from octdino.figures import FIXED, POOL, looks
+from octdino.plotting import FIXED, POOL, looks
 from octdino.report import write_report
-from octdino.report.answer import NOTHING
-from octdino.report.read import Pretraining, _pretraining, read_results
-from octdino.report.rows import backbone_tables
-from octdino.report.training import _line, _styles, training_figures, training_table
+from octdino.report.conclusions import NOTHING
+from octdino.report.results_reader import Pretraining, _pretraining, read_results
+from octdino.report.tables import backbone_tables
+from octdino.report.training_section import _line, _styles, training_figures, training_table
 from tests.report.test_report import Page
 from tests.results import write_arm, write_cohort, write_pretraining, write_store
 

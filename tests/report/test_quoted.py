@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from octdino.config import EvaluateSettings
-from octdino.config.stages import QuotedSettings
+from octdino.config.report import QuotedSettings
+from octdino.data.csv_io import JACCARD, write_table
 from octdino.evaluate import evaluate
-from octdino.report.answer import NOTHING
+from octdino.report.conclusions import NOTHING
 from octdino.report.quoted import HEADS, quoted_rows
-from octdino.report.read import Results, read_results
-from octdino.tables import JACCARD, write_table
+from octdino.report.results_reader import Results, read_results
 from tests.results import write_arm, write_cohort, write_pretraining
 
 

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from octdino.config import Config, EvaluateSettings, ReportSettings
+from octdino.data.csv_io import MANIFEST, QUARANTINE, write_table
 from octdino.errors import UserError
 from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report
 from octdino.report.examples import KINDS, data_uri, examples
-from octdino.report.read import read_benchmarks, read_results
-from octdino.tables import MANIFEST, QUARANTINE, write_table
+from octdino.report.results_reader import read_benchmarks, read_results
 from tests.results import write_arm, write_cohort, write_pretraining, write_store
 
 CONFIG = Config().model_dump(mode="json")

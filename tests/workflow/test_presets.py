@@ -14,18 +14,18 @@ from PIL import Image
 from octdino.config import Config, ModelSettings, QuotedSettings
 from octdino.models import create_backbone
 from octdino.report.quoted import quoted_rows
-from octdino.report.read import read_results
+from octdino.report.results_reader import read_results
 from tests.workflow.conftest import ROOT, Workflow
 
 VIEWS = {"global_size": 32, "local_size": 16}
 QUICK: dict[str, Any] = {
-    "pretrain": {"epochs": 2, "batch_size": 16, "watch": 100, "eval_every": 1, "augment": VIEWS},
+    "pretrain": {"epochs": 2, "batch_size": 16, "online_eval_max_scans": 100, "eval_every": 1, "augment": VIEWS},
     "classify": {
-        "epochs": 2, "min_steps": 4, "batch_size": 16, "seeds": [0], "augment": VIEWS, "penalties": [1.0],
+        "epochs": 2, "min_steps": 4, "batch_size": 16, "seeds": [0], "augment": VIEWS, "inverse_regularization": [1.0],
         "reported": {"epochs": 2},
     },
     "evaluate": {"resamples": 100, "min_positive_patients": 2, "min_test_patients": 2},
-    "explain": {"size": 32, "resamples": 100, "scans": 20, "examples": 2, "bank": 50},
+    "explain": {"size": 32, "resamples": 100, "scans": 20, "examples": 2, "retrieval_gallery": 50},
 }  # fmt: skip
 RESNET = {"timm": "resnet18", "args": {"channels": [8, 8, 16, 16]}}
 VIT = {"timm": "vit_tiny_patch16_224", "args": {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}}

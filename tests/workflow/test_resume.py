@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from octdino.errors import UserError
-from octdino.training import RunState
+from octdino.training.checkpoints import RunState
 from tests.small import write_small_cohort
 from tests.workflow.conftest import ROOT, Workflow, until
 

@@ -8,11 +8,11 @@ shards of gOLIVES/OLIVES_Dataset on Hugging Face.
 
 import logging
 
+from octdino.cohort.file_index import Tree
 from octdino.cohort.olives.archives import open_archives
-from octdino.cohort.olives.names import BIOMARKERS, CLINICAL_TABLE, LABEL_TABLE, PATH, VIP_CLINICAL, VIP_LABELS
-from octdino.cohort.olives.tables import read_tables
-from octdino.cohort.rows import Rows
-from octdino.cohort.tree import Tree
+from octdino.cohort.olives.biomarker_tables import read_tables
+from octdino.data.olives_names import BIOMARKERS, CLINICAL_TABLE, LABEL_TABLE, PATH, VIP_CLINICAL, VIP_LABELS
+from octdino.cohort.scan_table import Rows
 from octdino.config.cohort import CohortSettings
 
 __all__ = ["BIOMARKERS", "CLINICAL_TABLE", "LABEL_TABLE", "PATH", "read_olives"]

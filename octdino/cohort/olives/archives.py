@@ -14,11 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from octdino.cohort.file_index import Tree, clean_path, is_hidden
 from octdino.cohort.sources import DAMAGED
-from octdino.cohort.tree import Tree, clean_path, is_hidden
-from octdino.disk import amount, check_disk
+from octdino.data.disk_space import amount, check_disk
+from octdino.data.image_files import MAX_BYTES
 from octdino.errors import UserError
-from octdino.image_files import MAX_BYTES
 from octdino.progress import progress
 
 MEGABYTE = 1_000_000

@@ -16,12 +16,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from octdino.cohort.olives.names import BIOMARKERS, VIP_BIOMARKERS
-from octdino.cohort.olives.tables import WHOSE, read_values
-from octdino.cohort.rows import Refuse, Refused, Rows, scan_tables
-from octdino.cohort.sheets import column, find_column, text_of
+from octdino.cohort.olives.biomarker_tables import WHOSE, read_values
+from octdino.data.olives_names import BIOMARKERS, VIP_BIOMARKERS
+from octdino.cohort.scan_table import Refuse, Refused, Rows, scan_tables
+from octdino.cohort.spreadsheet import column, find_column, text_of
+from octdino.data.image_files import MAX_BYTES
 from octdino.errors import UserError
-from octdino.image_files import MAX_BYTES
 
 IMAGE = "Image"
 MAX_GROUP = 4 * MAX_BYTES  # of a row group, read as a whole; usual are 100 to 1,000 rows, a scan has 0.25 MB

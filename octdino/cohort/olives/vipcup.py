@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from octdino.cohort.file_index import Tree, clean_path
 from octdino.cohort.olives.archives import open_archives
-from octdino.cohort.olives.names import PATH, VIP_BIOMARKERS, VIP_PATH
-from octdino.cohort.olives.tables import TableReader
-from octdino.cohort.rows import Rows, scan_tables
-from octdino.cohort.sheets import column, find_column, label_value, read_sheet
-from octdino.cohort.tree import Tree, clean_path
+from octdino.cohort.olives.biomarker_tables import TableReader
+from octdino.data.olives_names import PATH, VIP_BIOMARKERS, VIP_PATH
+from octdino.cohort.scan_table import Rows, scan_tables
+from octdino.cohort.spreadsheet import column, find_column, label_value, read_sheet
 from octdino.errors import UserError
 
 log = logging.getLogger("octdino.cohort")

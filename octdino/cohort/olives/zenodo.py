@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octdino.cohort.fetch import CHECKSUM, fetch
 from octdino.cohort.web import read_small
-from octdino.disk import amount, check_disk
+from octdino.data.disk_space import amount, check_disk
 from octdino.errors import UserError
 
 API = "https://zenodo.org/api/records"  # tests serve their own

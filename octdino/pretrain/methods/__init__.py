@@ -3,7 +3,7 @@
 import importlib
 
 from octdino.config import MethodSettings
-from octdino.pretrain.methods.base import Method
+from octdino.pretrain.methods.method import Method
 
 
 def method_class(settings: MethodSettings) -> type[Method]:

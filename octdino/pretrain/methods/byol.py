@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from octdino.config.methods import ByolSettings
 from octdino.models import projection_head
-from octdino.pretrain.methods.base import Batch, Features, encode_views
+from octdino.pretrain.methods.method import Batch, Features, encode_views
 from octdino.pretrain.methods.teacher import Distillation
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octdino.models import projection_head
-from octdino.pretrain.methods.base import OneNetwork, scan_groups
+from octdino.pretrain.methods.method import OneNetwork, scan_groups
 
 
 class Contrastive(OneNetwork):

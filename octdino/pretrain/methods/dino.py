@@ -11,7 +11,7 @@ from octdino.augment import View
 from octdino.config import AugmentSettings
 from octdino.config.methods import PrototypeSettings
 from octdino.models import PrototypeHead
-from octdino.pretrain.methods.base import Batch, Features, encode_views
+from octdino.pretrain.methods.method import Batch, Features, encode_views
 from octdino.pretrain.methods.teacher import Distillation
 
 GLOBAL_VIEWS = 2

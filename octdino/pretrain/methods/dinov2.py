@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from octdino.augment import View
 from octdino.config import AugmentSettings
 from octdino.config.methods import Dinov2Settings
-from octdino.models.masked import MaskedViT
-from octdino.pretrain.methods.base import Batch, Features, encode_views, scan_groups
+from octdino.models.masked_vit import MaskedViT
 from octdino.pretrain.methods.dino import GLOBAL_VIEWS, Dino, Targets, prototype_head
+from octdino.pretrain.methods.method import Batch, Features, encode_views, scan_groups
 
 KOLEO_EPS = 1e-4  # far below the distances of scans that differ; bounds a pair's gradient at 1 / (2 * KOLEO_EPS)
 MIN_BLOCK = 4  # patches
@@ -168,7 +168,7 @@ class Dinov2(Dino):
         return super().views(augment)
 
     def targets(self, manifest: pd.DataFrame) -> Tensor:
-        return scan_groups(manifest, self.settings.koleo_neighbours)[:, None]
+        return scan_groups(manifest, self.settings.koleo_neighbors)[:, None]
 
     def draw(self, batch: int, generator: torch.Generator) -> Features:
         s = self.settings

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from octdino.config.methods import MocoSettings
 from octdino.models import projection_head
-from octdino.pretrain.methods.base import Batch, Features, encode_views, scan_groups
 from octdino.pretrain.methods.contrastive import without
+from octdino.pretrain.methods.method import Batch, Features, encode_views, scan_groups
 from octdino.pretrain.methods.teacher import Distillation
-from octdino.training import cosine
+from octdino.training.schedules import cosine
 
 EMPTY = -1  # the group of a place in the queue that no key has taken yet
 OUT_DIM = {"v2": 128, "v3": 256}

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from octdino.pretrain.methods.base import Batch, Features
 from octdino.pretrain.methods.contrastive import Contrastive, cosines, same_group, without
+from octdino.pretrain.methods.method import Batch, Features
 
 
 def nt_xent(embeddings: Tensor, groups: Tensor, temperature: float) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from octdino.errors import UserError
-from octdino.pretrain.methods.base import Batch, Features
 from octdino.pretrain.methods.contrastive import Contrastive, cosines, same_group, without
+from octdino.pretrain.methods.method import Batch, Features
 
 UNKNOWN = -1
 

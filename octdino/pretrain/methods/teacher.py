@@ -5,8 +5,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from octdino.pretrain.methods.base import Method
-from octdino.training import cosine, ema_update
+from octdino.pretrain.methods.method import Method
+from octdino.training.optimizers import ema_update
+from octdino.training.schedules import cosine
 
 
 class Distillation(Method):

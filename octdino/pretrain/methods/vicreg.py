@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from octdino.config.methods import VicregSettings
 from octdino.models import projection_head
-from octdino.pretrain.methods.base import Batch, Features, OneNetwork
+from octdino.pretrain.methods.method import Batch, Features, OneNetwork
 
 EPS = 1e-4  # under the root of the variance (eq. 2): without it a constant dimension has an infinite gradient
 

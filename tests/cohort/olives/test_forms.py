@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import octdino.cohort.tree
+import octdino.cohort.file_index
 from octdino.cohort.ingest import build_cohort
 from octdino.cohort.olives import read_olives
 
@@ -165,7 +165,7 @@ def test_vip_cup_tables_at_full_size(real: Real, shared_data: Path, tmp_path: Pa
             yield folder, [], files
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(octdino.cohort.tree, "_listing", listing)
+        patch.setattr(octdino.cohort.file_index, "_listing", listing)
         rows = read_olives(settings(tmp_path, table=tmp_path / "labels.csv", clinical=tmp_path / "clinical.csv"))
     scans = rows.scans.join(rows.truth)
     assert not rows.refused.rows

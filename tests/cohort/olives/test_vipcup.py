@@ -8,8 +8,8 @@ import pytest
 
 from octdino.cohort.olives import read_olives
 from octdino.cohort.olives.vipcup import read_vip_test, write_submission
+from octdino.data.csv_io import MANIFEST
 from octdino.errors import UserError
-from octdino.tables import MANIFEST
 
 from ..trees import olives_tree, settings
 from .forms import B, encoded

@@ -1,0 +1,122 @@
+"""What can be wrong with a comparison, a function a question; each yields what it finds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from octdino.data.cohort_reader import Cohort
+from octdino.data.predictions import Predictions
+from octdino.data.schemas.metadata import BackboneCard, Input, Origin
+from octdino.models.weights_file import sha256_of
+from octdino.stats.thresholds import choose_threshold
+
+Found = dict[str, Any]  # the columns of FINDINGS but state
+
+TOLERANCE = 1e-6  # of means and thresholds, which are written with all their digits
+
+
+def finding(check: str, where: str, detail: str, count: int = 1) -> Found:
+    """A row of findings.csv."""
+    return {"check": check, "where": where, "count": count, "detail": detail}
+
+
+def not_checkable(cohort: Cohort) -> dict[str, str]:
+    """Return why a check has nothing to compare, by check: without names of patients, eyes or visits."""
+    manifest, unit = cohort.manifest, cohort.unit
+    why = {"unknown": "patients are unknown, each image counts as its own", "none": "there are no patients"}
+    if not unit.patients:
+        return dict.fromkeys(("patient", "eye", "volume"), why[unit.state])
+    eye, visit = (manifest[name].fillna("") != "" for name in ("eye", "visit"))
+    found = {} if eye.any() else {"eye": "no eye is named"}
+    return found if (eye & visit).any() else {**found, "volume": "no visit of a named eye is named"}
+
+
+def overlap(cohort: Cohort, fold: int) -> Iterator[Found]:
+    """Split groups (patients who share identical pixels), eyes, volumes on two sides of the split."""
+    manifest, side = cohort.manifest, cohort.split_of(fold)
+    eye = manifest["eye"].fillna("")
+    volume = eye + " " + manifest["visit"].fillna("")
+    for check, whose in (
+        ("patient", manifest["group"]),
+        ("eye", eye),
+        ("volume", volume.where((eye != "") & (manifest["visit"].fillna("") != ""), "")),
+    ):
+        known = whose != ""
+        several = side[known].groupby(whose[known]).nunique()
+        names = several.index[several > 1].tolist()
+        if names:
+            where = ", ".join(sorted(side[known][whose[known] == names[0]].unique()))
+            yield finding(check, f"fold {fold}", f"{names[0]} is in {where}", len(names))
+
+
+def eyes_of_two(cohort: Cohort, fold: int) -> Iterator[Found]:
+    """One eye under two patients' names on two sides: the same side, visit dates and measurements, slice by slice."""
+    table = cohort.manifest.assign(side=cohort.split_of(fold))
+    measured = table[table["bcva"].notna() & table["cst"].notna()]
+    visits = measured.groupby(["patient", "eye", "visit"], dropna=False).agg(
+        bcva=("bcva", "first"), cst=("cst", "first"), side=("side", "first"), laterality=("laterality", "first")
+    )
+    courses: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
+    for (patient, _), course in visits.groupby(level=["patient", "eye"], dropna=False):
+        values = tuple(zip(course["bcva"], course["cst"], strict=True))
+        if len(set(values)) > 2:  # three equal pairs of acuity and thickness are no chance
+            courses.setdefault((course["laterality"].iloc[0], *values), []).append(
+                (str(patient), course["side"].iloc[0])
+            )
+    for same in courses.values():
+        if len({patient for patient, _ in same}) > 1 and len({where for _, where in same}) > 1:
+            names = " and ".join(f"{patient} ({where})" for patient, where in same)
+            yield finding(
+                "eye", f"fold {fold}", f"{names} have the same acuity and thickness at every visit", len(same)
+            )
+
+
+def standardisation(folder: Path, used: Input, fold: int, cohort: Cohort) -> Iterator[Found]:
+    """Mean and standard deviation that are not those of the fold's training patients."""
+    expected = [value for part in cohort.statistics(fold) for value in part]
+    got = [*used.mean, *used.std]
+    if len(got) != len(expected) or not np.allclose(got, expected, rtol=0, atol=TOLERANCE):
+        detail = f"mean {got[0]:.6f}, that of the training patients is {expected[0]:.6f}"
+        yield finding("statistics", str(folder), detail)
+
+
+def weights(path: Path, sha256: str) -> Iterator[Found]:
+    """A file of weights that is not the one that its card names."""
+    if not path.is_file():
+        yield finding("weights", str(path.parent), f"{path.name} is missing; its card names one")
+    elif (found := sha256_of(path)) != sha256:
+        detail = f"{path.name} has SHA-256 {found[:12]}…, its card names {sha256[:12]}…"
+        yield finding("weights", str(path.parent), detail)
+
+
+def exposure(folder: Path, card: BackboneCard, cohort: Cohort) -> Iterator[Found]:
+    """A pretraining that says train_patients and saw others, by the counts and names in its card."""
+    start: Origin | None = card
+    while start:  # a run may go on from another, and that from another
+        if start.scope == "train_patients" and (start.cohort in (None, cohort.name) or start.source == cohort.source):
+            train = cohort.manifest[cohort.split_of(start.fold or 0) == "train"]
+            seen, expected = (start.scans, start.patients), (len(train), train["patient"].nunique())
+            if None not in seen and seen != expected:
+                detail = f"says train_patients and saw {seen[0]} scans of {seen[1]} patients; there are {expected[0]} "
+                yield finding("exposure", str(folder), detail + f"scans of {expected[1]} training patients")
+        start = start.start
+
+
+def thresholds(run: Predictions, how: str) -> Iterator[Found]:
+    """Operating points that validation patients did not choose."""
+    where = str(run.folder)
+    if run.card.thresholds_from != "val":
+        yield finding("threshold", where, f"thresholds are from {run.card.thresholds_from}", len(run.labels))
+        return
+    val = run.take("val")
+    wrong = []
+    for index, (label, told) in enumerate(zip(run.labels, run.thresholds(), strict=True)):
+        chosen = choose_threshold(val.truth()[:, index], val.probabilities()[:, index], how)  # type: ignore[arg-type]
+        if (told is None) != (chosen is None) or (told is not None and abs(told - (chosen or 0)) > TOLERANCE):
+            wrong.append((label, told, chosen))
+    if wrong:
+        label, told, chosen = wrong[0]
+        given, own = ("none" if value is None else f"{value:.4g}" for value in (told, chosen))
+        yield finding("threshold", where, f"{label}: {given}; validation patients choose {own}", len(wrong))

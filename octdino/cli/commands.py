@@ -1,0 +1,269 @@
+"""The commands: one verb a stage. Only this module knows all stages; each is imported when its verb runs."""
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from octdino.cli.flags import (
+    Parser,
+    add_common,
+    add_flags,
+    add_part,
+    add_run,
+    add_store,
+    arm,
+    file_path,
+    fold,
+    given,
+    init,
+    mapping,
+    merged,
+    settings_of,
+)
+from octdino.config import (
+    METHODS,
+    AuditSettings,
+    ClassifySettings,
+    CohortSettings,
+    Config,
+    EvaluateSettings,
+    ExplainSettings,
+    ModelSettings,
+    PhantomSettings,
+    PretrainSettings,
+    ReportSettings,
+)
+from octdino.errors import UserError
+
+LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # the workflow's; by hand one command is one run
+
+
+def _add_phantom(parser: Parser) -> None:
+    add_common(parser, out="folder for the files", workers=True)
+    add_flags(parser, PhantomSettings)
+
+
+def run_phantom(args: argparse.Namespace) -> None:
+    """Write a synthetic cohort as files in the published form of OLIVES."""
+    settings = settings_of(args, PhantomSettings)
+    from octdino.phantom import write_phantom
+
+    write_phantom(settings, args.out, args.workers)
+
+
+def _add_cohort(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="phantom, olives, folder, imagenette, cifar10, stl10 or voc12")
+    add_common(parser, out="folder for manifest.csv, quarantine.csv, splits.csv and scans.h5", workers=True)
+    add_flags(parser, CohortSettings, skip=("name", "phantom"))
+
+
+def run_cohort(args: argparse.Namespace) -> None:
+    """Read image files and their tables into a manifest, splits and one HDF5 store."""
+    settings = settings_of(args, CohortSettings, merged(args.settings, {"name": args.name}))
+    if settings.name == "phantom" and settings.root is None:
+        raise UserError("--root: missing; say where `octdino phantom` wrote the files")
+    from octdino.cohort.ingest import build_cohort
+
+    build_cohort(settings, args.out, args.workers)
+
+
+def _add_fetch(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="olives, imagenette, cifar10, stl10 or voc12")
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for the files; cohort.root")
+    add_flags(parser, CohortSettings, skip=[name for name in CohortSettings.model_fields if name != "imagenette"])
+
+
+def run_fetch(args: argparse.Namespace) -> None:
+    """Download a published cohort, resuming what broke off."""
+    settings = settings_of(args, CohortSettings, {"name": args.name, "root": args.root})
+    from octdino.cohort.registry import fetch_cohort
+
+    fetch_cohort(settings, args.root)
+
+
+def _add_pretrain(parser: Parser) -> None:
+    parser.add_argument("method", metavar="METHOD", help=f"{', '.join(METHODS)}, or a name below --variants")
+    add_run(parser, out="folder for backbone.safetensors, backbone.json and history.csv", together=True)
+    parser.add_argument("--fold", type=fold, default=0, metavar="N", help="whose training patients are seen, or all")
+    parser.add_argument("--max-minutes", type=float, metavar="X", help="save and stop with exit code 75 after so long")
+    add_flags(parser, PretrainSettings, skip=[name for name in LISTS if name != "variants"])
+    for name, method in METHODS.items():
+        add_flags(parser, method, f"{name}.", skip=("method", "backbones"))
+    add_flags(parser, ModelSettings, "model.")
+
+
+def run_pretrain(args: argparse.Namespace) -> None:
+    """Pretrain a backbone without labels, resuming a run that was stopped."""
+    settings = _pretrain_settings(args)
+    from octdino.pretrain import pretrain
+
+    pretrain(
+        args.method, settings, store=args.store, backbone=args.backbone, model=_model(args),
+        fold=args.fold, seed=args.seed, out=args.out, max_minutes=args.max_minutes,
+    )  # fmt: skip
+
+
+def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
+    """Settings with `--dino.lr` and the like in the variant that runs, and nothing that belongs to other runs."""
+    scope = "all" if args.fold is None else "train_patients"
+    settings = settings_of(args, PretrainSettings, merged(args.settings, {"methods": [args.method], "scope": scope}))
+    kind = settings.variant(args.method).method
+    for other in METHODS:
+        if other != kind and given(args, f"{other}."):
+            raise UserError(f"--{other}.*: {args.method} is a variant of {kind}; its flags begin with --{kind}.")
+    variant = merged(settings.variants.get(args.method, {}), given(args, f"{kind}."))
+    changed = settings.model_dump(exclude_unset=True) | {"variants": {**settings.variants, args.method: variant}}
+    return PretrainSettings.parse(changed, "settings")
+
+
+def _add_classify(parser: Parser, together: bool = True) -> None:
+    parser.add_argument("arm", type=arm, metavar="ARM", help="{init}-{mode}: scratch-finetune, imagenet-linear, …")
+    add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json", together=together)
+    add_part(parser)
+    parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run to start from")
+    add_flags(parser, ClassifySettings, skip=("arms", "fractions", "arm_fractions", "seeds"))
+    add_flags(parser, ModelSettings, "model.")
+
+
+def run_classify(args: argparse.Namespace) -> None:
+    """Train the classifier of one arm and predict validation and test patients."""
+    settings = settings_of(args, ClassifySettings)
+    from octdino.classify import classify
+
+    classify(
+        args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
+        fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
+    )  # fmt: skip
+
+
+def run_reported(args: argparse.Namespace) -> None:
+    """Train an arm as the report did that the project began with, faults and all; for the table that compares."""
+    settings = settings_of(args, ClassifySettings)
+    from octdino.classify import reported_protocol
+
+    reported_protocol(
+        args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
+        fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
+    )  # fmt: skip
+
+
+def _add_clinical(parser: Parser) -> None:
+    add_common(parser, out="folder for predictions.csv and classifier.json", settings=False)
+    add_store(parser)
+    add_part(parser)
+
+
+def run_clinical(args: argparse.Namespace) -> None:
+    """Predict from clinical values alone, without a picture: the control beside the arms."""
+    from octdino.classify.clinical import clinical_control
+
+    clinical_control(args.store, fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out)
+
+
+def _add_evaluate(parser: Parser) -> None:
+    parser.add_argument("classifiers", type=Path, nargs="+", metavar="FOLDER", help="what classify and clinical wrote")
+    add_common(parser, out="folder for metrics.csv, comparison.csv and figures")
+    parser.add_argument("--manifest", type=file_path, required=True, metavar="FILE", help="the cohort's manifest.csv")
+    add_flags(parser, EvaluateSettings)
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Compare the arms on test patients, with intervals."""
+    settings = settings_of(args, EvaluateSettings)
+    from octdino.evaluate import evaluate
+
+    evaluate(settings, args.manifest, args.classifiers, args.out)
+
+
+def _add_audit(parser: Parser) -> None:
+    parser.add_argument("runs", type=Path, nargs="*", metavar="FOLDER", help="of pretrainings and classifiers")
+    add_common(parser, out="folder for findings.csv and audit.json")
+    parser.add_argument("--store", type=file_path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    add_flags(parser, AuditSettings)
+
+
+def run_audit(args: argparse.Namespace) -> None:
+    """Look for anything of the test patients in what is trained, chosen or standardised."""
+    settings = settings_of(args, AuditSettings)
+    from octdino.audit.leakage_audit import audit
+
+    audit(settings, args.store, args.runs, args.out)
+
+
+def _add_verdict(parser: Parser) -> None:
+    parser.add_argument("findings", type=Path, metavar="FILE", help="findings.csv of an audit")
+
+
+def run_verdict(args: argparse.Namespace) -> None:
+    """Fail, with exit code 2, if an audit found what nobody has acknowledged; else print what it could not check."""
+    from octdino.audit.leakage_audit import verdict
+
+    print(verdict(args.findings))
+
+
+def _add_explain(parser: Parser) -> None:
+    parser.add_argument("init", type=init, metavar="INIT", help="whose weights: scratch, imagenet or a pretraining's")
+    add_run(parser, out="folder for overlap.csv, jaccard.csv, retrieval.csv, figures and explain.json")
+    parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run")
+    parser.add_argument(
+        "--classifier", type=Path, nargs="*", default=[], metavar="PATH", help="linear or finetune arms that start here"
+    )
+    parser.add_argument("--masks-root", type=Path, metavar="DIR", help="the cohort's root, to compare maps with masks")
+    add_flags(parser, ExplainSettings, skip=("inits", "arms", "seeds"))
+    add_flags(parser, ModelSettings, "model.")
+
+
+def run_explain(args: argparse.Namespace) -> None:
+    """Show where a network looks and which scans it finds alike, and measure both."""
+    settings = settings_of(args, ExplainSettings)
+    from octdino.explain import explain
+
+    explain(
+        args.init, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
+        classifiers=args.classifier, masks_root=args.masks_root, seed=args.seed, out=args.out,
+    )  # fmt: skip
+
+
+def _add_report(parser: Parser) -> None:
+    add_common(parser, out="the page, a file", metavar="FILE")
+    parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="a cohort's results/{cohort}")
+    parser.add_argument("--config", type=mapping, default={}, metavar="FILE", help="config.yaml, to be shown (or JSON)")
+    add_flags(parser, ReportSettings)
+
+
+def run_report(args: argparse.Namespace) -> None:
+    """Gather all tables and figures in one self-contained HTML page."""
+    settings = settings_of(args, ReportSettings)
+    from octdino.report import write_report
+
+    write_report(settings, args.results, args.config, args.out)
+
+
+def run_schema(_: argparse.Namespace) -> None:
+    """Print the JSON schema of config.yaml."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    print(json.dumps(schema, indent=2, ensure_ascii=False))
+
+
+def _model(args: argparse.Namespace) -> ModelSettings:
+    values = merged(args.model, given(args, "model."))
+    return ModelSettings.parse({"timm": args.backbone, **values}, "model")
+
+
+VERBS: dict[str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], None]]] = {
+    "phantom": (_add_phantom, run_phantom),
+    "fetch": (_add_fetch, run_fetch),
+    "cohort": (_add_cohort, run_cohort),
+    "pretrain": (_add_pretrain, run_pretrain),
+    "classify": (_add_classify, run_classify),
+    "reported": (partial(_add_classify, together=False), run_reported),
+    "clinical": (_add_clinical, run_clinical),
+    "evaluate": (_add_evaluate, run_evaluate),
+    "audit": (_add_audit, run_audit),
+    "explain": (_add_explain, run_explain),
+    "report": (_add_report, run_report),
+    "verdict": (_add_verdict, run_verdict),
+    "schema": (lambda _: None, run_schema),
+}

@@ -1,0 +1,52 @@
+"""The program `octdino`: parse the command line, run one verb, turn its errors into one line and an exit code."""
+
+import logging
+import os
+import sys
+
+from octdino import __version__
+from octdino.cli.commands import VERBS, run_report
+from octdino.cli.flags import Parser
+from octdino.data.atomic_files import check_out
+from octdino.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError, mistake
+from octdino.training.launcher import launch, launched, nodes
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; its exit code: 0 done, 2 the user's mistake, 75 stopped early but saved, 130 interrupted."""
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        args.parser.refuse(unknown)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+    )
+    if getattr(args, "threads", None):  # before numpy and torch are loaded
+        os.environ["OMP_NUM_THREADS"] = str(max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    try:
+        if hasattr(args, "processes") and args.processes * nodes() > 1 and not launched():
+            return launch(sys.argv[1:] if argv is None else argv, args.processes, args.threads)
+        if hasattr(args, "out"):
+            check_out(args.out, file=args.run is run_report)
+        args.run(args)
+    except (UserError, OSError) as error:
+        if (line := mistake(error)) is None:
+            raise
+        print(f"octdino {args.verb}: error: {line}", file=sys.stderr)
+        return EXIT_USER
+    except (StoppedEarly, KeyboardInterrupt) as stop:
+        print(f"octdino {args.verb}: {str(stop) or 'interrupted'}", file=sys.stderr)
+        return EXIT_STOPPED if isinstance(stop, StoppedEarly) else EXIT_INTERRUPTED
+    return 0
+
+
+def build_parser() -> Parser:
+    """All verbs with all their flags."""
+    parser = Parser(prog="octdino", description="Self-supervised pretraining on retinal OCT scans, compared fairly.")
+    parser.add_argument("--version", action="version", version=f"octdino {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+    for name, (add, run) in VERBS.items():
+        about = (run.__doc__ or "").strip()
+        verb = verbs.add_parser(name, help=about.splitlines()[0], description=about)
+        verb.set_defaults(run=run, parser=verb)
+        add(verb)
+    return parser

@@ -1,0 +1,248 @@
+"""Tables over an image tree: the published form of OLIVES, and the VIP Cup's.
+
+The trees hold both eyes and derived pictures; only the scans that the tables name are the cohort, so the tables drive
+and nothing is globbed.
+
+IEEE SPS VIP Cup 2023: six of the biomarkers under the names B1 to B6, a label table of paths without patients (the
+clinical table, or the folder that a scan shares with rows of it, says whose it is), and zeros where the published table
+has no value (12 scans): they are kept as they are published.
+"""
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from octdino.cohort.file_index import Tree, clean_path
+from octdino.data.olives_names import BIOMARKERS, PATH, VIP_BIOMARKERS, VIP_PATH
+from octdino.cohort.scan_table import Refuse, Refused, Rows, scan_tables
+from octdino.cohort.spreadsheet import column, find_column, identifier, label_value, number, read_sheet
+from octdino.errors import UserError
+
+BCVA = (0.0, 100.0)  # ETDRS letters
+CST = (50.0, 2000.0)  # µm
+WHOSE = ("Patient_ID", "Eye_ID", "BCVA", "CST")
+
+Records = dict[str, dict[str, Any]]  # by path
+
+log = logging.getLogger("octdino.cohort")
+
+
+def read_tables(tree: Tree, label_table: Path, clinical_table: Path, cohort: str) -> Rows:
+    """Labelled scans in the order of the label table, then the others in the order of the clinical table.
+
+    Raises:
+        UserError: a table, a column or all of the tree is missing.
+    """
+    named = ((label_table, "cohort.table"), (clinical_table, "cohort.clinical"))
+    sheets = [read_sheet(path, key, tree.content(path)) for path, key in named]
+    vip = bool(find_column(sheets[0], "B1"))
+    if find_column(sheets[0], VIP_PATH):
+        raise UserError(f"{label_table}: the VIP Cup's test scans, which have no labels; expected its training labels")
+    labels = list(VIP_BIOMARKERS.values() if vip else BIOMARKERS)
+    reader = TableReader(tree)
+    names = (
+        {label: column(sheets[0], label_table, name) for name, label in VIP_BIOMARKERS.items()}
+        if vip
+        else {label: column(sheets[0], label_table, label) for label in BIOMARKERS}
+    )
+    labelled = reader.read(sheets[0], label_table, names, whose=not vip)
+    clinical = reader.read(sheets[1], clinical_table, {})
+    reader.check_folders()
+    if vip:
+        _say_whose(labelled, clinical)
+    _flag_laterality(labelled.values(), clinical.values())
+    for path, record in labelled.items():
+        if path in clinical:
+            _complete(record, clinical[path], reader.refused)
+        elif not record["patient"]:
+            detail = (
+                f"{label_table.name} row {record['row']}: neither the scan nor its folder is in {clinical_table.name}"
+            )
+            reader.refused.add(record["named"], record["row"], "missing_patient", detail)
+    records = [r for r in labelled.values() if r["patient"]]
+    records += [r for path, r in clinical.items() if path not in labelled]
+    log.info("%s and %s name %d scans, %d labelled", label_table, clinical_table, len(records), len(labelled))
+    return Rows(tree.root, *scan_tables(records, cohort, labels), reader.refused, True, source=tree.source)
+
+
+def read_values(cell: dict[str, str], labels: Iterable[str]) -> dict[str, Any]:
+    """What a row says of a scan but for where it is: patient, eye, labels, bcva, cst, slice.
+
+    Raises:
+        Refuse: a label or a value is not what it can be.
+    """
+    record: dict[str, Any] = {
+        "patient": identifier(cell.get("Patient_ID", "")), "eye": identifier(cell.get("Eye_ID", "")), "truth": {}
+    }  # fmt: skip
+    for name in labels:
+        try:
+            record["truth"][name] = label_value(cell[name])
+        except ValueError as error:
+            raise Refuse("bad_label", f"{name}: {error}") from None
+    for name, bounds in (("BCVA", BCVA), ("CST", CST), ("slice", (1, 10_000))):
+        try:
+            record[name.lower()] = number(cell.get(name, ""), *bounds)
+        except ValueError as error:
+            raise Refuse("bad_value", f"{name}: {error}") from None
+    return record
+
+
+class TableReader:
+    """Rows of the tables as records by the file that they mean."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.refused = Refused()
+        self._gone: set[str] = set()  # paths refused by an earlier table: a scan is in the quarantine once
+        self._folders: dict[str, str | None] = {}  # first step of a path: the folder that it means
+
+    def read(self, table: pd.DataFrame, path: Path, labels: dict[str, str], whose: bool = True) -> Records:
+        """The accepted rows of one table; `labels` by column, `whose`: whether it says whose scans they are."""
+        names = {"path": column(table, path, PATH, "File_Path", "Path", VIP_PATH), **labels}
+        if whose:
+            names |= {name: column(table, path, name) for name in WHOSE}
+        if scan := find_column(table, "Scan (n/49)"):
+            names["slice"] = scan
+        records: Records = {}
+        rows: dict[str, int] = {}
+        gone: set[str] = set()
+        columns = [table[name].tolist() for name in names.values()]
+        for row, *cells in zip(table.index.tolist(), *columns, strict=True):
+            cell = dict(zip(names, cells, strict=True))
+            try:
+                record = self._record(cell, list(labels), whose)
+                if record is None:
+                    continue
+                if (first := rows.setdefault(record["path"], row)) != row:
+                    raise Refuse("duplicate_path", f"named in row {first} of {path.name} already")
+            except Refuse as why:
+                self.refused.add(cell["path"], row, why.reason, f"{path.name} row {row}: {why.detail}")
+                gone.add(_key(cell["path"]))
+                continue
+            record |= {"row": row, "named": cell["path"], "known": True, "given": ""}
+            records[record["path"]] = record
+        self._gone |= gone - {_key(record["named"]) for record in records.values()}
+        return records
+
+    def _record(self, cell: dict[str, str], labels: list[str], whose: bool) -> dict[str, Any] | None:
+        """One row, checked; None if an earlier table's row of this path was refused."""
+        if not cell["path"]:
+            raise Refuse("missing_path", "the path is empty; expected the path of a scan")
+        if _key(cell["path"]) in self._gone:
+            return None
+        clean, place = _place(cell["path"])
+        found = self._resolve(clean)
+        if whose and not cell["Patient_ID"]:
+            raise Refuse("missing_patient", "Patient_ID is empty; without it the scan could be on two sides")
+        values = read_values(cell, labels)
+        record = place | values | {"path": found, "short": clean, "slice": values["slice"] or place["slice"]}
+        record["flags"] = "" if found.endswith(cell["path"].lstrip("/")) else "path_changed"
+        record["mask"] = self.tree.mask_of(found, found[: -len(clean)])
+        return record
+
+    def _resolve(self, clean: str) -> str:
+        """The file below root that a clean path means, wherever the tree lies."""
+        first, _, rest = clean.partition("/")
+        if first not in self._folders:
+            self._folders[first] = self.tree.find_folder(first)
+        folder = self._folders[first]
+        if folder is None:
+            raise Refuse("missing_file", f"no folder {first!r} below the root")
+        try:
+            found = self.tree.resolve(f"{folder}/{rest}")
+        except LookupError as error:
+            raise Refuse("bad_path", str(error)) from None
+        if found is None:
+            raise Refuse("missing_file", f"no file {folder}/{rest} below the root")
+        return found
+
+    def check_folders(self) -> None:
+        """All rows refused for want of a tree is a wrong root, not a cohort with bad rows.
+
+        Raises:
+            UserError: none of the tables' folders lies below root.
+        """
+        if self._folders and not any(self._folders.values()):
+            names = " or ".join(repr(name) for name in sorted(self._folders)[:4])
+            raise UserError(f"{self.tree.root}: no folder {names} below it; the tables' paths begin with these")
+        for name, folder in self._folders.items():
+            if folder is None:
+                log.warning("no folder %r below %s: its scans are refused", name, self.tree.root)
+
+
+def _key(path: str) -> str:
+    return path.strip().replace("\\", "/").strip("/").casefold()
+
+
+def _place(path: str) -> tuple[str, dict[str, Any]]:
+    """The clean path, and what it says: `{trial}/…/{visit}/{OD|OS}/{file}`; the name's last number counts from 0."""
+    try:
+        clean = clean_path(path)
+    except ValueError as error:
+        raise Refuse("bad_path", str(error)) from None
+    parts = clean.split("/")
+    if len(parts) < 4 or parts[-2].upper() not in ("OD", "OS"):
+        raise Refuse("bad_path", f"{path}; expected {{trial}}/…/{{visit}}/{{OD or OS}}/{{file}}")
+    numbers = re.findall(r"\d+", parts[-1].rsplit(".", 1)[0])
+    trial = next((name for name in ("PRIME", "TREX") if name in parts[0].upper()), parts[0])
+    place = {"trial": trial, "visit": parts[-3], "laterality": parts[-2].upper()}
+    return clean, place | {"slice": int(numbers[-1]) + 1 if numbers else None}
+
+
+def _say_whose(labelled: Records, clinical: Records) -> None:
+    """Give scans the patient and values of their row in the clinical table, else those of their folder and visit.
+
+    In the real tables 98 scans of 02-016 are not in the clinical table: it has them on the other side.
+    """
+    near: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
+    for record in clinical.values():
+        folder, visit = _folders(record)
+        for place, name in ((folder, "patient"), (folder, "eye"), (visit, "bcva"), (visit, "cst")):
+            near[place][name].add(record[name])
+    for path, record in labelled.items():
+        folder, visit = _folders(record)
+        for place, name in ((folder, "patient"), (folder, "eye"), (visit, "bcva"), (visit, "cst")):
+            values = {clinical[path][name]} if path in clinical else near[place][name]
+            record[name] = next(iter(values)) if len(values) == 1 else None if name in ("bcva", "cst") else ""
+
+
+def _folders(record: dict[str, Any]) -> tuple[str, str]:
+    """The folder of the scan's patient and of its visit: `{trial}/…/{folder}` and `{trial}/…/{folder}/{visit}`."""
+    visit = record["short"].rsplit("/", 2)[0]
+    return visit.rpartition("/")[0], visit
+
+
+def _complete(record: dict[str, Any], clinical: dict[str, Any], refused: Refused) -> None:
+    """Fill a labelled scan's clinical values from the clinical table, which is the wider one; say where they differ."""
+    if record["patient"] != clinical["patient"]:
+        detail = f"Patient_ID {record['patient']} in row {record['row']} of the biomarker table, "
+        detail += f"{clinical['patient']} in row {clinical['row']} of the clinical table"
+        refused.add(record["named"], record["row"], "missing_patient", detail)
+        record["patient"] = None
+        return
+    for name in ("bcva", "cst", "eye"):
+        if clinical[name] in (None, ""):
+            continue
+        if record[name] not in (None, "", clinical[name]):
+            _flag(record, "table_clash")
+        record[name] = clinical[name]
+
+
+def _flag_laterality(labelled: Any, clinical: Any) -> None:
+    """Flag labelled scans whose eye lies on another side in the clinical table: 98 scans of 02-016 in the real one."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for record in clinical:
+        sides[record["eye"]].add(record["laterality"])
+    for record in labelled:
+        if record["eye"] and record["eye"] in sides and record["laterality"] not in sides[record["eye"]]:
+            _flag(record, "laterality_clash")
+
+
+def _flag(record: dict[str, Any], flag: str) -> None:
+    if flag not in record["flags"].split():
+        record["flags"] = f"{record['flags']} {flag}".strip()

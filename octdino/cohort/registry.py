@@ -1,0 +1,42 @@
+"""The kinds of cohort: one reader per name, and the download of its files. A new kind is one file and one line here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from octdino.cohort.folder import read_folder
+from octdino.cohort.olives import read_olives
+from octdino.cohort.scan_table import Rows
+from octdino.config.cohort import CohortSettings
+from octdino.errors import UserError
+
+
+def _read_vision(settings: CohortSettings) -> Rows:
+    from octdino.cohort.vision import read_vision  # torchvision's imports only where they are used
+
+    return read_vision(settings)
+
+
+READERS: dict[str, Callable[[CohortSettings], Rows]] = {
+    "phantom": read_olives,  # its files have the form of OLIVES on purpose, so that the default run tests that road
+    "olives": read_olives,
+    "folder": read_folder,
+    **dict.fromkeys(("imagenette", "cifar10", "stl10", "voc12"), _read_vision),
+}
+
+
+def fetch_cohort(settings: CohortSettings, root: Path) -> None:
+    """The published files of the cohort below `root`; what is there already is not fetched again.
+
+    Raises:
+        UserError: there is nothing to fetch for this cohort, no network, or too little disk.
+    """
+    if settings.name == "olives":
+        from octdino.cohort.olives.zenodo import fetch_olives
+
+        return fetch_olives(root)
+    if settings.name in ("phantom", "folder"):
+        raise UserError(f"{settings.name}: nothing to fetch; expected olives, imagenette, cifar10, stl10 or voc12")
+    from octdino.cohort.vision import fetch_vision
+
+    fetch_vision(settings, root)
+    return None

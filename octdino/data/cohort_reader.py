@@ -1,0 +1,245 @@
+"""The one checked way to a cohort: its manifest, splits and store, which belong together.
+
+Every stage reads a cohort here. A stale, shuffled or foreign file is refused by all of them alike.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from octdino.config.cohort import ImageSettings
+from octdino.data.csv_io import MANIFEST, SPLITS, label_matrix, labels_of, read_table
+from octdino.data.sampling_units import Unit, unit_of
+from octdino.data.schemas.metadata import StoreAttributes
+from octdino.data.store import Header, content_hash, read_header, read_images, statistics
+from octdino.errors import UserError
+
+log = logging.getLogger("octdino.cohort")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort whose files belong together; images are read when they are asked for.
+
+    Attributes:
+        store: scans.h5; manifest.csv and splits.csv stand beside it.
+        manifest: N rows, in the order of the store.
+        splits: splits.csv, all folds.
+        labels: L names.
+        truth: float32 [N, L], NaN where missing.
+    """
+
+    store: Path
+    manifest: pd.DataFrame
+    splits: pd.DataFrame
+    labels: list[str]
+    truth: np.ndarray
+    _stored: tuple[Header, StoreAttributes] | None
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @property
+    def name(self) -> str:
+        """Which body of images."""
+        return str(self.manifest["cohort"].iloc[0])
+
+    @property
+    def has_store(self) -> bool:
+        """Whether there are images; `read_cohort` can be told that tables are enough."""
+        return self._stored is not None
+
+    @property
+    def header(self) -> Header:
+        """The store without its images."""
+        assert self._stored is not None, "read_cohort was told that tables are enough"
+        return self._stored[0]
+
+    @property
+    def attributes(self) -> StoreAttributes:
+        """Those of the store."""
+        assert self._stored is not None, "read_cohort was told that tables are enough"
+        return self._stored[1]
+
+    @property
+    def moments(self) -> np.ndarray:
+        """Float64 [N, 2, C], each image's mean and mean square."""
+        return self.header.moments
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Int32 [N, 4], top, left, height and width of what was kept of each file's image."""
+        return self.header.boxes
+
+    @property
+    def source(self) -> str:
+        """Hash of the store's content."""
+        return self.attributes.source
+
+    @property
+    def image(self) -> ImageSettings:
+        """How a file became an image of the store."""
+        return self.attributes.settings.image
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether each labelled scan has exactly one positive label; unknown, so not, without a store."""
+        return self.has_store and self.attributes.exclusive
+
+    @property
+    def kind(self) -> str:
+        """Which kind of cohort it is (`cohort.name`), whatever its title; without a store its title."""
+        return (self.attributes.settings.name if self.has_store else None) or self.name
+
+    @property
+    def exclusive_from(self) -> tuple[bool, str] | None:
+        """Whether labels exclude each other, and what says so: setting, cohort or table; None: not known."""
+        origin = self.attributes.exclusive_from if self.has_store else None
+        return None if origin is None else (self.exclusive, origin)
+
+    @property
+    def unit(self) -> Unit:
+        """What splits and intervals are over: patients, or images where there are none or they are unknown."""
+        return unit_of(self.attributes.patients if self.has_store else None, self.manifest)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Bool [N], whether any label of a scan is known."""
+        known: np.ndarray = (~np.isnan(self.truth)).any(axis=1)
+        return known
+
+    def split_of(self, fold: int) -> pd.Series:
+        """Train, val or test of each scan in this fold, by its patient: N rows as in the manifest.
+
+        Raises:
+            UserError: there is no such fold.
+        """
+        own = self.splits[self.splits["fold"] == fold]
+        if own.empty:
+            folds = ", ".join(map(str, sorted(self.splits["fold"].unique())))
+            raise UserError(f"{self.store.with_name('splits.csv')}: no fold {fold}; expected one of {folds}")
+        return self.manifest["patient"].map(dict(zip(own["patient"], own["split"], strict=True)))
+
+    def statistics(self, fold: int) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel, in [0, 1], over the training patients of this fold.
+
+        Raises:
+            UserError: there is none.
+        """
+        train = (self.split_of(fold) == "train").to_numpy(bool)
+        if not train.any():
+            raise UserError(f"{self.store.with_name('splits.csv')}: fold {fold} has no training patient")
+        return statistics(self.moments[train])
+
+    def images(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images of `rows` (ascending): uint8 [n, C, H, W].
+
+        Raises:
+            UserError: see `read_images`.
+        """
+        return read_images(self.store, rows)
+
+
+def read_cohort(store_file: Path, *, needs_store: bool = True) -> Cohort:
+    """Read manifest.csv, splits.csv and scans.h5 but for the images, and check them against each other.
+
+    Args:
+        store_file: scans.h5; the tables stand beside it.
+        needs_store: whether a missing store is refused; one that is there has to belong to the tables all the same.
+
+    Raises:
+        UserError: one line; a file is missing or breaks its schema, the store is of other scans than the manifest, or
+            splits.csv is of other patients.
+    """
+    manifest = read_table(store_file.with_name("manifest.csv"), MANIFEST)
+    splits = read_table(store_file.with_name("splits.csv"), SPLITS)
+    _check_splits(store_file, manifest, splits)
+    header = read_header(store_file) if needs_store or store_file.exists() else None
+    stored = None if header is None else (header, _checked_store(store_file, header, manifest))
+    labels = labels_of(manifest)
+    cohort = Cohort(store_file, manifest, splits, labels, label_matrix(manifest, labels), stored)
+    _check_classes(cohort)
+    _warn_of_unranked(cohort)
+    return cohort
+
+
+def _check_classes(cohort: Cohort) -> None:
+    """Where labels exclude each other, each labelled scan has exactly one."""
+    one = (~np.isnan(cohort.truth)).all(axis=1) & (np.nansum(cohort.truth, axis=1) == 1)
+    if cohort.exclusive and (odd := cohort.labelled & ~one).any():
+        row = int(np.argmax(odd))
+        raise UserError(
+            f"{cohort.store.with_name('manifest.csv')}: row {row + 2}: scan {cohort.manifest['scan_id'].iloc[row]} has "
+            f"{int(np.nansum(cohort.truth[row]))} positive labels, or an empty cell; labels exclude each other in the "
+            "store, so exactly one is expected; run the cohort stage again"
+        )
+
+
+def _warn_of_unranked(cohort: Cohort) -> None:
+    """Say which labelled training patients no arm sees: somebody gave them labels after the cohort stage."""
+    unranked = cohort.splits[(cohort.splits["split"] == "train") & cohort.splits["rank"].isna()]
+    if lost := sorted(set(cohort.manifest["patient"][cohort.labelled]) & set(unranked["patient"])):
+        path = cohort.store.with_name("splits.csv")
+        log.warning(
+            "%s: %d labelled training patients have no rank, such as %s: no arm sees them; run the cohort stage again "
+            "with their labels", path, len(lost), lost[0],
+        )  # fmt: skip
+
+
+def _check_splits(store_file: Path, manifest: pd.DataFrame, splits: pd.DataFrame) -> None:
+    """Each fold has the manifest's patients, all and no other; fold 0 is the manifest's column `split`."""
+    table, path = store_file.with_name("manifest.csv"), store_file.with_name("splits.csv")
+    if manifest.empty:
+        raise UserError(f"{table}: no scan; run the cohort stage again")
+    if 0 not in set(splits["fold"]):
+        raise UserError(f"{path}: no fold 0; run the cohort stage again")
+    patients = set(manifest["patient"])
+    for fold, own in splits.groupby("fold"):
+        if odd := sorted(patients ^ set(own["patient"])):
+            where = f"is in {table.name} and not in fold {fold}" if odd[0] in patients else f"is not in {table.name}"
+            raise UserError(f"{path}: patient {odd[0]} {where} ({len(odd)} such); run the cohort stage again")
+        _check_groups(path, own, manifest)
+    first = splits[splits["fold"] == 0]
+    split = manifest["patient"].map(dict(zip(first["patient"], first["split"], strict=True)))
+    if (other := (manifest["split"] != split).to_numpy(bool)).any():
+        row = int(np.argmax(other))
+        scan = manifest.iloc[row]
+        raise UserError(
+            f"{table}: row {row + 2}: scan {scan['scan_id']} of patient {scan['patient']} is in {scan['split']}; "
+            f"{path.name} has this patient in {split.iloc[row]}; run the cohort stage again"
+        )
+
+
+def _check_groups(path: Path, splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
+    """A fold's split groups are the manifest's; whether one is in two splits is a question of the audit."""
+    groups = manifest.drop_duplicates("patient").set_index("patient")["group"]
+    if (other := (splits["patient"].map(groups) != splits["group"]).to_numpy(bool)).any():
+        row = splits.iloc[int(np.argmax(other))]
+        raise UserError(
+            f"{path}: patient {row['patient']} is in group {row['group']}, and in {groups[row['patient']]} in "
+            "manifest.csv; run the cohort stage again"
+        )
+
+
+def _checked_store(path: Path, header: Header, manifest: pd.DataFrame) -> StoreAttributes:
+    """The store's attributes; its scans are the manifest's, in the same order, made of the same pixels."""
+    again = "run the cohort stage again"
+    attributes = header.checked_attributes(path)
+    if len(header.scan_id) != len(manifest):
+        raise UserError(
+            f"{path}: its scans are not those of manifest.csv beside it: {len(header.scan_id)} scans, and "
+            f"{len(manifest)} in manifest.csv; {again}"
+        )
+    for row, (stored, named) in enumerate(zip(header.scan_id, manifest["scan_id"], strict=True)):
+        if stored != named:
+            raise UserError(
+                f"{path}: its scans are not those of manifest.csv beside it: row {row + 2} is {named} there and "
+                f"{stored} in the store; {again}"
+            )
+    if attributes.source != content_hash(attributes.settings.image, manifest["path"], manifest["pixel_hash"]):
+        raise UserError(f"{path}: its images are not those of manifest.csv beside it: another content hash; {again}")
+    return attributes

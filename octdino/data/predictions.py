@@ -1,0 +1,114 @@
+"""What an arm leaves behind: predictions.csv and classifier.json, written and read in one place."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from octdino.data.atomic_files import replacing
+from octdino.data.csv_io import PREDICTIONS, label_matrix, probability, read_table, write_table
+from octdino.data.schemas.column import Column, Schema
+from octdino.data.schemas.metadata import ClassifierCard, read_card
+from octdino.errors import UserError
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One arm's predictions for the labelled validation and test scans of one fold.
+
+    Attributes:
+        folder: where they were read.
+        card: classifier.json.
+        labels: their names, L of them.
+        table: predictions.csv, N rows.
+    """
+
+    folder: Path
+    card: ClassifierCard
+    labels: list[str]
+    table: pd.DataFrame
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """classifier.json as plain values."""
+        return self.card.plain()
+
+    def truth(self) -> np.ndarray:
+        """Labels float32 [N, L]: 0, 1, or NaN where missing."""
+        return label_matrix(self.table, self.labels)
+
+    def probabilities(self) -> np.ndarray:
+        """Predicted probabilities float64 [N, L]."""
+        return self.table[[probability(label) for label in self.labels]].to_numpy(np.float64)
+
+    def thresholds(self) -> list[float | None]:
+        """The operating point of each label, chosen on validation patients; None where that was impossible."""
+        return [self.card.thresholds[label] for label in self.labels]
+
+    def temperature(self) -> float | None:
+        """What its logits are divided by, fitted on validation patients; None where the card has none."""
+        return self.card.calibration.temperature if self.card.calibration else None
+
+    def take(self, split: str) -> "Predictions":
+        """The rows of one split."""
+        rows = self.table[self.table["split"] == split].reset_index(drop=True)
+        return Predictions(self.folder, self.card, self.labels, rows)
+
+
+def write_predictions(
+    out: Path, manifest_rows: pd.DataFrame, labels: list[str], probabilities: np.ndarray, metadata: dict[str, Any]
+) -> None:
+    """Write `out`/predictions.csv and `out`/classifier.json, each atomically.
+
+    Args:
+        manifest_rows: rows of the manifest, N of them, with the label columns; `split` is this fold's, val or test.
+        labels: L names.
+        probabilities: [N, L] in [0, 1].
+        metadata: what `ClassifierCard` wants but the labels, and whatever else somebody needs who wants to know where
+            the numbers come from. Must be plain JSON values.
+
+    Raises:
+        UserError: a probability is not a number; the training diverged.
+    """
+    assert probabilities.shape == (len(manifest_rows), len(labels)), probabilities.shape
+    check_probabilities(probabilities, labels, str(out))
+    card = ClassifierCard.parse({**metadata, "labels": labels}, f"{out}/classifier.json")
+    table = manifest_rows[PREDICTIONS.names + labels].reset_index(drop=True)
+    predicted = pd.DataFrame(np.asarray(probabilities, np.float64), columns=[probability(label) for label in labels])
+    write_table(out / "predictions.csv", pd.concat([table, predicted], axis=1), PREDICTIONS)
+    with replacing(out / "classifier.json") as temporary:
+        text = json.dumps(card.plain(), indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def check_probabilities(probabilities: np.ndarray, labels: list[str], where: str) -> None:
+    """Check that all probabilities [N, L] are finite.
+
+    Raises:
+        UserError: one is not; names `where` and the labels.
+    """
+    if bad := [label for label, column in zip(labels, probabilities.T, strict=True) if not np.isfinite(column).all()]:
+        raise UserError(f"{where}: probabilities of {', '.join(bad)} are not numbers: it diverged; lower classify.lr")
+
+
+def read_predictions(folder: Path) -> Predictions:
+    """Read what `write_predictions` wrote.
+
+    Raises:
+        UserError: a file, a key or a column is missing, or a value is impossible.
+    """
+    card = read_card(folder / "classifier.json", ClassifierCard, "classify")
+    table = read_table(folder / "predictions.csv", schema_of(card.labels))
+    return Predictions(folder, card, card.labels, table)
+
+
+def schema_of(labels: list[str]) -> Schema:
+    """The columns of predictions.csv with these labels."""
+    truth = [Column(label, "Float64", "as in the manifest", (0, 1)) for label in labels]
+    predicted = [
+        Column(probability(label), "Float64", "predicted probability", low=0, high=1, needed=True) for label in labels
+    ]
+    return Schema((*PREDICTIONS, *truth, *predicted))

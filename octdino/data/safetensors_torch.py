@@ -1,0 +1,48 @@
+"""Tensors by name in safetensors files: what the library refuses is one line that names the file."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from octdino.data.atomic_files import replacing
+from octdino.data.disk_space import SPARE, check_disk
+from octdino.data.safetensors_numpy import read_safetensors
+from octdino.errors import UserError
+
+
+def read_tensors(path: Path, made_by: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Args:
+        made_by: the command that writes it, for messages.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or is no safetensors file.
+    """
+    tensors: dict[str, Tensor] = read_safetensors(path, made_by, load_file)
+    return tensors
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file, atomically.
+
+    Raises:
+        UserError: it does not fit on the disk, or the system refuses to write.
+    """
+    with replacing(path) as temporary:
+        check_disk(path.parent, tensor_bytes(tensors), path.name, SPARE)
+        try:
+            save_file(tensors, temporary)
+        except SafetensorError as error:  # an error of the disk comes as text
+            raise UserError(f"{path}: cannot be written: {error}") from None
+
+
+def tensor_bytes(value: object) -> int:
+    """Bytes of all tensors in nested dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(tensor_bytes(each) for each in value.values())
+    return sum(tensor_bytes(each) for each in value) if isinstance(value, list | tuple) else 0

@@ -1,0 +1,251 @@
+"""The JSON cards that one stage writes and another reads, and the attributes of the store.
+
+A card may hold more than its schema names: that is for people, and no stage computes with it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import ConfigDict, Field, model_validator
+
+from octdino.config.cohort import ImageSettings
+from octdino.config.networks import TimmArgs, TimmName
+from octdino.config.settings_base import Settings
+from octdino.data.atomic_files import read_json
+from octdino.data.schemas.csv_schemas import label_fault
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Names = Annotated[list[str], Field(min_length=1)]
+
+
+class Card(Settings):
+    """A JSON object: types are taken literally, and NaN and infinity are no numbers."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    def plain(self) -> dict[str, Any]:
+        """What the file holds, as plain values."""
+        return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
+
+
+class BackboneSpec(Card):
+    """What rebuilds a backbone: timm's name and arguments, the input's channels, and px of the input's side."""
+
+    timm: TimmName
+    args: TimmArgs
+    in_chans: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=1)]
+
+
+class Input(Card):
+    """Everything that makes a network's input of an image file.
+
+    Attributes:
+        image: `cohort.image`: crop, size in the store, channels and percentiles; `octdino.cohort.images` applies them.
+        size: px, the side to which the stored image is resized.
+        mean, std: per channel, of pixels in [0, 1]; the image is standardised by them.
+    """
+
+    image: ImageSettings
+    size: Annotated[int, Field(ge=1)]
+    mean: list[float]
+    std: list[Positive]
+
+    @model_validator(mode="after")
+    def _one_value_per_channel(self) -> Self:
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.image.channels:
+                raise ValueError(f"{name}: {len(getattr(self, name))} values for {self.image.channels} channel(s)")
+        return self
+
+
+class Origin(Card):
+    """Where the first weights of a pretraining came from; `start` is where those came from in turn."""
+
+    cohort: str | None = None
+    fold: Count | None = None
+    scope: Literal["all", "train_patients"] | None = None
+    scans: Count | None = None
+    patients: Count | None = None
+    kind: str | None = None
+    source: str | None = None
+    images_seen: Count | None = None
+    start: "FirstWeights | None" = None
+
+
+class FirstWeights(Origin):
+    """Where the first weights of a network came from: imagenet, or the folder of an earlier run."""
+
+    from_: Annotated[str, Field(alias="from")]
+
+
+class Training(Card):
+    """The settings of a training, as far as another stage reads them."""
+
+    epochs: Count | None = None
+    min_steps: Count | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    threshold: Literal["youden", "f1"] = "youden"
+
+
+class MethodPart(Card):
+    """The settings of a pretraining method, as far as another stage reads them."""
+
+    positives: list[str] | None = None
+
+
+class BackboneCard(Origin):
+    """backbone.json.
+
+    Attributes:
+        weights_sha256: of backbone.safetensors.
+    """
+
+    name: str
+    backbone: str
+    seed: Count
+    cohort: str
+    scope: Literal["all", "train_patients"]
+    spec: BackboneSpec
+    input: Input
+    weights_sha256: Sha256
+    epochs: list[Count] | None = None
+    exported_epoch: Count | None = None
+    skipped_steps: Count | None = None
+    alarms: list[str] = Field(default_factory=list)
+    device: str | None = None
+    precision: str | None = None
+    settings: Training = Training()
+    method: MethodPart = MethodPart()
+
+
+class Calibration(Card):
+    """How probabilities are calibrated: logits are divided by the temperature; None where none could be fitted."""
+
+    temperature: Positive | None = None
+
+
+class ClassifierCard(Card):
+    """classifier.json.
+
+    Attributes:
+        input: None for the clinical control, which sees no image.
+        weights_sha256: of classifier.safetensors; None where there is none.
+    """
+
+    arm: str
+    backbone: str
+    fraction: Share
+    fold: Count
+    seed: Count
+    labels: Names
+    thresholds: dict[str, Probability | None]
+    thresholds_from: str = "val"
+    exclusive: bool
+    calibration: Calibration | None = None
+    n_train_patients: Count | None = None
+    n_train_scans: Annotated[int, Field(ge=1)] | None = None
+    input: Input | None = None
+    settings: Training = Training()
+    weights_sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _one_threshold_per_label(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels: {', '.join(self.labels)}; expected each once")
+        if set(self.thresholds) != set(self.labels):
+            odd = sorted(set(self.thresholds) ^ set(self.labels))
+            raise ValueError(f"thresholds: {', '.join(odd)}; expected one per label, no other")
+        for name in self.labels:
+            if fault := label_fault(name):
+                raise ValueError(f"labels: {name!r} {fault}")
+        return self
+
+
+class ReportedCard(Card):
+    """reported.json."""
+
+    best: Probability
+    last: Probability
+    epochs: Count
+    n_test: Count
+
+
+class AuditCard(Card):
+    """audit.json; `not_checkable` holds why, by check."""
+
+    asked: dict[str, str]
+    not_checkable: dict[str, str] = Field(default_factory=dict)
+    scans: Count
+    runs: Count
+
+
+class Figure(Card):
+    """One figure of an explained network: the name of a file beside explain.json."""
+
+    file: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
+    caption: str
+
+
+class ExplainCard(Card):
+    """explain.json."""
+
+    init: str
+    backbone: str
+    split: str
+    labels: list[str]
+    scan_ids: list[str]
+    n_scans: Count
+    n_patients: Count
+    figures: list[Figure]
+
+
+class CohortPart(Card):
+    """The settings of the cohort stage, as far as a later stage needs them.
+
+    Attributes:
+        name: which kind of cohort it is.
+    """
+
+    image: ImageSettings
+    name: str | None = None
+
+
+class StoreAttributes(Card):
+    """The attributes of scans.h5.
+
+    Attributes:
+        mean, std: per channel, of the training patients of fold 0.
+        source: content hash, see `octdino.data.store.content_hash`.
+        exclusive: whether each labelled scan has exactly one positive label.
+        exclusive_from: what says so: the setting, how the cohort is made, or the rows of its table.
+        patients: known, unknown or none, see `octdino.data.sampling_units`; None in a store of an earlier version.
+    """
+
+    mean: list[float]
+    std: list[Positive]
+    source: str
+    settings: CohortPart
+    exclusive: bool = False
+    exclusive_from: Literal["setting", "cohort", "table"] | None = None
+    patients: Literal["known", "unknown", "none"] | None = None
+
+
+C = TypeVar("C", bound=Card)
+
+
+def read_card(path: Path, kind: type[C], made_by: str) -> C:
+    """Read a JSON card and check it.
+
+    Args:
+        made_by: the command that writes it, for messages.
+
+    Raises:
+        UserError: the file is missing or no JSON object, or a value is not what it may be.
+    """
+    values = read_json(path, made_by)
+    return kind.parse(values, str(path))

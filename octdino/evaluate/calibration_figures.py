@@ -1,0 +1,224 @@
+"""reliability.svg, calibration.svg and subgroups.svg: may the numbers of the leading arms be believed, and for whom?"""
+
+import math
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from octdino.config import EvaluateSettings
+from octdino.data.csv_io import leading_metric
+from octdino.data.sampling_units import Unit
+from octdino.evaluate.comparison_figures import nothing, one_seed, share_of
+from octdino.evaluate.gather import Run, TestSet
+from octdino.evaluate.reliability import bins_of
+from octdino.plotting import INK, WIDTH, Look, looks, save_svg, style
+from octdino.stats.bootstrap import expanded, interval
+
+PANELS, ARMS = 6, 3  # at most, of the reliability figure and of the subgroups
+
+
+def draw_trust(
+    settings: EvaluateSettings, test: TestSet, runs: list[Run], metrics: pd.DataFrame, subgroups: pd.DataFrame,
+    times: np.ndarray, out: Path,
+) -> None:  # fmt: skip
+    """Draw the three figures; `times` [P, C] are the draws that the tables rest on."""
+    look = looks(sorted({run.key.arm for run in runs}))
+    patients = {run.key.fraction: run.n_train_patients for run in runs}
+    order = leaders(metrics, settings.reference)
+    last = max(run.key.fraction for run in runs)
+    first = {(run.key.arm, run.key.backbone): run for run in reversed(runs) if run.key.fraction == last}
+    shown = [first[one] for one in order[:PANELS] if not np.isnan(first[one].calibrated).all()]
+    macro = metrics[metrics["label"] == "macro"]
+    errors = [one_seed(macro[macro["metric"] == name]).dropna(subset=["value"]) for name in ("ece", "ece_calibrated")]
+    metric, words = leading_metric(metrics)
+    groups = subgroups[(subgroups["label"] == "macro") & (subgroups["metric"] == metric)]
+    with style():
+        save_svg(
+            reliability(settings, test, shown, look, times),
+            out / "reliability.svg",
+            "Share of positive scans against predicted probability, before and after the temperature, a panel an arm",
+        )
+        save_svg(
+            dumbbells(errors[0], errors[1], look, patients, test.unit),
+            out / "calibration.svg",
+            "Calibration error of every arm before and after the temperature; the numbers stand in metrics.csv",
+        )
+        save_svg(
+            forest_of_groups(settings, test.unit, groups, order[:ARMS], words, look),
+            out / "subgroups.svg",
+            f"{words[0].upper() + words[1:]} of the leading arms in parts of the test set, with intervals; the numbers "
+            "stand in subgroups.csv",
+        )
+
+
+def leaders(metrics: pd.DataFrame, reference: str) -> list[tuple[str, str]]:
+    """Arm and backbone, best first by the leading metric at the largest fraction; the reference is one of the three."""
+    metric, _ = leading_metric(metrics)
+    table = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
+    table = table[table["fraction"] == table["fraction"].max()]
+    table = table.sort_values(["value", "arm", "backbone"], ascending=[False, True, True])
+    order = list(zip(table["arm"], table["backbone"], strict=True))
+    others = [one for one in order if one[0] != reference]
+    own = [one for one in order if one[0] == reference]
+    if len(order) > ARMS and own and own[0] not in order[:ARMS]:
+        order = [*others[: ARMS - 1], own[0], *others[ARMS - 1 :], *own[1:]]
+    return order
+
+
+def reliability(
+    settings: EvaluateSettings, test: TestSet, runs: list[Run], look: dict[str, Look], times: np.ndarray
+) -> Figure:
+    """A panel an arm, all evaluable labels together: bins of as many cells each; bars are intervals over patients."""
+    cells = ~np.isnan(test.truth) & test.evaluable
+    if not runs or not cells.any():
+        return nothing()
+    rows = math.ceil(len(runs) / 2)
+    figure = Figure(figsize=(WIDTH, 2.35 * rows + 0.4))
+    grid = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True).ravel()
+    truth, patient = test.truth[cells] == 1, np.broadcast_to(test.patient[:, None], cells.shape)[cells]
+    several = len({run.key.backbone for run in runs} - {"none"}) > 1
+    for axes, run in zip(grid, runs, strict=False):
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.7, alpha=0.5, linestyle=":")
+        how = look[run.key.arm]
+        for p, after in ((run.probabilities[cells], False), (run.calibrated[cells], True)):
+            _curve(axes, settings, truth, p, patient, times if after else times[:, :1], how)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
+        axes.set_title(f"{run.key.arm}\n{run.key.backbone}" if several else run.key.arm)
+    for axes in grid[len(runs) :]:
+        axes.set_visible(False)
+    grid[0].set_ylabel("share positive", loc="bottom")
+    grid[max(0, 2 * (rows - 1))].set_xlabel("predicted probability", loc="left")
+    hollow: Any = {"color": INK, "marker": "o", "markersize": 4, "linewidth": 1}
+    handles = [
+        Line2D([], [], **hollow, linestyle=(0, (2, 2)), markerfacecolor="none", label="as predicted"),
+        Line2D([], [], **hollow, label=f"at the temperature of validation {test.unit.many}"),
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2)
+    return figure
+
+
+def _curve(
+    axes: Axes, settings: EvaluateSettings, truth: np.ndarray, p: np.ndarray, patient: np.ndarray, times: np.ndarray,
+    how: Look,
+) -> None:  # fmt: skip
+    """One line of bins; with more than one draw its intervals."""
+    bins = bins_of(p, settings.bins)
+    filled = np.unique(bins)
+    sums = np.zeros((3, len(times), settings.bins))
+    for total, values in zip(sums, (np.ones(len(p)), truth, p), strict=True):
+        np.add.at(total, (patient, bins), values)
+    drawn = times[:, : 1 + settings.resamples]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = (drawn.T @ sums[1] / (drawn.T @ sums[0]))[:, filled]
+    mean = (sums[2].sum(0)[filled]) / sums[0].sum(0)[filled]
+    many = drawn.shape[1] > 1
+    axes.plot(
+        mean, share[0], color=how.color, marker="o", markersize=3.5, linewidth=1.3 if many else 0.9,
+        linestyle="-" if many else (0, (2, 2)), markerfacecolor=how.color if many else "none",
+        alpha=1 if many else 0.75,
+    )  # fmt: skip
+    if many:
+        level = expanded(settings.confidence, len(times)) if settings.small_sample_correction else settings.confidence
+        low, high = interval(share[1:], level)
+        axes.vlines(mean, low, high, color=how.color, linewidth=0.9, alpha=0.6)
+
+
+def dumbbells(
+    before: pd.DataFrame, after: pd.DataFrame, look: dict[str, Look], patients: dict[float, int | None], unit: Unit
+) -> Figure:
+    """Calibration error of each arm: hollow before the temperature, filled after it, with the interval after."""
+    table = before.merge(after, on=["arm", "backbone", "fraction"], suffixes=("", "_after"))
+    if table.empty:
+        return nothing()
+    several = len(set(table["backbone"]) - {"none"}) > 1
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.23 * (len(table) + 1.4 * table["fraction"].nunique())))
+    axes = figure.subplots()
+    y, ticks, names = 0.0, [], []
+    for fraction, rows in table.groupby("fraction"):
+        y += 0.35
+        words = share_of(float(str(fraction)), patients.get(float(str(fraction))), unit)
+        _heading(axes, y, words)
+        y += 1.0
+        for _, row in rows.sort_values("value_after").iterrows():
+            how = look[row["arm"]]
+            axes.plot([row["value"], row["value_after"]], [y, y], color=how.color, linewidth=0.9, linestyle=":")
+            axes.plot([row["low_after"], row["high_after"]], [y, y], color=how.color, linewidth=1.8)
+            for x, face in ((row["value"], "none"), (row["value_after"], how.color)):
+                axes.plot(x, y, marker=how.marker, color=how.color, markersize=5.5, markerfacecolor=face, linestyle="")
+            ticks.append(y)
+            names.append(f"{row['arm']} · {row['backbone']}" if several and row["backbone"] != "none" else row["arm"])
+            y += 1.0
+    _rows_only(axes, y, ticks, names)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("mean calibration error\nhollow: as predicted\nfilled: at the temperature", loc="left")
+    return figure
+
+
+def forest_of_groups(
+    settings: EvaluateSettings, unit: Unit, table: pd.DataFrame, arms: list[tuple[str, str]], words: str,
+    look: dict[str, Look],
+) -> Figure:  # fmt: skip
+    """Groups below each other, the leading arms in each; small groups are hollow. Counts stand on the right."""
+    chosen = pd.concat([table[(table["arm"] == a) & (table["backbone"] == b)] for a, b in arms]) if arms else table
+    groups = list(dict.fromkeys(zip(chosen["subgroup"], chosen["group"], strict=True)))
+    if chosen["value"].isna().all():
+        return nothing()
+    headings = len({subgroup for subgroup, _ in groups})
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * (len(groups) + 0.9 * headings)))
+    axes = figure.subplots()
+    y, ticks, names = 0.0, [], []
+    for subgroup, members in groupby(groups, key=lambda one: one[0]):
+        if subgroup != "all":
+            y += 0.2
+            over = int(chosen.loc[chosen["subgroup"] == subgroup, "n_labels"].max())
+            _heading(axes, y, f"{subgroup} ({over or 'no common'} label{'s' if over > 1 else ''})")
+            y += 0.9
+        for _, group in members:
+            rows = chosen[(chosen["subgroup"] == subgroup) & (chosen["group"] == group)]
+            for place, (_, row) in enumerate(rows.iterrows()):
+                _point(axes, row, y + 0.22 * (place - (len(rows) - 1) / 2), look[row["arm"]])
+            first = rows.iloc[0]
+            people = f"{first['n_patients']} pat., " if unit.patients else ""
+            counts = f"{people}{first['n_scans']} scans{' *' if first['small'] else ''}"
+            axes.annotate(
+                counts, (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+                va="center", fontsize=7.5,
+            )  # fmt: skip
+            ticks.append(y)
+            names.append("all test scans" if subgroup == "all" else group)
+            y += 1.0
+    _rows_only(axes, y, ticks, names)
+    axes.set_xlabel(f"{words}; *: fewer than {settings.small_group} {unit.many}", loc="left")
+    handles = [
+        Line2D([], [], color=look[arm].color, marker=look[arm].marker, markersize=4.5, label=arm)
+        for arm in dict.fromkeys(arm for arm, _ in arms)
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2)
+    return figure
+
+
+def _point(axes: Axes, row: pd.Series, y: float, how: Look) -> None:
+    axes.plot([row["low"], row["high"]], [y, y], color=how.color, linewidth=1.3, solid_capstyle="butt")
+    face = "none" if row["small"] else how.color
+    axes.plot(row["value"], y, marker=how.marker, color=how.color, markersize=4.5, markerfacecolor=face)
+
+
+def _heading(axes: Axes, y: float, words: str) -> None:
+    axes.annotate(
+        words, (0, y), xycoords=("axes fraction", "data"), xytext=(-4, 0), textcoords="offset points", va="center",
+        ha="right", fontsize=8.5, fontweight="bold",
+    )  # fmt: skip
+
+
+def _rows_only(axes: Axes, y: float, ticks: list[float], names: list[str]) -> None:
+    axes.set_ylim(y - 0.4, -0.5)
+    axes.set_yticks(ticks, names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)

@@ -1,0 +1,151 @@
+"""The initial weights of a backbone: random, ImageNet's, or those of an earlier pretraining run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models import VisionTransformer
+from torch import nn
+
+from octdino.config import AugmentSettings, MethodSettings, ModelSettings
+from octdino.config.cohort import UNPUBLISHED
+from octdino.errors import UserError
+from octdino.models.backbones import create_backbone, load_backbone
+from octdino.models.weights_file import sha256_of
+from octdino.training.random_seeds import seed_of
+
+INHERITED = (
+    "name",
+    "cohort",
+    "kind",
+    "source",
+    "fold",
+    "scope",
+    "scans",
+    "patients",
+    "images_seen",
+    "start",
+)  # of an earlier run's card
+
+
+class Start:
+    """The first weights of a backbone.
+
+    Args:
+        method: its `init` is None, "imagenet", or the folder of an earlier run, places to be filled in.
+        model: what timm makes of the backbone.
+
+    Attributes:
+        origin: where the weights are from, plain values; None: they are random.
+
+    Raises:
+        UserError: the folder holds no run, or one of another model.
+    """
+
+    def __init__(
+        self, method: MethodSettings, model: ModelSettings, backbone: str, fold: int | None, seed: int
+    ) -> None:
+        self.model, self._fold = model, fold
+        self.origin: dict[str, Any] | None = None
+        folder = method.start_folder(backbone, "all" if fold is None else fold, seed)
+        self._imagenet, self._folder = method.init == "imagenet", Path(folder) if folder else None
+        if self._imagenet:
+            if model.weights and not model.weights.is_file():
+                raise UserError(f"{model.weights}: no such weights file for {model.timm}")
+            self.origin = {"from": "imagenet", "sha256": sha256_of(model.weights) if model.weights else None}
+        if self._folder is None:
+            return
+        _, card = load_backbone(self._folder)
+        spec = card.spec
+        if (spec.timm, spec.args) != (model.timm, model.args):
+            raise UserError(
+                f"{self._folder}/backbone.json: is a {spec.timm} {spec.args or ''}; "
+                f"{backbone} is a {model.timm} {model.args or ''}"
+            )
+        told = card.plain()
+        self.origin = {
+            "from": str(self._folder),
+            "sha256": card.weights_sha256,
+            **{key: told.get(key) for key in INHERITED},
+        }
+
+    def check_cohort(self, cohort: str, kind: str, source: str) -> None:
+        """Refuse weights that have seen this fold's test patients: runs on every scan, or on another fold's patients.
+
+        Args:
+            cohort: its title; runs on it, on the same published cohort under another title, or on the same scans count.
+            kind: cohort.name.
+            source: hash of the store's content.
+
+        Raises:
+            UserError: a run on this cohort, here or further back, saw more than this fold's training patients.
+        """
+        origin = self.origin
+        while origin and self._fold is not None:
+            same = origin.get("cohort") == cohort or origin.get("source") == source
+            same = same or (kind not in UNPUBLISHED and origin.get("kind") == kind)
+            scope, fold = origin.get("scope"), origin.get("fold")
+            if same and (scope != "train_patients" or fold != self._fold):
+                raise UserError(
+                    f"{origin['from']}: was trained on {scope or 'unknown scans'} of {origin.get('cohort')}, "
+                    f"fold {fold}; fold {self._fold} has test patients among them. Start from a run of this fold, or "
+                    "set scope all"
+                )
+            origin = origin.get("start")
+
+    def check_views(self, augment: AugmentSettings) -> None:
+        """Refuse views that a transformer's patches do not divide.
+
+        Raises:
+            UserError: names the size and what it has to be a multiple of.
+        """
+        with torch.device("meta"):
+            network = create_backbone(self.model, 1, augment.global_size)
+        if not isinstance(network, VisionTransformer):
+            return
+        height, width = network.patch_embed.patch_size
+        sizes = {"global_size": augment.global_size}
+        if augment.local_views:
+            sizes["local_size"] = augment.local_size
+        for name, size in sizes.items():
+            if size % height or size % width:
+                raise UserError(f"augment.{name}: {size} px; {self.model.timm} takes multiples of {max(height, width)}")
+
+    def backbone(self, in_chans: int, size: int) -> nn.Module:
+        """A new backbone; random weights come from torch's global state."""
+        if self._folder is None:
+            return create_backbone(self.model, in_chans, size, imagenet=self._imagenet)
+        network, card = load_backbone(self._folder)
+        spec = card.spec
+        if spec.in_chans != in_chans:
+            raise UserError(f"{self._folder}: takes {spec.in_chans} channel(s), the store has {in_chans}")
+        if spec.size != size and isinstance(network, VisionTransformer):  # its position embeddings
+            network.set_input_size(img_size=size)
+        return network
+
+
+def start_backbone(
+    init: str, model: ModelSettings, channels: int, size: int, *, pretrained: Path | None, seed: int
+) -> tuple[nn.Module, str | None]:
+    """The backbone, and the hash of its weights if they come from a file: a run made with others is not gone on with.
+
+    Args:
+        init: scratch, imagenet or a pretraining run's name.
+        channels: of the scans.
+        size: px, the side of the images that it will see.
+        pretrained: folder of the pretraining run, for every init but scratch and imagenet.
+        seed: of random weights.
+
+    Raises:
+        UserError: no folder named, no weights to be had, or weights for another number of channels.
+    """
+    if init in ("scratch", "imagenet"):
+        torch.manual_seed(seed_of(seed, "weights"))
+        network = create_backbone(model, channels, size, imagenet=init == "imagenet")
+        return network, sha256_of(model.weights) if init == "imagenet" and model.weights else None
+    if pretrained is None:
+        raise UserError(f"the arm or the maps start from {init}: name its pretraining run's folder with --pretrained")
+    network, card = load_backbone(pretrained)
+    if card.spec.in_chans != channels:
+        raise UserError(f"{pretrained}: takes {card.spec.in_chans} channel(s), the store has {channels}")
+    return network, card.weights_sha256

@@ -1,0 +1,99 @@
+"""Pictures and tables as files, byte for byte the same for the same input."""
+
+import csv
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from octdino.data.olives_names import BIOMARKERS
+
+LABELS = Path("OLIVES_Dataset_Labels/ml_centric_labels")
+BIOMARKER_TABLE = LABELS / "Biomarker_Clinical_Data_Images.csv"
+CLINICAL_TABLE = LABELS / "Clinical_Data_Images.xlsx"
+BIOMARKER_HEADER = (
+    "Path (Trial/Arm/Folder/Visit/Eye/Image Name)",
+    "Scan (n/49)",
+    *BIOMARKERS,
+    "Eye_ID",
+    "BCVA",
+    "CST",
+    "Patient_ID",
+)
+CLINICAL_HEADER = ("File_Path", "BCVA", "CST", "Eye_ID", "Patient_ID")
+Row = tuple[str | int | None, ...]
+
+
+def save_scan(picture: NDArray[np.uint8], path: Path, defect: str = "") -> None:
+    """Write a scan; `defect` is one of plan.UNREADABLE or plan.ODD_BUT_READABLE."""
+    if defect == "missing":
+        return
+    if defect == "empty":
+        path.write_bytes(b"")
+    elif defect == "truncated":
+        data = io.BytesIO()
+        Image.fromarray(picture).save(data, "TIFF")
+        path.write_bytes(data.getvalue()[: data.tell() // 3])
+    elif defect == "wrong size":
+        Image.fromarray(picture[:256, :256]).save(path)
+    elif defect == "16 bit":
+        Image.fromarray(picture.astype(np.uint16) * 257).save(path)
+    elif defect == "rgb":
+        Image.fromarray(np.repeat(picture[..., None], 3, axis=2)).save(path)
+    elif path.suffix == ".jpg":
+        Image.fromarray(picture).save(path, quality=92)
+    elif path.suffix == ".png":
+        Image.fromarray(picture).save(path, compress_level=1)
+    else:
+        Image.fromarray(picture).save(path)
+
+
+def save_mask(mask: NDArray[np.uint16], path: Path) -> None:
+    """16-bit PNG, bit i set where BIOMARKERS[i] is to be seen."""
+    # Run lengths suit a mask: smaller than the usual strategy at this level, and faster
+    Image.fromarray(mask).save(path, compress_level=1, compress_type=3)
+
+
+def save_fundus(rng: np.random.Generator, path: Path) -> None:
+    """A square infrared picture of the back of the eye, which is not a B-scan."""
+    side = 384
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    picture = 120 - 45 * (x**2 + y**2) - 40 * np.exp(-(x**2 + y**2) / 0.04)
+    picture += 90 * np.exp(-((x - 0.8) ** 2 + y**2) / 0.02)
+    for sign in (-1, 1):
+        for bend in rng.uniform(0.3, 1.2, 4):
+            picture -= 35 * np.exp(-(((y - sign * bend * np.sqrt(np.maximum(0.9 - x, 0))) / 0.015) ** 2))
+    picture += rng.normal(0, 6, picture.shape)
+    grey = np.clip(picture, 0, 255).astype(np.uint8)
+    Image.fromarray(grey).save(path)
+
+
+def write_biomarkers(rows: list[Row], root: Path) -> None:
+    path = root / BIOMARKER_TABLE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(BIOMARKER_HEADER)
+        writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+
+
+def write_clinical(rows: list[Row], root: Path) -> None:
+    """The time that stands in a workbook and in its archive is set to a fixed day, for bytes that return."""
+    table = pd.DataFrame(rows, columns=list(CLINICAL_HEADER), dtype=object)
+    data = io.BytesIO()
+    table.to_excel(data, sheet_name="clinical_data_images", index=False, engine="openpyxl")
+    path = root / CLINICAL_TABLE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(data) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name == "docProps/core.xml":
+                content = re.sub(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", b"2000-01-01T00:00:00Z", content)
+            info = zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            target.writestr(info, content)

@@ -1,0 +1,58 @@
+"""What the audit found of the test patients in training, choice or standardisation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from octdino.data.csv_io import FINDINGS, read_table
+from octdino.data.schemas.metadata import AuditCard, read_card
+from octdino.report.conclusions import NOTHING
+
+HEADS = ("check", "where", "how many", "the first, the worst, or why", "state")
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """The audit on the page.
+
+    Attributes:
+        heads, rows: of the table: findings, and checks that had nothing to compare.
+        asked: what was checked, in words.
+        findings: how many there are, acknowledged ones among them.
+        unknown: how many of them are open.
+        unchecked: which checks had nothing to compare, and why.
+    """
+
+    heads: tuple[str, ...]
+    asked: list[str]
+    scans: int
+    runs: int
+    rows: list[tuple[str, ...]]
+    findings: int
+    unknown: int
+    unchecked: list[str]
+
+
+def leaks(root: Path) -> Leaks | None:
+    """Read results/{cohort}/audit; None where there was no audit."""
+    folder = root / "audit"
+    if not (folder / "audit.json").is_file():
+        return None
+    card = read_card(folder / "audit.json", AuditCard, "audit")
+    table = read_table(folder / "findings.csv", FINDINGS)
+    unchecked = table["state"] == "not checkable"
+    counts = table["count"].map("{:,}".format).mask(unchecked, NOTHING)
+    columns = (table["check"], table["where"], counts, table["detail"], table["state"])
+    rows = [tuple(map(str, row)) for row in zip(*columns, strict=True)]
+    asked = [words for check, words in card.asked.items() if check not in set(table["check"][unchecked])]
+    return Leaks(
+        heads=HEADS,
+        asked=asked,
+        scans=card.scans,
+        runs=card.runs,
+        rows=rows,
+        findings=int((~unchecked).sum()),
+        unknown=int((table["state"] == "open").sum()),
+        unchecked=[
+            f"{', '.join(part['check'])}: {why}" for why, part in table[unchecked].groupby("detail", sort=False)
+        ],
+    )

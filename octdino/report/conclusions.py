@@ -1,0 +1,240 @@
+"""The answer in sentences, computed from the tables, no surer than the adjusted p allows."""
+
+import math
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from octdino.data.csv_io import leading_metric
+from octdino.data.sampling_units import PATIENT, Unit
+from octdino.stats.significance import Outcome, alpha, outcome
+
+CLINICAL = "clinical"
+NOTHING = "\N{EN DASH}"
+FLOORS = {"scratch-finetune": "training from scratch", "scratch-linear": "random features"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What can be said about one fraction, on one backbone.
+
+    Attributes:
+        fraction: share of the labelled training patients.
+        outcome: better (an arm beats the reference by its adjusted p), worse (every arm is beaten by it), open, or
+            alone (nothing to compare with).
+        arm, value, low, high: the best arm and its macro AUROC (or accuracy); empty and NaN where nothing is evaluable.
+        text: one or two sentences.
+        backbone: whose arms were compared; empty where there is only one.
+        winner: the best-scoring of the arms that beat the reference; empty where none does.
+    """
+
+    fraction: float
+    outcome: str
+    arm: str
+    value: float
+    low: float
+    high: float
+    text: str
+    backbone: str = ""
+    winner: str = ""
+
+
+def one_seed(table: pd.DataFrame, extra: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Of each classifier the mean over seeds where there are several, else its only seed."""
+    keys = ["fraction", "arm", "backbone", "label", "metric", *extra]
+    return table.sort_values("seed", na_position="first").groupby(keys, as_index=False, sort=True).head(1)
+
+
+def number(value: float, sign: bool = False) -> str:
+    """0.123, +0.045, with a true minus sign."""
+    if math.isnan(value):
+        return NOTHING
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def span(low: float, high: float, sign: bool = False) -> str:
+    """0.101 to 0.145."""
+    return f"{number(low, sign)} to {number(high, sign)}"
+
+
+def pair(low: float, high: float, sign: bool = False) -> str:
+    """[0.101, 0.145]: the same where space is short."""
+    return f"[{number(low, sign)}, {number(high, sign)}]"
+
+
+def p_text(p: float) -> str:
+    """p = 0.012, or p < 0.001."""
+    return f"p {NOTHING}" if math.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def percent(fraction: float) -> str:
+    """10 %."""
+    return f"{100 * fraction:g} %"
+
+
+def grounds(row: pd.Series, confidence: float) -> str:
+    """Return how interval and adjusted p of a difference agree; empty where both say that it is shown."""
+    clear, shown = row["low"] > 0 or row["high"] < 0, outcome_of(row, confidence) != "open"
+    level = f"{alpha(confidence):g}"
+    if shown:
+        return "" if clear else f"the interval includes 0, but the adjusted p is below {level}, which decides"
+    p = f"the adjusted p is not below {level}" if not math.isnan(row["p_adjusted"]) else "there is no p"
+    return f"the interval excludes 0, but {p}, which decides" if clear else f"the interval includes 0 and {p}"
+
+
+def outcome_of(row: pd.Series, confidence: float) -> Outcome:
+    """Return better, worse or open for a row of comparison.csv."""
+    return outcome(row["difference"], row["p_adjusted"], confidence)
+
+
+def verdicts(
+    metrics: pd.DataFrame, comparison: pd.DataFrame, reference: str, confidence: float = 0.95, unit: Unit = PATIENT
+) -> list[Verdict]:
+    """The best arm at each fraction against the reference on the same backbone, by the leading metric.
+
+    The adjusted p decides: below 1 - `confidence` a difference is shown. Backbones come one after the other; fractions
+    ascend.
+    """
+    metric, words = leading_metric(metrics)
+    macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
+    macro = macro[macro["arm"] != CLINICAL]
+    paired = one_seed(comparison[(comparison["label"] == "macro") & (comparison["metric"] == metric)], ("reference",))
+    paired = paired[paired["reference"] == reference]
+    backbones = sorted(set(macro["backbone"]))
+    found = []
+    for backbone in backbones:
+        arms, pairs = macro[macro["backbone"] == backbone], paired[paired["backbone"] == backbone]
+        for fraction in sorted(set(arms["fraction"])):
+            scored = arms[(arms["fraction"] == fraction) & arms["value"].notna()]
+            of_fraction = pairs[pairs["fraction"] == fraction]
+            verdict = _verdict(float(fraction), words, scored, of_fraction, reference, confidence, unit)
+            found.append(replace(verdict, backbone=str(backbone)) if len(backbones) > 1 else verdict)
+    return found
+
+
+def _verdict(
+    fraction: float, words: str, arms: pd.DataFrame, pairs: pd.DataFrame, reference: str, confidence: float, unit: Unit
+) -> Verdict:  # fmt: skip
+    if arms.empty:
+        nan = float("nan")
+        text = f"no label has enough positive {unit.many} for a number."
+        return Verdict(fraction, "alone", "", nan, nan, nan, text)
+    best = arms.sort_values(["value", "arm"], ascending=[False, True]).iloc[0]
+    name = str(best["arm"])
+    scored = f"{words} {number(best['value'])} (interval {span(best['low'], best['high'])})"
+    winner = ""
+    if name == reference:
+        result, text = _reference_leads(pairs, reference, scored, confidence)
+    elif name not in set(pairs["arm"]):
+        result, text = "alone", f"{name} scores best, {scored}; {reference} was not run, so there is no comparison."
+    else:
+        winner, text = _arm_leads(name, pairs, reference, scored, confidence)
+        result = "better" if winner else "open"
+    return Verdict(fraction, result, name, best["value"], best["low"], best["high"], text, winner=winner)
+
+
+def _difference(row: pd.Series) -> str:
+    """+0.050 (interval +0.010 to +0.090, adjusted p = 0.012)."""
+    sure = f"interval {span(row['low'], row['high'], sign=True)}, adjusted {p_text(row['p_adjusted'])}"
+    return f"{number(row['difference'], sign=True)} ({sure})"
+
+
+def _arm_leads(
+    name: str, pairs: pd.DataFrame, reference: str, scored: str, confidence: float
+) -> tuple[str, str]:  # fmt: skip
+    """The arm that beats the reference, empty if none does, and the text on the best-scoring arm `name`."""
+    row = pairs[pairs["arm"] == name].iloc[0]
+    against, why = f"{_difference(row)} against {reference}", grounds(row, confidence)
+    if outcome_of(row, confidence) == "better":
+        return name, f"{name} is best, {scored}: {against}{f'; {why}' if why else ''}."
+    text = f"{name} scores highest, {scored}: {against}; {why}: not shown to differ."
+    order = pairs.sort_values("difference", ascending=False)
+    better = [one for _, one in order.iterrows() if outcome_of(one, confidence) == "better"]
+    if not better:
+        return "", text
+    return str(better[0]["arm"]), f"{text} Shown to be better is {better[0]['arm']}: {_difference(better[0])}."
+
+
+def _reference_leads(pairs: pd.DataFrame, reference: str, scored: str, confidence: float) -> tuple[str, str]:
+    if pairs.empty:
+        return "alone", f"only {reference} was run, {scored}."
+    order = pairs.sort_values("difference", ascending=False)
+    nearest, worse = order.iloc[0], [outcome_of(row, confidence) == "worse" for _, row in order.iterrows()]
+    text = (
+        f"no arm scores above {reference}, {scored}. The nearest, {nearest['arm']}, differs by {_difference(nearest)}"
+    )
+    why = grounds(nearest, confidence)
+    text += f"; {why}." if why else "."
+    if any(worse) and not all(worse):
+        names = ", ".join(str(arm) for arm, below in zip(order["arm"], worse, strict=True) if below)
+        text += f" Shown to score below {reference}: {names}."
+    return "worse" if all(worse) else "open", text
+
+
+def headline(found: list[Verdict], reference: str, unit: Unit = PATIENT) -> str:
+    """What stands on top of the page: one sentence, or one a backbone where there are several."""
+    if not found or all(not verdict.arm for verdict in found):
+        return f"This cohort cannot answer: no label has enough positive {unit.many}."
+    if all(verdict.outcome == "alone" for verdict in found):
+        return "There is nothing to compare: only one arm was run."
+    sentences = []
+    for backbone in dict.fromkeys(verdict.backbone for verdict in found):
+        short, rest = _short([verdict for verdict in found if verdict.backbone == backbone], reference, unit)
+        opening = f"On {backbone}, {short}" if backbone else {"yes": "Here, yes"}.get(short, short.capitalize())
+        sentences.append(f"{opening}: {rest}.")
+    return " ".join(sentences)
+
+
+def _short(found: list[Verdict], reference: str, unit: Unit) -> tuple[str, str]:
+    """Yes, no or not shown, and on what ground; of one backbone."""
+    better = [verdict for verdict in found if verdict.outcome == "better"]
+    first = found[0]
+    floor = FLOORS.get(reference, reference)
+    if not better:
+        if first.outcome == "worse":
+            return "no", f"at {percent(first.fraction)} of the labels, {floor} scores above every other arm"
+        if all(verdict.outcome == "alone" for verdict in found):
+            return "not shown", "there is nothing to compare"
+        return "not shown", f"no arm's lead over {floor} is clear of chance at any fraction"
+    if len(better) == len(found):
+        where = "at every fraction" if len(found) > 1 else f"at {percent(first.fraction)} of the labelled {unit.many}"
+    else:
+        where = "at " + " and ".join(percent(verdict.fraction) for verdict in better) + f" of the labelled {unit.many}"
+    arms = list(dict.fromkeys(verdict.winner for verdict in better))
+    who = arms[0] if len(arms) == 1 else ", ".join(arms[:-1]) + " and " + arms[-1]
+    tail = "" if len(better) == len(found) else "; elsewhere this is not shown"
+    return "yes", f"{who} beat{'s' if len(arms) == 1 else ''} {floor} {where}{tail}"
+
+
+def beside_clinical(
+    metrics: pd.DataFrame, comparison: pd.DataFrame, found: list[Verdict], confidence: float = 0.95
+) -> list[str]:
+    """Does the image add to what thickness, acuity, slice and visit say? A sentence a fraction and backbone."""
+    metric, _ = leading_metric(metrics)
+    macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
+    control = macro[(macro["arm"] == CLINICAL) & macro["value"].notna()]
+    paired = one_seed(comparison[(comparison["label"] == "macro") & (comparison["metric"] == metric)], ("reference",))
+    paired = paired[paired["reference"] == CLINICAL]
+    sentences = []
+    for verdict in found:
+        at = control[control["fraction"] == verdict.fraction]
+        if at.empty or not verdict.arm:
+            continue
+        one = at.iloc[0]
+        where = f"At {percent(verdict.fraction)} of the labels"
+        text = f"{where} the control reaches {number(one['value'])} ({span(one['low'], one['high'])})"
+        rows = paired[(paired["fraction"] == verdict.fraction) & (paired["arm"] == verdict.arm)]
+        if verdict.backbone:
+            rows = rows[rows["backbone"] == verdict.backbone]
+        if len(rows):
+            row = rows.iloc[0]
+            means = {
+                "better": "", "worse": ": the control does better",
+                "open": ": the image is not shown to add anything",
+            }[outcome_of(row, confidence)]  # fmt: skip
+            why = grounds(row, confidence)
+            name = f"{verdict.arm} ({verdict.backbone})" if verdict.backbone else verdict.arm
+            text += f"; {name} differs from it by {_difference(row)}{f'; {why}' if why else ''}{means}"
+        sentences.append(text + ".")
+    return sentences

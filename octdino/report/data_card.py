@@ -1,0 +1,249 @@
+"""Data card and model card: what was learnt from, what came out, and what it is not for; from the run's files only.
+
+They follow Gebru et al. 2021 (datasheets for datasets) and Mitchell et al. 2019 (model cards). A card is a list of
+parts, shown on the page and written as Markdown beside it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from octdino.data.sampling_units import Unit
+from octdino.report.audit_section import Leaks
+from octdino.report.conclusions import CLINICAL, NOTHING, number, percent, span
+from octdino.report.results_reader import Results
+from octdino.report.tables import (
+    cohort_counts,
+    prevalence_heads,
+    prevalence_rows,
+    quarantine_rows,
+    split_heads,
+    split_rows,
+)
+
+RESEARCH = "For research: comparing ways of training, and as a start for further work on such scans."
+NOT_FOR = (
+    "Not for diagnosis, screening, treatment or any decision on a patient: it is no medical device, and nothing here "
+    "was tried in practice."
+)
+PROTOCOLS = {
+    "holdout": "one part of the {many} is read once, at the end",
+    "crossval": "every {one} is tested once by models that never saw it",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A heading with sentences, and a table where there is one."""
+
+    heading: str
+    lines: list[str]
+    heads: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is written to `name`.md."""
+
+    name: str
+    title: str
+    parts: list[Part]
+
+
+def markdown(card: Card) -> str:
+    """The card as text that reads well, too."""
+    lines = [f"# {card.title}"]
+    for part in card.parts:
+        lines += ["", f"## {part.heading}", "", *(f"- {_one_line(line)}" for line in part.lines)]
+        if part.rows:
+            lines += [""] if part.lines else []
+            lines += [_row(part.heads), _row(["---"] * len(part.heads)), *map(_row, part.rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def data_card(results: Results, config: dict[str, Any], licence: str | None, leaks: Leaks | None) -> Card:
+    """Of the cohort.
+
+    Args:
+        config: the settings of all stages; {} where they are not known.
+        licence: as the config gives it.
+        leaks: the audit; None where there was none.
+    """
+    cohort = config.get("cohort") or {}
+    synthetic = results.kind == "phantom"
+    kind = "" if results.kind == results.cohort else f", of the kind {results.kind}"
+    what = [
+        f"Cohort {results.cohort}{kind}. "
+        + ("Synthetic: drawn and labelled by octdino; no patient is behind it." if synthetic else "Images as given."),
+        f"Licence of the data: {licence or 'not given'}.",
+        "Counted: " + ", ".join(f"{count} {name}" for name, count in cohort_counts(results)) + ".",
+    ]
+    what = [results.unit.warning, *what] if results.unit.warning else what
+    image = cohort.get("image") or {}
+    if {"size", "channels", "crop"} <= image.keys():  # a config given by hand may name some settings only
+        height, width = image["size"]
+        grey = "grey" if image["channels"] == 1 else "RGB"
+        what.append(f"Stored as {height} x {width} px, {grey}; crop: {image['crop']}.")
+    refused = [[reason, count, meaning] for reason, count, meaning, _ in quarantine_rows(results)]
+    parts = [
+        Part("What it is", what),
+        Part("Intended use", [RESEARCH, NOT_FOR]),
+        Part(
+            "Labels",
+            ["Whole cohort. Labels are what graders saw, errors included; who graded, and how often two agreed, is not "
+              "in the files.", *_exclusive(results)],
+             prevalence_heads(results),
+            [[cell.text for cell in row] for row in prevalence_rows(results)],
+        ),
+        Part("Who is in it", _people(results.manifest, results.unit)),
+        Part("Left out", [] if refused else ["Nothing was refused."], ["reason", "number", "meaning"], refused),
+        Part("Kept, though odd", *_flags(results.manifest)),
+        Part(
+            "Division", _division(results, cohort.get("split") or {}, leaks),
+            ["split of fold 0", *split_heads(results)[1:]], split_rows(results),
+        ),
+        Part(
+            "Not known to octdino",
+            ["Age, sex, ethnicity, treatment and dates, consent and ethics approval, and how patients were "
+             "chosen: nothing here says whom the cohort stands for.",
+             "Names of patients and files are taken as given; octdino does not de-identify."],
+        ),
+    ]  # fmt: skip
+    return Card("data_card", f"Data card: {results.cohort}", parts)
+
+
+def _exclusive(results: Results) -> list[str]:
+    """Whether labels exclude each other, what says so, and which setting says otherwise."""
+    if results.exclusive is None or len(results.labels) < 2:
+        return []
+    exclusive, origin = results.exclusive
+    if exclusive:
+        why = {
+            "setting": "cohort.exclusive says so",
+            "cohort": "so the cohort is made",
+            "table": "each labelled scan has exactly one positive label in the table; cohort.exclusive: false treats "
+            "each label on its own",
+        }[origin]
+        return [f"Labels exclude each other, as classes: one softmax over all, and an accuracy. Taken because {why}."]
+    why = {
+        "setting": "cohort.exclusive says so",
+        "cohort": "so the cohort is published",
+        "table": "not every labelled scan has exactly one positive label in the table",
+    }[origin]
+    return [f"Each label stands on its own: a scan may have several or none. Taken because {why}."]
+
+
+def _people(manifest: pd.DataFrame, unit: Unit) -> list[str]:
+    """Trials, sides, acuity and thickness, with how many are missing."""
+    lines = []
+    for name, words in (("trial", "Trial or device"), ("laterality", "Side")):
+        known = manifest[manifest[name].fillna("") != ""]
+        counts = known.groupby(name)["patient"].nunique().sort_values(ascending=False)
+        if len(counts):
+            several = [f"{value}: {count}" for value, count in counts.head(8).items()]
+            lines.append(f"{words}, {unit.many}: {', '.join(several)}{', and others' if len(counts) > 8 else ''}.")
+    for name, words in (("cst", "Central thickness (CST, µm)"), ("bcva", "Acuity (BCVA, letters)")):
+        values = manifest[name].astype("Float64")
+        lacking = int(values.isna().sum())
+        if lacking == len(values):
+            lines.append(f"{words}: unknown for all scans.")
+            continue
+        low, middle, high = (float(values.quantile(q)) for q in (0.25, 0.5, 0.75))
+        lines.append(f"{words}: median {middle:.0f} ({low:.0f} to {high:.0f}, quartiles), unknown for {lacking} scans.")
+    return lines
+
+
+def _flags(manifest: pd.DataFrame) -> tuple[list[str], list[str], list[list[str]]]:
+    flags = manifest["flags"].fillna("").str.split().explode().dropna()
+    if flags.empty:
+        return ["Nothing is flagged."], [], []
+    return [], ["flag", "scans"], [[str(name), f"{count:,}"] for name, count in flags.value_counts().items()]
+
+
+def _division(results: Results, split: dict[str, Any], leaks: Leaks | None) -> list[str]:
+    protocol = str(split.get("protocol", "not given"))
+    folds = max(1, results.splits["fold"].nunique()) if len(results.splits) else 1
+    unit = results.unit
+    told = PROTOCOLS.get(protocol, "a fixed list of test {many}").format(one=unit.one, many=unit.many)
+    lines = [
+        f"Protocol {protocol}: {told}; {folds} {'fold' if folds == 1 else 'folds'}.",
+        "By patient, always; patients who share identical pictures are one group."
+        if unit.patients
+        else f"By image, as {'patients are unknown' if unit.state == 'unknown' else 'there are no patients'}; "
+        "identical images are one group.",
+    ]
+    if leaks is None:
+        return [*lines, "No audit for leaks was run."]
+    count = leaks.findings
+    found = "found nothing" if not count else f"has {count} findings" if count > 1 else "has 1 finding"
+    unchecked = [f"Not checkable by the audit: {why}." for why in leaks.unchecked]
+    return [*lines, *unchecked, f"The audit for leaks {found}{' in what it could check' if unchecked else ''}."]
+
+
+def comparison_part(results: Results, arm: str, fraction: float, backbone: str) -> Part:
+    """Macro scores of the leading arm beside the control's."""
+    unit = results.unit
+    names = {
+        "accuracy": "accuracy", "auroc": "AUROC", "average_precision": "average precision", "f1": "F1",
+        "balanced_accuracy": "balanced accuracy", "brier": "Brier score", "ece": "calibration error",
+        "patient_auroc": "AUROC of patients",
+    }  # fmt: skip
+    if not unit.patients:
+        del names["patient_auroc"]
+    own = rows_of(results.metrics, arm, fraction, backbone)
+    control = rows_of(results.metrics, CLINICAL, fraction, "none")
+    rows = []
+    for metric, words in names.items():
+        for label in ("macro", "weighted"):
+            found = own[(own["metric"] == metric) & (own["label"] == label) & own["value"].notna()]
+            if len(found):
+                beside = control[(control["metric"] == metric) & (control["label"] == label)]
+                rows.append([f"{words}, {label}", _scored(found), _scored(beside), str(found["n_patients"].iloc[0])])
+    return Part(
+        "Scores",
+        [f"On test {unit.many} that no choice was made on; intervals are over {unit.many}."],
+        ["metric", arm, "without a picture", f"test {unit.many}"],
+        rows,
+    )
+
+
+def rows_of(table: pd.DataFrame, arm: str, fraction: float, backbone: str) -> pd.DataFrame:
+    """One arm's; the mean over seeds where there are several, else its only seed."""
+    own = table[(table["arm"] == arm) & (table["fraction"] == fraction) & (table["backbone"] == backbone)]
+    means = own[own["seed"].isna()]
+    return means if len(means) else own
+
+
+def _scored(found: pd.DataFrame) -> str:
+    if found.empty or pd.isna(found["value"].iloc[0]):
+        return NOTHING
+    row = found.iloc[0]
+    return f"{number(row['value'])} ({span(row['low'], row['high'])})"
+
+
+def label_part(results: Results, arm: str, fraction: float, backbone: str) -> Part:
+    """AUROC and average precision of each label, or why there is none."""
+    own = rows_of(results.metrics, arm, fraction, backbone)
+    rows = []
+    for label in results.labels:
+        of_label = own[own["label"] == label].drop_duplicates("metric").set_index("metric", drop=False)
+        if of_label.empty:
+            continue
+        first = of_label.iloc[0]
+        scores = [_scored(of_label[of_label["metric"] == metric]) for metric in ("auroc", "average_precision")]
+        positive = f"{first['n_positive_patients']} of {first['n_patients']}"
+        rows.append([label, str(first["tier"]), positive, *scores])
+    return Part(
+        "Scores of each label", [f"With {percent(fraction)} of the labelled training {results.unit.many}."],
+        ["label", "tier", f"positive test {results.unit.many}", "AUROC", "average precision"], rows,
+    )  # fmt: skip

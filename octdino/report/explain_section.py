@@ -1,0 +1,268 @@
+"""What the networks look at: the explain stage's tables and figures, as far as they are there."""
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from octdino.data.csv_io import JACCARD, OVERLAP, RETRIEVAL, Schema, read_table
+from octdino.data.image_files import read_image
+from octdino.data.sampling_units import PATIENT, Unit
+from octdino.data.schemas.metadata import ExplainCard, read_card
+from octdino.errors import UserError
+from octdino.report.conclusions import NOTHING, number, pair
+from octdino.report.tables import Cell
+
+BUDGET = 2_500_000  # characters of pictures; the page has to open on a phone
+KINDS = {
+    "labels": "Where classifiers look for a label",
+    "maps": "Where networks look",
+    "retrieval": "Scans found alike",
+    "embedding": "Scans as points: what lies near what",
+}
+METRICS = {"pointing": "pointing game", "pixel_auroc": "pixel AUROC"}
+PROTOCOLS = {
+    "paper": "each object, best head", "largest": "largest class", "union": "all classes",
+    "largest_void": "largest class, void counted", "union_void": "all classes, void counted",
+}  # fmt: skip
+NO_CELL = Cell(NOTHING, sort=-math.inf)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A sortable table with its caption; `folded` ones are opened by the reader."""
+
+    caption: str
+    heads: list[str]
+    rows: list[list[Cell]]
+    folded: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as a data URI; empty where it would make the page too large."""
+
+    title: str
+    path: str
+    image: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The section of the page.
+
+    Attributes:
+        n: of how many scans of how many patients, in words.
+        groups: heading and pictures of each kind.
+    """
+
+    n: str
+    tables: list[Table]
+    groups: list[tuple[str, list[Picture]]]
+
+
+def explained(root: Path, unit: Unit = PATIENT) -> Explained | None:
+    """The section from results/{cohort}/explain/; None where nothing was explained.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    cards = [
+        (path.parent, read_card(path, ExplainCard, "explain"))
+        for path in sorted(root.glob("explain/*/*/*/explain.json"))
+    ]
+    if not cards:
+        return None
+    several = len({folder.name for folder, _ in cards}) > 1
+    overlap, jaccard, retrieval = (
+        pd.concat([_named(folder, name, schema, several) for folder, _ in cards], ignore_index=True)
+        for name, schema in (("overlap", OVERLAP), ("jaccard", JACCARD), ("retrieval", RETRIEVAL))
+    )
+    first = cards[0][1]
+    n = f"{first.n_scans} scans ({first.split})"
+    n += f" of {first.n_patients} patients" if unit.patients else ""
+    tables = [overlap_table(overlap, unit), *label_tables(overlap, unit), jaccard_table(jaccard, unit)]
+    tables.append(retrieval_table(retrieval, unit))
+    return Explained(n, [table for table in tables if table.rows], pictures(root, cards))
+
+
+def _named(folder: Path, name: str, schema: Schema, several: bool) -> pd.DataFrame:
+    """A table of one network; where there are several runs their names follow those of weights and arms."""
+    table = read_table(folder / f"{name}.csv", schema)
+    for column in {"init", "arm"} & set(table.columns) if several else ():
+        known = table[column].fillna("") != ""
+        table.loc[known, column] = table.loc[known, column] + f" {folder.name}"
+    return table.astype({column.name: "float64" for column in schema if column.dtype == "Float64"})
+
+
+def overlap_table(overlap: pd.DataFrame, unit: Unit = PATIENT) -> Table:
+    """Macro over labels: a row a network and map, chance first."""
+    macro = overlap[overlap["label"] == "macro"]
+    metrics = list(dict.fromkeys(macro["metric"]))
+    rows = []
+    for key, part in _runs(macro, ["init", "backbone", "arm", "map"]):
+        init, backbone, arm, name = key
+        by_metric = part.set_index("metric")
+        count = _scans(part.iloc[0], unit)
+        rows.append([*_texts(arm or init, backbone, name), *(_value(by_metric, metric) for metric in metrics), count])
+    if rows:
+        levels = macro.groupby("metric")["chance"].first()
+        chance = [Cell(number(levels[metric]), sort=float(levels[metric])) for metric in metrics]
+        rows.insert(0, [*_texts("chance", NOTHING, "uniform"), *chance, NO_CELL])
+    caption = (
+        "Do maps find the lesion? Mean over labels, each label's lesions against its own map, or against the one map "
+        "that needs no classifier. Pointing game: share of scans whose highest value lies in the lesion. Pixel "
+        "AUROC: how well a map's values tell lesion from background. IoU: of the part that holds so many per cent of "
+        "the map with the lesion. Chance: a map that is the same everywhere. Small print: interval "
+        f"over {unit.many}."
+    )
+    return Table(caption, ["weights or arm", "backbone", "map", *map(_words, metrics), _scans_head(unit)], rows)
+
+
+def label_tables(overlap: pd.DataFrame, unit: Unit = PATIENT) -> list[Table]:
+    """The pointing game and the pixel AUROC label by label, a column a network."""
+    tables = []
+    labelled = overlap[overlap["label"] != "macro"]
+    for metric, words in METRICS.items():
+        part = labelled[labelled["metric"] == metric]
+        runs = _runs(part, ["init", "backbone", "arm", "map"])
+        several = len(set(part["backbone"])) > 1
+        rows = []
+        for label in dict.fromkeys(part["label"]):
+            own = part[part["label"] == label]
+            cells = [_value(of_run[of_run["label"] == label].set_index("metric"), metric) for _, of_run in runs]
+            chance = own["chance"].iloc[0]
+            rows.append(
+                [Cell(label, sort=label), _scans(own.iloc[0], unit), Cell(number(chance), sort=float(chance)), *cells]
+            )
+        names = [
+            (f"{arm or init} {name}", f" · {backbone}" if several else "") for (init, backbone, arm, name), _ in runs
+        ]
+        title = words[0].upper() + words[1:]
+        caption = f"{title} of each label's lesions. Few scans, wide intervals."
+        heads = ["label", _scans_head(unit), "chance", *map("".join, names)]
+        tables.append(Table(caption, heads, rows, folded=f"{title}, label by label"))
+    return tables
+
+
+def jaccard_table(jaccard: pd.DataFrame, unit: Unit = PATIENT) -> Table:
+    """A row a network and treatment of blobs, a column a protocol."""
+    protocols = [name for name in PROTOCOLS if name in set(jaccard["protocol"])]
+    rows = []
+    for key, part in _runs(jaccard, ["init", "backbone", "map", "blobs"]):
+        init, backbone, name, blobs = key
+        by_protocol = part.set_index("protocol")
+        objects = int(part["n_objects"].max())
+        count = Cell(f"{part['n_images'].iloc[0]} / {objects}", sort=float(part["n_images"].iloc[0]))
+        cells = [_value(by_protocol, protocol) for protocol in protocols]
+        rows.append([*_texts(init, backbone, name), Cell(blobs, sort=blobs), *cells, count])
+    caption = (
+        "Jaccard index of masks from maps that need no label, against true objects (lesions, a biomarker being an "
+        "object). Each object with its best head is the protocol of the DINO paper; the others are of a copied script. "
+        f"Small parts of masks kept or removed. Small print: interval over {unit.many}."
+    )
+    heads = ["weights", "backbone", "map", "small parts", *(PROTOCOLS[name] for name in protocols)]
+    return Table(caption, [*heads, "images / objects"], rows)
+
+
+def retrieval_table(retrieval: pd.DataFrame, unit: Unit = PATIENT) -> Table:
+    """A row a network: macro precision at each k and how often neighbours are of the same patient, if known."""
+    if not unit.patients:
+        retrieval = retrieval[~retrieval["metric"].str.startswith("same_patient")]
+    shown = retrieval[(retrieval["label"] == "macro") | (retrieval["label"].fillna("") == "")]
+    if set(retrieval["label"].fillna("")) - {""} and not (retrieval["label"] == "macro").any():  # a single label
+        shown = retrieval
+    metrics = sorted(set(shown["metric"]), key=lambda name: (name.split("@")[0], int(name.split("@")[1])))
+    rows = []
+    for (init, backbone), part in _runs(shown, ["init", "backbone"]):
+        by_metric = part.set_index("metric")
+        labelled = part[part["chance"].notna()]
+        level = float(labelled["chance"].iloc[0]) if len(labelled) else math.nan
+        count = (labelled if len(labelled) else part).iloc[0]
+        rows.append(
+            [
+                Cell(init, sort=init),
+                Cell(backbone, sort=backbone),
+                *(_value(by_metric, metric) for metric in metrics),
+                Cell(number(level), sort=-math.inf if math.isnan(level) else level),
+                _scans(count, unit),
+            ]
+        )
+    same = (
+        " Same patient: of the k nearest when the patient's own may be among them, the share of those."
+        if unit.patients
+        else ""
+    )
+    caption = (
+        f"Are scans with near features alike? Precision: of the k nearest scans{' of other patients' * unit.patients}, "
+        f"the share that has the query's label, too; mean over labels.{same} Small print: interval over {unit.many}."
+    )
+    return Table(caption, ["weights", "backbone", *map(_words, metrics), "chance", _scans_head(unit)], rows)
+
+
+def pictures(root: Path, cards: list[tuple[Path, ExplainCard]]) -> list[tuple[str, list[Picture]]]:
+    """Pictures by kind; the first of each run within the page's budget, the rest by their path."""
+    spent, groups = 0, []
+    for kind, heading in KINDS.items():
+        found = []
+        for folder, card in cards:
+            for figure in card.figures:
+                path = folder / figure.file
+                if path.name.startswith(kind) and path.is_file():
+                    image = _jpeg(path) if spent < BUDGET else ""
+                    spent += len(image)
+                    title = f"{card.init}, {card.backbone}, {folder.name}"
+                    found.append(Picture(title, path.relative_to(root).as_posix(), image, figure.caption))
+        if found:
+            groups.append((heading, found))
+    return groups
+
+
+def _jpeg(path: Path) -> str:
+    """A PNG as a JPEG in a data URI: a fifth of its size."""
+    buffer = io.BytesIO()
+    try:
+        read_image(path).convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the figure cannot be read: {error}") from None
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _runs(table: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Each network's rows, random weights last, without missing words."""
+    filled = table.assign(**{key: table[key].fillna("").astype(str) for key in keys})
+    groups = [(tuple(map(str, key)), part) for key, part in filled.groupby(keys, sort=True)]
+    return sorted(groups, key=lambda group: group[0][0].startswith("scratch"))
+
+
+def _scans_head(unit: Unit) -> str:
+    return "scans / patients" if unit.patients else "scans"
+
+
+def _scans(row: pd.Series, unit: Unit) -> Cell:
+    """How many scans, and of how many patients where they are known."""
+    patients = f" / {row['n_patients']}" if unit.patients else ""
+    return Cell(f"{row['n_scans']}{patients}", sort=float(row["n_scans"]))
+
+
+def _texts(*words: str) -> list[Cell]:
+    return [Cell(text, sort=text) for text in words]
+
+
+def _value(table: pd.DataFrame, key: str) -> Cell:
+    if key not in table.index:
+        return NO_CELL
+    value, low, high = (float(table[name].loc[key]) for name in ("value", "low", "high"))
+    return Cell(number(value), "" if math.isnan(low) else pair(low, high), value)
+
+
+def _words(metric: str) -> str:
+    """iou@10: IoU at 10 %; precision@5: precision at 5."""
+    name, _, at = metric.partition("@")
+    if name == "iou":
+        return f"IoU at {at} %"
+    return METRICS.get(metric, f"{name.replace('_', ' ')} at {at}")

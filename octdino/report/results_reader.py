@@ -1,0 +1,150 @@
+"""Everything below results/{cohort}/ that the page may show; what is not there is an empty table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from octdino.data.atomic_files import read_text
+from octdino.data.cohort_reader import Cohort, read_cohort
+from octdino.data.csv_io import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS, Schema, read_csv, read_table
+from octdino.data.sampling_units import Unit
+from octdino.data.schemas.metadata import BackboneCard, ClassifierCard, read_card
+
+FIGURES = (
+    "comparison", "difference", "label_efficiency", "roc", "pr", "reliability", "calibration", "subgroups",
+    "labels", "label_difference",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One pretraining run: its card (backbone.json) and its history, a row an epoch."""
+
+    method: str
+    backbone: str
+    run: str
+    card: dict[str, Any]
+    history: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is in a cohort's results folder.
+
+    Attributes:
+        cohort: its name, as in results/.
+        kind: which kind of cohort it is (cohort.name): phantom, olives, folder, …
+        scans: its manifest, splits and, where the store is there, images.
+        exclusive: whether its labels exclude each other, and what says so (setting, cohort or table); None: not known.
+        labels: the label columns of the manifest.
+        classifiers: folder and classifier.json of each classifier.
+        figures: SVG by name.
+        benchmarks: one row a job: rule, job, s, max_rss and whatever else Snakemake wrote.
+        unit: what splits and intervals are over: patients, or images where patients are unknown or there are none.
+    """
+
+    root: Path
+    cohort: str
+    kind: str
+    scans: Cohort
+    exclusive: tuple[bool, str] | None
+    labels: list[str]
+    manifest: pd.DataFrame
+    quarantine: pd.DataFrame
+    splits: pd.DataFrame
+    metrics: pd.DataFrame
+    comparison: pd.DataFrame
+    subgroups: pd.DataFrame
+    pretraining: list[Pretraining]
+    classifiers: list[tuple[Path, dict[str, Any]]]
+    figures: dict[str, str]
+    benchmarks: pd.DataFrame
+    unit: Unit
+
+    def images(self, scan_ids: list[str]) -> dict[str, np.ndarray]:
+        """uint8 [C, H, W] of each scan; of none where there is no store."""
+        if not self.scans.has_store:
+            return {}
+        rows = np.flatnonzero(self.manifest["scan_id"].isin(scan_ids))
+        return dict(zip(self.manifest["scan_id"].iloc[rows], self.scans.images(rows), strict=True))
+
+
+def read_results(root: Path) -> Results:
+    """Read results/{cohort}/.
+
+    Raises:
+        UserError: there is no manifest, no metrics though there are classifiers or nothing else, or a file is bad.
+    """
+    scans = read_cohort(root / "cohort" / "scans.h5", needs_store=False)
+    classifiers = [
+        (path.parent, read_card(path, ClassifierCard, "classify").plain())
+        for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))
+    ]
+    others = any(any(root.glob(f"{stage}/*/*/*")) for stage in ("pretrain", "explain"))
+    compared = bool(classifiers) or not others  # a cohort without labels has something else to show
+    return Results(
+        root=root,
+        cohort=scans.name,
+        kind=scans.kind,
+        scans=scans,
+        exclusive=scans.exclusive_from,
+        labels=scans.labels,
+        manifest=scans.manifest,
+        quarantine=_optional(root / "cohort" / "quarantine.csv", QUARANTINE),
+        splits=scans.splits,
+        metrics=_floats(root / "evaluate" / "metrics.csv", METRICS, compared),
+        comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON, compared),
+        subgroups=_floats(root / "evaluate" / "subgroups.csv", SUBGROUPS, needed=False),
+        pretraining=[_pretraining(path) for path in sorted(root.glob("pretrain/*/*/*/backbone.json"))],
+        classifiers=classifiers,
+        figures={
+            name: read_text(path, "evaluate")
+            for name in FIGURES
+            if (path := root / "evaluate" / f"{name}.svg").is_file()
+        },
+        benchmarks=read_benchmarks(root / "benchmarks"),
+        unit=scans.unit,
+    )
+
+
+def _floats(path: Path, schema: Schema, needed: bool) -> pd.DataFrame:
+    """A table whose missing numbers are NaN, which compares as False where pandas' NA refuses."""
+    table = read_table(path, schema) if needed else _optional(path, schema)
+    return table.astype({column.name: "float64" for column in schema if column.dtype == "Float64"})
+
+
+def _optional(path: Path, schema: Schema) -> pd.DataFrame:
+    if path.is_file():
+        return read_table(path, schema)
+    return pd.DataFrame({column.name: pd.Series(dtype=column.dtype) for column in schema})
+
+
+def _pretraining(path: Path) -> Pretraining:
+    *_, method, backbone, run = path.parent.parts
+    history = path.with_name("history.csv")
+    table = read_table(history, HISTORY).astype({"epoch": "int64"}) if history.is_file() else pd.DataFrame()
+    return Pretraining(method, backbone, run, read_card(path, BackboneCard, "pretrain").plain(), table)
+
+
+def read_benchmarks(folder: Path) -> pd.DataFrame:
+    """Snakemake's benchmark tables, a row a job; the rule is the file's name up to its first dot.
+
+    Seconds in `s`, peak resident memory in `max_rss` (MiB); NaN where the job was too short to be measured.
+    """
+    rows = []
+    for path in sorted(folder.rglob("*.tsv")):
+        table = read_csv(path, sep="\t", na_values=["-", "NA"])
+        if "s" in table and len(table):
+            job = path.relative_to(folder).with_suffix("").as_posix()
+            rows.append(
+                {
+                    "rule": job.split("/")[0].split(".")[0],
+                    "job": job,
+                    "s": pd.to_numeric(table["s"], errors="coerce").mean(),
+                    "max_rss": pd.to_numeric(table["max_rss"], errors="coerce").max() if "max_rss" in table else None,
+                }
+            )
+    return pd.DataFrame(rows, columns=["rule", "job", "s", "max_rss"])

@@ -1,0 +1,219 @@
+"""Puts the page together. No stage is imported: everything is read from files."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from octdino import STAGES, __version__
+from octdino.config import EvaluateSettings, ReportSettings
+from octdino.data.csv_io import leading_metric, replacing
+from octdino.errors import UserError
+from octdino.report import calibration_tables as trust
+from octdino.report import conclusions as answer
+from octdino.report import quoted
+from octdino.report import tables as rows
+from octdino.report.audit_section import leaks
+from octdino.report.cautions import cautions
+from octdino.report.checklist import checklist, table
+from octdino.report.data_card import Card, data_card, markdown
+from octdino.report.examples import examples
+from octdino.report.explain_section import explained
+from octdino.report.gallery import mistakes
+from octdino.report.limitations import limits
+from octdino.report.model_card import backbone_of, model_card, runs_of
+from octdino.report.results_reader import Results, read_results
+from octdino.report.training_section import training_alarms, training_figures, training_table
+from octdino.stats.significance import alpha
+
+PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py", "snakemake")
+HERE = Path(__file__).parent
+MEANS = {
+    "auroc": "the mean over the labels that have enough positive and negative {many}",
+    "accuracy": "the share of scans whose class is named",
+}
+
+
+def write_report(settings: ReportSettings, results: Path, config: dict[str, Any], out: Path) -> None:
+    """Write one self-contained HTML file: no request leaves it, images and figures are inside.
+
+    Beside it stand data_card.md, model_card.md, checklist.md and, as training_*.svg, the figures that are drawn here.
+
+    Args:
+        results: results/{cohort}: cohort/, evaluate/, and pretrain/, classify/, benchmarks/ as far as they exist.
+        config: the settings of all stages, to be shown; `evaluate` says which arm is the reference.
+
+    Raises:
+        UserError: manifest or metrics are missing, or a file cannot be read.
+    """
+    found = read_results(results)
+    environment = Environment(
+        loader=PackageLoader("octdino", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
+    shown = content(settings, found, config)
+    cards = cards_of(settings, found, config, shown)
+    answered = checklist(parts(shown), found.unit)
+    page = environment.get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
+    for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
+        with replacing(out.with_name(f"{card.name}.md")) as temporary:
+            temporary.write_text(markdown(card), encoding="utf-8")
+    for stale in out.parent.glob("training_*.svg"):
+        stale.unlink()
+    for curves in shown["training"]:
+        with replacing(out.with_name(f"training_{curves.name}.svg")) as temporary:
+            temporary.write_text(curves.svg, encoding="utf-8")
+    with replacing(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def cards_of(settings: ReportSettings, found: Results, config: dict[str, Any], shown: dict[str, Any]) -> list[Card]:
+    """Data card and model card."""
+    data = data_card(found, config, settings.license, shown["leaks"])
+    return [data, model_card(found, shown["best"], shown["limits"], shown["versions"], shown["hardware"])]
+
+
+def parts(shown: dict[str, Any]) -> dict[str, str]:
+    """Heading by anchor of the parts that the page has, as far as the checklist names them."""
+    there = {
+        "answer": "The answer", "run": "What was run", "limits": "Limits", "data-card": "Data card",
+        "model-card": "Model card",
+    }  # fmt: skip
+    if shown["headline"]:
+        there |= {"comparison": "Comparison", "labels": "Labels"}
+    some = {
+        "calibration": "Calibration", "subgroups": "Subgroups", "explained": "What networks look at",
+        "mistakes": "Errors", "leaks": "Leakage",
+    }  # fmt: skip
+    anchors = {"explained": "explain", "mistakes": "errors", "leaks": "audit"}
+    return there | {anchors.get(name, name): words for name, words in some.items() if shown[name]}
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of the configuration; empty if it is missing.
+
+    Raises:
+        UserError: it is no mapping.
+    """
+    section = config.get(name) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"--config: {name}: expected a mapping of settings, found {type(section).__name__}")
+    return section
+
+
+def content(settings: ReportSettings, found: Results, config: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the template shows."""
+    evaluated = EvaluateSettings.parse(_section(config, "evaluate"), "evaluate")
+    split = _section(_section(config, "cohort"), "split")
+    reference, confidence = evaluated.reference, evaluated.confidence
+    verdicts = answer.verdicts(found.metrics, found.comparison, reference, confidence, found.unit)
+    scored = [verdict for verdict in verdicts if verdict.arm]
+    best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
+    heads, runs = training_table(found.pretraining, found.unit)
+    metric, lead = leading_metric(found.metrics)
+    return {
+        "title": settings.title,
+        "cohort": found.cohort,
+        "kind": found.kind,
+        "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        "js": Markup((HERE / "page.js").read_text(encoding="utf-8")),
+        "figures": {name: Markup(text) for name, text in found.figures.items()},  # written by the evaluate stage
+        "headline": answer.headline(verdicts, reference, found.unit) if len(found.metrics) else "",
+        "verdicts": verdicts,
+        "unit": found.unit,
+        "cautions": cautions(found, confidence),
+        "alpha": f"{alpha(confidence):g}",
+        "percent": answer.percent,
+        "lead": lead,
+        "lead_means": MEANS[metric].format(many=found.unit.many),
+        "clinical": answer.beside_clinical(found.metrics, found.comparison, verdicts, confidence),
+        "reference": reference,
+        "confidence": f"{100 * confidence:g} %",
+        "resamples": evaluated.resamples,
+        **comparison_tables(found, reference, confidence),
+        "label_tables": rows.label_tables(found),
+        "operating": trust.operating_table(found),
+        "calibration": trust.calibration_table(found),
+        "subgroups": trust.subgroup_table(found),
+        "small_group": evaluated.small_group,
+        "expand": evaluated.expand,
+        "seeds": int(found.metrics["seed"].dropna().nunique()),
+        "quoted_heads": list(quoted.HEADS),
+        "quoted": quoted.quoted_rows(settings.quoted, found),
+        "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"])), found.unit),
+        "alarms": training_alarms(found.pretraining),
+        "run_heads": heads,
+        "runs": runs,
+        "leaks": leaks(found.root),
+        "explained": explained(found.root, found.unit),
+        **leading_arm(settings, found, best),
+        **cohort_tables(found),
+        "benchmarks": rows.benchmark_rows(found),
+        "limits": limits(found, reference, str(split.get("protocol", "holdout"))),
+        "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
+        "versions": versions(),
+        "hardware": hardware(found),
+    }
+
+
+def comparison_tables(found: Results, reference: str, confidence: float) -> dict[str, Any]:
+    """The arms compared: all in one table and, where there are several, by backbone."""
+    return {
+        "comparison_heads": rows.comparison_heads(found, reference),
+        "comparison": rows.comparison_rows(found, reference, confidence),
+        "backbone_tables": rows.backbone_tables(found, reference, confidence),
+    }
+
+
+def cohort_tables(found: Results) -> dict[str, Any]:
+    """What is in the cohort, how it was divided and what was refused."""
+    return {
+        "counts": rows.cohort_counts(found),
+        "split_heads": rows.split_heads(found),
+        "splits": rows.split_rows(found),
+        "prevalence_heads": rows.prevalence_heads(found),
+        "prevalences": rows.prevalence_rows(found),
+        "quarantine": rows.quarantine_rows(found),
+    }
+
+
+def leading_arm(settings: ReportSettings, found: Results, best: answer.Verdict | None) -> dict[str, Any]:
+    """Scans with the predictions of the leading arm at the largest fraction: examples, and its worst errors."""
+    if best is None:
+        return {"best": None, "mistakes": [], "examples": [], "example_arm": "", "example_folder": ""}
+    shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.backbone)
+    runs = runs_of(found, best.arm, best.fraction, backbone_of(found, best))
+    return {
+        "best": best,
+        "mistakes": mistakes(found, runs, settings.mistakes),
+        "examples": shown,
+        "example_arm": best.arm,
+        "example_folder": folder.relative_to(found.root).as_posix() if folder else "",
+    }
+
+
+def versions() -> list[tuple[str, str]]:
+    """Of octdino, Python and what the numbers depend on."""
+    stages = ", ".join(f"{stage} {number}" for stage, number in STAGES.items())
+    found = [("octdino", f"{__version__}; stages: {stages}"), ("Python", platform.python_version())]
+    for name in PACKAGES:
+        try:
+            found.append((name, version(name)))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(found: Results) -> list[str]:
+    """What the runs say they were trained on; each once."""
+    devices = [str(run.card["device"]) for run in found.pretraining if run.card.get("device")]
+    devices += [str(card["device"]) for _, card in found.classifiers if card.get("device")]
+    return list(dict.fromkeys(devices))

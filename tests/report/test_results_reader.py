@@ -1,0 +1,60 @@
+"""What the page reads that is damaged: one line with the file."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from octdino.data.schemas.metadata import ExplainCard
+from octdino.errors import UserError
+from octdino.report.explain_section import pictures
+from octdino.report.results_reader import read_benchmarks, read_results
+from tests.results import write_cohort, write_pretraining
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("history.csv", b"epoch,loss\n1,low\n", r"history\.csv: row 2: loss is 'low'; expected a number"),
+        ("history.csv", b"", r"history\.csv: cannot be read as CSV"),
+        ("history.csv", b"\xff\xfe\0", r"history\.csv: cannot be read as CSV"),
+        ("backbone.json", b"[]", r"backbone\.json: holds list, expected a JSON object"),
+        ("backbone.json", b"\xff", r"backbone\.json: cannot be read: not UTF-8 text"),
+    ],
+)
+def test_a_damaged_pretraining(tmp_path: Path, name: str, content: bytes, line: str) -> None:
+    write_cohort(tmp_path / "cohort")
+    folder = write_pretraining(tmp_path / "pretrain", "dino")
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=line):
+        read_results(tmp_path)
+
+
+def test_a_figure_and_a_benchmark_that_are_no_text(tmp_path: Path) -> None:
+    write_cohort(tmp_path / "cohort")
+    write_pretraining(tmp_path / "pretrain", "dino")
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "roc.svg").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"roc\.svg: cannot be read: not UTF-8 text"):
+        read_results(tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "cohort.tsv").write_bytes(b"")
+    with pytest.raises(UserError, match=r"cohort\.tsv: cannot be read as CSV"):
+        read_benchmarks(tmp_path / "benchmarks")
+
+
+def test_a_damaged_map(tmp_path: Path) -> None:
+    card = ExplainCard(
+        init="dino", backbone="b", split="test", labels=[], scan_ids=[], n_scans=0, n_patients=0,
+        figures=[{"file": "maps.png", "caption": "Maps"}],
+    )  # fmt: skip
+    (tmp_path / "maps.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(UserError, match=r"maps\.png: the figure cannot be read: "):
+        pictures(tmp_path, [(tmp_path, card)])
+
+
+def test_a_history_without_a_row(tmp_path: Path) -> None:
+    write_cohort(tmp_path / "cohort")
+    folder = write_pretraining(tmp_path / "pretrain", "dino")
+    pd.DataFrame({"epoch": [], "loss": []}).astype(float).to_csv(folder / "history.csv", index=False)
+    assert read_results(tmp_path).pretraining[0].history.empty

@@ -1,0 +1,74 @@
+"""What `deterministic` asks torch for; whether a GPU then keeps to it is not tested here."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from octdino.classify import classify, reported_protocol
+from octdino.config import ClassifySettings, ModelSettings, PretrainSettings
+from octdino.errors import UserError
+from octdino.pretrain import pretrain
+from octdino.training import determinism
+from octdino.training.determinism import ask_for_determinism
+
+
+@pytest.fixture(autouse=True)
+def flags_as_before():
+    yield
+    ask_for_determinism(False)
+    torch.backends.cudnn.benchmark = False
+
+
+def flags():
+    cudnn = torch.backends.cudnn
+    return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+
+
+def test_the_flags_are_set_either_way(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    ask_for_determinism(False)
+    assert flags() == (False, False, True)
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    ask_for_determinism(True)
+    assert flags() == (True, True, False)
+    assert torch.is_deterministic_algorithms_warn_only_enabled(), "an operation without such an algorithm ends no run"
+    assert not torch.utils.deterministic.fill_uninitialized_memory, "it would cost time on a CPU"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.cuda.is_initialized()
+
+
+def test_a_workspace_of_ones_own_stays(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    ask_for_determinism(True)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("train", [pretrain, classify, reported_protocol])
+def test_each_training_asks_before_it_reads_anything(train, wanted, monkeypatch, tmp_path):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    torch.use_deterministic_algorithms(not wanted)
+    run = {"store": tmp_path / "none.h5", "backbone": "b", "model": ModelSettings(timm="test_vit")}
+    run |= {"fold": 0, "seed": 0, "out": tmp_path / "out"}
+    if train is pretrain:
+        name, settings = "dino", PretrainSettings(methods=["dino"], deterministic=wanted)
+    else:
+        name, settings = "scratch-linear", ClassifySettings(deterministic=wanted)
+        run |= {"pretrained": None, "fraction": 1.0}
+    with pytest.raises(UserError, match="no such"):
+        train(name, settings, **run)
+    assert flags() == (wanted, wanted, not wanted)
+
+
+@pytest.mark.parametrize("arm", ["scratch-linear", "scratch-finetune"])
+def test_every_arm_is_told(arm):
+    assert ClassifySettings().needed(arm)["deterministic"] is True
+    assert PretrainSettings().needed("dino")["deterministic"] is True
+
+
+def test_torch_is_asked_in_one_place_only():
+    package = Path(determinism.__file__).parents[1]
+    places = [path.name for path in package.rglob("*.py") if "use_deterministic_algorithms" in path.read_text()]
+    assert places == ["determinism.py"]
