@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from octdino.data.olives_names import BIOMARKERS
 from octdino.config.cohort import PhantomSettings
+from octdino.data.olives_names import BIOMARKERS
 from octdino.errors import UserError
 from octdino.phantom import files
 from octdino.phantom.chance import stream

@@ -11,9 +11,9 @@ import logging
 from octdino.cohort.file_index import Tree
 from octdino.cohort.olives.archives import open_archives
 from octdino.cohort.olives.biomarker_tables import read_tables
-from octdino.data.olives_names import BIOMARKERS, CLINICAL_TABLE, LABEL_TABLE, PATH, VIP_CLINICAL, VIP_LABELS
 from octdino.cohort.scan_table import Rows
 from octdino.config.cohort import CohortSettings
+from octdino.data.olives_names import BIOMARKERS, CLINICAL_TABLE, LABEL_TABLE, PATH, VIP_CLINICAL, VIP_LABELS
 
 __all__ = ["BIOMARKERS", "CLINICAL_TABLE", "LABEL_TABLE", "PATH", "read_olives"]
 

@@ -18,9 +18,9 @@ from typing import Any
 import pandas as pd
 
 from octdino.cohort.file_index import Tree, clean_path
-from octdino.data.olives_names import BIOMARKERS, PATH, VIP_BIOMARKERS, VIP_PATH
 from octdino.cohort.scan_table import Refuse, Refused, Rows, scan_tables
 from octdino.cohort.spreadsheet import column, find_column, identifier, label_value, number, read_sheet
+from octdino.data.olives_names import BIOMARKERS, PATH, VIP_BIOMARKERS, VIP_PATH
 from octdino.errors import UserError
 
 BCVA = (0.0, 100.0)  # ETDRS letters

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from octdino.cohort.olives.biomarker_tables import WHOSE, read_values
-from octdino.data.olives_names import BIOMARKERS, VIP_BIOMARKERS
 from octdino.cohort.scan_table import Refuse, Refused, Rows, scan_tables
 from octdino.cohort.spreadsheet import column, find_column, text_of
 from octdino.data.image_files import MAX_BYTES
+from octdino.data.olives_names import BIOMARKERS, VIP_BIOMARKERS
 from octdino.errors import UserError
 
 IMAGE = "Image"

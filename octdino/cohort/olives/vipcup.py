@@ -12,9 +12,9 @@ import pandas as pd
 from octdino.cohort.file_index import Tree, clean_path
 from octdino.cohort.olives.archives import open_archives
 from octdino.cohort.olives.biomarker_tables import TableReader
-from octdino.data.olives_names import PATH, VIP_BIOMARKERS, VIP_PATH
 from octdino.cohort.scan_table import Rows, scan_tables
 from octdino.cohort.spreadsheet import column, find_column, label_value, read_sheet
+from octdino.data.olives_names import PATH, VIP_BIOMARKERS, VIP_PATH
 from octdino.errors import UserError
 
 log = logging.getLogger("octdino.cohort")
