@@ -18,6 +18,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 from matplotlib.figure import Figure
 
+from octdino.config import Arm
 from octdino.data.csv_io import replacing
 
 INK = "#0a0b0c"  # becomes currentColor
@@ -49,13 +50,13 @@ class Look:
 
 def looks(arms: Sequence[str]) -> dict[str, Look]:
     """Colour says where an arm starts, marker and dash how it is trained. Depends on the set of arms only."""
-    inits = sorted({arm.rsplit("-", 1)[0] for arm in arms})
+    inits = sorted({Arm.named(arm).init for arm in arms})
     colors = {}
     for index, init in enumerate(init for init in inits if init not in FIXED):
         colors[init] = POOL[index % len(POOL)]
     found = {}
     for arm in arms:
-        init, _, mode = arm.rpartition("-") if "-" in arm else (arm, "", "")
+        init, mode = Arm.named(arm)
         found[arm] = Look(FIXED.get(init) or colors[init], *MODES.get(mode, MODES[""]))
     return found
 

@@ -20,7 +20,7 @@ from octdino.config import (
     PhantomSettings,
     PretrainSettings,
 )
-from octdino.data.schemas.metadata import BackboneCard, ClassifierCard, Input, read_card
+from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, Input, read_metadata
 from octdino.data.store import read_store
 from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
@@ -56,9 +56,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_is_preprocessed_from_the_card_alone(made: Path, stage: str) -> None:
     given: Input | None
     if stage == "pretrain":
-        given = read_card(made / "dino" / "backbone.json", BackboneCard, "pretrain").input
+        given = read_metadata(made / "dino" / "backbone.json", BackboneMetadata, "pretrain").input
     else:
-        given = read_card(made / "arm" / "classifier.json", ClassifierCard, "classify").input
+        given = read_metadata(made / "arm" / "classifier.json", ClassifierMetadata, "classify").input
     assert given is not None
     assert given.image.model_dump() == IMAGE
     data = read_labelled(made / "cohort" / "scans.h5", 1.0, 0)
@@ -76,7 +76,7 @@ def test_a_file_is_preprocessed_from_the_card_alone(made: Path, stage: str) -> N
 
 
 def test_both_cards_say_the_same_in_the_same_field(made: Path) -> None:
-    backbone = read_card(made / "dino" / "backbone.json", BackboneCard, "pretrain")
-    classifier = read_card(made / "arm" / "classifier.json", ClassifierCard, "classify")
+    backbone = read_metadata(made / "dino" / "backbone.json", BackboneMetadata, "pretrain")
+    classifier = read_metadata(made / "arm" / "classifier.json", ClassifierMetadata, "classify")
     assert backbone.plain()["input"] == classifier.plain()["input"]
     assert set(backbone.plain()["input"]) == {"image", "size", "mean", "std"}

@@ -17,7 +17,7 @@ from octdino.config import AuditSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import FINDINGS, read_table, replacing, write_table
 from octdino.data.predictions import read_predictions
-from octdino.data.schemas.metadata import BackboneCard, read_card
+from octdino.data.schemas.metadata import BackboneMetadata, read_metadata
 from octdino.errors import UserError
 
 log = logging.getLogger("octdino.audit")
@@ -98,7 +98,7 @@ def _of_run(folder: Path, cohort: Cohort) -> Iterator[Found]:
     if not backbone.is_file() and not classifier.is_file():
         raise UserError(f"{folder}: neither backbone.json nor classifier.json; expected the folder of a run")
     if backbone.is_file():
-        made = read_card(backbone, BackboneCard, "pretrain")
+        made = read_metadata(backbone, BackboneMetadata, "pretrain")
         yield from checks.standardisation(folder, made.input, made.fold or 0, cohort)
         yield from checks.weights(folder / "backbone.safetensors", made.weights_sha256)
         yield from checks.exposure(folder, made, cohort)

@@ -8,7 +8,7 @@ import numpy as np
 
 from octdino.data.cohort_reader import Cohort
 from octdino.data.predictions import Predictions
-from octdino.data.schemas.metadata import BackboneCard, Input, Origin
+from octdino.data.schemas.metadata import BackboneMetadata, Input, Origin
 from octdino.models.weights_file import sha256_of
 from octdino.stats.thresholds import choose_threshold
 
@@ -91,7 +91,7 @@ def weights(path: Path, sha256: str) -> Iterator[Found]:
         yield finding("weights", str(path.parent), detail)
 
 
-def exposure(folder: Path, card: BackboneCard, cohort: Cohort) -> Iterator[Found]:
+def exposure(folder: Path, card: BackboneMetadata, cohort: Cohort) -> Iterator[Found]:
     """A pretraining that says train_patients and saw others, by the counts and names in its card."""
     start: Origin | None = card
     while start:  # a run may go on from another, and that from another

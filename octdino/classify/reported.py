@@ -19,7 +19,7 @@ from torch import nn
 from octdino import made_by
 from octdino.classify.finetune import Finetune
 from octdino.classify.labeled_scans import Labelled, read_labelled
-from octdino.config import ARM, ClassifySettings, ModelSettings
+from octdino.config import Arm, ClassifySettings, ModelSettings
 from octdino.data.csv_io import replacing
 from octdino.errors import UserError
 from octdino.models.initial_weights import start_backbone
@@ -106,17 +106,18 @@ def reported_protocol(
         UserError: something the user can mend, such as labels that do not exclude each other.
         StoppedEarly: a signal came; the state is saved.
     """
-    match = ARM.fullmatch(arm)
-    if not match or match["mode"] not in ("linear", "finetune"):
-        raise UserError(f"{arm!r} is no arm of this protocol; expected {{init}}-linear or {{init}}-finetune")
+    try:
+        init, mode = Arm.parse(arm, ("linear", "finetune"))
+    except ValueError as error:
+        raise UserError(f"arm: {error}") from None
     ask_for_determinism(settings.deterministic)
     data = read_labelled(store, fraction, fold)
     if not data.exclusive:
         raise UserError(f"{store}: its labels do not exclude each other; the report's protocol counts accuracy")
     size = settings.augment.global_size
-    network, origin = start_backbone(match["init"], model, data.images.shape[1], size, pretrained=pretrained, seed=seed)
+    network, origin = start_backbone(init, model, data.images.shape[1], size, pretrained=pretrained, seed=seed)
     test = _some(data.rows("test"), settings.reported.test_share, seed)
-    frozen = match["mode"] == "linear"
+    frozen = mode == "linear"
     tuned_before = frozen and settings.reported.contaminated
     fingerprint = {
         "arm": arm,
@@ -128,7 +129,7 @@ def reported_protocol(
         "version": made_by("classify"),
     }
     with _states(out, fingerprint, settings) as (before, state), Stopper().listening() as stopper:
-        start = match["init"] != "scratch"
+        start = init != "scratch"
         if tuned_before:
             Reported(settings, data, network, start, seed, test=test, frozen=False).run(before, stopper)
         run = Reported(settings, data, network, start, seed, test=test, frozen=frozen)

@@ -16,7 +16,7 @@ from octdino.classify.labeled_scans import Labelled, read_labelled
 from octdino.classify.linear import fit_linear
 from octdino.classify.losses import probabilities
 from octdino.classify.mlp import fit_mlp, mlp_logits
-from octdino.config import ARM, ClassifySettings, ModelSettings
+from octdino.config import Arm, ClassifySettings, ModelSettings
 from octdino.data.predictions import check_probabilities, write_predictions
 from octdino.data.schemas.metadata import Input
 from octdino.errors import UserError
@@ -63,19 +63,20 @@ def classify(
         UserError: something the user can mend.
         StoppedEarly: a signal came; a fine-tuning run's state is saved.
     """
-    match = ARM.fullmatch(arm)
-    if not match:
-        raise UserError(f"{arm!r} is no arm; expected {{init}}-linear or {{init}}-finetune")
-    if world_size() > 1 and match["mode"] != "finetune":
+    try:
+        init, mode = Arm.parse(arm)
+    except ValueError as error:
+        raise UserError(f"arm: {error}") from None
+    if world_size() > 1 and mode != "finetune":
         raise UserError(f"--processes: {arm} trains no network; expected 1 for all arms but -finetune")
     ask_for_determinism(settings.deterministic)
     data = read_labelled(store, fraction, fold)
     size = settings.augment.global_size
-    network, origin = start_backbone(match["init"], model, data.images.shape[1], size, pretrained=pretrained, seed=seed)
+    network, origin = start_backbone(init, model, data.images.shape[1], size, pretrained=pretrained, seed=seed)
     rows = data.rows("val", "test")
     with ExitStack() as held:
-        if match["mode"] != "finetune":
-            found, tensors, how = _frozen(match["mode"], data, network, settings, rows, seed)
+        if mode != "finetune":
+            found, tensors, how = _frozen(mode, data, network, settings, rows, seed)
         else:
             fingerprint = {
                 "arm": arm,
@@ -88,7 +89,7 @@ def classify(
                 "version": made_by("classify"),
             }
             state = held.enter_context(RunState(out / "state", fingerprint, settings.checkpoint_seconds).locked())
-            tuned = Finetune(settings, data, network, pretrained=match["init"] != "scratch", seed=seed)
+            tuned = Finetune(settings, data, network, pretrained=init != "scratch", seed=seed)
             with Stopper().listening() as stopper:
                 tuned.run(state, stopper)
             if not is_rank0():
@@ -110,7 +111,7 @@ def classify(
             **how,
         }
         _write(out, data, rows, found, tensors, metadata, settings)
-        if match["mode"] == "finetune":
+        if mode == "finetune":
             state.discard()
 
 

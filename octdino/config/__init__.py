@@ -15,18 +15,18 @@ from octdino.config.evaluate import EvaluateSettings
 from octdino.config.explain import ExplainSettings
 from octdino.config.methods import METHODS, MethodSettings
 from octdino.config.models import ModelSettings
-from octdino.config.names import ARM, BACKBONE_NAME, FRACTION_TEXT, METHOD_NAME, check_backbone_name, fraction_text
+from octdino.config.names import BACKBONE_NAME, FRACTION_TEXT, METHOD_NAME, Arm, check_backbone_name, fraction_text
 from octdino.config.networks import NAME_RULE, is_timm_name
 from octdino.config.pretrain import PretrainSettings
 from octdino.config.report import QuotedSettings, ReportSettings
 from octdino.config.settings_base import Settings, checked
 
 __all__ = [
-    "ARM",
     "BACKBONE_NAME",
     "FRACTION_TEXT",
     "METHODS",
     "METHOD_NAME",
+    "Arm",
     "AuditSettings",
     "AugmentSettings",
     "ClassifySettings",
@@ -64,7 +64,7 @@ class Config(Settings):
     def _fits_together(self) -> Self:
         checked("models", check_backbone_name, *self.models)
         arms = [*self.classify.arms, *self.classify.reported.arms]
-        inits = {arm.rsplit("-", 1)[0] for arm in arms} - {"scratch", "imagenet"}
+        inits = {Arm.parse(arm).init for arm in arms} - {"scratch", "imagenet"}
         if missing := sorted(inits - set(self.pretrain.methods)):
             raise ValueError(f"classify.arms: {', '.join(missing)} not among pretrain.methods {self.pretrain.methods}")
         for name in self.pretrain.backbones:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from octdino.config.augment import AugmentSettings
 from octdino.config.names import (
     NETWORK_MODES,
+    Arm,
     check_arm,
     check_fraction,
     check_once,
@@ -99,7 +100,7 @@ class ClassifySettings(Settings):
     def needed_reported(self, arm: str) -> dict[str, Any]:
         """The same for an arm in the report's own protocol."""
         reported = self.reported.model_dump(mode="json", exclude={"arms"})
-        return {**self.needed(arm.rsplit("-", 1)[0] + "-finetune"), "reported": reported}
+        return {**self.needed(Arm.parse(arm).init + "-finetune"), "reported": reported}
 
     def fractions_at(self, arm: str) -> list[float]:
         """The fractions that the workflow runs the arm at."""
@@ -107,7 +108,7 @@ class ClassifySettings(Settings):
 
     def needed(self, arm: str) -> dict[str, Any]:
         """The part that this arm depends on, as plain values: a change of the rest need not train it again."""
-        mode = arm.rsplit("-", 1)[1]
+        mode = Arm.parse(arm).mode
         if mode in OWN:
             used: dict[str, Any] = {
                 "augment": {"global_size": True},

@@ -9,12 +9,12 @@ a ValueError that names it and says what is expected.
 import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple, Self
 
 METHOD_NAME = r"[A-Za-z0-9_][A-Za-z0-9_+]*"  # no dash: {init}-{mode} is taken apart at it
 BACKBONE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"  # timm's names have dots
 MODES = ("linear", "knn", "mlp", "finetune")
 NETWORK_MODES = ("linear", "finetune")  # those whose classifier is a network that maps can be made of
-ARM = re.compile(rf"(?P<init>{METHOD_NAME})-(?P<mode>{'|'.join(MODES)})")  # for fullmatch
 LONGEST_NAME = 80  # the names of logs hold two of them, and a file's name at most 255 bytes
 FRACTION_TEXT = r"1|0\.[0-9]{0,5}[1-9]"
 SMALLEST_FRACTION = 0.0001
@@ -32,12 +32,40 @@ def check_method_name(name: str) -> str:
     return _check_name(name, METHOD_NAME, "A-Z a-z 0-9 _ +, the first no +")
 
 
-def check_arm(arm: str, modes: Sequence[str] = MODES) -> str:
-    """The name of an arm."""
-    match = ARM.fullmatch(arm)
-    if not match or match["mode"] not in modes or len(match["init"]) > LONGEST_NAME:
-        raise ValueError(f"{short(arm)} is not {{init}}-{' or {init}-'.join(modes)}")
-    return arm
+class Arm(NamedTuple):
+    """An arm of the comparison, {init}-{mode}: where a classifier starts, and how it is trained.
+
+    Attributes:
+        init: scratch, imagenet, or the name of a pretraining method.
+        mode: one of MODES.
+    """
+
+    init: str
+    mode: str
+
+    @classmethod
+    def parse(cls, name: str, modes: Sequence[str] = MODES) -> Self:
+        """Return the arm called `name`.
+
+        Raises:
+            ValueError: it is not {init}-{mode} with a mode among `modes`.
+        """
+        match = re.fullmatch(rf"({METHOD_NAME})-([a-z]+)", name)
+        if not match or match[2] not in modes or len(match[1]) > LONGEST_NAME:
+            raise ValueError(f"{short(name)} is not {{init}}-{' or {init}-'.join(modes)}")
+        return cls(match[1], match[2])
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """Return the arm of a results table, unchecked; the clinical baseline, `clinical`, has no mode."""
+        init, _, mode = name.rpartition("-")
+        return cls(init, mode) if init else cls(name, "")
+
+
+def check_arm(name: str, modes: Sequence[str] = MODES) -> str:
+    """The name of an arm, checked."""
+    Arm.parse(name, modes)
+    return name
 
 
 def check_backbone_name(name: str) -> str:

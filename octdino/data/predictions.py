@@ -11,7 +11,7 @@ import pandas as pd
 from octdino.data.atomic_files import replacing
 from octdino.data.csv_io import PREDICTIONS, label_matrix, probability, read_table, write_table
 from octdino.data.schemas.column import Column, Schema
-from octdino.data.schemas.metadata import ClassifierCard, read_card
+from octdino.data.schemas.metadata import ClassifierMetadata, read_metadata
 from octdino.errors import UserError
 
 
@@ -27,7 +27,7 @@ class Predictions:
     """
 
     folder: Path
-    card: ClassifierCard
+    card: ClassifierMetadata
     labels: list[str]
     table: pd.DataFrame
 
@@ -67,7 +67,7 @@ def write_predictions(
         manifest_rows: rows of the manifest, N of them, with the label columns; `split` is this fold's, val or test.
         labels: L names.
         probabilities: [N, L] in [0, 1].
-        metadata: what `ClassifierCard` wants but the labels, and whatever else somebody needs who wants to know where
+        metadata: what `ClassifierMetadata` wants but the labels, and whatever else somebody needs who wants to know where
             the numbers come from. Must be plain JSON values.
 
     Raises:
@@ -75,7 +75,7 @@ def write_predictions(
     """
     assert probabilities.shape == (len(manifest_rows), len(labels)), probabilities.shape
     check_probabilities(probabilities, labels, str(out))
-    card = ClassifierCard.parse({**metadata, "labels": labels}, f"{out}/classifier.json")
+    card = ClassifierMetadata.parse({**metadata, "labels": labels}, f"{out}/classifier.json")
     table = manifest_rows[PREDICTIONS.names + labels].reset_index(drop=True)
     predicted = pd.DataFrame(np.asarray(probabilities, np.float64), columns=[probability(label) for label in labels])
     write_table(out / "predictions.csv", pd.concat([table, predicted], axis=1), PREDICTIONS)
@@ -100,7 +100,7 @@ def read_predictions(folder: Path) -> Predictions:
     Raises:
         UserError: a file, a key or a column is missing, or a value is impossible.
     """
-    card = read_card(folder / "classifier.json", ClassifierCard, "classify")
+    card = read_metadata(folder / "classifier.json", ClassifierMetadata, "classify")
     table = read_table(folder / "predictions.csv", schema_of(card.labels))
     return Predictions(folder, card, card.labels, table)
 

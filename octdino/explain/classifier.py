@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from octdino.data.schemas.metadata import ClassifierCard, Input, read_card
+from octdino.config import Arm
+from octdino.data.schemas.metadata import ClassifierMetadata, Input, read_metadata
 from octdino.errors import UserError
 from octdino.models.weights_file import read_weights
 
@@ -38,9 +39,9 @@ def input_size(folders: list[Path]) -> int | None:
     return _card(folders[0])[1].size if folders else None
 
 
-def _card(folder: Path) -> tuple[ClassifierCard, Input]:
+def _card(folder: Path) -> tuple[ClassifierMetadata, Input]:
     path = folder / "classifier.json"
-    card = read_card(path, ClassifierCard, "classify")
+    card = read_metadata(path, ClassifierMetadata, "classify")
     if card.input is None:
         raise UserError(f"{path}: of the arm {card.arm}, which sees no image; expected a linear or fine-tuned arm")
     return card, card.input
@@ -53,7 +54,7 @@ def read_classifier(folder: Path, init: str, backbone: nn.Module) -> Classifier:
         UserError: a file is missing, the arm starts elsewhere, is neither linear nor fine-tuned, or does not fit.
     """
     card, given = _card(folder)
-    start, _, mode = card.arm.rpartition("-")
+    start, mode = Arm.named(card.arm)
     if start != init or mode not in ("linear", "finetune"):
         raise UserError(f"{folder}: of the arm {card.arm}; expected {init}-linear or {init}-finetune")
     path = folder / "classifier.safetensors"

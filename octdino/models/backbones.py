@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from octdino.config import ModelSettings
 from octdino.data.atomic_files import replacing
-from octdino.data.schemas.metadata import BackboneCard, BackboneSpec, read_card
+from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata
 from octdino.errors import UserError
 from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
@@ -82,22 +82,22 @@ def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, card: d
     """Write backbone.safetensors (timm's own key names) and then backbone.json, each atomically.
 
     Args:
-        card: all that `BackboneCard` wants but the spec and the weights' hash.
+        card: all that `BackboneMetadata` wants but the spec and the weights' hash.
     """
     sha256 = write_weights(folder / "backbone.safetensors", backbone.state_dict())
-    whole = BackboneCard.parse({"spec": spec.plain(), "weights_sha256": sha256, **card}, f"{folder}/backbone.json")
+    whole = BackboneMetadata.parse({"spec": spec.plain(), "weights_sha256": sha256, **card}, f"{folder}/backbone.json")
     with replacing(folder / "backbone.json") as temporary:
         temporary.write_text(json.dumps(whole.plain(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def load_backbone(folder: Path) -> tuple[nn.Module, BackboneCard]:
+def load_backbone(folder: Path) -> tuple[nn.Module, BackboneMetadata]:
     """Rebuild the backbone of a pretraining run.
 
     Raises:
         UserError: the folder holds no backbone, or its weights are not those of its card or do not fit it.
     """
     path, weights = folder / "backbone.json", folder / "backbone.safetensors"
-    card = read_card(path, BackboneCard, "pretrain")
+    card = read_metadata(path, BackboneMetadata, "pretrain")
     spec = card.spec
     backbone = create_backbone(ModelSettings(timm=spec.timm, args=spec.args), spec.in_chans, spec.size)
     tensors = read_weights(weights, card.weights_sha256)

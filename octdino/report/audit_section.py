@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octdino.data.csv_io import FINDINGS, read_table
-from octdino.data.schemas.metadata import AuditCard, read_card
+from octdino.data.schemas.metadata import AuditMetadata, read_metadata
 from octdino.report.conclusions import NOTHING
 
 HEADS = ("check", "where", "how many", "the first, the worst, or why", "state")
@@ -37,7 +37,7 @@ def leaks(root: Path) -> Leaks | None:
     folder = root / "audit"
     if not (folder / "audit.json").is_file():
         return None
-    card = read_card(folder / "audit.json", AuditCard, "audit")
+    card = read_metadata(folder / "audit.json", AuditMetadata, "audit")
     table = read_table(folder / "findings.csv", FINDINGS)
     unchecked = table["state"] == "not checkable"
     counts = table["count"].map("{:,}".format).mask(unchecked, NOTHING)

@@ -11,7 +11,7 @@ import pandas as pd
 from octdino.data.csv_io import JACCARD, OVERLAP, RETRIEVAL, Schema, read_table
 from octdino.data.image_files import read_image
 from octdino.data.sampling_units import PATIENT, Unit
-from octdino.data.schemas.metadata import ExplainCard, read_card
+from octdino.data.schemas.metadata import ExplainMetadata, read_metadata
 from octdino.errors import UserError
 from octdino.report.conclusions import NOTHING, number, pair
 from octdino.report.tables import Cell
@@ -72,7 +72,7 @@ def explained(root: Path, unit: Unit = PATIENT) -> Explained | None:
         UserError: a file cannot be read.
     """
     cards = [
-        (path.parent, read_card(path, ExplainCard, "explain"))
+        (path.parent, read_metadata(path, ExplainMetadata, "explain"))
         for path in sorted(root.glob("explain/*/*/*/explain.json"))
     ]
     if not cards:
@@ -204,7 +204,7 @@ def retrieval_table(retrieval: pd.DataFrame, unit: Unit = PATIENT) -> Table:
     return Table(caption, ["weights", "backbone", *map(_words, metrics), "chance", _scans_head(unit)], rows)
 
 
-def pictures(root: Path, cards: list[tuple[Path, ExplainCard]]) -> list[tuple[str, list[Picture]]]:
+def pictures(root: Path, cards: list[tuple[Path, ExplainMetadata]]) -> list[tuple[str, list[Picture]]]:
     """Pictures by kind; the first of each run within the page's budget, the rest by their path."""
     spent, groups = 0, []
     for kind, heading in KINDS.items():

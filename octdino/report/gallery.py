@@ -11,7 +11,7 @@ from PIL import Image
 
 from octdino.data.predictions import read_predictions
 from octdino.data.safetensors_numpy import read_arrays
-from octdino.data.schemas.metadata import ExplainCard, read_card
+from octdino.data.schemas.metadata import ExplainMetadata, read_metadata
 from octdino.report.model_card import Runs
 from octdino.report.results_reader import Results
 
@@ -102,7 +102,7 @@ def _maps(results: Results, arm: str, backbone: str) -> dict[str, dict[str, np.n
     """Of each scan that the explain stage looked at: label and map, uint8 [h, w]."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for path in sorted(results.root.glob(f"explain/*/{backbone}/*/maps.safetensors")):
-        card = read_card(path.with_name("explain.json"), ExplainCard, "explain")
+        card = read_metadata(path.with_name("explain.json"), ExplainMetadata, "explain")
         maps = read_arrays(path, "explain").get(arm)
         if maps is not None and maps.shape[:2] == (len(card.scan_ids), len(card.labels)):
             for scan, own in zip(card.scan_ids, maps, strict=True):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from octdino.config import Arm
 from octdino.data.sampling_units import Unit
 from octdino.report.cautions import of_run
 from octdino.report.conclusions import Verdict, number, percent, span
@@ -113,7 +114,7 @@ def _training(results: Results, arm: str, backbone: str, runs: Runs) -> list[str
             f"{card.get('precision') or 'float32, features in float64'}. Penalty or epoch, thresholds and "
             f"temperature are chosen on validation {unit.many}."
         )
-    start = arm.rsplit("-", 1)[0]
+    start = Arm.named(arm).init
     pretrained = [run for run in results.pretraining if (run.method, run.backbone) == (start, backbone)]
     for run in pretrained:
         lines += _pretraining(run, unit)

@@ -9,7 +9,7 @@ import pandas as pd
 from octdino.config.names import fraction_text
 from octdino.config.report import NumberSettings, QuotedSettings
 from octdino.data.csv_io import JACCARD, read_table
-from octdino.data.schemas.metadata import ReportedCard, read_card
+from octdino.data.schemas.metadata import ReportedMetadata, read_metadata
 from octdino.report.conclusions import NOTHING, one_seed
 from octdino.report.results_reader import Results
 from octdino.report.tables import Cell
@@ -71,7 +71,9 @@ def _metric(wanted: NumberSettings, found: Results) -> Cell | None:
 
 def _reported(wanted: NumberSettings, found: Results) -> Cell | None:
     folder = found.root / "classify" / wanted.name / wanted.backbone / f"f{fraction_text(wanted.fraction)}"
-    cards = [read_card(path, ReportedCard, "reported") for path in sorted(folder.glob("reported-*/reported.json"))]
+    cards = [
+        read_metadata(path, ReportedMetadata, "reported") for path in sorted(folder.glob("reported-*/reported.json"))
+    ]
     if not cards:
         return None
     value = sum(card.best for card in cards) / len(cards)

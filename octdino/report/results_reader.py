@@ -11,7 +11,7 @@ from octdino.data.atomic_files import read_text
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS, Schema, read_csv, read_table
 from octdino.data.sampling_units import Unit
-from octdino.data.schemas.metadata import BackboneCard, ClassifierCard, read_card
+from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, read_metadata
 
 FIGURES = (
     "comparison", "difference", "label_efficiency", "roc", "pr", "reliability", "calibration", "subgroups",
@@ -80,7 +80,7 @@ def read_results(root: Path) -> Results:
     """
     scans = read_cohort(root / "cohort" / "scans.h5", needs_store=False)
     classifiers = [
-        (path.parent, read_card(path, ClassifierCard, "classify").plain())
+        (path.parent, read_metadata(path, ClassifierMetadata, "classify").plain())
         for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))
     ]
     others = any(any(root.glob(f"{stage}/*/*/*")) for stage in ("pretrain", "explain"))
@@ -126,7 +126,7 @@ def _pretraining(path: Path) -> Pretraining:
     *_, method, backbone, run = path.parent.parts
     history = path.with_name("history.csv")
     table = read_table(history, HISTORY).astype({"epoch": "int64"}) if history.is_file() else pd.DataFrame()
-    return Pretraining(method, backbone, run, read_card(path, BackboneCard, "pretrain").plain(), table)
+    return Pretraining(method, backbone, run, read_metadata(path, BackboneMetadata, "pretrain").plain(), table)
 
 
 def read_benchmarks(folder: Path) -> pd.DataFrame:

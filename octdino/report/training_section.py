@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
+from octdino.config import Arm
 from octdino.data.sampling_units import PATIENT, Unit
 from octdino.plotting import INK, POOL, WIDTH, looks, style, svg
 from octdino.report.conclusions import NOTHING
@@ -131,7 +132,7 @@ def _draw(name: str, measures: list[str], runs: list[Pretraining], look: Look) -
 
 def _styles(runs: list[Pretraining], arms: Sequence[str]) -> Look:
     """Colour and dash of each method; seeds share them, in thin lines."""
-    colors = {arm.rsplit("-", 1)[0]: look.color for arm, look in looks(arms).items()}
+    colors = {Arm.named(arm).init: look.color for arm, look in looks(arms).items()}
     taken = set(colors.values())
     free = [color for color in POOL if color not in taken] or list(POOL)
     found: Look = {}

@@ -144,7 +144,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "calibration": trust.calibration_table(found),
         "subgroups": trust.subgroup_table(found),
         "small_group": evaluated.small_group,
-        "expand": evaluated.expand,
+        "expand": evaluated.small_sample_correction,
         "seeds": int(found.metrics["seed"].dropna().nunique()),
         "quoted_heads": list(quoted.HEADS),
         "quoted": quoted.quoted_rows(settings.quoted, found),

@@ -204,7 +204,7 @@ def test_test_patients_choose_nothing(store, pretrained, tmp_path):
 def test_users_mistakes_are_one_line(store, tmp_path):
     with pytest.raises(UserError, match="--pretrained"):
         run("dino-linear", store, tmp_path)
-    with pytest.raises(UserError, match="is no arm"):
+    with pytest.raises(UserError, match=r"is not \{init\}-linear"):
         run("dino-frozen", store, tmp_path)
     manifest = pd.read_csv(store.with_name("manifest.csv"))
     other = tmp_path / "cohort"

@@ -82,7 +82,7 @@ def test_a_stopped_run_ends_where_an_undisturbed_one_ends(store, tmp_path, monke
 
 
 def test_users_mistakes_are_one_line(store, tmp_path):
-    with pytest.raises(UserError, match="is no arm of this protocol"):
+    with pytest.raises(UserError, match=r"is not \{init\}-linear or \{init\}-finetune"):
         run("scratch-knn", store, tmp_path)
     several = write_small_cohort(tmp_path / "cohort")
     with pytest.raises(UserError, match="do not exclude each other"):

@@ -15,7 +15,13 @@ from octdino.cli import main
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.data.csv_io import FINDINGS, read_table
 from octdino.data.predictions import read_predictions
-from octdino.data.schemas.metadata import AuditCard, BackboneCard, ExplainCard, ReportedCard, read_card
+from octdino.data.schemas.metadata import (
+    AuditMetadata,
+    BackboneMetadata,
+    ExplainMetadata,
+    ReportedMetadata,
+    read_metadata,
+)
 from octdino.errors import UserError
 from octdino.explain.classifier import read_classifier
 from octdino.models import BackboneSpec, create_backbone, load_backbone, save_backbone
@@ -107,16 +113,16 @@ def test_impossible_values_of_a_backbones_card(tmp_path: Path, values: dict[str,
     folder = write_pretraining(tmp_path, "dino")
     edit(folder / "backbone.json", **values)
     with pytest.raises(UserError) as error:
-        read_card(folder / "backbone.json", BackboneCard, "pretrain")
+        read_metadata(folder / "backbone.json", BackboneMetadata, "pretrain")
     assert line in str(error.value)
 
 
-@pytest.mark.parametrize("kind", [AuditCard, ExplainCard, ReportedCard, BackboneCard])
+@pytest.mark.parametrize("kind", [AuditMetadata, ExplainMetadata, ReportedMetadata, BackboneMetadata])
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '{"a": NaN}', "{}", "[" * 100_000, "\x00"])
 def test_what_is_no_card_is_one_line(tmp_path: Path, kind: type, text: str) -> None:
     (tmp_path / "card.json").write_text(text)
     with pytest.raises(UserError, match=r"card\.json"):
-        read_card(tmp_path / "card.json", kind, "verb")
+        read_metadata(tmp_path / "card.json", kind, "verb")
 
 
 @pytest.fixture
@@ -209,7 +215,7 @@ def test_the_report_reads_a_card_as_it_was_written(arms: Path) -> None:
     with pytest.raises(UserError, match=r"metrics\.csv: no such table"):
         read_results(arms)
     path = next(arms.glob("pretrain/*/*/*/backbone.json"))
-    assert read_card(path, BackboneCard, "pretrain").plain() == json.loads(path.read_text())
+    assert read_metadata(path, BackboneMetadata, "pretrain").plain() == json.loads(path.read_text())
     found = read_predictions(next(arms.glob("classify/*/*/*/*")))
     assert found.metadata == json.loads((found.folder / "classifier.json").read_text())
     assert np.isfinite(found.temperature() or NAN)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from octdino.data.schemas.metadata import ExplainCard
+from octdino.data.schemas.metadata import ExplainMetadata
 from octdino.errors import UserError
 from octdino.report.explain_section import pictures
 from octdino.report.results_reader import read_benchmarks, read_results
@@ -44,7 +44,7 @@ def test_a_figure_and_a_benchmark_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_a_damaged_map(tmp_path: Path) -> None:
-    card = ExplainCard(
+    card = ExplainMetadata(
         init="dino", backbone="b", split="test", labels=[], scan_ids=[], n_scans=0, n_patients=0,
         figures=[{"file": "maps.png", "caption": "Maps"}],
     )  # fmt: skip

@@ -22,7 +22,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Names = Annotated[list[str], Field(min_length=1)]
 
 
-class Card(Settings):
+class Metadata(Settings):
     """A JSON object: types are taken literally, and NaN and infinity are no numbers."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
@@ -32,7 +32,7 @@ class Card(Settings):
         return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
 
 
-class BackboneSpec(Card):
+class BackboneSpec(Metadata):
     """What rebuilds a backbone: timm's name and arguments, the input's channels, and px of the input's side."""
 
     timm: TimmName
@@ -41,7 +41,7 @@ class BackboneSpec(Card):
     size: Annotated[int, Field(ge=1)]
 
 
-class Input(Card):
+class Input(Metadata):
     """Everything that makes a network's input of an image file.
 
     Attributes:
@@ -63,7 +63,7 @@ class Input(Card):
         return self
 
 
-class Origin(Card):
+class Origin(Metadata):
     """Where the first weights of a pretraining came from; `start` is where those came from in turn."""
 
     cohort: str | None = None
@@ -83,7 +83,7 @@ class FirstWeights(Origin):
     from_: Annotated[str, Field(alias="from")]
 
 
-class Training(Card):
+class Training(Metadata):
     """The settings of a training, as far as another stage reads them."""
 
     epochs: Count | None = None
@@ -92,13 +92,13 @@ class Training(Card):
     threshold: Literal["youden", "f1"] = "youden"
 
 
-class MethodPart(Card):
+class MethodPart(Metadata):
     """The settings of a pretraining method, as far as another stage reads them."""
 
     positives: list[str] | None = None
 
 
-class BackboneCard(Origin):
+class BackboneMetadata(Origin):
     """backbone.json.
 
     Attributes:
@@ -123,13 +123,13 @@ class BackboneCard(Origin):
     method: MethodPart = MethodPart()
 
 
-class Calibration(Card):
+class Calibration(Metadata):
     """How probabilities are calibrated: logits are divided by the temperature; None where none could be fitted."""
 
     temperature: Positive | None = None
 
 
-class ClassifierCard(Card):
+class ClassifierMetadata(Metadata):
     """classifier.json.
 
     Attributes:
@@ -166,7 +166,7 @@ class ClassifierCard(Card):
         return self
 
 
-class ReportedCard(Card):
+class ReportedMetadata(Metadata):
     """reported.json."""
 
     best: Probability
@@ -175,7 +175,7 @@ class ReportedCard(Card):
     n_test: Count
 
 
-class AuditCard(Card):
+class AuditMetadata(Metadata):
     """audit.json; `not_checkable` holds why, by check."""
 
     asked: dict[str, str]
@@ -184,14 +184,14 @@ class AuditCard(Card):
     runs: Count
 
 
-class Figure(Card):
+class Figure(Metadata):
     """One figure of an explained network: the name of a file beside explain.json."""
 
     file: Annotated[str, Field(pattern=r"^[^./\\][^/\\]*$")]
     caption: str
 
 
-class ExplainCard(Card):
+class ExplainMetadata(Metadata):
     """explain.json."""
 
     init: str
@@ -204,7 +204,7 @@ class ExplainCard(Card):
     figures: list[Figure]
 
 
-class CohortPart(Card):
+class CohortPart(Metadata):
     """The settings of the cohort stage, as far as a later stage needs them.
 
     Attributes:
@@ -215,7 +215,7 @@ class CohortPart(Card):
     name: str | None = None
 
 
-class StoreAttributes(Card):
+class StoreAttributes(Metadata):
     """The attributes of scans.h5.
 
     Attributes:
@@ -235,10 +235,10 @@ class StoreAttributes(Card):
     patients: Literal["known", "unknown", "none"] | None = None
 
 
-C = TypeVar("C", bound=Card)
+C = TypeVar("C", bound=Metadata)
 
 
-def read_card(path: Path, kind: type[C], made_by: str) -> C:
+def read_metadata(path: Path, kind: type[C], made_by: str) -> C:
     """Read a JSON card and check it.
 
     Args:
