@@ -73,8 +73,8 @@ class Reported(Finetune):
     def check(self, saved: dict[str, Any]) -> None:
         """With the curve."""
         curve = saved.get("curve")
-        if not isinstance(curve, list) or not all(isinstance(value, float) for value in curve):
-            raise CheckpointError("curve is no list of numbers")
+        if not isinstance(curve, list) or not all(isinstance(value, float) and 0 <= value <= 1 for value in curve):
+            raise CheckpointError("curve is no list of numbers from 0 to 1")
         super().check({**saved, "curve": self.curve})
         if len(curve) != saved["step"] // self.check_every:
             raise CheckpointError(f"the curve has {len(curve)} values after step {saved['step']}")

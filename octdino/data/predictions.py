@@ -67,7 +67,7 @@ def write_predictions(
         manifest_rows: rows of the manifest, N of them, with the label columns; `split` is this fold's, val or test.
         labels: L names.
         probabilities: [N, L] in [0, 1].
-        metadata: what `ClassifierMetadata` wants but the labels, and whatever else somebody needs who wants to know where
+        metadata: what `ClassifierMetadata` wants but the labels, and whatever else tells where
             the numbers come from. Must be plain JSON values.
 
     Raises:

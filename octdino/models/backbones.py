@@ -38,6 +38,8 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
         raise UserError(f"{model.timm!r} is no timm model; near it: {close}")
     try:
         backbone = _create(model.timm, {"in_chans": in_chans, "num_classes": 0, **model.args}, size)
+        if not next(backbone.parameters()).is_meta:  # without weights only its shapes are asked for
+            _check_forward(backbone, in_chans, size)
     except (TypeError, AssertionError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{model.timm}: timm refuses the arguments {model.args}: {why}") from None
@@ -58,6 +60,14 @@ def _create(name: str, kwargs: dict[str, Any], size: int) -> nn.Module:
     if "vit" in name or "deit" in name:
         kwargs = {"img_size": size, "dynamic_img_size": True, **kwargs}
     return avoid_onednn_defects(timm.create_model(name, **kwargs))
+
+
+@torch.no_grad()
+def _check_forward(backbone: nn.Module, in_chans: int, size: int) -> None:
+    """Run one image through the backbone: timm builds some networks that fail only there, a ResNet of three stages."""
+    training = backbone.training
+    backbone.eval()(torch.zeros(1, in_chans, size, size))  # changes no buffers and draws no random numbers
+    backbone.train(training)
 
 
 def num_features(backbone: nn.Module) -> int:

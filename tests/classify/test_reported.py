@@ -12,6 +12,7 @@ from octdino.classify.reported import Reported, _some
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.errors import StoppedEarly, UserError
 from octdino.models import create_backbone
+from octdino.training.checkpoint_reader import CheckpointError
 from octdino.training.signals import Stopper
 from tests.small import write_small_cohort
 
@@ -87,3 +88,9 @@ def test_users_mistakes_are_one_line(store, tmp_path):
     several = write_small_cohort(tmp_path / "cohort")
     with pytest.raises(UserError, match="do not exclude each other"):
         run("scratch-linear", several, tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5, 1.5, 1, "0.5", None])
+def test_a_checkpoint_whose_curve_holds_no_accuracy_is_refused(value):
+    with pytest.raises(CheckpointError, match="curve is no list of numbers from 0 to 1"):
+        Reported.check(object.__new__(Reported), {"curve": [0.5, value]})

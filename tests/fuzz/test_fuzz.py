@@ -1,7 +1,8 @@
 """Every verb on damaged inputs: exit code 0, 2 or 75, one line, no traceback, earlier outputs as they were.
 
-`make fuzz` runs OCTDINO_FUZZ_CASES cases from the number OCTDINO_FUZZ_SEED on, in OCTDINO_FUZZ_WORKERS processes. A
-finding names its case; `python -m tests.fuzz.worker NUMBER` runs it again.
+`make fuzz` runs OCTDINO_FUZZ_CASES cases from the number OCTDINO_FUZZ_SEED on, in OCTDINO_FUZZ_WORKERS processes;
+OCTDINO_FUZZ_VERBS limits them to some of `tests.fuzz.world.VERBS`. A finding names its case;
+`python -m tests.fuzz.worker NUMBER` runs it again.
 """
 
 import json

@@ -162,3 +162,8 @@ def test_prototype_similarities_are_cosines():
     with torch.no_grad():
         head.prototypes.weight.mul_(0.1)
     torch.testing.assert_close(head(x), before)
+
+
+def test_a_network_that_is_built_and_cannot_run_is_one_line():
+    with pytest.raises(UserError, match=r"resnet18: timm refuses the arguments .*layer4"):
+        create_backbone(ModelSettings(timm="resnet18", args={"channels": [8, 8, 8]}), 1, 16)

@@ -59,13 +59,15 @@ class Archive:
         """The zip that is the uncompressed member `name`."""
         info = _opened(self).members[name]
         head = b""
-        if (place := self.start + info.header_offset) >= 0:
+        if 0 <= info.header_offset < self.size:
             with self.file.open("rb") as file:
-                file.seek(place)
+                file.seek(self.start + info.header_offset)
                 head = file.read(30)
         if head[:4] != b"PK\x03\x04" or len(head) < 30:
             raise UserError(f"{self.file}: {info.filename} does not begin where the zip says; fetch it again")
         start = self.start + info.header_offset + 30 + sum(struct.unpack("<HH", head[26:30]))
+        if start + info.file_size > self.start + self.size:
+            raise UserError(f"{self.file}: {info.filename} ends behind the zip that holds it; fetch it again")
         return Archive(self.file, start, info.file_size, self.changed, _folder(self.prefix + name))
 
     @property
@@ -88,9 +90,12 @@ class Archive:
             raise OSError(f"{self.file}: {name}: {info.file_size:,} bytes; expected at most {MAX_BYTES:,}")
         if info.compress_type not in PACKINGS:
             raise OSError(f"{self.file}: {name}: compression {info.compress_type}; expected deflate or none")
+        if info.flag_bits & 1:
+            raise OSError(f"{self.file}: {name}: encrypted; expected a file without a password")
         try:
-            return zipped.read(info)
-        except RuntimeError as error:  # encrypted
+            with zipped.open(info) as member:
+                return member.read(info.file_size + 1)  # without a size zipfile inflates up to 2 GiB before it cuts
+        except RuntimeError as error:  # a feature of zips that Python lacks
             raise OSError(f"{self.file}: {error}") from None
 
 
@@ -204,7 +209,7 @@ def _opened(archive: Archive) -> _Opened:
         except ValueError as error:
             log.warning("%s: left out: %s", archive.file, error)
             continue
-        if not info.is_dir() and not is_hidden(name):
+        if name and not info.is_dir() and not is_hidden(name):  # is_dir fails on an empty name
             members[name] = info
     return _Opened(zipped, members)
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from octdino.cohort.olives.biomarker_tables import WHOSE, read_values
 from octdino.cohort.scan_table import Refuse, Refused, Rows, scan_tables
+from octdino.cohort.sources import DAMAGED
 from octdino.cohort.spreadsheet import column, find_column, text_of
 from octdino.data.image_files import MAX_BYTES
 from octdino.data.olives_names import BIOMARKERS, VIP_BIOMARKERS
@@ -25,6 +26,7 @@ from octdino.errors import UserError
 
 IMAGE = "Image"
 MAX_GROUP = 4 * MAX_BYTES  # of a row group, read as a whole; usual are 100 to 1,000 rows, a scan has 0.25 MB
+MAX_ROWS = 500_000  # of a shard; some bytes can stand for any number of equal rows
 TRIALS = {"DR": "PRIME", "DME": "TREX"}  # what the patients of the two trials have
 
 log = logging.getLogger("octdino.cohort")
@@ -78,12 +80,16 @@ def _read_labels(path: Path) -> pd.DataFrame:
     try:
         schema = pq.read_schema(path)
         names = [name for name in schema.names if name != IMAGE]
-        table: pd.DataFrame = pq.read_table(path, columns=names).to_pandas()
-    except (pa.ArrowException, OSError) as error:
+        if (rows := pq.read_metadata(path).num_rows) > MAX_ROWS:
+            raise UserError(f"{path}: {rows:,} rows; expected at most {MAX_ROWS:,}")
+        table: pd.DataFrame = pq.read_table(path, columns=names).to_pandas(ignore_metadata=True).map(text_of)
+    except UserError:
+        raise
+    except (pa.ArrowException, *DAMAGED) as error:
         raise UserError(f"{path}: no whole parquet file: {error}; fetch it again") from None
     if IMAGE not in schema.names:
         raise UserError(f"{path}: no column {IMAGE!r}; it has {', '.join(schema.names)}")
-    return table.map(text_of)
+    return table
 
 
 def _cells(table: pd.DataFrame, path: Path, full: bool) -> Iterable[dict[str, str]]:
