@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every job is a process: without cached bytecode each would compile torch again, 10 s per job.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup setup-dev test slow cluster learning fuzz benchmark check vulnerabilities licences format \
+.PHONY: all setup setup-dev test slow cluster learning fuzz benchmark check vulnerabilities licenses format \
 	lock schema clean
 
 all: setup
@@ -71,8 +71,8 @@ check: setup-dev
 vulnerabilities: setup-dev
 	$(BIN)/uv tool run pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-# Licences of the installed packages; one of the AGPL's kind would bind users of octdino, too.
-licences: setup-dev
+# Licenses of the installed packages; one of the AGPL's kind would bind users of octdino, too.
+licenses: setup-dev
 	$(BIN)/uv tool run pip-licenses --python $(BIN)/python --format markdown --order license \
 		--partial-match --fail-on 'Affero;AGPL'
 
