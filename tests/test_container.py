@@ -8,11 +8,12 @@ ROOT = Path(__file__).parents[1]
 CONTAINERFILE = (ROOT / "Containerfile").read_text().replace("\\\n", " ")
 
 
-def test_it_sets_up_from_the_lock_and_carries_no_local_state() -> None:
+def test_it_sets_up_from_the_users_lock_and_carries_no_local_state() -> None:
     assert re.search(r"^RUN make setup\b", CONTAINERFILE, re.MULTILINE)
-    setup = re.search(r"^\.venv/.*?:(.*?)\n\n", (ROOT / "Makefile").read_text(), re.DOTALL | re.MULTILINE)
-    assert setup
-    assert "--require-hashes --requirement requirements.lock" in setup[1]
+    rule = re.search(r"^\.venv/\.ready:(.*?)\n\n", (ROOT / "Makefile").read_text(), re.DOTALL | re.MULTILINE)
+    assert rule
+    assert "--require-hashes --requirement requirements.lock" in rule[1]
+    assert "requirements-dev.lock" not in rule[1], "the container holds what users need"
     ignored = (ROOT / ".containerignore").read_text().split()
     assert {".venv", ".git", "results", "logs", ".snakemake"} <= set(ignored)
 

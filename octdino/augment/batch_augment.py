@@ -1,5 +1,7 @@
-"""Random views of a batch, on the device that trains: all views of one size in one call, static shapes, no Python loop
-over images, nothing that waits for the device.
+"""Random views of a batch, on the device that trains.
+
+All views of one size are made in one call, with static shapes, without a Python loop over images and without anything
+that waits for the device.
 
 A view is a crop, flipped and resized by two batched matrix products with the weights of an anti-aliased bilinear
 resize; then rotated; on RGB turned and stretched in its colours; then changed in brightness, contrast and gamma,
@@ -173,8 +175,10 @@ class Augment:
         return gaussian_blur(x.flatten(0, 1), sigma.flatten(), self.radius).view(x.shape)
 
     def _noise(self, size: int, seed: int, device: torch.device) -> Tensor:
-        """The step's field of normal numbers. Views take windows of it: drawing each its own would cost more than all
-        else that is done to them."""
+        """The step's field of normal numbers.
+
+        Views take windows of it: drawing each its own would cost more than all else that is done to them.
+        """
         side = size + SPARE if self.settings.speckle_max else 0
         generator = torch.Generator(device).manual_seed(seed)
         return torch.randn(side, side, generator=generator, device=device)

@@ -258,6 +258,7 @@ def _written(value: Any) -> str:
 
 
 def add_common(parser: Parser, out: str, metavar: str = "DIR", settings: bool = True, workers: bool = False) -> None:
+    """Add `--out` and, where asked for, `--settings` and `--workers`."""
     parser.add_argument("--out", type=Path, required=True, metavar=metavar, help=out)
     if settings:
         parser.add_argument(

@@ -131,6 +131,7 @@ class Pose:
 
 
 def pose_of(seed: int, eye: Eye, visit: Visit) -> Pose:
+    """Shift, tilt and motion between slices of one visit's volume."""
     rng = stream(seed, "pose", eye.key, visit.index)
     jitter = np.cumsum(rng.normal(0, 0.8, VOLUME)) + rng.normal(0, 1.0, VOLUME)
     jitter -= np.linspace(jitter[0], jitter[-1], VOLUME)  # eye tracking keeps the volume from drifting away

@@ -74,6 +74,7 @@ def save_fundus(rng: np.random.Generator, path: Path) -> None:
 
 
 def write_biomarkers(rows: list[Row], root: Path) -> None:
+    """Write the biomarker table as OLIVES publishes it."""
     path = root / BIOMARKER_TABLE
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -50,8 +50,11 @@ NONE = Shapes(*[np.zeros(0)] * 6)
 
 @dataclass(frozen=True)
 class Lesions:
-    """All lesions of one visit. The vitreous is not a shape: `detachment` + `slope`·y is its stage along the slices
-    (below 0 attached, up to `GONE` a partly detached face is in view, above it has left the picture)."""
+    """All lesions of one visit.
+
+    The vitreous is not a shape: `detachment` + `slope`·y is its stage along the slices (below 0 attached, up to `GONE`
+    a partly detached face is in view, above it has left the scan).
+    """
 
     swelling: Shapes  # Gaussian bumps; size: µm at the top
     cysts: Shapes

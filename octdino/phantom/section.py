@@ -36,6 +36,7 @@ class Examined:
 
 
 def examine(seed: int, eye: Eye, visit: Visit) -> Examined:
+    """Anatomy, pose and lesions of an eye at one visit."""
     anatomy = anatomy_of(seed, eye)
     return Examined(eye, visit, anatomy, pose_of(seed, eye, visit), lesions_of(seed, eye, visit, anatomy))
 

@@ -51,7 +51,7 @@ def system() -> str:
 
 
 def number(job: str) -> str:
-    """The number in `123.server`, `123` or `Job <123> is submitted to queue <normal>.`"""
+    """The number of a job: of `123.server`, `123` or `Job <123> is submitted to queue <normal>.`."""
     found = re.search(r"\d+", job)
     if not found:
         sys.exit(f"no job id in {job!r}")

@@ -67,7 +67,6 @@ def test_the_environment_of_evaluate_and_report_has_what_they_import() -> None:
         "yaml": "pyyaml",
         "sklearn": "scikit-learn",
         "PIL": "pillow",
-        "markupsafe": "jinja2",
         "pydantic_core": "pydantic",
     }
     tops = third_party("octdino.cli", "octdino.evaluate.evaluation", "octdino.report.write_page")

@@ -96,8 +96,10 @@ class Method(nn.Module):
         return torch.zeros(len(manifest), 0, dtype=torch.int64)
 
     def draw(self, batch: int, generator: torch.Generator) -> Features:
-        """Random choices for a whole batch of images beyond its views, each [V, batch, ...]; made on the host, which
-        may look at them without waiting for the device."""
+        """Random choices for a whole batch of images beyond its views, each [V, batch, ...].
+
+        Made on the host, which may read them without waiting for the device.
+        """
         return {}
 
     def teach(self, batch: Batch) -> Features:

@@ -1,5 +1,8 @@
-"""MoCo: momentum contrast, v2 (He et al. 2020, https://arxiv.org/abs/1911.05722; Chen et al. 2020,
-https://arxiv.org/abs/2003.04297) and v3 (Chen et al. 2021, https://arxiv.org/abs/2104.02057)."""
+"""MoCo: momentum contrast, v2 with a queue and v3 without.
+
+v2: He et al. 2020, https://arxiv.org/abs/1911.05722; Chen et al. 2020, https://arxiv.org/abs/2003.04297. v3: Chen et
+al. 2021, https://arxiv.org/abs/2104.02057.
+"""
 
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
-"""Supervised contrastive learning on clinical values (Khosla et al. 2020, https://arxiv.org/abs/2004.11362;
-Kokilepersaud et al. 2023, https://arxiv.org/abs/2305.15154)."""
+"""SupCon: supervised contrastive learning on clinical values.
+
+Khosla et al. 2020, https://arxiv.org/abs/2004.11362; Kokilepersaud et al. 2023, https://arxiv.org/abs/2305.15154.
+"""
 
 import pandas as pd
 import torch
