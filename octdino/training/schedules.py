@@ -1,4 +1,4 @@
-"""Learning-rate, weight-decay and momentum schedules as functions of training progress (0 to 1)."""
+"""Schedules of learning rate, weight decay and momentum as functions of training progress (0 to 1)."""
 
 import math
 
