@@ -1,1 +1,1 @@
-"""How fast octdino is beside other ways to do the same, and beside what the machine can do: `python -m benchmarks`."""
+"""Benchmarks: speed of octdino compared with other libraries and with the machine's limits; `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""Three ways to pretrain with DINO on the same images, crops, backbone and head: octdino, lightly, and a naive loop."""
+"""Three DINO training loops on the same images, crops, backbone and head: octdino, lightly, and a naive loop."""
 
 import os
 from collections.abc import Callable, Generator, Sequence
@@ -20,21 +20,21 @@ from octdino.config import AugmentSettings, ModelSettings, PretrainSettings
 from octdino.models import create_backbone
 from octdino.models.backbones import num_features
 from octdino.models.initial_weights import Start
-from octdino.pretrain.pretraining_data import Data, read_data
-from octdino.pretrain.trainer import Run
+from octdino.pretrain.pretraining_data import PretrainData, read_data
+from octdino.pretrain.trainer import Trainer
 from octdino.training.checkpoints import RunState
 from octdino.training.precision import pick_device
-from octdino.training.throughput import Stopwatch
+from octdino.training.throughput import StepTimer
 
 HEAD = {"hidden_dim": 2048, "bottleneck_dim": 256}
 CLIP = 3.0
 MOMENTUM = 0.996
-EPOCHS = 1_000_000  # so that no schedule ends
+EPOCHS = 1_000_000  # so that no schedule ends during the benchmark
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained: a backbone on crops, `count` large and small views of `sizes` px."""
+    """What is trained: a backbone on two large and `local_views` small crops, of `sizes` px."""
 
     backbone: str
     sizes: tuple[int, int]
@@ -52,9 +52,9 @@ class Task:
 
 
 class Octdino:
-    """octdino's own run: its steps are those of `octdino pretrain`."""
+    """The trainer of `octdino pretrain`."""
 
-    def __init__(self, task: Task, data: Data, precision: str, compiled: bool = False) -> None:
+    def __init__(self, task: Task, data: PretrainData, precision: str, compiled: bool = False) -> None:
         values = {**HEAD, "prototypes": task.prototypes, "momentum": MOMENTUM, "clip_grad": CLIP, "head_norm": False}
         settings = PretrainSettings(
             methods=["dino"],
@@ -66,35 +66,35 @@ class Octdino:
             compile=compiled,
         )
         start = Start(settings.variant("dino"), ModelSettings(timm=task.backbone), task.backbone, 0, 0)
-        self.run = Run(settings, "dino", start, data, 0, RunState(Path(os.devnull), {}, 1e9))
-        self.run.method.train()
-        self.run.count_arithmetic()
-        self.clock = self.run.clock
+        self.trainer = Trainer(settings, "dino", start, data, 0, RunState(Path(os.devnull), {}, 1e9))
+        self.trainer.method.train()
+        self.trainer.count_flops()
+        self.timer = self.trainer.throughput.timer
 
     @classmethod
     def on(cls, task: Task, store: Path, precision: str, compiled: bool = False) -> "Octdino":
-        """On a store, whose scans all train."""
+        """Build the loop on all scans of a store."""
         return cls(task, read_data(store, None), precision, compiled)
 
     def begin(self) -> None:
-        """Nothing has to be started."""
+        """No-op: nothing to start."""
 
     def end(self) -> None:
-        """Nothing has to be stopped."""
+        """No-op: nothing to stop."""
 
     def steps(self, count: int) -> None:
-        """Take so many steps."""
+        """Take `count` steps."""
         for _ in range(count):
-            self.run.take_step()
-        self.run.skipped.read()
+            self.trainer.take_step()
+        self.trainer.skipped.read()
 
 
-class Pictures(Dataset[list[Tensor]]):
-    """PNG files, opened and transformed one at a time, in whichever process asks."""
+class PngFiles(Dataset[list[Tensor]]):
+    """Dataset of PNG files, each opened and transformed in the process that reads it."""
 
-    def __init__(self, folder: Path, transform: Callable[[Image.Image], list[Tensor]], clock: Stopwatch) -> None:
+    def __init__(self, folder: Path, transform: Callable[[Image.Image], list[Tensor]], timer: StepTimer) -> None:
         self._paths = sorted(folder.glob("*.png"))
-        self._transform, self._clock = transform, clock
+        self._transform, self._clock = transform, timer
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -106,14 +106,16 @@ class Pictures(Dataset[list[Tensor]]):
             return self._transform(file)
 
 
-class Plain:
-    """What the two other loops share: files through a DataLoader, a student, a teacher, AdamW; float32."""
+class PeerLoop:
+    """Base class of the two other loops: files through a DataLoader, student, teacher, AdamW; float32."""
 
-    def __init__(self, task: Task, pictures: Path, workers: int, statistics: tuple[list[float], list[float]]) -> None:
+    def __init__(self, task: Task, folder: Path, workers: int, statistics: tuple[list[float], list[float]]) -> None:
         self.task, self.device = task, pick_device()
-        self.clock = Stopwatch(self.device)
-        inside = Stopwatch(torch.device("cpu")) if workers else self.clock  # a worker's seconds stay with it
-        dataset = Pictures(pictures, self.transform(*statistics), inside)
+        self.timer = StepTimer(self.device)
+        inside = (
+            StepTimer(torch.device("cpu")) if workers else self.timer
+        )  # times of worker processes are not collected
+        dataset = PngFiles(folder, self.transform(*statistics), inside)
         self._loader = DataLoader(
             dataset,
             task.batch,
@@ -133,20 +135,20 @@ class Plain:
         return nn.ModuleDict({"backbone": backbone, "head": self.head(num_features(backbone))})
 
     def begin(self) -> None:
-        """Start the workers, if there are any, and have them fill their queues: that does not count."""
+        """Start the workers, if there are any, and let them fill their queues, untimed."""
         self._batches = self._endless()
         if self._loader.num_workers:
             next(self._batches)
 
     def end(self) -> None:
-        """Stop the workers: they would work on in the others' turns."""
+        """Stop the workers, which would otherwise run while other loops are timed."""
         self._batches.close()
 
     def steps(self, count: int) -> None:
-        """Take so many steps."""
+        """Take `count` steps."""
         for _ in range(count):
             if self._loader.num_workers:
-                with self.clock.part("data"):  # waiting; without workers the data set tells its own times
+                with self.timer.part("data"):  # waiting time; without workers the dataset times itself
                     views = next(self._batches)
             else:
                 views = next(self._batches)
@@ -166,8 +168,8 @@ class Plain:
         raise NotImplementedError
 
 
-class Lightly(Plain):
-    """lightly's parts put together as its documentation's example does: a forward a view, update_momentum."""
+class Lightly(PeerLoop):
+    """lightly's components, combined as in its documentation's example: one forward per view, update_momentum."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -200,22 +202,22 @@ class Lightly(Plain):
         return head
 
     def step(self, views: list[Tensor]) -> None:
-        with self.clock.part("average"):
+        with self.timer.part("average"):
             update_momentum(self.student, self.teacher, MOMENTUM)
-        with self.clock.part("forward"):
+        with self.timer.part("forward"):
             with torch.no_grad():
-                taught = [self.teacher["head"](self.teacher["backbone"](view)) for view in views[:2]]
-            seen = [self.student["head"](self.student["backbone"](view)) for view in views]
-            loss = self._loss(taught, seen, epoch=10)
-        with self.clock.part("backward"):
+                teacher = [self.teacher["head"](self.teacher["backbone"](view)) for view in views[:2]]
+            student = [self.student["head"](self.student["backbone"](view)) for view in views]
+            loss = self._loss(teacher, student, epoch=10)
+        with self.timer.part("backward"):
             torch.autograd.backward(loss)
-        with self.clock.part("optimizer"):
+        with self.timer.part("optimizer"):
             self.optimizer.step()
             self.optimizer.zero_grad()
 
 
 class NaiveHead(nn.Module):
-    """An MLP and a weight-normalised layer without bias, as in the paper's own code."""
+    """DINO head: an MLP and a weight-normalized layer without bias, as in the authors' code."""
 
     def __init__(self, dim: int, prototypes: int) -> None:
         super().__init__()
@@ -230,8 +232,8 @@ class NaiveHead(nn.Module):
         return out
 
 
-class Naive(Plain):
-    """torchvision's transforms on PIL images, pairs of views in a loop, clipping and averages a parameter at a time."""
+class Naive(PeerLoop):
+    """torchvision transforms on PIL images, pairs of views in a loop, clipping and EMA per parameter."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -260,15 +262,15 @@ class Naive(Plain):
         return NaiveHead(dim, self.task.prototypes)
 
     def step(self, views: list[Tensor]) -> None:
-        with self.clock.part("forward"):
+        with self.timer.part("forward"):
             with torch.no_grad():
-                taught = self.teacher["head"](self.teacher["backbone"](torch.cat(views[:2]))).chunk(2)
+                teacher = self.teacher["head"](self.teacher["backbone"](torch.cat(views[:2]))).chunk(2)
             features = [self.student["backbone"](torch.cat(part)) for part in (views[:2], views[2:])]
-            seen = self.student["head"](torch.cat(features)).chunk(len(views))
-            loss = self._loss(taught, seen)
-        with self.clock.part("backward"):
+            student = self.student["head"](torch.cat(features)).chunk(len(views))
+            loss = self._loss(teacher, student)
+        with self.timer.part("backward"):
             torch.autograd.backward(loss)
-        with self.clock.part("optimizer"):
+        with self.timer.part("optimizer"):
             for parameter in self.student.parameters():
                 assert parameter.grad is not None
                 norm = parameter.grad.norm().item()
@@ -276,17 +278,17 @@ class Naive(Plain):
                     parameter.grad.mul_(CLIP / norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        with self.clock.part("average"), torch.no_grad():
+        with self.timer.part("average"), torch.no_grad():
             for mine, other in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
                 mine.mul_(MOMENTUM).add_((1 - MOMENTUM) * other)
         loss.item()
 
-    def _loss(self, taught: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
+    def _loss(self, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
         terms = []
-        for i, teacher in enumerate(taught):
-            target = torch.softmax((teacher - self._center) / 0.04, dim=-1)
-            for j, student in enumerate(seen):
+        for i, teacher_logits in enumerate(teacher):
+            target = torch.softmax((teacher_logits - self._center) / 0.04, dim=-1)
+            for j, student_logits in enumerate(student):
                 if i != j:
-                    terms.append(-(target * torch.log_softmax(student / 0.1, dim=-1)).sum(-1).mean())
-        self._center = 0.9 * self._center + 0.1 * torch.cat(list(taught)).mean(0)
+                    terms.append(-(target * torch.log_softmax(student_logits / 0.1, dim=-1)).sum(-1).mean())
+        self._center = 0.9 * self._center + 0.1 * torch.cat(list(teacher)).mean(0)
         return torch.stack(terms).mean()

@@ -1,4 +1,4 @@
-"""The other stages: reading a cohort in, training on cohorts of other sizes, and evaluating."""
+"""Benchmarks of other stages: ingest, pretraining on stores of several sizes, linear probes, kNN, bootstrap."""
 
 import shutil
 import time
@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.loops import Octdino, Task
 from benchmarks.scans import SIZE, Scans, many, settings_of
-from benchmarks.timing import Contender, by_turns, peak_memory, ratio, seconds_of
+from benchmarks.timing import Contender, interleaved, peak_memory, ratio, seconds_of
 from octdino.classify.linear import fit_linear
 from octdino.cohort.ingest import build_cohort
 from octdino.config import ClassifySettings
@@ -26,35 +26,35 @@ from octdino.config.cohort import CohortSettings, ImageSettings
 from octdino.data.csv_io import MANIFEST, SPLITS, write_table
 from octdino.data.store import StoreWriter, content_hash, read_store
 from octdino.evaluate.metrics import decision_metrics, ranking_metrics
-from octdino.pretrain.pretraining_data import Data, read_data
+from octdino.pretrain.pretraining_data import PretrainData, read_data
 from octdino.stats.bootstrap import draw_patients
 from octdino.stats.neighbors import knn_scores
 
 Row = dict[str, Any]
 
 
-def alone(work: Callable[..., Any], *args: Any) -> tuple[Any, float, int]:
-    """What `work` returns in a new process, its seconds there, and the process's peak resident bytes."""
+def in_new_process(work: Callable[..., Any], *args: Any) -> tuple[Any, float, int]:
+    """Run `work` in a new process; return its result, its seconds, and the process's peak resident bytes."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_watched, work, *args).result()
+        return pool.submit(_measured, work, *args).result()
 
 
-def _watched(work: Callable[..., Any], *args: Any) -> tuple[Any, float, int]:
+def _measured(work: Callable[..., Any], *args: Any) -> tuple[Any, float, int]:
     begin = time.perf_counter()
     result = work(*args)
     return result, time.perf_counter() - begin, peak_memory()
 
 
 def ingest(scans: Scans, counts: list[int], folder: Path, workers: int) -> list[Row]:
-    """Scans a second from files of 496 x 504 px to a store, and the memory that the number of scans costs."""
+    """Benchmark ingest: scans per second from files to a store, and memory by the number of scans."""
     cohorts: list[tuple[str, CohortSettings, int | None]] = [
-        ("OLIVES form, 496 x 504", settings_of(scans.files), None),
-        *(("folder of 64 x 64", small_pictures(folder / f"pictures-{n}", n), n) for n in counts),
+        ("OLIVES layout, 496 x 504", settings_of(scans.files), None),
+        *(("folder of 64 x 64", small_cohort(folder / f"small-{n}", n), n) for n in counts),
     ]
     rows = []
     for name, settings, count in cohorts:
         out = folder / "ingested"
-        _, seconds, peak = alone(build_cohort, settings, out, workers)
+        _, seconds, peak = in_new_process(build_cohort, settings, out, workers)
         found = len(pd.read_csv(out / "manifest.csv"))
         assert count in (None, found), (count, found)
         rows.append({"cohort": name, "scans": found, "scans/s": found / seconds, "peak memory": peak})
@@ -62,8 +62,8 @@ def ingest(scans: Scans, counts: list[int], folder: Path, workers: int) -> list[
     return rows
 
 
-def small_pictures(folder: Path, count: int) -> CohortSettings:
-    """A cohort of many small pictures, ten a patient, no two alike: what grows with the number of scans is seen."""
+def small_cohort(folder: Path, count: int) -> CohortSettings:
+    """Make a cohort of many small scans, ten per patient, all different, to show costs per scan."""
     table = folder / "table.csv"
     if not table.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -79,28 +79,28 @@ def small_pictures(folder: Path, count: int) -> CohortSettings:
 
 
 def scale(scans: Scans, counts: list[int], folder: Path, rounds: int) -> list[Row]:
-    """Images a second of one run on stores of several sizes, by turns; and the memory of a run from its store on."""
+    """Benchmark pretraining by store size: images per second in interleaved rounds, and peak memory."""
     images = read_store(scans.cohort / "scans.h5").images
     stores = {count: many_scans(folder / f"scans-{count}", images, count) for count in counts}
-    memory = {count: alone(first_steps, store)[2] for count, store in stores.items()}
-    runs = {count: scale_run(read_data(store, None, watched=100)) for count, store in stores.items()}
+    memory = {count: in_new_process(first_steps, store)[2] for count, store in stores.items()}
+    runs = {count: scale_run(read_data(store, None, online_eval_max_scans=100)) for count, store in stores.items()}
     contenders = {str(count): Contender(lambda run=run: run.steps(2)) for count, run in runs.items()}  # type: ignore[misc]
     for contender in contenders.values():
         contender.seconds()
-    seconds = by_turns(contenders, max(rounds, 7))
+    seconds = interleaved(contenders, max(rounds, 7))
     rows = []
     for count, store in stores.items():
         size = store.stat().st_size
-        rate = 2 * runs[count].run.batch / median(seconds[str(count)])
-        beside = ratio(seconds[str(counts[0])], seconds[str(count)])
-        rows.append({"scans": count, "images/s": rate, "beside the first": beside, "store": size})
-        rows[-1] |= {"read in a second": size / seconds_of(lambda store=store: read_store(store))}  # type: ignore[misc]
-        rows[-1] |= {"peak memory": memory[count], "beyond the store": memory[count] - size}
+        rate = 2 * runs[count].trainer.batches.batch_size / median(seconds[str(count)])
+        relative = ratio(seconds[str(counts[0])], seconds[str(count)])
+        rows.append({"scans": count, "images/s": rate, "relative rate": relative, "store": size})
+        rows[-1] |= {"read per second": size / seconds_of(lambda store=store: read_store(store))}  # type: ignore[misc]
+        rows[-1] |= {"peak memory": memory[count], "minus the store": memory[count] - size}
     return rows
 
 
 def many_scans(folder: Path, images: np.ndarray, count: int) -> Path:
-    """A store of `count` stand-in scans with its tables, a patient 100 scans."""
+    """Make a store of `count` synthetic scans with its tables, 100 scans per patient."""
     path = folder / "scans.h5"
     if path.exists():
         return path
@@ -123,71 +123,75 @@ def many_scans(folder: Path, images: np.ndarray, count: int) -> Path:
     return path
 
 
-def scale_run(data: Data) -> Octdino:
-    """A run of ResNet-18 on the smaller crops."""
+def scale_run(data: PretrainData) -> Octdino:
+    """Build a trainer of ResNet-18 on the smaller crops."""
     return Octdino(Task("resnet18", (96, 48), 4, batch=16), data, "float32")
 
 
 def first_steps(store: Path) -> None:
-    """Read the store as a run does, and take two steps."""
-    scale_run(read_data(store, None, watched=100)).steps(2)
+    """Read the store as pretraining does, and take two steps."""
+    scale_run(read_data(store, None, online_eval_max_scans=100)).steps(2)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What stands in for OLIVES's features: those of neighbours are alike, as pooled features are.
+    """Synthetic features of the size of OLIVES, correlated as pooled features are.
 
     Attributes:
-        bank: [78,000, 384]; train [6,600, 384]; val [1,400, 384].
+        gallery: [78,000, 384]; train [6,600, 384]; val [1,400, 384].
         truth: [6,600 + 1,400, 16].
     """
 
-    bank: np.ndarray
+    gallery: np.ndarray
     train: np.ndarray
     val: np.ndarray
     truth: np.ndarray
 
 
 def features() -> Features:
-    """Of 64 directions, rectified; labels that a linear probe finds in part."""
+    """Make features of 64 latent directions, rectified, with labels that a linear probe predicts in part."""
     rng = np.random.default_rng(0)
     mix, x = rng.normal(size=(64, 384)), rng.normal(size=(78_000, 64))
-    bank = np.maximum(x @ mix + 0.3 * rng.normal(size=(78_000, 384)), 0).astype(np.float32)
+    gallery = np.maximum(x @ mix + 0.3 * rng.normal(size=(78_000, 384)), 0).astype(np.float32)
     logits = x[:8000] @ rng.normal(size=(64, 16)) / 8 - 2
-    return Features(bank, bank[:6600], bank[6600:8000], (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))) * 1.0)
+    return Features(
+        gallery, gallery[:6600], gallery[6600:8000], (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))) * 1.0
+    )
 
 
 def evaluation(rounds: int) -> list[Row]:
-    """Seconds of what is done with features and predictions at the size of OLIVES, and of the usual way to do it."""
+    """Benchmark linear probes, kNN and bootstrap at the size of OLIVES; probes also with scikit-learn."""
     f, settings = features(), ClassifySettings()
     probes = {
-        "ours": Contender(lambda: fit_linear(f.train, f.truth[:6600], f.val, f.truth[6600:], settings)),
-        "theirs": Contender(lambda: one_by_one(f, settings.inverse_regularization)),
+        "octdino": Contender(lambda: fit_linear(f.train, f.truth[:6600], f.val, f.truth[6600:], settings)),
+        "scikit-learn": Contender(lambda: one_by_one(f, settings.inverse_regularization)),
     }
-    seconds = by_turns(probes, 2)
-    size = f"16 labels x {len(settings.inverse_regularization)} penalties, 6,600 x 384 features"
+    seconds = interleaved(probes, 2)
+    size = f"16 labels x {len(settings.inverse_regularization)} values of C, 6,600 x 384 features"
     rows = [
-        {"work": f"linear probes: {size}", "seconds": median(seconds["ours"])},
-        {"work": "the same, scikit-learn one by one", "seconds": median(seconds["theirs"])},
+        {"work": f"linear probes: {size}", "seconds": median(seconds["octdino"])},
+        {"work": "the same, scikit-learn one by one", "seconds": median(seconds["scikit-learn"])},
     ]
-    bank, labels = torch.from_numpy(f.bank), torch.zeros(78_000, 16)
+    gallery, labels = torch.from_numpy(f.gallery), torch.zeros(78_000, 16)
     patients = torch.arange(78_000) // 800
-    votes = [seconds_of(lambda: knn_scores(bank[:2000], bank, labels, patients[:2000], patients, k=20)) for _ in "ab"]
-    rows.append({"work": "kNN: 2,000 queries, 78,000 in the bank", "seconds": min(votes)})
+    votes = [
+        seconds_of(lambda: knn_scores(gallery[:2000], gallery, labels, patients[:2000], patients, k=20)) for _ in "ab"
+    ]
+    rows.append({"work": "kNN: 2,000 queries, gallery of 78,000", "seconds": min(votes)})
     rows.append({"work": "bootstrap: 20 arms x 16 labels x 1,000 resamples, 2,400 scans", "seconds": bootstrap(20, 16)})
     return rows
 
 
-def one_by_one(f: Features, penalties: list[float]) -> None:
-    """A scikit-learn regression a label and penalty, as a plain script has it."""
+def one_by_one(f: Features, values_of_c: list[float]) -> None:
+    """Fit one scikit-learn regression per label and value of C, as a simple script would."""
     z = (f.train - f.train.mean(0)) / f.train.std(0)
-    for penalty in penalties:
+    for c in values_of_c:
         for y in f.truth[:6600].T:
-            LogisticRegression(C=penalty, max_iter=500).fit(z, y)
+            LogisticRegression(C=c, max_iter=500).fit(z, y)
 
 
 def bootstrap(arms: int, labels: int) -> float:
-    """Seconds of all metrics of so many arms and labels in 1,000 resamples of 22 test patients."""
+    """Return the seconds of all metrics of `arms` and `labels` in 1,000 bootstrap resamples of 22 test patients."""
     rng = np.random.default_rng(0)
     patient, times = np.sort(rng.integers(0, 22, 2400)), draw_patients(22, 1000, 0)
     truth, score = rng.random((labels, 2400)) < 0.2, rng.random((arms, labels, 2400))

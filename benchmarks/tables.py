@@ -1,4 +1,4 @@
-"""Results as one Markdown file a machine."""
+"""Results of the benchmarks as one Markdown file per machine."""
 
 import platform
 import re
@@ -19,7 +19,7 @@ EPOCHS = 100
 
 
 def machine() -> str:
-    """The name of the GPU, or of the processor and its cores."""
+    """Return the name of the GPU, or of the processor with its cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     try:
@@ -31,25 +31,25 @@ def machine() -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; numbers to the right."""
+    """Return a Markdown table, numbers right-aligned."""
     lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def hours(seconds: float) -> str:
-    """Wall time, two units."""
+    """Format seconds as two units: days and hours, or hours and minutes."""
     whole = round(seconds / 60)
     return f"{whole // 1440} d {whole % 1440 // 60} h" if whole >= 2880 else f"{whole // 60} h {whole % 60:02d} min"
 
 
 def gigabytes(size: float) -> str:
-    """GB with two digits."""
+    """Format bytes as GB with two decimals."""
     return f"{size / 1e9:.2f} GB"
 
 
 @dataclass(frozen=True)
-class Book:
-    """The file of one machine, written anew after every part; parts that are not made again stay."""
+class ResultsFile:
+    """The results file of one machine, rewritten after every part; other parts are kept."""
 
     out: Path
     machine: str
@@ -60,7 +60,7 @@ class Book:
         return self.out / (re.sub(r"[^a-z0-9]+", "-", self.machine.lower()).strip("-") + ".md")
 
     def write(self, title: str, text: str) -> None:
-        """Add the part of this title, or write it anew."""
+        """Add or replace the section of this title."""
         before = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
         parts = {part.splitlines()[0]: part.strip() for part in before.split("\n## ")[1:]}
         made = f"Made by `{' '.join(['python -m benchmarks', *self.given])}`: octdino {__version__} ({commit()}), "
@@ -71,39 +71,39 @@ class Book:
             temporary.write_text("\n\n## ".join([f"# {self.machine}", *parts.values()]) + "\n", encoding="utf-8")
 
     def training(self, rows: list[Row], workers: int) -> None:
-        """The loops beside each other."""
-        text = [f"The peers' DataLoaders have {workers} worker processes; 0: the process that trains reads, too."]
-        text += ["*times*: how many times as fast octdino's first row is, median of the ratios of the same round.", ""]
+        """Write the section of the three training loops."""
+        text = [f"The peers' DataLoaders have {workers} worker processes; 0: the training process reads the files."]
+        text += ["*speedup*: of octdino's first row against this loop, median of the ratios of the same round.", ""]
         tasks = list(dict.fromkeys(row.task for row in rows))
-        head = ["loop", "precision", "images/s", "times", *PARTS, "of the ceiling", f"{EPOCHS} epochs of {COHORT:,}"]
+        head = ["loop", "precision", "images/s", "speedup", *PARTS, "MFU", f"{EPOCHS} epochs of {COHORT:,}"]
         head.append("peak memory")
         for task in tasks:
             text += [f"**{task.backbone}, crops {task.crops}**", ""]
             body = []
             for row in (row for row in rows if row.task == task):
                 cells = [row.loop.split(",")[0] + (", compiled" if "compiled" in row.loop else ""), row.precision]
-                cells += [f"{row.rate:.3g}", f"{row.times:.2f}"]
+                cells += [f"{row.rate:.3g}", f"{row.speedup:.2f}"]
                 cells += [f"{100 * row.shares[part]:.1f} %" for part in PARTS]
-                cells += [f"{100 * row.utilisation:.0f} %", hours(EPOCHS * COHORT / row.rate)]
+                cells += [f"{100 * row.mfu:.0f} %", hours(EPOCHS * COHORT / row.rate)]
                 body.append([*cells, gigabytes(row.memory)])
             text += [table(head, body), ""]
             bound = next(row.bound for row in rows if row.task == task)
             text += [f"octdino's augmentation takes {bound:.0f} times as long as moving its bytes once would.", ""]
-        self.write(f"Pretraining: DINO, K = 4096, {rows[0].task.batch} images a step", "\n".join(text))
+        self.write(f"Pretraining: DINO, K = 4096, {rows[0].task.batch} images per step", "\n".join(text))
 
     def scale(self, rows: list[dict[str, Any]]) -> None:
-        """Rates and memory by the number of scans."""
-        names = {"images/s": "{:.3g}".format, "beside the first": "{:.3f}".format, "scans": "{:,}".format}
-        self._simple("Pretraining by the number of scans (ResNet-18, 2 x 96 + 4 x 48, 16 a step)", rows, names)
+        """Write the section of rates and memory by the number of scans."""
+        names = {"images/s": "{:.3g}".format, "relative rate": "{:.3f}".format, "scans": "{:,}".format}
+        self._simple("Pretraining by the number of scans (ResNet-18, 2 x 96 + 4 x 48, 16 images per step)", rows, names)
 
     def ingest(self, rows: list[dict[str, Any]]) -> None:
-        """Rates and memory of reading a cohort in."""
+        """Write the section of ingest."""
         names = {"cohort": str, "scans/s": "{:.0f}".format, "scans": "{:,}".format}
-        self._simple("Reading a cohort in: decode, check, resize, write", rows, names)
+        self._simple("Ingest: decode, check, resize, write", rows, names)
 
     def evaluation(self, rows: list[dict[str, Any]]) -> None:
-        """Seconds of what follows the features."""
-        self._simple("After the features", rows, {"work": str, "seconds": "{:.2f}".format})
+        """Write the section of linear probes, kNN and bootstrap."""
+        self._simple("Evaluation of features", rows, {"work": str, "seconds": "{:.2f}".format})
 
     def _simple(self, title: str, rows: list[dict[str, Any]], formats: dict[str, Any]) -> None:
         body = [[formats.get(key, gigabytes)(value) for key, value in row.items()] for row in rows]
@@ -111,7 +111,7 @@ class Book:
 
 
 def commit() -> str:
-    """The short hash of the working tree's commit, with a star where it has changes."""
+    """Return the short hash of the working tree's commit, with a star if the package has changes."""
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], capture_output=True, text=True, check=False).stdout.strip()

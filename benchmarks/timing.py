@@ -1,4 +1,4 @@
-"""Rounds of several contenders by turns, so that whatever else the machine does meets all of them alike."""
+"""Timing of several contenders in interleaved rounds, so that other load on the machine affects all alike."""
 
 import gc
 import re
@@ -16,14 +16,14 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Contender:
-    """What is timed, and what stands before and after it untimed."""
+    """The timed work, with untimed setup and teardown."""
 
     work: Work
     begin: Work = lambda: None
     end: Work = lambda: None
 
     def seconds(self) -> float:
-        """Wall seconds of one round."""
+        """Return the wall seconds of one round."""
         self.begin()
         try:
             return seconds_of(self.work)
@@ -38,7 +38,7 @@ def finish() -> None:
 
 
 def seconds_of(work: Work) -> float:
-    """Wall seconds of one call."""
+    """Return the wall seconds of one call."""
     finish()
     begin = time.perf_counter()
     work()
@@ -47,7 +47,7 @@ def seconds_of(work: Work) -> float:
 
 
 def peak_memory() -> int:
-    """Peak resident bytes of this process so far: its own, which getrusage mixes with those of who started it."""
+    """Return this process's peak resident bytes so far; getrusage would include those of its parent."""
     try:
         found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:
@@ -55,8 +55,8 @@ def peak_memory() -> int:
     return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def by_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contender in each round; the order turns. Who needs to warm up has done so."""
+def interleaved(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds per contender and round, in rotating order; contenders must be warmed up already."""
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
@@ -67,5 +67,5 @@ def by_turns(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
-    """Median over the rounds of how many times as long `slow` took as `fast` in the same round."""
+    """Return the median over rounds of the time of `slow` divided by that of `fast` in the same round."""
     return median(a / b for a, b in zip(slow, fast, strict=True))

@@ -1,4 +1,4 @@
-"""Images a second of the three loops, by part of a step, beside the machine's ceilings."""
+"""Benchmark of pretraining: images per second of three loops, time per part of a step, MFU."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -22,14 +22,14 @@ PARTS = ("data", "augmentation", "forward", "backward", "optimizer", "average")
 
 @dataclass(frozen=True)
 class Row:
-    """One loop on one task.
+    """Result of one loop on one task.
 
     Attributes:
-        rate: images a second, median over the rounds.
-        times: how many times as fast octdino's first row is, median of the rounds' ratios.
-        shares: of the time, by part; what is left is Python and the reading of losses.
-        utilisation: share of the fastest matrix product at this precision, for octdino's arithmetic.
-        bound: seconds of octdino's augmentation beside what moving its bytes once takes; None of the others.
+        rate: images per second, median over the rounds.
+        speedup: of octdino's first row against this loop, median of the rounds' ratios.
+        shares: of the time, per part; the rest is Python and reading losses.
+        mfu: model FLOPs utilization at this precision, with the FLOPs that octdino needs.
+        bound: time of octdino's augmentation over that of moving its bytes once; None for the others.
         memory: peak bytes, on the GPU or of the process.
     """
 
@@ -37,25 +37,25 @@ class Row:
     loop: str
     precision: str
     rate: float
-    times: float
+    speedup: float
     shares: dict[str, float]
-    utilisation: float
+    mfu: float
     bound: float | None
     memory: int
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a loop says of itself at the end: seconds by part, peak bytes, operations and view bytes of an image."""
+    """Measurements of a loop: seconds per part, peak bytes, FLOPs and view bytes per image."""
 
     parts: dict[str, float]
     memory: int
-    operations: float | None
+    flops: float | None
     moved: int | None
 
 
-class Elsewhere:
-    """A loop in a process of its own, which works only when told to: it shares no allocator with the others."""
+class LoopProcess:
+    """A loop in a process of its own, idle between rounds, so that loops share no memory allocator."""
 
     def __init__(self, make: Callable[..., Any], *args: Any) -> None:
         context = get_context("spawn")
@@ -63,16 +63,16 @@ class Elsewhere:
         self._process = context.Process(target=_serve, args=(other, make, args), daemon=False)
         self._process.start()
         other.close()
-        self._pipe.recv()  # it is built
+        self._pipe.recv()  # built
 
     def seconds(self, steps: int) -> float:
-        """Of so many steps."""
+        """Return the seconds of `steps` steps."""
         self._pipe.send(steps)
         seconds: float = self._pipe.recv()
         return seconds
 
     def report(self) -> Report:
-        """Of the steps since the last report."""
+        """Return the measurements since the last report."""
         self._pipe.send("report")
         report: Report = self._pipe.recv()
         return report
@@ -86,31 +86,31 @@ class Elsewhere:
 def _serve(pipe: Connection, make: Callable[..., Any], args: tuple[Any, ...]) -> None:
     loop = make(*args)
     pipe.send("ready")
-    while (told := pipe.recv()) is not None:
-        if told == "report":
+    while (command := pipe.recv()) is not None:
+        if command == "report":
             pipe.send(_report(loop))
             continue
         loop.begin()
-        pipe.send(seconds_of(lambda steps=told: loop.steps(steps)))  # type: ignore[misc]
+        pipe.send(seconds_of(lambda steps=command: loop.steps(steps)))  # type: ignore[misc]
         loop.end()
 
 
 def _report(loop: Any) -> Report:
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_memory()
-    run = getattr(loop, "run", None)
-    if run is None:
-        return Report(loop.clock.read(), memory, None, None)
-    moved = view_bytes(tuple(run.data.images.shape[1:]), run.views)
-    return Report(loop.clock.read(), memory, run.use.operations, moved)
+    trainer = getattr(loop, "trainer", None)
+    if trainer is None:
+        return Report(loop.timer.read(), memory, None, None)
+    moved = view_bytes(tuple(trainer.data.images.shape[1:]), trainer.batches.views)
+    return Report(loop.timer.read(), memory, trainer.throughput.mfu.flops_per_image, moved)
 
 
 def precisions(device: torch.device) -> list[str]:
-    """Those that octdino is timed at: bfloat16 only where the hardware is fast at it; the default comes first."""
+    """Return the precisions to time octdino at, the default first; bfloat16 only where the hardware is fast at it."""
     return ["bfloat16", "float32"] if autocast(device, "auto")._enabled else ["float32"]
 
 
 def time_task(task: Task, scans: Scans, rounds: int, steps: int, workers: int, compiled: bool) -> Iterator[Row]:
-    """Time all loops on one task, in turns."""
+    """Time all loops on one task, in interleaved rounds."""
     device, store = pick_device(), scans.cohort / "scans.h5"
     attributes = read_store(store, []).attributes
     statistics = list(attributes["mean"]), list(attributes["std"])
@@ -118,13 +118,13 @@ def time_task(task: Task, scans: Scans, rounds: int, steps: int, workers: int, c
     made: dict[str, tuple[Any, ...]] = {f"octdino, {each}": (Octdino.on, task, store, each) for each in fast}
     if compiled:
         made[f"octdino, {fast[0]}, compiled"] = (Octdino.on, task, store, fast[0], True)
-    made |= {name: (kind, task, scans.pictures, workers, statistics) for name, kind in PEERS.items()}
-    loops: dict[str, Elsewhere] = {}
+    made |= {name: (kind, task, scans.png, workers, statistics) for name, kind in PEERS.items()}
+    loops: dict[str, LoopProcess] = {}
     try:
         for name, (make, *args) in made.items():
-            loops[name] = Elsewhere(make, *args)
+            loops[name] = LoopProcess(make, *args)
         for loop in loops.values():
-            loop.seconds(steps)  # warms up
+            loop.seconds(steps)  # warm-up
             loop.report()
         seconds: dict[str, list[float]] = {name: [] for name in loops}
         ceilings = dict.fromkeys(fast, 0.0)
@@ -132,7 +132,7 @@ def time_task(task: Task, scans: Scans, rounds: int, steps: int, workers: int, c
             names = list(loops)
             for name in names[index % len(names) :] + names[: index % len(names)]:
                 seconds[name].append(loops[name].seconds(steps))
-            for each in fast:  # in turns, too: a busy machine's ceiling is as low as its rates
+            for each in fast:  # interleaved too: on a busy machine the ceiling is lower as well
                 ceilings[each] = max(ceilings[each], matmul_rate(device, getattr(torch, each)))
         reports = {name: loop.report() for name, loop in loops.items()}
     finally:
@@ -164,14 +164,14 @@ def _rows(
             loop=name,
             precision=precision,
             rate=rate,
-            times=ratio(taken, seconds[first]),
+            speedup=ratio(taken, seconds[first]),
             shares={part: report.parts.get(part, 0.0) / sum(taken) for part in PARTS},
-            utilisation=rate * (reports[first].operations or 0.0) / ceilings[precision],
+            mfu=rate * (reports[first].flops or 0.0) / ceilings[precision],
             bound=bound,
             memory=report.memory,
         )
 
 
 def default_workers() -> int:
-    """Processes of the peers' DataLoaders: one a core beside a GPU; none where the cores are what trains."""
+    """Return the worker processes of the peers' DataLoaders: one per core with a GPU, else none."""
     return (os.cpu_count() or 1) if torch.cuda.is_available() else 0

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from octdino.augment import resize, standardise
+from octdino.augment import resize, standardize
 from octdino.classify import classify
 from octdino.classify.finetune import plain_batches
 from octdino.classify.labeled_scans import read_labelled
@@ -71,7 +71,7 @@ def test_a_file_is_preprocessed_from_the_card_alone(made: Path, stage: str) -> N
         assert image is not None
         assert (image == store.images[manifest.index[manifest["path"] == path][0]]).all()
         mean, std = torch.tensor(given.mean), torch.tensor(given.std)
-        ready = resize(standardise(torch.from_numpy(image)[None], mean, std), given.size)
+        ready = resize(standardize(torch.from_numpy(image)[None], mean, std), given.size)
         torch.testing.assert_close(ready[0], tensor, rtol=0, atol=1e-6)
 
 

@@ -6,40 +6,40 @@ from torch import Tensor
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """float [B, C, H, W] to [B, C, size, size], anti-aliased bilinear."""
+    """Resize float [B, C, H, W] to [B, C, size, size], anti-aliased bilinear."""
     if images.shape[-2:] == (size, size):
         return images
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
-def resize_weights(centres: Tensor, step: Tensor, extent: int) -> Tensor:
-    """What each of `extent` px weighs in samples at `centres`: the triangle of anti-aliased bilinear resizing.
+def resize_weights(centers: Tensor, step: Tensor, extent: int) -> Tensor:
+    """Return the weights of `extent` px in samples at `centers`: the triangle filter of anti-aliased bilinear resizing.
 
-    It is as wide as two samples lie apart, and never narrower than two px, as in Pillow and torchvision. What lies
-    beyond a border is reflected at it.
+    It is two sample distances wide, and at least two px, as in Pillow and torchvision. Samples beyond a border are
+    reflected at it.
 
     Args:
-        centres: [..., S], px; 0 and `extent` are the borders.
-        step: [...], px from a sample to the next.
+        centers: [..., S], px; 0 and `extent` are the borders.
+        step: [...], px between two samples.
 
     Returns:
         [..., S, extent]; rows sum to 1.
     """
-    folded = extent - ((centres % (2 * extent)) - extent).abs()
-    places = torch.arange(extent, device=centres.device) + 0.5
+    folded = extent - ((centers % (2 * extent)) - extent).abs()
+    places = torch.arange(extent, device=centers.device) + 0.5
     support = step.clamp(min=1)[..., None, None]
     weights = (places - folded[..., None]).div_(support).abs_().neg_().add_(1).clamp_(min=0)
     return weights.div_(weights.sum(-1, keepdim=True))
 
 
 def rotate(x: Tensor, angle: Tensor, aspect: Tensor, size: int) -> Tensor:
-    """Turn views about their middle, and keep the inner [size, size] of them; bilinear.
+    """Rotate views about their center, and crop their inner [size, size]; bilinear.
 
     Args:
         x: [B, V, C, S, S].
         angle: [B, V], radians.
-        aspect: [B, V], how many times as many px of the image a view's px spans in height as in width: the turn is one
-            of the image, not of its squeezed view.
+        aspect: [B, V], height over width of a view's px in px of the image: the image is rotated, not its squeezed
+            view.
 
     Returns:
         [B, V, C, size, size].
@@ -48,5 +48,5 @@ def rotate(x: Tensor, angle: Tensor, aspect: Tensor, size: int) -> Tensor:
     cos, sin, aspect = (value.flatten()[:, None, None] for value in (torch.cos(angle), torch.sin(angle), aspect))
     grid = torch.stack([cos * at - sin * aspect * at[:, None], sin / aspect * at + cos * at[:, None]], dim=-1)
     flat = x.flatten(0, 1)
-    turned = F.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return turned.view(*x.shape[:3], size, size)
+    rotated = F.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return rotated.view(*x.shape[:3], size, size)

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from octdino.augment import Augment, View, resize, standardise
+from octdino.augment import Augment, View, resize, standardize
 from octdino.classify.labeled_scans import Labelled
 from octdino.classify.losses import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
 from octdino.errors import UserError
 from octdino.models.backbones import num_features
-from octdino.models.sync_batchnorm import synchronised
+from octdino.models.sync_batchnorm import sync_batch_norm
 from octdino.progress import progress
 from octdino.training.checkpoint_reader import CheckpointError, check_form, check_optimizer
 from octdino.training.checkpoints import RunState
@@ -48,7 +48,9 @@ class Finetune:
         keep_freed_memory()
         torch.manual_seed(seed_of(seed, "head"))
         head = nn.Linear(num_features(backbone), len(data.labels))
-        self.network = nn.Sequential(synchronised(backbone), head).to(self.device).to(memory_format=torch.channels_last)
+        self.network = (
+            nn.Sequential(sync_batch_norm(backbone), head).to(self.device).to(memory_format=torch.channels_last)
+        )
         groups = parameter_groups(backbone)
         for group in groups:
             group["lr_scale"] = settings.backbone_lr if pretrained else 1.0
@@ -178,5 +180,5 @@ def plain_batches(data: Labelled, rows: np.ndarray, size: int, device: torch.dev
     """The scans `rows` without augmentation: standardised float32 [B, C, size, size]."""
     mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
     for chunk in torch.split(torch.from_numpy(rows), 256):
-        batch = resize(standardise(data.images[chunk].to(device), mean, std), size)
+        batch = resize(standardize(data.images[chunk].to(device), mean, std), size)
         yield batch.contiguous(memory_format=torch.channels_last)

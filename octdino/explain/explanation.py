@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from octdino import made_by
-from octdino.augment import resize, standardise
+from octdino.augment import resize, standardize
 from octdino.config import ExplainSettings, ModelSettings
 from octdino.data.csv_io import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL, Schema, replacing, write_table
 from octdino.data.safetensors_torch import write_tensors
@@ -120,7 +120,7 @@ def _batched(scans: Scans, size: int, mean: list[float], std: list[float], see: 
     device = pick_device()
     centre, spread = (torch.tensor(values, device=device) for values in (mean, std))
     parts = torch.split(scans.images, BATCH)
-    return torch.cat([see(resize(standardise(part.to(device), centre, spread), size)).cpu() for part in parts])
+    return torch.cat([see(resize(standardize(part.to(device), centre, spread), size)).cpu() for part in parts])
 
 
 def _free_maps(network: nn.Module, shown: Shown, size: int) -> tuple[Maps | None, str]:

@@ -1,4 +1,4 @@
-"""The initial weights of a backbone: random, ImageNet's, or those of an earlier pretraining run."""
+"""Initial weights of a backbone: random, ImageNet's, or those of an earlier pretraining run."""
 
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,21 @@ INHERITED = (
     "patients",
     "images_seen",
     "start",
-)  # of an earlier run's card
+)  # from an earlier run's metadata
 
 
 class Start:
-    """The first weights of a backbone.
+    """Initial weights of a backbone to be pretrained.
 
     Args:
-        method: its `init` is None, "imagenet", or the folder of an earlier run, places to be filled in.
-        model: what timm makes of the backbone.
+        method: its `init` is None, "imagenet", or the folder of an earlier run with placeholders.
+        model: timm model of the backbone.
 
     Attributes:
-        origin: where the weights are from, plain values; None: they are random.
+        origin: source of the weights, plain values; None: random.
 
     Raises:
-        UserError: the folder holds no run, or one of another model.
+        UserError: the folder contains no run, or one of another model.
     """
 
     def __init__(
@@ -55,30 +55,30 @@ class Start:
             self.origin = {"from": "imagenet", "sha256": sha256_of(model.weights) if model.weights else None}
         if self._folder is None:
             return
-        _, card = load_backbone(self._folder)
-        spec = card.spec
+        _, metadata = load_backbone(self._folder)
+        spec = metadata.spec
         if (spec.timm, spec.args) != (model.timm, model.args):
             raise UserError(
                 f"{self._folder}/backbone.json: is a {spec.timm} {spec.args or ''}; "
                 f"{backbone} is a {model.timm} {model.args or ''}"
             )
-        told = card.plain()
+        values = metadata.plain()
         self.origin = {
             "from": str(self._folder),
-            "sha256": card.weights_sha256,
-            **{key: told.get(key) for key in INHERITED},
+            "sha256": metadata.weights_sha256,
+            **{key: values.get(key) for key in INHERITED},
         }
 
     def check_cohort(self, cohort: str, kind: str, source: str) -> None:
-        """Refuse weights that have seen this fold's test patients: runs on every scan, or on another fold's patients.
+        """Check that the weights were not trained on this fold's test patients: not on every scan, nor on another fold.
 
         Args:
-            cohort: its title; runs on it, on the same published cohort under another title, or on the same scans count.
-            kind: cohort.name.
+            cohort: its title. Runs are on the same cohort if title, published cohort or scans are equal.
+            kind: cohort.name of the configuration.
             source: hash of the store's content.
 
         Raises:
-            UserError: a run on this cohort, here or further back, saw more than this fold's training patients.
+            UserError: a run on this cohort, or one that it started from, saw more than this fold's training patients.
         """
         origin = self.origin
         while origin and self._fold is not None:
@@ -88,16 +88,16 @@ class Start:
             if same and (scope != "train_patients" or fold != self._fold):
                 raise UserError(
                     f"{origin['from']}: was trained on {scope or 'unknown scans'} of {origin.get('cohort')}, "
-                    f"fold {fold}; fold {self._fold} has test patients among them. Start from a run of this fold, or "
+                    f"fold {fold}, which includes test scans of fold {self._fold}. Start from a run of this fold, or "
                     "set scope all"
                 )
             origin = origin.get("start")
 
     def check_views(self, augment: AugmentSettings) -> None:
-        """Refuse views that a transformer's patches do not divide.
+        """Check that the sizes of views are multiples of a vision transformer's patch size.
 
         Raises:
-            UserError: names the size and what it has to be a multiple of.
+            UserError: a size is not.
         """
         with torch.device("meta"):
             network = create_backbone(self.model, 1, augment.global_size)
@@ -112,11 +112,11 @@ class Start:
                 raise UserError(f"augment.{name}: {size} px; {self.model.timm} takes multiples of {max(height, width)}")
 
     def backbone(self, in_chans: int, size: int) -> nn.Module:
-        """A new backbone; random weights come from torch's global state."""
+        """Return a new backbone with the initial weights; random ones from torch's global generator."""
         if self._folder is None:
             return create_backbone(self.model, in_chans, size, imagenet=self._imagenet)
-        network, card = load_backbone(self._folder)
-        spec = card.spec
+        network, metadata = load_backbone(self._folder)
+        spec = metadata.spec
         if spec.in_chans != in_chans:
             raise UserError(f"{self._folder}: takes {spec.in_chans} channel(s), the store has {in_chans}")
         if spec.size != size and isinstance(network, VisionTransformer):  # its position embeddings
@@ -127,17 +127,17 @@ class Start:
 def start_backbone(
     init: str, model: ModelSettings, channels: int, size: int, *, pretrained: Path | None, seed: int
 ) -> tuple[nn.Module, str | None]:
-    """The backbone, and the hash of its weights if they come from a file: a run made with others is not gone on with.
+    """Return the backbone of an arm, and the hash of its weights if they are from a file (part of a run's fingerprint).
 
     Args:
-        init: scratch, imagenet or a pretraining run's name.
+        init: scratch, imagenet or the name of a pretraining method.
         channels: of the scans.
-        size: px, the side of the images that it will see.
-        pretrained: folder of the pretraining run, for every init but scratch and imagenet.
+        size: px, side of its input.
+        pretrained: folder of the pretraining run; None for scratch and imagenet.
         seed: of random weights.
 
     Raises:
-        UserError: no folder named, no weights to be had, or weights for another number of channels.
+        UserError: no folder given, no weights found, or weights for another number of channels.
     """
     if init in ("scratch", "imagenet"):
         torch.manual_seed(seed_of(seed, "weights"))
@@ -145,7 +145,7 @@ def start_backbone(
         return network, sha256_of(model.weights) if init == "imagenet" and model.weights else None
     if pretrained is None:
         raise UserError(f"the arm or the maps start from {init}: name its pretraining run's folder with --pretrained")
-    network, card = load_backbone(pretrained)
-    if card.spec.in_chans != channels:
-        raise UserError(f"{pretrained}: takes {card.spec.in_chans} channel(s), the store has {channels}")
-    return network, card.weights_sha256
+    network, metadata = load_backbone(pretrained)
+    if metadata.spec.in_chans != channels:
+        raise UserError(f"{pretrained}: takes {metadata.spec.in_chans} channel(s), the store has {channels}")
+    return network, metadata.weights_sha256

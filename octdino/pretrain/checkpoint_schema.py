@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the run that is to resume from it; asked before anything of the run is touched."""
+"""Checkpoint schema of pretraining: check that a checkpoint fits a run before the run is changed by it."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from octdino.training.checkpoint_reader import CheckpointError, check_form, check_optimizer
 
 if TYPE_CHECKING:
-    from octdino.pretrain.trainer import Run
+    from octdino.pretrain.trainer import Trainer
 
 
 class Position(BaseModel):
-    """The plain part of what `Run.position` returns."""
+    """Types of what `Trainer.position` returns."""
 
     model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -28,25 +28,28 @@ class Position(BaseModel):
     precision: Literal["float32", "bfloat16"]
 
 
-def check_position(saved: dict[str, Any], run: "Run") -> None:
-    """Check that `run` can be restored from `saved`.
+def check_position(saved: dict[str, Any], trainer: "Trainer") -> None:
+    """Check that `trainer` can be restored from `saved`.
 
     Raises:
-        CheckpointError: a key is missing or has another type, a tensor another shape, or the step is none of this run.
+        CheckpointError: a key is missing or has another type, a tensor another shape, or the step is out of range.
     """
     try:
         position = Position.model_validate(saved)
     except ValidationError as error:
         first = error.errors()[0]
         raise CheckpointError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    check_form(saved["method"], run.method.state_dict(), "method")
-    check_optimizer(saved["optimizer"], run.optimizer)
-    if position.step > run.total or len(position.history) != position.step // run.steps:
-        raise CheckpointError(f"step {position.step} after {len(position.history)} epochs is none of this run's steps")
+    check_form(saved["method"], trainer.method.state_dict(), "method")
+    check_optimizer(saved["optimizer"], trainer.optimizer)
+    batches = trainer.batches
+    if position.step > batches.total_steps or len(position.history) != position.step // batches.steps_per_epoch:
+        raise CheckpointError(
+            f"step {position.step} after {len(position.history)} epochs is not a position of this run"
+        )
     if [row.get("epoch") for row in position.history] != list(range(1, len(position.history) + 1)):
-        raise CheckpointError("history: its rows are not those of the epochs")
-    if odd := [name for name, value in position.sums.items() if value.numel() != 1]:
-        raise CheckpointError(f"sums.{odd[0]} is no single number")
+        raise CheckpointError("history: rows are not numbered by epoch")
+    if wrong := [name for name, value in position.sums.items() if value.numel() != 1]:
+        raise CheckpointError(f"sums.{wrong[0]} is not a scalar")
     if position.best:
-        wanted = {"score": 0.0, "epoch": 0, "weights": run.method.exported.state_dict()}
-        check_form(position.best, wanted, "best")
+        expected = {"score": 0.0, "epoch": 0, "weights": trainer.method.exported.state_dict()}
+        check_form(position.best, expected, "best")

@@ -1,17 +1,17 @@
-"""Is a run sitting in a collapse? One line each, with the remedy.
+"""Collapse warnings: detect a collapsed pretraining run from its history, with a remedy per kind of collapse.
 
-The measures of the two collapses are those of Caron et al. 2021, sec. 5.3: the teacher's entropy at ln K (every scan
-gets the same flat answer) or at 0 for every scan and their mean (every scan gets the same certain answer).
+The measures of DINO's two collapses are those of Caron et al. 2021, sec. 5.3: the teacher's entropy at ln K (every scan
+gets the same uniform target), or the entropy of the mean target at 0 (every scan gets the same one-hot target).
 """
 
 import math
 from collections.abc import Callable
 
 Row = dict[str, float]
-LASTING = 3  # epochs at least, and a fifth of the run: early in a run all of this is normal
+MIN_EPOCHS = 3  # and a fifth of the run: early in a run all of these signs are normal
 
 UNIFORM = (
-    "collapsed to uniform: the teacher's entropy sits at ln K; remedy: a lower teacher_temp (0.02), "
+    "collapsed to uniform: the teacher's entropy stays at ln K; remedy: a lower teacher_temp (0.02), "
     "centering sinkhorn, fewer prototypes, a larger lr"
 )
 ONE_PROTOTYPE = (
@@ -27,29 +27,33 @@ LINE = "collapsed to few dimensions: RankMe is below 2; remedy: a larger batch, 
 SIGNS: dict[str, Callable[[Row], bool]] = {
     UNIFORM: lambda row: row["teacher_entropy"] > 0.98 * row["ln_k"],
     ONE_PROTOTYPE: lambda row: row["mean_entropy"] < 0.1 * row["ln_k"],
-    POINT: lambda row: row["feature_std"] < 0.002,  # a healthy vision transformer was seen at 0.01
+    POINT: lambda row: row["feature_std"] < 0.002,  # a healthy vision transformer was measured at 0.01
     LINE: lambda row: row["rankme"] < 2,
 }
 
 
-def alarms(history: list[Row], epochs: int) -> list[str]:
-    """What is wrong at the end of `history` (a row an epoch, of `epochs` planned), and what helps.
+def collapse_warnings(history: list[Row], epochs: int) -> list[str]:
+    """Return one warning with its remedy per kind of collapse at the end of `history`.
 
-    A sign counts if every row of the last epochs that carries its measures shows it: three epochs at least, and a
-    fifth of the run; or the last two such rows, where measures are taken more seldom.
+    A sign counts if every row of the last epochs that contains its measures shows it: at least three epochs and a fifth
+    of the run, or the last two such rows where measures are taken less often.
+
+    Args:
+        history: one row per epoch.
+        epochs: length of the run.
     """
-    last = max(LASTING, math.ceil(epochs / 5))
+    last = max(MIN_EPOCHS, math.ceil(epochs / 5))
     if len(history) < last:
         return []
-    return [text for text, shown in SIGNS.items() if _sits(history, last, shown)]
+    return [text for text, sign in SIGNS.items() if _lasts(history, last, sign)]
 
 
-def _sits(history: list[Row], last: int, shown: Callable[[Row], bool]) -> bool:
-    found: list[bool] = []
-    for place, row in enumerate(reversed(history)):
+def _lasts(history: list[Row], last: int, sign: Callable[[Row], bool]) -> bool:
+    shown: list[bool] = []
+    for age, row in enumerate(reversed(history)):
         try:
-            if place < last or len(found) < 2:
-                found.append(shown(row))
+            if age < last or len(shown) < 2:
+                shown.append(sign(row))
         except KeyError:  # not measured in this epoch, or not by this method
             continue
-    return len(found) >= 2 and all(found)
+    return len(shown) >= 2 and all(shown)

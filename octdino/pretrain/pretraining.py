@@ -1,7 +1,8 @@
-"""Pretrain one backbone with one method: from a store to weights, their card and their history."""
+"""The pretrain stage: one backbone pretrained with one method, from a store to weights, metadata and history."""
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -9,14 +10,16 @@ import torch
 from octdino import made_by
 from octdino.config import ModelSettings, PretrainSettings
 from octdino.data.csv_io import replacing
+from octdino.data.schemas.metadata import BackboneSpec
 from octdino.models import save_backbone
 from octdino.models.initial_weights import Start
-from octdino.pretrain.collapse import alarms
+from octdino.pretrain.collapse import collapse_warnings
 from octdino.pretrain.pretraining_data import held_rows, read_data
-from octdino.pretrain.trainer import Run
+from octdino.pretrain.trainer import Trainer
 from octdino.training.checkpoints import RunState
 from octdino.training.determinism import ask_for_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size
+from octdino.training.precision import device_name
 from octdino.training.signals import Stopper
 
 
@@ -35,29 +38,28 @@ def pretrain(
 ) -> None:
     """Pretrain a backbone with the method `name`: backbone.safetensors, backbone.json and history.csv in `out`.
 
-    Resumes from `out`/state if that belongs to the same settings and scans; a killed and restarted run ends bit for
-    bit where an undisturbed one ends, on one kind of CPU with the same precision and number of threads. The state of a
-    finished run stays there: with more epochs and `settings.extend` the run goes on from it.
+    Resumes from the checkpoint in `out`/state if its fingerprint matches settings and scans; a killed and resumed run
+    is bit-identical to an uninterrupted one, on one kind of CPU with the same precision and number of threads. The last
+    checkpoint of a finished run is kept: with more epochs and `settings.extend` the run is extended from it.
 
     Args:
         name: a method, or one of `settings.variants`.
-        store: scans.h5; manifest.csv and splits.csv stand beside it.
-        backbone: its name in results/; `model` is what timm makes of it.
-        fold: whose training patients are seen; None: every scan (scope `all`).
-        seed: every random choice descends from it.
-        max_minutes: stop and save after so long.
+        store: scans.h5, with manifest.csv and splits.csv in the same folder.
+        backbone: its name in results/; `model` is its timm model.
+        fold: train on the training patients of this fold; None: on every scan (scope `all`).
+        seed: of every random choice.
+        max_minutes: save and stop after this time.
 
     Raises:
-        UserError: something the user can mend.
-        StoppedEarly: a signal or the time limit came; the state is saved.
+        UserError: a mistake that the user can correct.
+        StoppedEarly: stopped by a signal or the time limit; a checkpoint is saved.
     """
     ask_for_determinism(settings.deterministic)
     data = read_data(
         store, fold, settings.online_eval_max_scans, functools.partial(held_rows, settings.batch_size, seed)
     )
-    cohort = str(data.manifest["cohort"].iloc[0])
     start = Start(settings.variant(name), model, backbone, fold, seed)
-    start.check_cohort(cohort, data.kind, data.source)
+    start.check_cohort(data.title, data.kind, data.source)
     needed = settings.needed(name)
     fingerprint = {
         "settings": {key: value for key, value in needed.items() if key != "epochs"},
@@ -75,33 +77,44 @@ def pretrain(
         length=settings.epochs,
     )
     with state.locked():
-        run = Run(settings, name, start, data, seed, state)
+        trainer = Trainer(settings, name, start, data, seed, state)
         with Stopper(max_minutes).listening() as stopper:
-            run.train(stopper)
+            trainer.train(stopper)
         if not is_rank0():
             return
-        card = {
-            **{"name": name, "backbone": backbone, "fold": fold, "seed": seed},
-            **{"cohort": cohort, "kind": data.kind, "source": data.source},
-            "scope": "all" if fold is None else "train_patients",
-            "start": start.origin,
-            "input": run.input.plain(),
-            "images_seen": run.step * run.batch,
-            "skipped_steps": len(run.skipped.steps),
-            "epochs": [*run.lengths, settings.epochs],
-            "exported_epoch": run.export(),
-            "scans": len(data.manifest),
-            "patients": int(data.manifest["patient"].nunique()),
-            "alarms": alarms(run.history, settings.epochs),
-            "device": run.device_name(),
-            "precision": run.precision,
-            "processes": world_size(),
-            "octdino": made_by("pretrain"),
-            "torch": torch.__version__,
-            "settings": needed,
-            "method": run.variant.model_dump(mode="json"),
-        }
-        with replacing(out / "history.csv") as temporary:
-            pd.DataFrame(run.history).to_csv(temporary, index=False)
-        save_backbone(out, run.method.exported, run.spec, card)
+        run = {"name": name, "backbone": backbone, "fold": fold, "seed": seed, "start": start.origin}
+        write_outputs(out, trainer, model, {**run, "settings": needed})
         state.finish()
+
+
+def write_outputs(out: Path, trainer: Trainer, model: ModelSettings, run: dict[str, Any]) -> None:
+    """Write backbone.safetensors, backbone.json and history.csv of a finished run.
+
+    Args:
+        run: plain values that identify the run, for backbone.json.
+    """
+    data, settings, history = trainer.data, trainer.settings, trainer.history
+    size = settings.augment.global_size
+    metadata = {
+        **run,
+        **{"cohort": data.title, "kind": data.kind, "source": data.source},
+        "scope": "all" if run["fold"] is None else "train_patients",
+        "input": data.input(size).plain(),
+        "images_seen": trainer.images_seen,
+        "skipped_steps": len(trainer.skipped.steps),
+        "epochs": [*trainer.earlier_lengths, settings.epochs],
+        "exported_epoch": history.load_export(trainer.method.exported),
+        "scans": len(data.manifest),
+        "patients": int(data.manifest["patient"].nunique()),
+        "alarms": collapse_warnings(history.rows, settings.epochs),
+        "device": device_name(trainer.device),
+        "precision": trainer.precision,
+        "processes": world_size(),
+        "octdino": made_by("pretrain"),
+        "torch": torch.__version__,
+        "method": trainer.method.settings.model_dump(mode="json"),
+    }
+    with replacing(out / "history.csv") as temporary:
+        pd.DataFrame(history.rows).to_csv(temporary, index=False)
+    spec = BackboneSpec(timm=model.timm, args=model.args, in_chans=data.images.shape[1], size=size)
+    save_backbone(out, trainer.method.exported, spec, metadata)

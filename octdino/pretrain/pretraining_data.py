@@ -1,4 +1,4 @@
-"""What a pretraining run sees: its scans, their order, and the labelled scans that watch it."""
+"""Data of a pretraining run: its scans, their order in each epoch, and the labeled scans of the online evaluation."""
 
 import math
 from collections.abc import Callable
@@ -12,26 +12,29 @@ from torch import Tensor
 
 from octdino.config.cohort import ImageSettings
 from octdino.data.cohort_reader import read_cohort
+from octdino.data.sampling_units import Unit
+from octdino.data.schemas.metadata import Input
 from octdino.training.distributed import is_rank0, local_slice, shared_batch
 from octdino.training.random_seeds import seed_of
 
-BLOCKS = 8  # of the scans, at most, that processes have a share of
+BLOCKS = 8  # at most, that the scans are divided into; each process needs some of them
 
 
 @dataclass(frozen=True)
-class Data:
-    """The scans that train, their manifest rows, and the watchers.
+class PretrainData:
+    """The training scans with their manifest rows, and the online-evaluation set.
 
     Attributes:
-        images: uint8 [M, C, H, W] of the scans that train and of those that watch, read once and never copied; where
-            several processes train, of those that this one needs, and the first one watches.
-        rows: int64 [N], the places in `images` of the scans that the method sees; -1 for those that others have.
-        manifest: their rows.
+        images: uint8 [M, C, H, W] of the training scans and of the online-evaluation set, read once and never copied.
+            Of several processes each holds the scans that it needs, and only rank 0 the online-evaluation set.
+        rows: int64 [N], index into `images` of each training scan; -1 for those that only other processes hold.
+        manifest: the N manifest rows of the training scans.
         mean, std: of the training patients, [C].
-        watch: labelled scans of training and validation patients; never of test patients.
+        online_eval: labeled scans of training and validation patients; never of test patients.
         source: hash of the store's content.
         image: how a file became one of the images.
-        kind: which kind of cohort it is (cohort.name); its title is in the manifest.
+        kind: cohort.name of the configuration.
+        unit: whether the scans have patients, and the noun for them.
     """
 
     images: Tensor
@@ -39,15 +42,31 @@ class Data:
     manifest: pd.DataFrame
     mean: list[float]
     std: list[float]
-    watch: "Watch"
+    online_eval: "OnlineEvalSet"
     source: str
     image: ImageSettings
     kind: str
+    unit: Unit
+
+    @property
+    def title(self) -> str:
+        """The cohort's name in the manifest."""
+        return str(self.manifest["cohort"].iloc[0])
+
+    def input(self, size: int) -> Input:
+        """Return what a backbone trained on these scans at `size` px takes as its input."""
+        return Input(image=self.image, size=size, mean=self.mean, std=self.std)
+
+    def counted(self) -> str:
+        """Return the number of training scans, with that of their patients if these are known."""
+        if not self.unit.patients:
+            return f"{len(self.manifest)} {self.unit.many}"
+        return f"{len(self.manifest)} scans of {self.manifest['patient'].nunique()} {self.unit.many}"
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Labelled scans for the online kNN: the bank are training patients, the queries validation patients."""
+class OnlineEvalSet:
+    """Labeled scans for the online kNN: training patients are its gallery, validation patients its queries."""
 
     images: Tensor  # uint8 [M, C, H, W]
     labels: np.ndarray  # float32 [M, L]
@@ -55,25 +74,29 @@ class Watch:
     is_query: np.ndarray  # bool [M]
     exclusive: bool = False  # each scan has exactly one label
 
-    def can_choose(self) -> bool:
-        """Whether some label has both classes among the scans that ask, so that epochs can be told apart."""
-        asked = self.labels[self.is_query]
-        return self.both_sides() and bool(((asked == 0).any(0) & (asked == 1).any(0)).any())
+    def has_both_classes(self) -> bool:
+        """Return whether some label is 0 and 1 among the queries, so that kNN scores can rank epochs."""
+        queried = self.labels[self.is_query]
+        return self.has_query_and_gallery() and bool(((queried == 0).any(0) & (queried == 1).any(0)).any())
 
-    def both_sides(self) -> bool:
-        """Whether there are labelled scans that ask and such that answer."""
+    def has_query_and_gallery(self) -> bool:
+        """Return whether there are labeled queries and a labeled gallery."""
         known = ~np.isnan(self.labels).all(1)
         return bool((known & self.is_query).any() and (known & ~self.is_query).any())
 
 
 def read_data(
-    store_file: Path, fold: int | None, watched: int = 2000, held: Callable[[int], np.ndarray] = np.arange
-) -> Data:
-    """Read the store and its tables; `fold` None: every scan trains, statistics stay the train patients'.
+    store_file: Path,
+    fold: int | None,
+    online_eval_max_scans: int = 2000,
+    needed_rows: Callable[[int], np.ndarray] = np.arange,
+) -> PretrainData:
+    """Read the store and its tables for a pretraining run.
 
     Args:
-        watched: so many labelled scans, at most, watch.
-        held: which of so many training scans this process needs, ascending.
+        fold: its training patients' scans train; None: every scan, with the statistics of fold 0's training patients.
+        online_eval_max_scans: upper limit of labeled scans in the online-evaluation set.
+        needed_rows: which of N training scans this process needs, ascending.
 
     Raises:
         UserError: a table is missing, or no scan is left to train on.
@@ -83,45 +106,46 @@ def read_data(
     mean, std = cohort.statistics(fold or 0)
     rows = np.arange(len(cohort)) if fold is None else np.flatnonzero(split == "train")
     labels = cohort.truth if cohort.labels else np.full((len(cohort), 1), np.nan, np.float32)
-    mine = held(len(rows))
-    watchers = _watchers(labels, split, watched)[: None if is_rank0() else 0]
-    needed = np.union1d(rows[mine], watchers)
-    images = torch.from_numpy(cohort.images(needed))
+    needed = needed_rows(len(rows))
+    evaluated = _online_eval_rows(labels, split, online_eval_max_scans)[: None if is_rank0() else 0]
+    held = np.union1d(rows[needed], evaluated)
+    images = torch.from_numpy(cohort.images(held))
     places = np.full(len(rows), -1)
-    places[mine] = np.searchsorted(needed, rows[mine])
-    return Data(
+    places[needed] = np.searchsorted(held, rows[needed])
+    return PretrainData(
         images=images,
         rows=torch.from_numpy(places),
         manifest=cohort.manifest.iloc[rows].reset_index(drop=True),
         mean=mean,
         std=std,
-        watch=Watch(
-            images=images[np.searchsorted(needed, watchers)],
-            labels=labels[watchers],
-            patients=torch.from_numpy(pd.factorize(cohort.manifest["patient"].iloc[watchers])[0].astype("int64")),
-            is_query=(split.iloc[watchers] == "val").to_numpy(bool, copy=True),
+        online_eval=OnlineEvalSet(
+            images=images[np.searchsorted(held, evaluated)],
+            labels=labels[evaluated],
+            patients=torch.from_numpy(pd.factorize(cohort.manifest["patient"].iloc[evaluated])[0].astype("int64")),
+            is_query=(split.iloc[evaluated] == "val").to_numpy(bool, copy=True),
             exclusive=cohort.exclusive,
         ),
         source=cohort.source,
         image=cohort.image,
         kind=cohort.kind,
+        unit=cohort.unit,
     )
 
 
-def _watchers(labels: np.ndarray, split: pd.Series, limit: int) -> np.ndarray:
-    """At most `limit` labelled scans, evenly spread over the table, so that watching stays cheap on large cohorts."""
+def _online_eval_rows(labels: np.ndarray, split: pd.Series, limit: int) -> np.ndarray:
+    """At most `limit` labeled scans, evenly spread over the table, so that evaluation stays cheap on large cohorts."""
     rows = np.flatnonzero(~np.isnan(labels).all(1) & split.isin(["train", "val"]).to_numpy())
-    if not len(rows):  # no labels at all: the spread of the features can still be watched
+    if not len(rows):  # no labels at all: the spread of the features can still be measured
         rows = np.flatnonzero(split.isin(["train", "val"]).to_numpy())
     chosen: np.ndarray = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
     return chosen
 
 
 def shuffle_blocks(count: int, batch_size: int, seed: int) -> list[Tensor]:
-    """`count` rows in blocks, int64; each step takes as many rows of one as of another.
+    """Divide `count` rows at random into blocks, int64; each step takes equally many rows from every block.
 
-    So a process that has the rows of every batch from here to there needs only some blocks of all images, whatever
-    the number of processes, and that number changes no batch.
+    So a process that trains on a fixed slice of every batch needs only some blocks of all images, whatever the number
+    of processes, and that number changes no batch.
     """
     generator = torch.Generator().manual_seed(seed_of(seed, "blocks"))
     order = torch.randperm(count, generator=generator)
@@ -129,7 +153,7 @@ def shuffle_blocks(count: int, batch_size: int, seed: int) -> list[Tensor]:
 
 
 def batch_order(count: int, batch_size: int, seed: int, epoch: int) -> Tensor:
-    """The rows of each step of an epoch, int64 [steps, batch]; a rest smaller than a batch waits for another epoch."""
+    """Return the rows of each step of an epoch, int64 [steps, batch]; a last incomplete batch is dropped."""
     generator = torch.Generator().manual_seed(seed_of(seed, "order", epoch))
     batch, blocks = min(batch_size, count), shuffle_blocks(count, batch_size, seed)
     steps, each = count // batch, batch // len(blocks)
@@ -138,7 +162,7 @@ def batch_order(count: int, batch_size: int, seed: int, epoch: int) -> Tensor:
 
 
 def held_rows(batch_size: int, seed: int, count: int) -> np.ndarray:
-    """Those of `count` rows that this process's share of any batch can hold, ascending."""
+    """Return those of `count` rows that this process's slice of any batch can contain, ascending."""
     batch = shared_batch(batch_size, count)
     blocks = shuffle_blocks(count, batch, seed)
     mine, each = local_slice(batch), batch // len(blocks)

@@ -1,4 +1,4 @@
-"""The history as TensorBoard reads it."""
+"""TensorBoard event files of a pretraining history."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from octdino.errors import UserError
 
 
 def summary_writer() -> Any:
-    """TensorBoard's writer.
+    """Return TensorBoard's class SummaryWriter.
 
     Raises:
         UserError: the tensorboard package is not installed.
@@ -20,14 +20,14 @@ def summary_writer() -> Any:
     return SummaryWriter
 
 
-def clear_board(folder: Path) -> None:
-    """Take away what an earlier run has written."""
+def clear_events(folder: Path) -> None:
+    """Delete the event files of an earlier run."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_board(folder: Path, history: list[dict[str, float]]) -> None:
-    """Write the whole history to `folder`, so that a resumed run shows every epoch once."""
-    clear_board(folder)
+def write_events(folder: Path, history: list[dict[str, float]]) -> None:
+    """Write the whole history to `folder`, replacing earlier files, so that a resumed run shows every epoch once."""
+    clear_events(folder)
     with summary_writer()(str(folder)) as writer:
         for row in history:
             for name, value in row.items():

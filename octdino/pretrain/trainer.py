@@ -1,283 +1,225 @@
-"""The loop, read top to bottom. It knows no method by name."""
+"""The training loop of pretraining, for any method: one step, one epoch, the checkpoint, resume."""
 
-import functools
 import logging
-import math
-import time
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from octdino.augment import Augment
 from octdino.config import PretrainSettings
-from octdino.data.schemas.metadata import BackboneSpec, Input
 from octdino.errors import UserError
 from octdino.models.backbones import num_features
 from octdino.models.initial_weights import Start
-from octdino.models.sync_batchnorm import has_batch_norm, synchronised
+from octdino.models.sync_batchnorm import has_batch_norm, sync_batch_norm
+from octdino.pretrain.batch_loader import BatchLoader
 from octdino.pretrain.checkpoint_schema import check_position
-from octdino.pretrain.collapse import alarms
-from octdino.pretrain.gradient_step import Guard, backward, gradient_norm
+from octdino.pretrain.gradient_step import StepRollback, backward, gradient_norm
+from octdino.pretrain.history import History
 from octdino.pretrain.methods import method_class
-from octdino.pretrain.methods.method import Batch, Method
-from octdino.pretrain.online_eval import watch
-from octdino.pretrain.pretraining_data import Data, batch_order
+from octdino.pretrain.methods.method import Method
+from octdino.pretrain.online_eval import evaluate_online
+from octdino.pretrain.pretraining_data import PretrainData
 from octdino.pretrain.skipped_steps import SkippedSteps
-from octdino.pretrain.tensorboard import clear_board, summary_writer, write_board
-from octdino.progress import duration, progress
+from octdino.progress import progress
 from octdino.training.checkpoints import RunState
-from octdino.training.device_loader import DeviceLoader
-from octdino.training.distributed import all_true, is_rank0, local_slice, shared_batch, world_size
+from octdino.training.distributed import all_true, is_rank0, world_size
 from octdino.training.optimizers import make_optimizer, parameter_groups, set_schedule, step_if
-from octdino.training.precision import autocast, keep_freed_memory, pick_device, resolve_precision
+from octdino.training.precision import autocast, device_name, keep_freed_memory, pick_device, resolve_precision
 from octdino.training.random_seeds import seed_of
 from octdino.training.schedules import cosine, warmup_cosine
 from octdino.training.signals import Stopper
-from octdino.training.throughput import Stopwatch, Utilisation
+from octdino.training.throughput import Throughput
 
 log = logging.getLogger("octdino.pretrain")
 
-COUNTED = 16  # images whose arithmetic is counted, before the first step
+FLOP_IMAGES = 16  # images whose FLOPs are counted, before the first step
 
 
-class Run:
-    """One run's networks, optimiser and position. `position` and `restore` are the whole of it."""
+def create_method(settings: PretrainSettings, name: str, start: Start, data: PretrainData, seed: int) -> Method:
+    """Build the networks of the method `name`, with settings resolved for cohort and backbone.
+
+    Raises:
+        UserError: the backbone cannot take the views, or cannot be trained by this method.
+    """
+    channels, size = data.images.shape[1], settings.augment.global_size
+    start.check_views(settings.augment)
+    torch.manual_seed(seed_of(seed, "weights"))
+    first = start.backbone(channels, size)
+    variant = settings.variant(name).resolved(len(data.rows)).for_backbone(has_batch_norm(first))
+
+    def make_backbone() -> nn.Module:
+        return sync_batch_norm(start.backbone(channels, size)).to(memory_format=torch.channels_last)
+
+    method: Method = method_class(variant)(variant, make_backbone, num_features(first))
+    return method
+
+
+class Trainer:
+    """Pretrains one backbone: networks, optimizer, data loader and position of a run.
+
+    `position` returns everything that a checkpoint needs, `restore` sets it.
+    """
 
     def __init__(
-        self, settings: PretrainSettings, name: str, start: Start, data: Data, seed: int, state: RunState
+        self, settings: PretrainSettings, name: str, start: Start, data: PretrainData, seed: int, state: RunState
     ) -> None:
         self.settings, self.data, self.seed, self.state = settings, data, seed, state
         self.device = pick_device()
         keep_freed_memory()
-        self.variant = settings.variant(name).resolved(len(data.rows))  # the run's scans, not this process's share
-        channels, size = data.images.shape[1], settings.augment.global_size
-        start.check_views(settings.augment)
-        torch.manual_seed(seed_of(seed, "weights"))
-        first = start.backbone(channels, size)
-        dim = num_features(first)
-        self.variant = self.variant.for_backbone(has_batch_norm(first))
-        self.spec = BackboneSpec(timm=start.model.timm, args=start.model.args, in_chans=channels, size=size)
-        self.input = Input(image=data.image, size=size, mean=data.mean, std=data.std)
-
-        def make_backbone() -> nn.Module:
-            return synchronised(start.backbone(channels, size)).to(memory_format=torch.channels_last)
-
-        self.method: Method = method_class(self.variant)(self.variant, make_backbone, dim)
-        self.method.to(self.device)
-        if settings.compile:
-            for module in [m for name, m in self.method.named_modules() if name.rpartition(".")[2] == "backbone"]:
-                module.compile(dynamic=False)  # a graph a size of view
-        self.optimizer = make_optimizer(self.variant.optimizer, parameter_groups(self.method.trained))
-        self.guard = Guard(self.method)
-        self.augment = Augment(settings.augment, data.mean, data.std, self.device)
-        self.views = self.method.views(settings.augment)
-        self.targets = self.method.targets(data.manifest).to(self.device)
-        self.feed = DeviceLoader(data.images, self.device)
-        self.batch = shared_batch(settings.batch_size, len(data.rows))
-        self.own = local_slice(self.batch)
-        self.steps = len(data.rows) // self.batch  # an epoch
-        self.total = self.steps * settings.epochs
-        self.order = functools.lru_cache(2)(functools.partial(batch_order, len(data.rows), self.batch, seed))
-        self.clock = Stopwatch(self.device)
         self.precision = resolve_precision(self.device, settings.precision)
         self.autocast = autocast(self.device, self.precision)
-        self.use = Utilisation(self.device, getattr(torch, self.precision))
-        self.board = state.folder.with_name("tensorboard")
-        self.step = 0
-        self.sums: dict[str, Tensor] = {}  # on the device, of this epoch's scalars so far
-        self.history: list[dict[str, float]] = []
-        self.skipped = SkippedSteps(
-            state.folder.with_name("skipped.csv"), self.scans_of, settings.max_skipped, self.total
+        self.method = create_method(settings, name, start, data, seed).to(self.device)
+        if settings.compile:
+            for module in [m for name, m in self.method.named_modules() if name.rpartition(".")[2] == "backbone"]:
+                module.compile(dynamic=False)  # one graph per size of view
+        self.optimizer = make_optimizer(self.method.settings.optimizer, parameter_groups(self.method.trained))
+        self.rollback = StepRollback(self.method)
+        self.throughput = Throughput(self.device, getattr(torch, self.precision))
+        self.batches = BatchLoader(
+            data,
+            self.method,
+            settings.augment,
+            batch_size=settings.batch_size,
+            epochs=settings.epochs,
+            seed=seed,
+            device=self.device,
+            timer=self.throughput.timer,
         )
-        self.lengths: list[int] = []  # epochs after which the run was finished once, and extended
-        self.best: dict[str, Any] = {}  # score, epoch and weights, if the best are to be exported
-        if is_rank0() and settings.export == "best" and not data.watch.can_choose():
-            raise UserError("export: best needs a label that validation patients have and lack; use last")
-        if settings.tensorboard:
-            summary_writer()
+        self.history = History(settings, state.folder.with_name("tensorboard"))
+        self.skipped = SkippedSteps(
+            state.folder.with_name("skipped.csv"),
+            self.batches.scan_ids,
+            settings.max_skipped,
+            self.batches.total_steps,
+        )
+        self.step = 0
+        self.earlier_lengths: list[int] = []  # epochs after which the run was finished once, and then extended
+        if is_rank0() and settings.export == "best" and not data.online_eval.has_both_classes():
+            raise UserError(f"export: best needs a label that is 0 and 1 among validation {data.unit.many}; use last")
 
     def position(self) -> dict[str, Any]:
-        """Everything that the next step depends on. Randomness is a function of seed and step, so it is not here."""
+        """Return everything that the next step depends on; all randomness is a function of seed and step."""
         self.skipped.read()
         return {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
-            "sums": self.sums,
-            "history": self.history,
+            "sums": self.history.sums,
+            "history": self.history.rows,
             "skipped": self.skipped.steps,
-            "lengths": self.lengths,
-            "best": self.best,
+            "lengths": self.earlier_lengths,
+            "best": self.history.best,
             "epochs": self.settings.epochs,
             "precision": self.precision,
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Take up a saved position."""
+        """Resume from what `position` returned."""
         self.method.load_state_dict(saved["method"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.step, self.history, self.skipped.steps = saved["step"], saved["history"], saved["skipped"]
-        self.lengths, self.best = saved["lengths"], saved["best"]
-        self.sums = {key: value.to(self.device) for key, value in saved["sums"].items()}
-        log.info("resumed at step %d of %d", self.step, self.total)
+        self.step, self.skipped.steps, self.earlier_lengths = saved["step"], saved["skipped"], saved["lengths"]
+        self.history.rows, self.history.best = saved["history"], saved["best"]
+        self.history.sums = {key: value.to(self.device) for key, value in saved["sums"].items()}
+        log.info("resumed at step %d of %d", self.step, self.batches.total_steps)
         if saved["precision"] != self.precision:
-            log.warning("resumed in %s after %s: the weights are of neither", self.precision, saved["precision"])
+            log.warning(
+                "resumed in %s after %s: the weights are those of neither precision", self.precision, saved["precision"]
+            )
         if saved["epochs"] != self.settings.epochs:
-            self.lengths = [*self.lengths, saved["epochs"]]
-            log.info("going on from the end of a run of %d epochs", saved["epochs"])
+            self.earlier_lengths = [*self.earlier_lengths, saved["epochs"]]
+            log.info("extending a finished run of %d epochs", saved["epochs"])
 
     def train(self, stopper: Stopper) -> None:
-        """Step to the end, saving now and then; raises StoppedEarly when asked to stop."""
+        """Train to the last step, with checkpoints; raises StoppedEarly when asked to stop."""
+        total, per_epoch = self.batches.total_steps, self.batches.steps_per_epoch
         if saved := self.state.load(lambda saved: check_position(saved, self), extend=self.settings.extend):
             self.restore(saved)
         elif is_rank0():
-            clear_board(self.board)
+            self.history.clear_files()
             self.skipped.file.unlink(missing_ok=True)
         log.info(
-            "%d scans of %d patients, %d epochs of %d steps of %d scans on %s",
-            len(self.data.rows), self.data.manifest["patient"].nunique(), self.settings.epochs, self.steps, self.batch,
-            self.device_name(),
+            "%s, %d epochs of %d steps of %d scans on %s",
+            self.data.counted(), self.settings.epochs, per_epoch, self.batches.batch_size, device_name(self.device),
         )  # fmt: skip
         self.method.train()
-        self.count_arithmetic()
-        since, began = self.step, time.monotonic()
-        for _ in progress(range(self.step, self.total), self.total - self.step, "pretraining", "step"):
+        self.count_flops()
+        self.throughput.restart()
+        for _ in progress(range(self.step, total), total - self.step, "pretraining", "step"):
             self.take_step()
-            if self.step % self.steps == 0:
-                self.skipped.read()  # waits for the device
-                images, seconds = (self.step - since) * self.batch, time.monotonic() - began
-                self.end_epoch(images / seconds, {name: s / seconds for name, s in self.clock.read().items()})
-                since, began = self.step, time.monotonic()
+            if self.step % per_epoch == 0:
+                self.end_epoch()
             if reason := stopper.asked():
                 self.state.stop(self.position(), self.step, reason)
-            if self.state.due() and self.step < self.total:
+            if self.state.due() and self.step < total:
                 self.state.save(self.position(), self.step)
         self.state.save(self.position(), self.step)
 
-    def rows(self, step: int) -> Tensor:
-        """The scans of a step, int64 [batch]."""
-        epoch, index = divmod(step, self.steps)
-        order: Tensor = self.order(epoch)
-        return order[index]
-
-    def scans_of(self, step: int) -> list[str]:
-        """The scan ids of a step."""
-        names: list[str] = self.data.manifest["scan_id"].iloc[self.rows(step).numpy()].tolist()
-        return names
-
     def take_step(self) -> None:
-        """The next step; it changes nothing if its loss or gradient is not finite. Nothing here waits for a GPU."""
-        progress, v = self.step / self.total, self.variant
-        self.guard.remember()
-        loss, scalars = self.one_backward()
-        with self.clock.part("optimizer"):
+        """Take the next step, without effect if its loss or gradient is not finite. Nothing here waits for a GPU."""
+        progress, s = self.step / self.batches.total_steps, self.method.settings
+        timer = self.throughput.timer
+        self.rollback.save()
+        loss, scalars = self.forward_backward()
+        with timer.part("optimizer"):
             self.method.before_step(progress)
             set_schedule(
                 self.optimizer,
-                warmup_cosine(progress, v.peak_lr(self.batch), v.min_lr, v.warmup),
-                cosine(progress, v.weight_decay, v.weight_decay_end),
+                warmup_cosine(progress, s.peak_lr(self.batches.batch_size), s.min_lr, s.warmup),
+                cosine(progress, s.weight_decay, s.weight_decay_end),
             )
             gradients = [p for p in self.method.trained.parameters() if p.grad is not None]
             norm = gradient_norm(gradients)
             taken = all_true(torch.isfinite(loss + norm))
-            if v.clip_grad is not None:
-                nn.utils.clip_grads_with_norm_(gradients, v.clip_grad, norm, foreach=True)
+            if s.clip_grad is not None:
+                nn.utils.clip_grads_with_norm_(gradients, s.clip_grad, norm, foreach=True)
             step_if(self.optimizer, taken)
             self.optimizer.zero_grad(set_to_none=True)
-        with self.clock.part("average"):
+        with timer.part("average"):
             self.method.after_step(progress, taken)
-        self.guard.take_back_unless(taken)
-        for key, value in {"loss": loss, **scalars, "taken": torch.ones_like(loss)}.items():
-            self.sums[key] = self.sums.get(key, 0) + torch.where(taken, value.double(), 0)
+        self.rollback.undo_unless(taken)
+        self.history.add_step({"loss": loss, **scalars}, taken)
         self.skipped.add(self.step, ~taken)
+        self.throughput.add(self.batches.batch_size)
         self.step += 1
 
-    def one_backward(self, images: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients, loss and scalars of this step's scans, or of each process's first few `images` as one part."""
-        batch = self.make_batch(self.rows(self.step).view(world_size(), -1)[:, :images].flatten())
-        seed = seed_of(self.seed, "step", self.step)
-        parts = self.settings.grad_cache_chunks if images is None else 1
-        return backward(self.method, batch, parts, seed, self.autocast, self.clock)
-
-    def count_arithmetic(self) -> None:
-        """What one image costs, from a step on a few that leaves no trace."""
-        self.guard.remember()
-        self.use.count(self.one_backward, images=min(self.batch // world_size(), COUNTED))
-        self.optimizer.zero_grad(set_to_none=True)
-        self.guard.take_back_unless(torch.zeros((), dtype=torch.bool, device=self.device))
-        self.clock.read()
-
-    def make_batch(self, rows: Tensor) -> Batch:
-        """The views of the scans `rows`, a function of the seed, the step and each scan."""
-        seed = seed_of(self.seed, "views", self.step)
-        with self.clock.part("data"):
-            following = self.data.rows[self.rows(self.step + 1)[self.own]] if self.step + 1 < self.total else None
-            mine = rows[local_slice(len(rows))]
-            images = self.feed.take(self.data.rows[mine], following)
-            here = rows.to(self.device, non_blocking=True)
-        with self.clock.part("augmentation"):
-            views = self.augment(images, self.views, seed, here[local_slice(len(rows))])
-        return Batch(
-            views=[view.view(-1, len(mine), *view.shape[1:]) for view in views],
-            drawn=self.method.draw(len(rows), torch.Generator().manual_seed(seed)),
-            targets=self.targets[here],
-            progress=self.step / self.total,
-        )
-
-    def end_epoch(self, rate: float, shares: dict[str, float]) -> None:
-        """Add the epoch's row to the history; one plain line says how it goes.
+    def forward_backward(self, images: int | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute gradients, loss and scalars of this step's batch, without an optimizer step.
 
         Args:
-            rate: images a second.
-            shares: of the epoch's time, by part of a step.
+            images: only so many of each process's images, in one chunk.
         """
-        epoch = self.step // self.steps
-        row: dict[str, float] = {"epoch": epoch, "step": self.step, "images_seen": self.step * self.batch}
-        taken = self.sums.pop("taken", torch.zeros(())).item()
-        row |= {key: value.item() / taken if taken else math.nan for key, value in self.sums.items()}
-        row |= {"lr": self.optimizer.param_groups[0]["lr"], "skipped": self.steps - taken}
-        used = self.use.at(rate / world_size())
-        row |= {"images_per_second": rate, "utilisation": used, "data_wait": shares.get("data", 0.0)}
-        row |= {"augmentation": shares.get("augmentation", 0.0), **self.method.end_epoch()}
-        self.sums = {}
-        if is_rank0() and (epoch % self.settings.eval_every == 0 or self.step == self.total):
-            row |= watch(self.method.exported, self.data.watch, self.input, self.settings.knn, self.device)
-            self.keep_best(row)
-        self.history.append(row)
-        shown = ("loss", "knn_accuracy", "knn_auroc", "teacher_entropy", "feature_std")
-        log.info(
-            "epoch %d/%d %s %.0f img/s, data wait %.1f %%, augmentation %.1f %%, %.0f %% of the machine, %s left",
-            epoch, self.settings.epochs, " ".join(f"{key} {row[key]:.4g}" for key in shown if key in row), rate,
-            100 * row["data_wait"], 100 * row["augmentation"], 100 * row["utilisation"],
-            duration((self.total - self.step) * self.batch / rate),
-        )  # fmt: skip
-        before = alarms(self.history[:-1], self.settings.epochs)
-        for alarm in alarms(self.history, self.settings.epochs):
-            if alarm not in before:
-                log.warning("%s", alarm)
-        if self.settings.tensorboard and is_rank0():
-            write_board(self.board, self.history)
+        rows = self.batches.rows(self.step).view(world_size(), -1)[:, :images].flatten()
+        batch = self.batches.load(self.step, rows)
+        chunks = self.settings.grad_cache_chunks if images is None else 1
+        seed = seed_of(self.seed, "step", self.step)
+        return backward(self.method, batch, chunks, seed, self.autocast, self.throughput.timer)
 
-    def keep_best(self, row: dict[str, float]) -> None:
-        """Remember the weights that neighbours among validation patients like best, if they are to be exported."""
-        score = row.get("knn_accuracy", row.get("knn_auroc", float("-inf")))
-        if self.settings.export == "best" and score > self.best.get("score", float("-inf")):
-            weights = {key: value.detach().clone() for key, value in self.method.exported.state_dict().items()}
-            self.best = {"score": score, "epoch": int(row["epoch"]), "weights": weights}
+    def count_flops(self) -> None:
+        """Count the FLOPs per image on a few images; networks, buffers and gradients are left as they were."""
+        self.rollback.save()
+        self.throughput.mfu.count(
+            self.forward_backward, images=min(self.batches.batch_size // world_size(), FLOP_IMAGES)
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.rollback.undo_unless(torch.zeros((), dtype=torch.bool, device=self.device))
 
-    def export(self) -> int:
-        """Bring the weights that are handed on into `method.exported`; the epoch that they are of."""
-        if self.settings.export == "last":
-            return self.settings.epochs
-        if not self.best:
-            raise UserError("export: best: the online kNN had no finite score at any epoch; use last")
-        self.method.exported.load_state_dict(self.best["weights"])
-        epoch: int = self.best["epoch"]
-        return epoch
+    def end_epoch(self) -> None:
+        """Add the epoch's row to the history, with the online evaluation every `eval_every` epochs."""
+        self.skipped.read()  # waits for the device
+        speed = self.throughput.columns()
+        epoch, left = self.step // self.batches.steps_per_epoch, self.batches.total_steps - self.step
+        means, taken = self.history.close_epoch()
+        row: dict[str, float] = {"epoch": epoch, "step": self.step, "images_seen": self.images_seen, **means}
+        row |= {"lr": self.optimizer.param_groups[0]["lr"], "skipped": self.batches.steps_per_epoch - taken}
+        row |= speed | self.method.end_epoch()
+        if is_rank0() and (epoch % self.settings.eval_every == 0 or not left):
+            given = self.data.input(self.settings.augment.global_size)
+            row |= evaluate_online(self.method.exported, self.data.online_eval, given, self.settings.knn, self.device)
+            self.history.keep_best(row, self.method.exported)
+        self.history.add_epoch(row, left * self.batches.batch_size / speed["images_per_second"])
+        self.throughput.restart()
 
-    def device_name(self) -> str:
-        """What the run was trained on."""
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"CPU, {torch.get_num_threads()} thread(s)"
+    @property
+    def images_seen(self) -> int:
+        """How many images the run has trained on, repetitions counted."""
+        return self.step * self.batches.batch_size

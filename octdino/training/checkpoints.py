@@ -26,17 +26,17 @@ Check = Callable[[dict[str, Any]], None]
 
 
 class RunState:
-    """The resumable state of a run, in a folder that no rule declares (declared outputs are deleted on a kill).
+    """Checkpoints of a run, in a folder that is no rule's output (Snakemake deletes outputs of a killed job).
 
-    `step-N.pt` are checkpoints, each written under another name first; `mark.json` says what they belong to, and
-    another fingerprint starts afresh; `lock` is held while a trainer runs and freed by the system when it dies, so a
-    stale lock cannot exist. Of several processes only the first reads and writes here.
+    `step-N.pt` are checkpoints, each written under a temporary name and renamed. `mark.json` contains the fingerprint
+    of their run; with another fingerprint training starts again. `lock` is a lock file, held while a trainer runs and
+    released by the system when it dies, so a stale lock cannot exist. Only rank 0 reads and writes here.
 
     Args:
         fingerprint: settings and input; plain values.
-        every_seconds: between two checkpoints.
-        keep: how many of the latest checkpoints stay.
-        length: of the run; a finished run may be extended to a greater one.
+        every_seconds: time between two checkpoints.
+        keep: how many of the latest checkpoints to keep.
+        length: of the run; a finished run may be extended to a greater length.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class RunState:
 
     @contextmanager
     def locked(self) -> Iterator["RunState"]:
-        """Hold the run; a second trainer of the same run is refused with the owner's name."""
+        """Hold the lock; raises UserError with its owner if another trainer holds it."""
         if not is_rank0():
             yield self
             return
@@ -60,7 +60,7 @@ class RunState:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.seek(0)
-                raise UserError(f"{self.folder}: another trainer works here: {lock.read().strip()}") from None
+                raise UserError(f"{self.folder}: locked by another trainer: {lock.read().strip()}") from None
             lock.truncate(0)
             job = os.environ.get("SLURM_JOB_ID")
             lock.write(f"process {os.getpid()} on {socket.gethostname()}" + (f", job {job}" if job else ""))
@@ -68,9 +68,9 @@ class RunState:
             yield self
 
     def load(self, check: Check = lambda _: None, *, extend: bool = False) -> dict[str, Any] | None:
-        """The newest checkpoint that can be resumed from, else None; tensors on the CPU, nothing executable.
+        """Return the latest checkpoint that can be resumed from, else None; tensors on the CPU, nothing is executed.
 
-        A finished run is not resumed (who asks for it again wants it anew) unless `extend` and it was shorter.
+        A finished run starts again, unless `extend` is set and it was shorter.
 
         Args:
             check: raises CheckpointError if a checkpoint does not fit the run.
@@ -87,8 +87,11 @@ class RunState:
         state = self._newest(check) if wanted else None
         if state is None:
             if (found := self._checkpoints()) and not wanted:
-                log.warning("%s: not of this very run, or of one that was finished; starting afresh", found[-1])
-            for path in self.folder.glob("*step-*.pt"):  # those that a kill left half written, too
+                log.warning(
+                    "%s: checkpoint fingerprint does not match, or the run has already finished; starting again",
+                    found[-1],
+                )
+            for path in self.folder.glob("*step-*.pt"):  # half-written ones of a killed run as well
                 path.unlink()
         self._mark["extended"] = bool(state is not None and extended)
         self._write_mark()
@@ -100,11 +103,11 @@ class RunState:
             return {}
         try:
             mark = read_json(path, "pretrain")
-        except UserError as error:  # a crash of the machine has left it empty
+        except UserError as error:  # left empty by a crash of the machine
             log.warning("%s", error)
             return {}
         if mark.keys() != self._mark.keys() or any(type(mark[key]) is not type(self._mark[key]) for key in mark):
-            log.warning("%s: is no mark of a run", path)
+            log.warning("%s: does not have the keys and types of a run's mark; starting again", path)
             return {}
         return mark
 
@@ -127,11 +130,11 @@ class RunState:
         return None
 
     def due(self) -> bool:
-        """Whether the last save is older than the interval."""
+        """Return whether the last checkpoint is older than the interval."""
         return is_rank0() and time.monotonic() - self._saved_at >= self._every
 
     def save(self, state: dict[str, Any], step: int) -> None:
-        """Add the checkpoint of `step` and take away all but the latest; a kill leaves what was there before."""
+        """Write the checkpoint of `step` and delete all but the latest; a kill meanwhile leaves the earlier ones."""
         if not is_rank0():
             return
         path = self.folder / f"step-{step:09d}.pt"
@@ -140,21 +143,21 @@ class RunState:
             with DeferringFile(temporary) as file:
                 torch.save(state, file)
                 file.check()
-                os.fsync(file.fileno())  # on the disk before the earlier one goes
+                os.fsync(file.fileno())  # on the disk before an earlier one is deleted
         for path in self._checkpoints()[: -self._keep]:
             path.unlink()
         self._saved_at = time.monotonic()
 
     def stop(self, state: dict[str, Any], step: int, reason: str) -> None:
-        """Save, and end with exit code 75."""
+        """Save, and raise StoppedEarly (exit code 75)."""
         self.save(state, step)
-        raise StoppedEarly(f"stopped by {reason} after saving; run the same command again to go on")
+        raise StoppedEarly(f"stopped by {reason} after saving; run the same command again to resume")
 
     def finish(self) -> None:
-        """The run has ended, its last checkpoint is its end, and it may be extended from there."""
+        """Mark the run as finished; it may be extended from its last checkpoint."""
         self._mark["finished"] = True
         self._write_mark()
 
     def discard(self) -> None:
-        """The run is finished for good: forget the state, so that a forced rerun starts from the beginning."""
+        """Delete all checkpoints of a finished run, so that a forced rerun starts from the beginning."""
         shutil.rmtree(self.folder)

@@ -1,4 +1,4 @@
-"""Ask torch for algorithms that give the same bits every time."""
+"""Deterministic algorithms of torch: results that are bit-identical from run to run."""
 
 import os
 
@@ -6,13 +6,12 @@ import torch
 
 
 def ask_for_determinism(wanted: bool) -> None:
-    """Set torch's flags for the whole process, either way; to be called before anything is computed on a GPU.
+    """Set torch's flags of determinism for the whole process, on or off; call it before the first GPU computation.
 
-    `wanted`: cuDNN's deterministic algorithms and no trial runs of several, a fixed cuBLAS workspace (unless
-    CUBLAS_WORKSPACE_CONFIG is set already, which has to happen before CUDA computes), and torch's own deterministic
-    algorithms. An operation that has none on a GPU runs and warns: the gradient of the bicubic resize of a vision
-    transformer's position embeddings is such a one. Memory that torch has just taken is not filled, which would cost
-    time and changes no result.
+    On: cuDNN's deterministic algorithms without benchmarking, a fixed cuBLAS workspace (unless CUBLAS_WORKSPACE_CONFIG
+    is set), and torch's own deterministic algorithms. An operation without one on a GPU runs and warns, such as the
+    gradient of the bicubic resize of a vision transformer's position embeddings. Uninitialized memory is not filled,
+    which would cost time and changes no result.
     """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,8 +1,8 @@
-"""Several processes that train one network on one batch. With one process nothing is communicated.
+"""Distributed training: several processes train one network on one batch. One process communicates nothing.
 
-Each process takes its own rows of a batch through the backbone. The features are then joined, and every process goes
-on with the whole batch: heads, centre, queue, negatives and loss are those of one process, with nothing to synchronise.
-The gradient of its own rows goes back through its own backbone, and gradients are averaged.
+Each process passes its own slice of a batch through the backbone. The features are then gathered, and every process
+computes the loss of the whole batch: heads, center, queue and negatives are those of one process, with nothing to
+synchronize. Each process backpropagates through the backbone for its own slice only, and gradients are averaged.
 """
 
 import io
@@ -21,7 +21,7 @@ from octdino.errors import UserError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=2)  # of a process that waits for another one, which may be watching or saving
+TIMEOUT = timedelta(hours=2)  # of waiting for another process, which may be evaluating or saving
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def process_group() -> Iterator[None]:
     """Join the processes that RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT name, as torchrun sets them.
 
     Raises:
-        UserError: there are GPUs here, but fewer than processes.
+        UserError: this machine has GPUs, but fewer than processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
@@ -37,11 +37,11 @@ def process_group() -> Iterator[None]:
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if gpus:
         if local >= gpus:
-            raise UserError(f"--processes: more than the {gpus} GPU(s) of this machine; expected one GPU a process")
+            raise UserError(f"--processes: more than the {gpus} GPU(s) of this machine; expected one GPU per process")
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
     if not is_rank0():
-        logging.getLogger("octdino").setLevel(logging.ERROR)  # the first one says it
+        logging.getLogger("octdino").setLevel(logging.ERROR)  # rank 0 logs
     try:
         yield
     finally:
@@ -49,49 +49,50 @@ def process_group() -> Iterator[None]:
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return the index of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def is_rank0() -> bool:
-    """Whether this process is the one that writes files and speaks."""
+    """Return whether this process is the one that writes files and logs."""
     return rank() == 0
 
 
 def shared_batch(wanted: int, count: int) -> int:
-    """The size of a batch of `count` rows at most: as wanted, else as large as all processes can share."""
+    """Return the batch size: `wanted`, or with fewer than that many rows the largest multiple of the processes."""
     return wanted if wanted <= count else count - count % world_size()
 
 
 def local_slice(count: int) -> slice:
-    """Which of `count` rows are this process's; every process has as many.
+    """Return this process's slice of `count` rows; every process has equally many.
 
     Raises:
-        UserError: they cannot be shared out evenly.
+        UserError: `count` is not a multiple of the number of processes.
     """
     share, rest = divmod(count, world_size())
     if rest or not share:
-        raise UserError(f"batch_size: {count} scans a step; expected a multiple of the {world_size()} processes")
+        raise UserError(f"batch_size: {count} scans per step; expected a multiple of the {world_size()} processes")
     return slice(rank() * share, (rank() + 1) * share)
 
 
 def all_gather(x: Tensor, dim: int = 0) -> Tensor:
-    """The parts of all processes, equally large, one after the other along `dim`; gradients go back to one's own.
+    """Concatenate the tensors of all processes, of equal shape, along `dim`; differentiable.
 
-    Every process must compute the same loss from it.
+    Every process must compute the same loss from the result. Each gets the gradient of its own part, times the
+    number of processes, by which `average_gradients` divides.
     """
     if world_size() == 1:
         return x
-    whole: Tensor = _Joined.apply(x, dim)
+    whole: Tensor = _AllGather.apply(x, dim)
     return whole
 
 
-class _Joined(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
         ctx.dim, ctx.count = dim, x.shape[dim]
@@ -103,11 +104,11 @@ class _Joined(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         mine = gradients[0].narrow(ctx.dim, rank() * ctx.count, ctx.count)
-        return mine * world_size(), None  # `average_gradients` divides by it
+        return mine * world_size(), None
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Every gradient is then the mean over all processes: bit for bit the same everywhere."""
+    """Replace every gradient by its mean over all processes, bit-identical in all of them."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     if world_size() == 1 or not gradients:
         return
@@ -118,7 +119,7 @@ def average_gradients(module: nn.Module) -> None:
 
 
 def all_true(flag: Tensor) -> Tensor:
-    """bool []: whether it is true on every process; on its device, without waiting for it."""
+    """Return whether `flag` (bool []) is true in every process, as bool [] on its device, without waiting for it."""
     if world_size() == 1:
         return flag
     everywhere = flag.int()
@@ -127,7 +128,7 @@ def all_true(flag: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether it is true on any process. The device is not waited for."""
+    """Return whether `flag` is true in any process; does not wait for the device."""
     if world_size() == 1:
         return flag
     anywhere = torch.tensor(int(flag))
@@ -136,9 +137,9 @@ def any_rank(flag: bool) -> bool:
 
 
 def broadcast_from_rank0(make: Callable[[], T]) -> T:
-    """What the first process makes of tensors and plain values, for all; the others do not call `make`.
+    """Call `make` in rank 0 only, and return its result (tensors and plain values) in all processes.
 
-    Tensors come on the CPU.
+    With several processes, tensors are on the CPU.
     """
     if world_size() == 1:
         return make()
@@ -154,12 +155,12 @@ def broadcast_from_rank0(make: Callable[[], T]) -> T:
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """The sum over all processes, whose gradients are summed as well."""
-    summed: Tensor = _Summed.apply(x)
+    """Return the sum over all processes; differentiable, gradients are summed as well."""
+    summed: Tensor = _AllReduceSum.apply(x)
     return summed
 
 
-class _Summed(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, x: Tensor) -> Tensor:
         return _all_sum(x)

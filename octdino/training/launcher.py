@@ -1,7 +1,7 @@
-"""Start one command as several processes that train together, and end as they end.
+"""Launcher of distributed training: start one command as several processes and return their exit code.
 
-torchrun would do for the start, but it hides the exit code (a run that was stopped and saved ends with 75), repeats
-messages once a process, and kills after half a minute who is still saving.
+torchrun could start them, but it hides the exit code (75: stopped and saved), repeats messages once per process, and
+kills a process that is still saving after half a minute.
 """
 
 import contextlib
@@ -18,28 +18,28 @@ from typing import IO
 
 from octdino.errors import EXIT_FAILED, EXIT_STOPPED, EXIT_USER
 
-PATIENCE = 10.0  # seconds that the others have to end by themselves once one has failed
+GRACE_SECONDS = 10.0  # for the other processes to end by themselves once one has failed
 PR_SET_PDEATHSIG = 1
 
 
 def launched() -> bool:
-    """Whether somebody has started this process as one of several: we, or torchrun."""
+    """Return whether this process is one of several, started by this launcher or torchrun."""
     return "RANK" in os.environ
 
 
 def launch(arguments: list[str], processes: int, threads: int | None) -> int:
     """Run `octdino` with these arguments in `processes` processes on this machine.
 
-    In a SLURM step of several nodes (`srun --nodes 2 --ntasks-per-node 1`) each node starts as many, and all train
-    together.
+    In a SLURM step of several nodes (`srun --nodes 2 --ntasks-per-node 1`) each node starts as many, and all
+    train together.
 
     Args:
-        threads: of all processes here; None: as many as OMP_NUM_THREADS says.
+        threads: of all processes on this machine; None: OMP_NUM_THREADS.
 
     Returns:
-        0 done, 2 the user's mistake, 75 stopped early but saved, 1 one process died or failed, which is told.
+        0 done, 2 the user's mistake, 75 stopped early but saved, 1 a process died or failed, with a message.
     """
-    node, address, port = _place()
+    node, address, port = _rendezvous()
     threads = threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0))
     common = {
         "WORLD_SIZE": nodes() * processes,
@@ -49,37 +49,36 @@ def launch(arguments: list[str], processes: int, threads: int | None) -> int:
         "OMP_NUM_THREADS": max(1, threads // processes),
     }
     with contextlib.ExitStack() as stack:
-        children, words = [], []
+        children, outputs = [], []
         for local in range(processes):
-            own = {**common, "RANK": node * processes + local, "LOCAL_RANK": local}
-            first = own["RANK"] == 0
-            # Only the first one speaks; the others' words are kept for the case that they fail.
-            said = None if first else stack.enter_context(tempfile.TemporaryFile("w+"))
-            words.append(said)
+            environment = {**common, "RANK": node * processes + local, "LOCAL_RANK": local}
+            # Only rank 0 prints; the output of the others is kept for the case that they fail.
+            output = None if environment["RANK"] == 0 else stack.enter_context(tempfile.TemporaryFile("w+"))
+            outputs.append(output)
             children.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "octdino.cli", *arguments],
-                    env={**os.environ, **{name: str(value) for name, value in own.items()}},
-                    stdout=said,
-                    stderr=said,
+                    env={**os.environ, **{name: str(value) for name, value in environment.items()}},
+                    stdout=output,
+                    stderr=output,
                     preexec_fn=_die_with_parent,
                 )
             )
-        with _passing_on(children):
-            return _outcome(children, words)
+        with _forward_signals(children):
+            return _exit_code(children, outputs)
 
 
-def _outcome(children: list["subprocess.Popen[bytes]"], words: Sequence[IO[str] | None]) -> int:
+def _exit_code(children: list["subprocess.Popen[bytes]"], outputs: Sequence[IO[str] | None]) -> int:
     while not (failed := [child for child in children if child.poll() not in (None, 0)]):
         if all(child.returncode == 0 for child in children):
             return 0
         time.sleep(0.05)
-    # One that was killed comes before those that only miss it.
+    # A killed process first: the others fail because they lost their connection to it.
     culprit = min(failed, key=lambda child: int(child.returncode or 0))
-    if culprit.returncode == EXIT_STOPPED:  # all stop at the same step; the first one may still be saving
+    if culprit.returncode == EXIT_STOPPED:  # all stop at the same step; rank 0 may still be saving
         for child in children:
             child.wait()
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + GRACE_SECONDS
     while any(child.poll() is None for child in children) and time.monotonic() < end:
         time.sleep(0.05)
     for child in children:
@@ -89,15 +88,15 @@ def _outcome(children: list["subprocess.Popen[bytes]"], words: Sequence[IO[str] 
     codes = [child.returncode for child in children]
     if set(codes) == {EXIT_STOPPED}:
         return EXIT_STOPPED
-    if words[0] is None and codes[0] == EXIT_USER:  # its line says what is wrong
+    if outputs[0] is None and codes[0] == EXIT_USER:  # rank 0 has printed the error
         return EXIT_USER
-    said = words[children.index(culprit)]
-    if said is not None:
-        said.seek(0)
-        sys.stderr.write(said.read())
+    output = outputs[children.index(culprit)]
+    if output is not None:
+        output.seek(0)
+        sys.stderr.write(output.read())
     print(
-        f"octdino: process {children.index(culprit) + 1} of {len(children)} {_ending(culprit.returncode)}, and the "
-        "others with it; run the same command again to go on from the last checkpoint",
+        f"octdino: process {children.index(culprit) + 1} of {len(children)} {_ending(culprit.returncode)}; the others "
+        "were ended; run the same command again to resume from the last checkpoint",
         file=sys.stderr,
     )
     return EXIT_FAILED
@@ -108,15 +107,15 @@ def _ending(code: int) -> str:
 
 
 @contextlib.contextmanager
-def _passing_on(children: list["subprocess.Popen[bytes]"]) -> Iterator[None]:
-    """Signals that ask to stop go to all children, which save and end."""
+def _forward_signals(children: list["subprocess.Popen[bytes]"]) -> Iterator[None]:
+    """Forward SIGTERM and SIGINT to all children, which save and end."""
 
-    def pass_on(number: int, _: object) -> None:
+    def forward(number: int, _: object) -> None:
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
@@ -125,18 +124,18 @@ def _passing_on(children: list["subprocess.Popen[bytes]"]) -> Iterator[None]:
 
 
 def _die_with_parent() -> None:
-    """In the child: a parent that is killed without warning leaves nobody behind; the children save and end."""
+    """In the child: receive SIGTERM when the parent is killed, so that no process is orphaned."""
     with contextlib.suppress(AttributeError, OSError):  # Linux only
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def nodes() -> int:
-    """How many machines this SLURM step has; 1 elsewhere."""
+    """Return the number of nodes of this SLURM step; 1 outside SLURM."""
     return int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
 
 
-def _place() -> tuple[int, str, int]:
-    """Which machine this is, and the address and port where the first one listens."""
+def _rendezvous() -> tuple[int, str, int]:
+    """Return the index of this node, and the address and port on which the first one listens."""
     if nodes() == 1:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -147,6 +146,6 @@ def _place() -> tuple[int, str, int]:
 
 
 def _first_host(hosts: str) -> str:
-    """The first of a list as SLURM writes it, such as node[03-04,07]."""
+    """Return the first host of a SLURM node list such as node[03-04,07]."""
     done = subprocess.run(["scontrol", "show", "hostnames", hosts], capture_output=True, text=True, check=True)
     return done.stdout.split()[0]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Two groups: matrices and kernels, which decay, and biases, norms and other vectors, which must not."""
+    """Return two parameter groups: matrices and kernels with weight decay; biases, norms and other vectors without."""
     trained = [p for p in module.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "decays": True},
@@ -16,7 +16,7 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def set_schedule(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
-    """Set this step's learning rate, times a group's `lr_scale`, and the weight decay of the groups that decay."""
+    """Set this step's learning rate, times a group's `lr_scale`, and the weight decay of groups that have one."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
         if group["decays"]:
@@ -24,27 +24,27 @@ def set_schedule(optimizer: torch.optim.Optimizer, lr: float, weight_decay: floa
 
 
 def make_optimizer(kind: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """adamw, or sgd with momentum 0.9: all parameters in one kernel, with the learning rate still to be set."""
+    """Return a fused adamw, or sgd with momentum 0.9, with learning rate 0 until `set_schedule`."""
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, fused=True)
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
-    for group in optimizer.param_groups:  # a first step that is not taken would leave the kernel's own uninitialised
+    for group in optimizer.param_groups:  # after a skipped first step the kernel's own buffer is uninitialized
         for parameter in group["params"]:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 
 def step_if(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
-    """Step, unless `taken` (bool [], on the device) is false: the kernel looks, and the host need not wait for it."""
-    optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]  # as GradScaler tells a fused optimiser
+    """Step unless `taken` (bool [], on the device) is false; the fused kernel reads it, so the host does not wait."""
+    optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]  # as GradScaler does for fused optimizers
     optimizer.step()
 
 
 @torch.no_grad()
 def ema_update(teacher: nn.Module, student: nn.Module, momentum: float, taken: Tensor) -> None:
-    """teacher = momentum * teacher + (1 - momentum) * student, for parameters; buffers stay the teacher's own.
+    """Update the EMA teacher: momentum * teacher + (1 - momentum) * student, for parameters; buffers are unchanged.
 
-    Where `taken` (bool [], on the device) is false the teacher stays as it is.
+    A no-op where `taken` (bool [], on the device) is false.
     """
     averages: list[Tensor] = list(teacher.parameters())
     current: list[Tensor] = list(student.parameters())

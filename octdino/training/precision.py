@@ -1,4 +1,4 @@
-"""The device, and the precision that it computes in: float32, or bfloat16 under autocast."""
+"""Device and mixed precision: float32, or bfloat16 under autocast."""
 
 import contextlib
 import ctypes
@@ -8,31 +8,38 @@ import torch
 
 from octdino.errors import UserError
 
-AUTO_PRECISION = "OCTDINO_AUTO_PRECISION"  # environment variable: what `precision: auto` takes
+AUTO_PRECISION = "OCTDINO_AUTO_PRECISION"  # environment variable that overrides `precision: auto`
 
 
 def pick_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep the large blocks that a step on the CPU frees, for the next step to take.
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU, or CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread(s)"
 
-    glibc would give them back to the system, which clears every page before it hands it out again: a tenth of a step.
-    Other C libraries are left as they are.
+
+def keep_freed_memory() -> None:
+    """Configure glibc to reuse the large memory blocks that a step on the CPU frees, for the next step.
+
+    By default glibc returns them to the system, which clears every page before it is used again: a tenth of a step.
+    A no-op with other C libraries.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes: what lies free at the end of the heap stays there
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes: free memory at the end of the heap is kept
 
 
 def resolve_precision(device: torch.device, precision: str) -> str:
-    """float32 or bfloat16: as asked for, or for "auto" bfloat16 if this hardware multiplies it natively.
+    """Return float32 or bfloat16: `precision` itself, or for "auto" bfloat16 if this hardware multiplies it natively.
 
     A CPU without AVX-512 bf16 or AMX emulates bfloat16 ten times slower than float32. The environment variable
-    OCTDINO_AUTO_PRECISION overrides what "auto" takes, so that one kind of machine can be tried on another.
+    OCTDINO_AUTO_PRECISION overrides "auto", so that the precision of one kind of machine can be tested on another.
 
     Raises:
         UserError: the environment variable is neither float32 nor bfloat16.
@@ -48,7 +55,7 @@ def resolve_precision(device: torch.device, precision: str) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bfloat16 autocast if `resolve_precision` says bfloat16, else a disabled one. Weights stay float32."""
+    """Return bfloat16 autocast if `resolve_precision` returns bfloat16, else a disabled one. Weights stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(device, precision) == "bfloat16")
 
 

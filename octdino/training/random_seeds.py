@@ -4,5 +4,5 @@ import hashlib
 
 
 def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed that depends on all `parts`: each step's randomness has its own, so none has to be saved."""
+    """Return a 63-bit seed that depends on all `parts`, such as the run's seed, a purpose and a step."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1

@@ -1,4 +1,4 @@
-"""Stop between two steps: SIGTERM, SIGINT or a time budget, on all processes together."""
+"""Signals that stop training between two steps: SIGTERM, SIGINT or a time limit, in all processes together."""
 
 import math
 import signal
@@ -11,7 +11,7 @@ from octdino.training.distributed import any_rank
 
 
 class Stopper:
-    """Turns SIGTERM, SIGINT and a time budget into one question that is asked between two steps."""
+    """Records SIGTERM, SIGINT and the time limit, to be checked by `asked` between two steps."""
 
     def __init__(self, max_minutes: float | None = None) -> None:
         self.reason: str | None = None
@@ -19,7 +19,7 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator["Stopper"]:
-        """Catch the signals inside the block only."""
+        """Handle the signals inside the block only."""
         before = {s: signal.signal(s, self._caught) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self
@@ -31,7 +31,7 @@ class Stopper:
         self.reason = signal.Signals(number).name
 
     def asked(self) -> str | None:
-        """Why to stop now, or None; all processes stop together."""
+        """Return the reason to stop now, or None; the same step in all processes."""
         if self.reason is None and time.monotonic() > self._deadline:
             self.reason = "the time limit"
         if any_rank(self.reason is not None) and self.reason is None:

@@ -1,4 +1,4 @@
-"""Where a run's time goes, and how much of the machine it uses: its arithmetic beside the fastest matrix product."""
+"""Throughput of training: time per part of a step, images per second, model FLOPs utilization (MFU)."""
 
 import time
 from collections import defaultdict
@@ -8,11 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-SECONDS = 0.2  # of measuring the ceiling
+from octdino.training.distributed import world_size
+
+MATMUL_SECONDS = 0.2  # of measuring the fastest matrix product
 
 
-class Stopwatch:
-    """Seconds by part of a step. On a GPU events mark the parts, so that only who reads them waits for it."""
+class StepTimer:
+    """Seconds per part of a step. On a GPU, events mark the parts, so that only `read` waits for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device.type == "cuda"
@@ -21,7 +23,7 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """The block is a piece of the part `name`."""
+        """Add the time of the block to the part `name`."""
         if self._gpu:
             begin, end = _event(), _event()
             begin.record()
@@ -34,7 +36,7 @@ class Stopwatch:
             self._seconds[name] += time.perf_counter() - start
 
     def read(self) -> dict[str, float]:
-        """Seconds of each part since it was read last; waits for the device."""
+        """Return the seconds of each part since the last call; waits for the device."""
         if self._events:
             torch.cuda.synchronize()
         for name, begin, end in self._events:
@@ -50,29 +52,34 @@ def _event() -> torch.cuda.Event:
     return event
 
 
-class Utilisation:
-    """Share of the ceiling that a rate of images is worth, from the arithmetic of one image."""
+class ModelFlopsUtilization:
+    """MFU: FLOPs of the model per second as a share of the device's fastest matrix product.
+
+    Attributes:
+        ceiling: FLOPs per second of that product.
+        flops_per_image: of one training step; None before `count`.
+    """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.ceiling = matmul_rate(device, dtype)
-        self.operations: float | None = None  # an image
+        self.flops_per_image: float | None = None
 
     def count(self, work: Callable[[int], object], images: int) -> None:
-        """Count the products and convolutions that `work` does for so many images."""
+        """Count the FLOPs of matrix products and convolutions while `work(images)` runs."""
         with FlopCounterMode(display=False) as counter:
             work(images)
-        self.operations = counter.get_total_flops() / images
+        self.flops_per_image = counter.get_total_flops() / images
 
     def at(self, rate: float) -> float:
-        """Share of the ceiling at `rate` images a second; NaN before anything was counted."""
-        return rate * self.operations / self.ceiling if self.operations else float("nan")
+        """Return the utilization at `rate` images per second; NaN before `count`."""
+        return rate * self.flops_per_image / self.ceiling if self.flops_per_image else float("nan")
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of the fastest large matrix product seen here, at this precision."""
+    """Measure the FLOPs per second of a large matrix product of this precision; the fastest of several."""
     side = 4096 if device.type == "cuda" else 1024
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    best, end = 0.0, time.perf_counter() + SECONDS
+    best, end = 0.0, time.perf_counter() + MATMUL_SECONDS
     while best == 0.0 or time.perf_counter() < end:
         begin = time.perf_counter()
         torch.mm(a, b)
@@ -80,3 +87,41 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
             torch.cuda.synchronize(device)
         best = max(best, 2 * side**3 / (time.perf_counter() - begin))
     return best
+
+
+class Throughput:
+    """The speed of training since `restart`, as columns of history.csv.
+
+    Attributes:
+        timer: times the parts of each step.
+        mfu: of one process, on its own device.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.timer = StepTimer(device)
+        self.mfu = ModelFlopsUtilization(device, dtype)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new measurement."""
+        self.timer.read()
+        self._images, self._began = 0, time.monotonic()
+
+    def add(self, images: int) -> None:
+        """Count the images of a step, those of all processes."""
+        self._images += images
+
+    def columns(self) -> dict[str, float]:
+        """Return images per second, MFU, and the shares of time of data loading and augmentation.
+
+        Waits for the device; what follows until `restart` is not measured.
+        """
+        parts = self.timer.read()
+        seconds = time.monotonic() - self._began
+        rate = self._images / seconds
+        return {
+            "images_per_second": rate,
+            "utilisation": self.mfu.at(rate / world_size()),
+            "data_wait": parts.get("data", 0.0) / seconds,
+            "augmentation": parts.get("augmentation", 0.0) / seconds,
+        }

@@ -23,7 +23,7 @@ from octdino.errors import UserError
 from octdino.models.weights_file import write_weights
 from octdino.pretrain import pretrain
 from octdino.stats.thresholds import choose_threshold
-from tests.pretrain.test_pretraining import MODELS, SETTINGS
+from tests.pretrain.small_runs import MODELS, SETTINGS
 from tests.small import INPUT, LABELS, write_small_cohort
 
 HOW = "youden"

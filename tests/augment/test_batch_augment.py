@@ -1,4 +1,4 @@
-"""Views are what a person would compute by hand, image by image."""
+"""Augmentation compared with torchvision, scipy and closed forms, image by image."""
 
 import colorsys
 import math
@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from octdino.augment import Augment, View, resize
 from octdino.augment.geometry import resize_weights, rotate
-from octdino.augment.intensity import colour_matrix, gaussian_blur
+from octdino.augment.intensity import color_matrix, gaussian_blur
 from octdino.config import AugmentSettings
 from octdino.errors import UserError
 
@@ -28,7 +28,7 @@ STILL = AugmentSettings(
     blur_p=0,
     speckle_max=0,
 )
-PLAIN = ([0.0], [1.0])  # mean, std: leave the grey levels as they are
+PLAIN = ([0.0], [1.0])  # mean, std: leave the gray levels as they are
 
 
 def smooth(batch=3, size=64, channels=1, seed=0):
@@ -40,7 +40,7 @@ def smooth(batch=3, size=64, channels=1, seed=0):
 
 
 def still(changes):
-    """Settings that change nothing but what `changes` says."""
+    """Return settings without any change except `changes`."""
     return AugmentSettings.parse({**STILL.model_dump(), **changes}, "test")
 
 
@@ -52,35 +52,35 @@ def make(changes, view, images, seed=0, mean_std=PLAIN):
 
 
 @pytest.mark.parametrize("size", [96, 64, 50, 48, 21, 16])
-def test_an_unchanged_view_is_torchvisions_anti_aliased_resize(size):
+def test_unchanged_view_equals_torchvisions_anti_aliased_resize(size):
     images = torch.randint(0, 256, (3, 2, 64, 80), dtype=torch.uint8)  # noise: the worst that can be resized
     out = make({}, View(1, size, (1, 1)), images)
     expected = tv.resize(images.float() / 255, [size, size], antialias=True)
     torch.testing.assert_close(out, expected.clamp(1e-4, 1), rtol=0, atol=1e-5)
 
 
-def test_a_crop_is_torchvisions_anti_aliased_one():
-    """Of whole px, and away from its borders, at which torchvision's does not see beyond the crop."""
+def test_crop_equals_torchvisions_anti_aliased_crop():
+    """With whole px, and away from the crop's borders, where torchvision does not read px beyond the crop."""
     images = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8).float()
     step = torch.tensor([40 / 16])
-    centres = 8 + step[:, None] * (torch.arange(16) + 0.5)
-    weights = resize_weights(centres, step, 64)
+    centers = 8 + step[:, None] * (torch.arange(16) + 0.5)
+    weights = resize_weights(centers, step, 64)
     expected = tv.resized_crop(images, 8, 8, 40, 40, [16, 16], antialias=True)
     torch.testing.assert_close((weights @ images @ weights.mT)[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2])
 
 
-def test_what_lies_beyond_a_border_is_reflected():
-    """As if the image went on, mirrored; a whole sample's width away from the border, at which the triangle is cut."""
+def test_samples_beyond_a_border_are_reflected():
+    """Compared with a mirrored image; one sample width away from the border, where the triangle is cut."""
     image = torch.rand(20)
     mirrored = torch.cat([image.flip(0), image, image.flip(0)])
-    step, centres = torch.tensor(2.0), torch.arange(-17.5, 37.5, 2.0)
-    clear = (centres.abs() > 2) & ((centres - 20).abs() > 2)
-    got = resize_weights(centres, step, 20) @ image
-    torch.testing.assert_close(got[clear], (resize_weights(centres + 20, step, 60) @ mirrored)[clear])
+    step, centers = torch.tensor(2.0), torch.arange(-17.5, 37.5, 2.0)
+    clear = (centers.abs() > 2) & ((centers - 20).abs() > 2)
+    got = resize_weights(centers, step, 20) @ image
+    torch.testing.assert_close(got[clear], (resize_weights(centers + 20, step, 60) @ mirrored)[clear])
 
 
 @pytest.mark.parametrize("degrees", [0.0, 5.0, -17.0, 90.0])
-def test_a_turn_is_torchvisions(degrees):
+def test_rotation_equals_torchvisions(degrees):
     x = torch.rand(2, 1, 3, 33, 33)
     angle = torch.full((2, 1), math.radians(degrees))
     got = rotate(x, angle, torch.ones(2, 1), 21)
@@ -88,15 +88,15 @@ def test_a_turn_is_torchvisions(degrees):
     torch.testing.assert_close(got[:, 0], expected, rtol=0, atol=2e-4)
 
 
-def test_no_aliasing_where_the_crop_is_much_finer_than_the_view():
+def test_downsampling_does_not_alias():
     stripes = torch.zeros(1, 1, 128, 128, dtype=torch.uint8)
-    stripes[..., ::2] = 255  # finer than any 16 px view can show: it must be even grey
+    stripes[..., ::2] = 255  # finer than a view of 16 px can resolve: the view must be uniform gray
     out = make({}, View(1, 16, (1, 1)), stripes)
     assert out.std() < 0.02
     assert out.mean() == pytest.approx(0.5, abs=0.02)
 
 
-def test_flip_is_left_to_right_never_upside_down():
+def test_flip_is_horizontal_only():
     images = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
     images[..., :16, :8] = 200  # upper left
     out = make({"flip_p": 1.0}, View(1, 32, (1, 1)), images)
@@ -119,8 +119,8 @@ def test_rotation_keeps_angles_on_images_that_are_not_square():
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.05, 0.5), st.floats(0.5, 1.0), st.integers(0, 1000))
-def test_crops_cover_the_share_of_the_area_that_was_asked_for(low, high, seed):
-    """A ramp's slope in the view says how much of the image the view covers."""
+def test_crops_cover_a_share_of_the_area_within_scale(low, high, seed):
+    """The slope of a ramp in the view gives the share of the image that the view covers."""
     ramp = torch.arange(64, dtype=torch.uint8).repeat(64, 1)[None, None].repeat(16, 2, 1, 1)
     ramp[:, 1] = ramp[:, 1].transpose(-1, -2).clone()  # channel 0 rises to the right, channel 1 downwards
     out = make({"global_scale": (low, high)}, View(1, 32, (low, high)), ramp) * 255
@@ -142,7 +142,7 @@ def test_blur_equals_scipys():
 
 
 def changed(change, seed=0):
-    """Which of two large and three small views of 400 images differ from what no change makes: bool [400, 5]."""
+    """Return which of two large and three small views of 400 images differ from unchanged views: bool [400, 5]."""
     images = torch.randint(0, 256, (400, 1, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     kinds, rows = [View(2, 24, (1, 1)), View(3, 16, (1, 1))], torch.arange(400)
     change = {**change, "blur_sigma": (0.5, 1.0)}
@@ -161,19 +161,19 @@ def test_each_view_has_its_own_probability(name):
 
 
 @pytest.mark.parametrize("value", [0.3, [0.3], "0.3", ["0.3"], [0.3, 0.3, 0.3]])
-def test_one_probability_is_that_of_all_views(value):
+def test_one_probability_applies_to_all_views(value):
     assert AugmentSettings(blur_p=value).blur_p == (0.3, 0.3, 0.3)
 
 
 @pytest.mark.parametrize("value", [1.1, [0.1, 0.2], [0.1, 0.2, 2], "often", [], None])
-def test_other_probabilities_are_one_line(value):
+def test_invalid_probabilities_raise_user_error(value):
     with pytest.raises(
         UserError, match=r"^x: solarize_p: .* is not allowed; expected one probability from 0 to 1, or t"
     ):
         AugmentSettings.parse({"solarize_p": value}, "x")
 
 
-def test_grey_levels_stay_in_range_and_are_standardised_last():
+def test_gray_levels_stay_in_range_and_are_standardized_last():
     images = smooth(8)
     wild = {"brightness_max": 0.9, "contrast_max": 0.9, "gamma_max": 2.0, "speckle_max": 0.5, "solarize_p": 0.5}
     out = make(wild, View(2, 32, (1, 1)), images, mean_std=([0.5], [0.25]))
@@ -194,8 +194,8 @@ def test_views_depend_on_the_seed_only():
 
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(range(6)), st.integers(1, 6), st.integers(0, 2**63 - 1), st.sampled_from([1, 3]))
-def test_an_images_views_do_not_depend_on_its_batch(order, kept, seed, channels):
-    """Neither on its place nor on the others: so they are the same for any number of processes."""
+def test_views_of_an_image_do_not_depend_on_its_batch(order, kept, seed, channels):
+    """Neither on its place nor on other images, so views are the same with any number of processes."""
     s = AugmentSettings(global_size=32, local_size=16, solarize_p=0.3, color={"saturation_max": 0.2 * (channels == 3)})
     images, rows = smooth(6, 40, channels), torch.tensor([5, 0, 77_999, 12, 13, 40])
     kinds = [View(2, 32, s.global_scale), View(3, 16, s.local_scale)]
@@ -207,7 +207,7 @@ def test_an_images_views_do_not_depend_on_its_batch(order, kept, seed, channels)
         torch.testing.assert_close(b, views, rtol=0, atol=2e-6)  # products of other shapes round in another order
 
 
-def test_speckle_has_the_strength_that_was_asked_for():
+def test_speckle_has_the_configured_strength():
     images = torch.full((600, 1, 32, 32), 128, dtype=torch.uint8)
     out = make({"speckle_max": 0.2}, View(1, 32, (1, 1)), images) / (128 / 255) - 1
     spread = out.std(dim=(1, 2, 3))  # of each view: uniform up to 0.2
@@ -229,20 +229,20 @@ def test_resize_equals_torchvisions():
 
 
 @pytest.mark.parametrize(("saturation", "turn"), [(1.0, 0.0), (0.0, 0.3), (1.4, 0.1), (0.6, -0.5), (1.0, 1.0)])
-def test_colours_turn_in_yiq_as_the_standard_library_has_it(saturation, turn):
+def test_color_jitter_equals_rotation_in_yiq_of_colorsys(saturation, turn):
     rng = np.random.default_rng(0)
-    matrix = colour_matrix(torch.tensor([saturation]), torch.tensor([turn]))[0].numpy()
-    for colour in rng.uniform(0.3, 0.6, (20, 3)):
-        y, i, q = colorsys.rgb_to_yiq(*colour)
+    matrix = color_matrix(torch.tensor([saturation]), torch.tensor([turn]))[0].numpy()
+    for color in rng.uniform(0.3, 0.6, (20, 3)):
+        y, i, q = colorsys.rgb_to_yiq(*color)
         z = saturation * (i + 1j * q) * np.exp(2j * np.pi * turn)
         expected = colorsys.yiq_to_rgb(y, z.real, z.imag)
-        assert matrix @ colour == pytest.approx(expected, abs=0.006)  # its coefficients have two digits
+        assert matrix @ color == pytest.approx(expected, abs=0.006)  # its coefficients have two digits
 
 
-def test_grey_is_torchvisions_and_jitter_has_its_probability():
+def test_gray_equals_torchvisions_and_jitter_has_its_probability():
     images = smooth(batch=400, size=16, channels=3)
-    grey = make({"color": {"gray_p": 1.0}}, View(1, 16, (1, 1)), images)
-    assert (grey - tv.rgb_to_grayscale(images.float() / 255, 3)).abs().max() < 0.005
+    gray = make({"color": {"gray_p": 1.0}}, View(1, 16, (1, 1)), images)
+    assert (gray - tv.rgb_to_grayscale(images.float() / 255, 3)).abs().max() < 0.005
     some = make({"color": {"gray_p": 0.25}}, View(1, 16, (1, 1)), images)
     assert ((some.std(dim=1).amax(dim=(1, 2)) < 1e-3).float().mean() - 0.25).abs() < 0.07
     jittered = make({"jitter_p": 0.8, "color": {"hue_max": 0.1, "saturation_max": 0.4}}, View(1, 16, (1, 1)), images)
@@ -251,6 +251,6 @@ def test_grey_is_torchvisions_and_jitter_has_its_probability():
 
 
 @pytest.mark.parametrize("change", ["saturation_max", "hue_max", "gray_p"])
-def test_grey_scans_have_no_colours_to_change(change):
+def test_color_jitter_of_gray_scans_raises_user_error(change):
     with pytest.raises(UserError, match="the scans are gray"):
         Augment(AugmentSettings(color={change: 0.2}), [0.5], [0.2])

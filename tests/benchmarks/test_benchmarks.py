@@ -1,4 +1,4 @@
-"""The benchmark times what it says, in turns, and writes a table that can be read."""
+"""The benchmark times contenders in interleaved rounds, and writes its tables."""
 
 import re
 from itertools import pairwise
@@ -12,73 +12,75 @@ from benchmarks.ceiling import view_bytes
 from benchmarks.loops import Naive, Task
 from benchmarks.scans import many
 from benchmarks.tables import hours, table
-from benchmarks.timing import Contender, by_turns, ratio
+from benchmarks.timing import Contender, interleaved, ratio
 from octdino.augment import View
 from octdino.pretrain.methods.dino import dino_loss
 
 
-def test_contenders_take_turns_and_nobody_is_always_first():
+def test_contenders_run_in_rotating_order():
     calls = []
     contenders = {name: Contender(lambda name=name: calls.append(name)) for name in "abc"}
-    seconds = by_turns(contenders, 4)
+    seconds = interleaved(contenders, 4)
     rounds = ["".join(calls[i : i + 3]) for i in range(0, 12, 3)]
     assert rounds == ["abc", "bca", "cab", "abc"]
     assert all(len(times) == 4 and min(times) >= 0 for times in seconds.values())
 
 
-def test_what_stands_before_and_after_is_not_timed():
+def test_setup_and_teardown_are_not_timed():
     log = []
     slow = Contender(lambda: log.append("work"), lambda: log.append("begin"), lambda: log.append("end"))
-    by_turns({"slow": slow}, 2)
+    interleaved({"slow": slow}, 2)
     assert log == ["begin", "work", "end"] * 2
 
 
-def test_ratios_are_of_the_same_round():
+def test_ratio_compares_times_of_the_same_round():
     """The second round met a busy machine; both were slow in it."""
     assert ratio([2.0, 20.0, 2.2], [1.0, 10.0, 1.0]) == 2.0
 
 
-def test_repeated_scans_are_not_the_same_scans():
+def test_repeated_scans_differ():
     images = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8)).astype(np.uint8)
     made = many(images, 10)
     assert made.shape == (10, 1, 8, 8)
     assert len({image.tobytes() for image in made}) == 10
 
 
-def test_bytes_of_views():
+def test_view_bytes_sums_input_and_output():
     assert view_bytes((1, 10, 20), [View(2, 4, (1, 1)), View(3, 2, (1, 1))]) == 200 + 4 * (2 * 16 + 3 * 4)
 
 
-def test_the_naive_loss_is_dinos():
+def test_naive_loss_equals_dino_loss():
     naive = object.__new__(Naive)
     naive._center = torch.zeros(7)
     torch.manual_seed(0)
-    taught, seen = torch.randn(2, 5, 7), torch.randn(6, 5, 7)
-    expected = dino_loss(torch.log_softmax(seen / 0.1, -1), torch.softmax(taught / 0.04, -1))
-    torch.testing.assert_close(naive._loss(taught.unbind(), seen.unbind()), expected)
+    teacher, student = torch.randn(2, 5, 7), torch.randn(6, 5, 7)
+    expected = dino_loss(torch.log_softmax(student / 0.1, -1), torch.softmax(teacher / 0.04, -1))
+    torch.testing.assert_close(naive._loss(teacher.unbind(), student.unbind()), expected)
 
 
-def test_words():
+def test_hours_and_markdown_tables_are_formatted():
     assert hours(100 * 78_000 / 2400) == "0 h 54 min"
     assert hours(7.2 * 86400) == "7 d 4 h"
     assert table(["a", "b"], [["x", "1"]]).splitlines() == ["| a | b |", "|---|--:|", "| x | 1 |"]
 
 
-def test_crops_are_named_as_the_field_does():
+def test_crops_are_written_as_count_times_size():
     assert Task("resnet18", (96, 48), 4, 8).crops == "2 x 96 + 4 x 48"
 
 
 @pytest.mark.slow
-def test_the_whole_benchmark_in_small(tmp_path, capsys, monkeypatch):
+def test_small_benchmark_writes_all_tables(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("OCTDINO_AUTO_PRECISION", "float32")  # where auto is bfloat16, both precisions are timed
-    words = "--backbones test_vit --crops 2x96+4x48 --batch 4 --rounds 1 --patients 10 --scans 64 128 --pictures 60 90"
+    words = (
+        "--backbones test_vit --crops 2x96+4x48 --batch 4 --rounds 1 --patients 10 --scans 64 128 --ingest-scans 60 90"
+    )
     main([*words.split(), "--work", str(tmp_path / "work"), "--out", str(tmp_path), "--machine", "A: Machine"])
     assert capsys.readouterr().out.strip() == str(tmp_path / "a-machine.md")
     text = (tmp_path / "a-machine.md").read_text()
     assert [line for line in text.splitlines() if line.startswith("## ")][1:] == [
-        "## Pretraining by the number of scans (ResNet-18, 2 x 96 + 4 x 48, 16 a step)",
-        "## Reading a cohort in: decode, check, resize, write",
-        "## After the features",
+        "## Pretraining by the number of scans (ResNet-18, 2 x 96 + 4 x 48, 16 images per step)",
+        "## Ingest: decode, check, resize, write",
+        "## Evaluation of features",
     ]
     loops = re.findall(r"^\| (octdino|lightly|naive) \| float32 \| ([\d.]+) \| ([\d.]+) \|(.*)\|$", text, re.M)
     assert [name for name, *_ in loops] == ["octdino", "lightly", "naive"]

@@ -120,7 +120,7 @@ def test_a_killed_snakemake_is_started_again(slurm: Box, local: Workflow, tmp_pa
     process = flow.begin(target)
     assert process.wait(300) == 0, flow.said()
     assert f"a killed Snakemake has left jobs {job};" in flow.said()
-    assert "another trainer works here" not in flow.said()
+    assert "locked by another trainer" not in flow.said()
     assert (tmp_path / target).read_bytes() == (local.folder / target).read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""BYOL: its loss, and which networks learn, follow and are kept."""
+"""BYOL: its loss, and which networks are trained, averaged and exported."""
 
 import copy
 
@@ -18,7 +18,7 @@ def byol(**changes) -> Byol:
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize("batch", [1, 7])
-def test_the_loss_is_lightlys_times_two_plus_two(scale, batch):
+def test_byol_loss_is_two_plus_twice_lightlys_loss(scale, batch):
     torch.manual_seed(1)
     prediction = (torch.randn(batch, 6) * scale).requires_grad_()
     target = torch.randn(batch, 6)
@@ -29,7 +29,7 @@ def test_the_loss_is_lightlys_times_two_plus_two(scale, batch):
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
-def test_equal_vectors_cost_nothing_and_opposite_ones_four():
+def test_byol_loss_is_zero_for_equal_and_four_for_opposite_vectors():
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(2)).requires_grad_()
     same = byol_loss(x, x.detach() * 3)
     assert same.item() == pytest.approx(0, abs=1e-6)
@@ -37,7 +37,7 @@ def test_equal_vectors_cost_nothing_and_opposite_ones_four():
     assert byol_loss(x, -x).item() == pytest.approx(4, abs=1e-6)
 
 
-def test_each_view_predicts_the_other_in_both_directions():
+def test_loss_sums_both_directions_between_views():
     method, naive = byol(), byol()
     batch = make_batch(method)
     loss, _ = loss_of(method, batch)
@@ -46,24 +46,24 @@ def test_each_view_predicts_the_other_in_both_directions():
     target = naive.teacher["projector"](naive.teacher["backbone"](images))
     (p1, p2), (t1, t2) = predicted.chunk(2), target.chunk(2)
     torch.testing.assert_close(loss, byol_loss(p1, t2) + byol_loss(p2, t1))
-    assert abs(loss - byol_loss(p1, t1) - byol_loss(p2, t2)) > 1e-3, "the pairing is not tested"
+    assert abs(loss - byol_loss(p1, t1) - byol_loss(p2, t2)) > 1e-3, "otherwise the pairing is not tested"
 
 
-def test_the_student_learns_and_the_teacher_has_no_gradient():
+def test_student_has_gradients_and_teacher_has_none():
     method = byol()
     batch = make_batch(method)
     encoded = method.encode(batch)
     with torch.no_grad():
-        taught = method.teach(batch)
-    taught = {name: value.requires_grad_() for name, value in taught.items()}
-    method.loss(encoded, taught, batch)[0].backward()
-    assert taught["views"].grad is None
+        teacher_features = method.encode_teacher(batch)
+    teacher_features = {name: value.requires_grad_() for name, value in teacher_features.items()}
+    method.loss(encoded, teacher_features, batch)[0].backward()
+    assert teacher_features["views"].grad is None
     assert all(p.grad is None for p in method.teacher.parameters())
     for name in ("backbone", "projector", "predictor"):
         assert any(p.grad.abs().max() > 0 for p in method.student[name].parameters()), name
 
 
-def test_the_teacher_has_no_predictor_and_shares_no_storage():
+def test_teacher_has_no_predictor_and_shares_no_storage():
     method = byol()
     assert set(method.teacher) == {"backbone", "projector"}
     assert not storages(method.student) & storages(method.teacher)
@@ -73,8 +73,8 @@ def test_the_teacher_has_no_predictor_and_shares_no_storage():
 
 
 @pytest.mark.parametrize(("end", "momenta"), [(1.0, (0.9, 0.95, 1.0)), (0.9, (0.9, 0.9, 0.9))])
-def test_the_teacher_follows_less_and_less(end, momenta):
-    """The cosine from `momentum` to 1 (sec. 3.3): at the start, half-way, and at the end; or to where it is told."""
+def test_teacher_momentum_follows_the_cosine_schedule(end, momenta):
+    """The cosine from `momentum` to 1 (sec. 3.3): at the start, half-way, and at the end; or to `momentum_end`."""
     method = byol(momentum=0.9, momentum_end=end)
     with torch.no_grad():
         for parameter in method.student.parameters():
@@ -90,12 +90,12 @@ def test_the_teacher_follows_less_and_less(end, momenta):
                 torch.testing.assert_close(new, momentum * old + (1 - momentum) * student, rtol=1e-5, atol=1e-6)
 
 
-def test_the_online_backbone_is_exported():
+def test_student_backbone_is_exported():
     method = byol()
     assert method.exported is method.student["backbone"]
 
 
-def test_one_scan_is_enough_and_bfloat16_leaves_the_loss_in_float32():
+def test_batch_of_one_scan_works_and_loss_stays_float32_in_bfloat16():
     method = byol()
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = loss_of(method, make_batch(method, size=1))
@@ -105,7 +105,7 @@ def test_one_scan_is_enough_and_bfloat16_leaves_the_loss_in_float32():
     assert all(torch.isfinite(p.grad).all() for p in method.trained.parameters())
 
 
-def test_sizes_are_the_papers_for_a_large_cohort():
+def test_default_sizes_for_a_large_cohort_are_the_papers():
     large, small = ByolSettings().resolved(1_000_000), ByolSettings().resolved(5_000)
     assert (large.hidden_dim, large.out_dim, large.momentum) == (4096, 256, 0.996)
     assert (small.hidden_dim, small.momentum) == (512, 0.99)

@@ -1,4 +1,4 @@
-"""A state that does not fit its run is passed over with a warning, and the run starts again as if it were not there."""
+"""A checkpoint that does not fit its run is skipped with a warning, and training starts again."""
 
 import shutil
 import zipfile
@@ -7,20 +7,14 @@ import pytest
 import torch
 
 from octdino.errors import StoppedEarly
-from tests.pretrain.test_pretraining import SETTINGS, run, stop_at
-from tests.small import write_small_cohort
+from tests.pretrain.small_runs import SETTINGS, run, stop_at
 
 BRIEF = SETTINGS.model_copy(update={"epochs": 1, "precision": "float32"})
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return write_small_cohort(tmp_path_factory.mktemp("cohort"))
-
-
-@pytest.fixture(scope="module")
 def whole(store, tmp_path_factory):
-    """The weights of a run that nobody has disturbed."""
+    """Return the weights of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     run(store, folder, settings=BRIEF)
     return (folder / "backbone.safetensors").read_bytes()
@@ -28,7 +22,7 @@ def whole(store, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stopped(store, tmp_path_factory):
-    """The folder of a run that was stopped after three of its four steps."""
+    """Return the folder of a run that was stopped after three of its four steps."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 2)
@@ -38,7 +32,7 @@ def stopped(store, tmp_path_factory):
 
 
 def spoiled(state, change):
-    """The state with one thing changed, which `change` names."""
+    """Return the checkpoint's state with one change, named by `change`."""
     weight = next(name for name, value in state["method"].items() if value.ndim == 4)
     entry = next(index for index, kept in state["optimizer"]["state"].items() if kept["exp_avg"].ndim == 4)
     if change == "no step":
@@ -76,7 +70,7 @@ CHANGES = (
 
 
 @pytest.mark.parametrize("change", [*CHANGES, "a zip of something else", "a pickle that wants code"])
-def test_a_state_that_does_not_fit_means_starting_again(store, whole, stopped, tmp_path, caplog, change):
+def test_checkpoint_that_does_not_fit_starts_training_again(store, whole, stopped, tmp_path, caplog, change):
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
     (path,) = (folder / "state").glob("step-*.pt")
@@ -94,7 +88,7 @@ def test_a_state_that_does_not_fit_means_starting_again(store, whole, stopped, t
     assert (folder / "backbone.safetensors").read_bytes() == whole
 
 
-def test_the_state_as_it_was_is_resumed(store, whole, stopped, tmp_path, caplog):
+def test_unchanged_checkpoint_is_resumed(store, whole, stopped, tmp_path, caplog):
     caplog.set_level("INFO", "octdino")
     shutil.copytree(stopped, tmp_path / "run")
     run(store, tmp_path / "run", settings=BRIEF)

@@ -1,4 +1,4 @@
-"""DINOv2: what its networks see, what is trained, and what users get."""
+"""DINOv2: inputs of its networks, which are trained, and what is exported."""
 
 import copy
 
@@ -37,7 +37,7 @@ def make_batch(method, size=6, large=32, small=16, local=2, progress=0.5):
     kinds = method.views(AugmentSettings(global_size=large, local_size=small, local_views=local))
     return Batch(
         views=[torch.randn(kind.count, size, 1, kind.size, kind.size, generator=generator(1)) for kind in kinds],
-        drawn=method.draw(size, generator()),
+        sampled=method.sample(size, generator()),
         targets=method.targets(TABLE)[:size],
         progress=progress,
     )
@@ -45,17 +45,17 @@ def make_batch(method, size=6, large=32, small=16, local=2, progress=0.5):
 
 def loss_of(method, batch):
     with torch.no_grad():
-        taught = method.teach(batch)
-    return method.loss(method.encode(batch), taught, batch)
+        teacher_features = method.encode_teacher(batch)
+    return method.loss(method.encode(batch), teacher_features, batch)
 
 
 @pytest.mark.parametrize("shared_head", [False, True])
 @pytest.mark.parametrize("centering", ["sinkhorn", "mean"])
-def test_a_step_on_large_and_small_views(shared_head, centering):
+def test_step_on_large_and_small_views_has_finite_loss_and_moves_teacher(shared_head, centering):
     method = dinov2({"drop_path_rate": 0.1}, shared_head=shared_head, centering=centering)
     assert ("patch_head" in method.student) == ("patch_head" in method.teacher) == (not shared_head)
     batch = make_batch(method, large=96, small=48)
-    assert batch.drawn["mask"].shape == (2, 6, 144)
+    assert batch.sampled["mask"].shape == (2, 6, 144)
     loss, scalars = loss_of(method, batch)
     loss.backward()
     assert scalars.keys() == {"teacher_entropy", "kl", "dino", "ibot", "koleo"}
@@ -71,48 +71,48 @@ def test_a_step_on_large_and_small_views(shared_head, centering):
     assert all(not torch.equal(old, new) for (_, old), (_, new) in moved)
 
 
-def test_the_loss_is_what_the_paper_adds_up():
-    """Put together anew from the networks, with softmax targets of the untouched centre."""
+def test_loss_is_sum_of_dino_ibot_and_koleo():
+    """Recomputed from the networks, with softmax targets of the initial center."""
     method = dinov2(centering="mean", head_norm=False, koleo_weight=0.3, patch_weight=2.0)
     batch = make_batch(method)
-    (large, small), mask, s = batch.views, batch.drawn["mask"], method.settings
+    (large, small), mask, s = batch.views, batch.sampled["mask"], method.settings
     temp = method.teacher_temp(batch.progress)
     student, teacher = method.student, method.teacher
-    views, patch_rows, taught_views, taught_rows = [], [], [], []
+    views, patch_rows, teacher_views, teacher_rows = [], [], [], []
     for view, hidden in zip(large, mask, strict=True):
         pooled, patches = student["backbone"](view, hidden)
         views.append(pooled)
         patch_rows.append(student["patch_head"](patches[hidden]))
         tokens = teacher["backbone"].vit.forward_features(view)
-        taught_views.append(teacher["head"](tokens[:, 0]))
-        taught_rows.append(teacher["patch_head"](tokens[:, 1:][hidden]))
+        teacher_views.append(teacher["head"](tokens[:, 0]))
+        teacher_rows.append(teacher["patch_head"](tokens[:, 1:][hidden]))
     koleo = sum(koleo_loss(view, batch.targets[:, 0]) for view in views)
     views += [student["backbone"].vit(view) for view in small]
     log_views = torch.stack([torch.log_softmax(student["head"](view) / s.student_temp, -1) for view in views])
-    dino = dino_loss(log_views, torch.softmax(torch.stack(taught_views) / temp, -1))
+    dino = dino_loss(log_views, torch.softmax(torch.stack(teacher_views) / temp, -1))
     log_rows = torch.log_softmax(torch.cat(patch_rows) / s.student_temp, -1)
-    ibot = ibot_loss(log_rows, torch.softmax(torch.cat(taught_rows) / temp, -1), mask.flatten(0, 1))
+    ibot = ibot_loss(log_rows, torch.softmax(torch.cat(teacher_rows) / temp, -1), mask.flatten(0, 1))
     loss, _ = loss_of(method, batch)
     torch.testing.assert_close(loss, dino + 2.0 * ibot + 0.3 * koleo, rtol=1e-5, atol=1e-5)
 
 
-def test_the_teacher_sees_whole_images_and_the_student_masked_ones():
+def test_teacher_sees_whole_images_and_student_masked_ones():
     method = dinov2()
     batch = make_batch(method)
     changed = copy.deepcopy(batch)
-    image, patch = batch.drawn["mask"][0].nonzero()[0].tolist()
+    image, patch = batch.sampled["mask"][0].nonzero()[0].tolist()
     row, column = divmod(patch, 4)
     changed.views[0][0, image, :, row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] += 5
     with torch.no_grad():
         before, after = method.encode(batch), method.encode(changed)
         assert all(torch.equal(before[key], after[key]) for key in before)
-        before, after = method.teach(batch), method.teach(changed)
+        before, after = method.encode_teacher(batch), method.encode_teacher(changed)
     assert not torch.allclose(before["patches"][0, image], after["patches"][0, image], atol=1e-3)
     assert not torch.allclose(before["views"][0, image], after["views"][0, image], atol=1e-3)
     assert torch.equal(before["views"][1], after["views"][1])
 
 
-def test_the_teacher_starts_equal_shares_no_storage_and_is_not_trained():
+def test_teacher_starts_equal_shares_no_storage_and_is_not_trained():
     method = dinov2()
     for network in method.student:
         pairs = zip(method.student[network].parameters(), method.teacher[network].parameters(), strict=True)
@@ -123,22 +123,22 @@ def test_the_teacher_starts_equal_shares_no_storage_and_is_not_trained():
             assert not theirs.requires_grad
 
 
-def test_only_the_student_drops_paths():
+def test_only_student_has_drop_path():
     method = dinov2({"drop_path_rate": 0.5})
     batch = make_batch(method)
     with torch.no_grad():
         assert not torch.equal(method.encode(batch)["patches"], method.encode(batch)["patches"])
-        assert torch.equal(method.teach(batch)["patches"], method.teach(batch)["patches"])
+        assert torch.equal(method.encode_teacher(batch)["patches"], method.encode_teacher(batch)["patches"])
 
 
-def test_features_have_the_images_on_their_second_axis():
-    """What accumulation relies on: a part's features are the whole's rows."""
+def test_second_axis_of_features_is_images():
+    """GradCache relies on it: the features of a chunk are rows of those of the batch."""
     method = dinov2()
     batch = make_batch(method)
     with torch.no_grad():
-        for features in (method.encode, method.teach):
+        for features in (method.encode, method.encode_teacher):
             whole = features(batch)
-            parts = [features(part) for part in batch.parts(3)]
+            parts = [features(part) for part in batch.chunks(3)]
             for key, value in whole.items():
                 joined = torch.cat([part[key] for part in parts], dim=1)
                 torch.testing.assert_close(joined, value, rtol=1e-5, atol=1e-5)
@@ -147,7 +147,7 @@ def test_features_have_the_images_on_their_second_axis():
 
 @pytest.mark.parametrize(("progress", "moves"), [(0.0, False), (0.9, True)])
 @pytest.mark.parametrize("shared_head", [False, True])
-def test_the_prototypes_of_both_heads_are_frozen_at_first(progress, moves, shared_head):
+def test_prototypes_of_both_heads_are_frozen_at_first(progress, moves, shared_head):
     method = dinov2(freeze_last_layer=0.5, shared_head=shared_head)
     heads = [method.student[name] for name in method.student if name != "backbone"]
     assert len(heads) == 2 - shared_head
@@ -158,22 +158,22 @@ def test_the_prototypes_of_both_heads_are_frozen_at_first(progress, moves, share
         assert head.mlp[0].weight.grad.abs().sum() > 0
 
 
-def test_the_centres_of_views_and_patches_are_their_own():
+def test_views_and_patches_have_separate_centers():
     method = dinov2(centering="mean", center_momentum=0.9)
     batch = make_batch(method)
     with torch.no_grad():
-        taught = method.teach(batch)
-        views = method.teacher["head"](taught["views"].flatten(0, 1))
-        patches = method.teacher["patch_head"](taught["patches"][batch.drawn["mask"]])
+        teacher_features = method.encode_teacher(batch)
+        views = method.teacher["head"](teacher_features["views"].flatten(0, 1))
+        patches = method.teacher["patch_head"](teacher_features["patches"][batch.sampled["mask"]])
     loss_of(method, batch)
     torch.testing.assert_close(method.center.center, 0.1 * views.mean(0), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(method.patch_center.center, 0.1 * patches.mean(0), rtol=1e-4, atol=1e-6)
-    probability = torch.softmax(patches / method.teacher_temp(batch.progress), -1)  # the centre was 0
+    probability = torch.softmax(patches / method.teacher_temp(batch.progress), -1)  # the center was 0
     used = method.patch_center.usage.nonzero()[:, 0].tolist()
     assert used == probability.argmax(-1).unique().tolist(), "of masked patches only"
 
 
-def test_an_epochs_measures_are_of_views_and_of_patches():
+def test_epoch_scalars_contain_measures_of_views_and_of_patches():
     method = dinov2()
     loss_of(method, make_batch(method))
     scalars = method.end_epoch()
@@ -184,21 +184,21 @@ def test_an_epochs_measures_are_of_views_and_of_patches():
 
 
 @pytest.mark.parametrize(("apart", "groups"), [("all", 6), ("other_eyes", 4), ("other_patients", 2)])
-def test_koleo_knows_which_scans_are_alike(apart, groups):
+def test_koleo_groups_follow_koleo_neighbors(apart, groups):
     targets = dinov2(koleo_neighbors=apart).targets(TABLE)
     assert targets.shape == (6, 1)
     assert len(targets.unique()) == groups
 
 
 @pytest.mark.parametrize("centering", ["sinkhorn", "mean"])
-def test_it_works_in_bfloat16(centering):
+def test_step_in_bfloat16_is_finite(centering):
     method = dinov2(centering=centering)
     batch = make_batch(method)
     plain = copy.deepcopy(method)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = method.encode(batch)["patches"]
         loss, scalars = loss_of(method, batch)
-    assert not torch.equal(rounded, method.encode(batch)["patches"]), "autocast must do something here"
+    assert not torch.equal(rounded, method.encode(batch)["patches"]), "otherwise autocast is not tested"
     loss.backward()
     assert loss.dtype == torch.float32
     assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in scalars.values())
@@ -206,7 +206,7 @@ def test_it_works_in_bfloat16(centering):
     assert loss.item() == pytest.approx(loss_of(plain, batch)[0].item(), rel=0.1)
 
 
-def test_one_image_is_enough():
+def test_batch_of_one_image_works():
     method = dinov2()
     loss, scalars = loss_of(method, make_batch(method, size=1))
     assert torch.isfinite(loss)
@@ -214,7 +214,7 @@ def test_one_image_is_enough():
     assert scalars["ibot"] > 0
 
 
-def test_users_get_the_teachers_plain_vit():
+def test_teachers_plain_vit_is_exported():
     method = dinov2()
     plain = vit()
     plain.load_state_dict(method.exported.state_dict())
@@ -223,7 +223,7 @@ def test_users_get_the_teachers_plain_vit():
     assert torch.equal(plain.eval()(images), method.exported.eval()(images))
 
 
-def test_a_resnet_is_refused_with_one_line():
+def test_resnet_raises_user_error():
     def resnet():
         return create_backbone(ModelSettings(timm="test_resnet"), 1, 32)
 
@@ -231,11 +231,11 @@ def test_a_resnet_is_refused_with_one_line():
         Dinov2(Dinov2Settings().resolved(100), resnet, resnet().num_features)
 
 
-def test_the_learning_rate_is_the_papers_at_1024_images():
+def test_learning_rate_at_batch_1024_is_the_papers():
     assert Dinov2Settings().peak_lr(1024) == pytest.approx(4e-3)
 
 
 @pytest.mark.parametrize("ratio", [(0.5, 0.1), (0.0, 0.5), (0.1, 1.1)])
-def test_impossible_mask_ratios_are_refused(ratio):
+def test_invalid_mask_ratios_raise_user_error(ratio):
     with pytest.raises(ValidationError, match="mask_ratio: 0 < low <= high <= 1"):
         Dinov2Settings(mask_ratio=ratio)

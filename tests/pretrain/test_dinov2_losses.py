@@ -31,7 +31,7 @@ MASKS = {
 
 
 def logits_of(mask, scale):
-    """Teacher's and student's, [M, K]."""
+    """Return the teacher's and the student's logits, [M, K]."""
     teacher, student = torch.randn(2, int(mask.sum()), 11, generator=generator(1)) * scale
     return teacher, student.requires_grad_()
 
@@ -64,7 +64,7 @@ def test_ibot_equals_lightly_and_the_double_loop(mask, scale):
         torch.testing.assert_close(gradient(ours, student), gradient(theirs, student), rtol=1e-5, atol=1e-5)
 
 
-def test_ibot_weighs_images_alike_however_many_patches_they_hide():
+def test_ibot_weighs_images_equally_whatever_their_masked_share():
     mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]], dtype=torch.bool)
     teacher = torch.eye(2)[[0, 0, 0, 0, 1]]
     student = torch.tensor([[0.9, 0.1]] * 4 + [[0.5, 0.5]]).log()
@@ -92,9 +92,9 @@ def naive_koleo(features, groups):
 
 
 @pytest.mark.parametrize("groups", [[0, 0, 1, 2, 1], [3, 3, 3, 3, 1]])
-def test_koleo_looks_for_neighbours_in_other_groups(groups):
+def test_koleo_searches_neighbors_in_other_groups(groups):
     features = torch.randn(5, 6, generator=generator())
-    features[1] = features[0] + 1e-3  # a neighbouring slice: the nearest of all, of the same group
+    features[1] = features[0] + 1e-3  # a neighboring slice: the nearest of all, of the same group
     features.requires_grad_()
     ours, naive = koleo_loss(features, torch.tensor(groups)), naive_koleo(features, groups)
     torch.testing.assert_close(ours, naive, rtol=1e-5, atol=1e-5)
@@ -107,7 +107,7 @@ def test_koleo_of_exact_copies_is_finite(scale):
     row = torch.randn(6, generator=generator())
     features = (torch.stack([row, row, row, -row]) * scale).requires_grad_()
     loss = koleo_loss(features, torch.arange(4))
-    assert 5 < loss < 20, "copies are the worst there is"
+    assert 5 < loss < 20, "exact copies have the largest loss"
     assert torch.isfinite(gradient(loss, features)).all()
     assert gradient(loss, features).norm() < 1 / scale
 
@@ -127,8 +127,8 @@ def test_koleo_without_any_other_group_is_zero(groups):
     assert torch.equal(gradient(loss, features), torch.zeros_like(features))
 
 
-def test_koleo_does_not_suffer_from_bfloat16():
-    features = torch.randn(16, 64, generator=generator()) * 0.01 + 1  # distances bfloat16 products would not see
+def test_koleo_stays_in_float32_under_autocast():
+    features = torch.randn(16, 64, generator=generator()) * 0.01 + 1  # distances below the resolution of bfloat16
     expected = koleo_loss(features, torch.arange(16))
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(koleo_loss(features, torch.arange(16)), expected)

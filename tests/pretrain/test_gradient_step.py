@@ -1,4 +1,4 @@
-"""A batch in parts has the gradient of the whole batch; a step without a finite number leaves nothing behind."""
+"""GradCache chunks give the gradient of the whole batch; rollback of a non-finite step restores all buffers."""
 
 import copy
 
@@ -8,21 +8,21 @@ import torch
 
 from octdino.config import METHODS, AugmentSettings, ModelSettings
 from octdino.models import create_backbone
-from octdino.pretrain.gradient_step import Guard, backward
+from octdino.pretrain.gradient_step import StepRollback, backward
 from octdino.pretrain.methods import method_class
 from octdino.pretrain.methods.method import Batch
 from octdino.training.precision import autocast
-from octdino.training.throughput import Stopwatch
+from octdino.training.throughput import StepTimer
 
 PLAIN = autocast(torch.device("cpu"), "float32")
-CLOCK = Stopwatch(torch.device("cpu"))
+TIMER = StepTimer(torch.device("cpu"))
 TABLE = pd.DataFrame(
     {"cst": [250.0, 260, 300, 305] * 2, "bcva": 1.0, "eye": list("aabbccdd"), "patient": list("aabbccdd")}
 )
 
 
 def build(name, model="test_vit", **args):
-    """A method and a batch of 8 scans."""
+    """Return a method and a batch of 8 scans."""
     torch.manual_seed(0)
     settings = METHODS[name]().resolved(100)
     spec = ModelSettings(timm=model, args={"patch_size": 8, **args} if "vit" in model else {})
@@ -31,51 +31,51 @@ def build(name, model="test_vit", **args):
     kinds = method.views(AugmentSettings(global_size=32, local_size=16, local_views=2))
     batch = Batch(
         views=[torch.randn(kind.count, 8, 1, kind.size, kind.size) for kind in kinds],
-        drawn=method.draw(8, torch.Generator().manual_seed(0)),
+        sampled=method.sample(8, torch.Generator().manual_seed(0)),
         targets=method.targets(TABLE),
         progress=0.5,
     )
     return method, batch
 
 
-def after(method, batch, parts):
-    """Loss, gradients and buffers after one step backwards, of a copy."""
+def after(method, batch, chunks):
+    """Return loss, scalars, gradients and buffers after a backward pass of a copy."""
     method = copy.deepcopy(method)
-    loss, scalars = backward(method, batch, parts, seed=0, autocast=PLAIN, clock=CLOCK)
+    loss, scalars = backward(method, batch, chunks, seed=0, autocast=PLAIN, timer=TIMER)
     gradients = {name: p.grad for name, p in method.trained.named_parameters() if p.requires_grad}
     return loss, scalars, gradients, dict(method.named_buffers())
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_four_parts_equal_one_whole(name):
+def test_four_chunks_give_gradients_of_whole_batch(name):
     method, batch = build(name)
-    whole, parts = after(method, batch, 1), after(method, batch, 4)
-    torch.testing.assert_close(parts[0], whole[0], rtol=1e-6, atol=1e-6)
-    for index in (1, 2, 3):  # scalars, gradients, buffers: the centre, the queue, heads' running statistics
-        assert parts[index].keys() == whole[index].keys()
+    whole, chunked = after(method, batch, 1), after(method, batch, 4)
+    torch.testing.assert_close(chunked[0], whole[0], rtol=1e-6, atol=1e-6)
+    for index in (1, 2, 3):  # scalars, gradients, buffers: the center, the queue, heads' running statistics
+        assert chunked[index].keys() == whole[index].keys()
         for key, value in whole[index].items():
             torch.testing.assert_close(
-                parts[index][key], value, rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}"
+                chunked[index][key], value, rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}"
             )
 
 
-def test_parts_need_not_divide_the_batch():
+def test_chunks_of_unequal_size_give_gradients_of_whole_batch():
     method, batch = build("simclr")
-    whole, parts = after(method, batch, 1), after(method, batch, 3)
-    torch.testing.assert_close(parts[0], whole[0])
+    whole, chunked = after(method, batch, 1), after(method, batch, 3)
+    torch.testing.assert_close(chunked[0], whole[0])
     for key, value in whole[2].items():
-        torch.testing.assert_close(parts[2][key], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(chunked[2][key], value, rtol=1e-4, atol=1e-6)
 
 
-def test_the_sum_of_the_parts_own_losses_would_be_another():
-    """What plain accumulation would do: fewer negatives. The test above would not notice if the two were the same."""
+def test_mean_loss_of_separate_chunks_differs_from_loss_of_whole_batch():
+    """Plain gradient accumulation has fewer negatives; if both were equal, the tests above would show nothing."""
     method, batch = build("simclr")
-    losses = [after(method, part, 1)[0] for part in batch.parts(4)]
+    losses = [after(method, chunk, 1)[0] for chunk in batch.chunks(4)]
     assert abs(torch.stack(losses).mean() - after(method, batch, 1)[0]) > 0.1
 
 
-def test_both_passes_drop_the_same_paths():
-    """Else the gradient would be that of another network than the one whose features made the loss."""
+def test_both_passes_of_grad_cache_drop_the_same_paths():
+    """Otherwise the gradient would belong to another network than the features of the loss."""
     method, batch = build("simclr", drop_path_rate=0.5, proj_drop_rate=0.3)
     _, _, gradients, _ = after(method, batch, 2)
 
@@ -91,7 +91,7 @@ def test_both_passes_drop_the_same_paths():
     torch.testing.assert_close(slope, expected, rtol=0.02, atol=1e-4)
 
 
-def test_batch_norm_in_the_backbone_counts_each_part_once():
+def test_backbone_batch_norm_counts_each_chunk_once():
     method, batch = build("simclr", model="test_resnet")
     norm = next(name for name, _ in method.named_buffers() if name.endswith("num_batches_tracked"))
     assert after(method, batch, 4)[3][norm] == 4
@@ -99,14 +99,14 @@ def test_batch_norm_in_the_backbone_counts_each_part_once():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_that_is_taken_back_leaves_no_trace(name):
+def test_rollback_restores_all_buffers(name):
     method, batch = build(name)
     before = {key: value.clone() for key, value in method.state_dict().items()}
-    guard = Guard(method)
-    guard.remember()
+    rollback = StepRollback(method)
+    rollback.save()
     batch.views[0][0, 0] = torch.nan
-    loss, _ = backward(method, batch, 1, seed=0, autocast=PLAIN, clock=CLOCK)
+    loss, _ = backward(method, batch, 1, seed=0, autocast=PLAIN, timer=TIMER)
     assert not torch.isfinite(loss)
-    guard.take_back_unless(torch.tensor(False))
+    rollback.undo_unless(torch.tensor(False))
     for key, value in method.state_dict().items():
         assert torch.equal(value, before[key]), key

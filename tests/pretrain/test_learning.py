@@ -25,7 +25,7 @@ from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
 
 MODEL = ModelSettings(timm="vit_tiny_patch16_224", args={"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3})
-FEW_STEPS = {"lr": 0.016, "lr_scaling": "linear"}  # a few hundred steps need large ones
+FEW_STEPS = {"lr": 0.016, "lr_scaling": "linear"}  # large, for a few hundred steps
 PROTOTYPES = {
     "weight_decay_end": 0.04, "prototypes": 128, "centering": "sinkhorn", "momentum": 0.9, "freeze_last_layer": 1.0,
 }  # fmt: skip
@@ -59,7 +59,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def probe(arm: str, store: Path, seed: int, pretrained: Path | None, out: Path) -> float:
-    """Macro AUROC of a linear probe on test patients, over labels that three of them have."""
+    """Return the macro AUROC of a linear probe on test patients, over labels with three positive ones."""
     settings = ClassifySettings.parse({"augment": {"global_size": 64}}, "test")
     run = {"store": store, "backbone": "b", "model": MODEL, "fraction": 1.0, "fold": 0, "seed": seed}
     classify(arm, settings, pretrained=pretrained, out=out, **run)  # type: ignore[arg-type]
@@ -75,10 +75,10 @@ def probe(arm: str, store: Path, seed: int, pretrained: Path | None, out: Path) 
 @pytest.mark.learning
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", METHODS)
-def test_a_pretrained_backbone_beats_an_untrained_one(name: str, seed: int, store: Path, tmp_path: Path) -> None:
+def test_pretrained_backbone_beats_untrained_one(name: str, seed: int, store: Path, tmp_path: Path) -> None:
     run = {"store": store, "backbone": "b", "model": MODEL, "fold": 0, "seed": seed}
     pretrain(name, SETTINGS, out=tmp_path / "run", **run)  # type: ignore[arg-type]
     untrained = probe("scratch-linear", store, seed, None, tmp_path / "untrained")
     trained = probe(f"{name}-linear", store, seed, tmp_path / "run", tmp_path / "trained")
     print(f"{name}, seed {seed}: untrained {untrained:.3f}, pretrained {trained:.3f}")
-    assert trained > untrained + 0.02, "more than the noise of a probe"
+    assert trained > untrained + 0.02, "more than the noise of a linear probe"

@@ -40,7 +40,7 @@ def test_dino_loss_equals_lightly():
     student, teacher, temp = torch.randn(6, 7, 13, requires_grad=True), torch.randn(2, 7, 13), 0.04
     theirs = DINOLoss(output_dim=13, student_temp=0.1)
     expected = theirs(list(teacher), list(student), teacher_temp=temp)
-    ours = dino_loss(torch.log_softmax(student / 0.1, -1), torch.softmax(teacher / temp, -1))  # centre still zero
+    ours = dino_loss(torch.log_softmax(student / 0.1, -1), torch.softmax(teacher / temp, -1))  # center still zero
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient(ours, student), gradient(expected, student), rtol=1e-5, atol=1e-5)
 
@@ -126,7 +126,7 @@ def test_losses_stay_in_float32_under_autocast(loss):
 def test_similarities_to_prototypes_stay_in_float32_under_autocast():
     torch.manual_seed(0)
     head = PrototypeHead(8, 16, 16, 32, norm=False, bottleneck_norm=False)
-    head.mlp = torch.nn.Identity()  # what lies before may be bfloat16
+    head.mlp = torch.nn.Identity()  # earlier layers may be bfloat16
     features = torch.randn(4, 16)
     plain = head(features)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""What each method promises about its networks."""
+"""Networks of all methods: teacher, center, exported weights, groups of scans."""
 
 import copy
 import math
@@ -35,7 +35,7 @@ def make_batch(method, size=4, progress=0.0, targets=None):
     kinds = method.views(AugmentSettings(global_size=32, local_size=16, local_views=3))
     return Batch(
         views=[torch.randn(kind.count, size, 1, kind.size, kind.size) for kind in kinds],
-        drawn=method.draw(size, torch.Generator().manual_seed(0)),
+        sampled=method.sample(size, torch.Generator().manual_seed(0)),
         targets=torch.zeros(size, 0, dtype=torch.int64) if targets is None else targets,
         progress=progress,
     )
@@ -43,8 +43,8 @@ def make_batch(method, size=4, progress=0.0, targets=None):
 
 def loss_of(method, batch):
     with torch.no_grad():
-        taught = method.teach(batch)
-    return method.loss(method.encode(batch), taught, batch)
+        teacher_features = method.encode_teacher(batch)
+    return method.loss(method.encode(batch), teacher_features, batch)
 
 
 def storages(module):
@@ -94,7 +94,7 @@ def test_prototypes_are_frozen_at_first(progress, moves):
     assert method.student["backbone"][0].weight.grad is not None
 
 
-def test_the_centre_follows_the_teachers_mean():
+def test_center_is_moving_average_of_teacher_logits():
     method = dino(center_momentum=0.9)
     batch = make_batch(method)
     with torch.no_grad():
@@ -103,9 +103,9 @@ def test_the_centre_follows_the_teachers_mean():
     torch.testing.assert_close(method.center.center, 0.1 * logits.mean(0), rtol=1e-4, atol=1e-6)
 
 
-def test_sinkhorn_takes_the_centres_place():
+def test_sinkhorn_replaces_the_center():
     method = dino(centering="sinkhorn", prototypes=8)
-    method.center.center[0] += 1e3  # would decide everything if it were used
+    method.center.center[0] += 1e3  # would dominate if it were used
     _, scalars = loss_of(method, make_batch(method, size=16, progress=0.5))
     assert method.center.usage.count_nonzero() > 1
     assert scalars["teacher_entropy"] > 0
@@ -116,7 +116,7 @@ def test_teacher_temperature_warms_up():
     assert [round(method.teacher_temp(p), 4) for p in (0, 0.25, 0.5, 1)] == [0.04, 0.055, 0.07, 0.07]
 
 
-def test_collapse_is_seen():
+def test_epoch_scalars_show_collapse():
     method = dino()
     method.center.usage[3] = 1
     method.center.mean_probability[3] = 8.0
@@ -128,18 +128,18 @@ def test_collapse_is_seen():
 
 
 def build(name, model="test_vit"):
-    """A method on a small network of a family."""
+    """Return a method on a small network of a family."""
     settings = METHODS[name]().resolved(100)
     spec = ModelSettings(timm=model, args={"patch_size": 8} if "vit" in model else {})
     dim = create_backbone(spec, 1, 32).num_features
     return method_class(settings)(settings, lambda: create_backbone(spec, 1, 32), dim), dim
 
 
-MASKED = {("dinov2", "test_resnet")}  # masks patches, of which a ResNet has none
+MASKED = {("dinov2", "test_resnet")}  # a ResNet has no patches to mask
 FAMILIES = [pair for pair in product(METHODS, ("test_resnet", "test_vit")) if pair not in MASKED]
 
 
-def test_what_masks_patches_refuses_a_network_without_them():
+def test_dinov2_of_network_without_patches_raises_user_error():
     for pair in MASKED:
         with pytest.raises(UserError, match="needs a vision transformer"):
             build(*pair)
@@ -165,7 +165,7 @@ def test_biases_and_norms_do_not_decay(built):
     assert len(decaying["params"]) + len(others["params"]) == len(trained)
 
 
-def test_every_method_steps_on_the_families_that_it_trains(built):
+def test_every_method_steps_on_every_backbone_family_it_supports(built):
     method, dim = built
     table = {"cst": [1.0, 2, 1, np.nan], "bcva": 1.0, "eye": list("aabb"), "patient": list("aabb")}
     batch = make_batch(method, progress=0.5, targets=method.targets(pd.DataFrame(table)))
@@ -186,7 +186,7 @@ def test_exported_weights_have_timms_own_names(name):
     plain.load_state_dict(method.exported.state_dict())
 
 
-def test_only_the_student_drops_paths():
+def test_only_student_has_drop_path():
     rates = {"drop_path_rate": 0.3, "proj_drop_rate": 0.2, "patch_drop_rate": 0.5, "drop_rate": 0.4}
     model = ModelSettings(timm="test_vit", args={"patch_size": 8, **rates})
     method = Dino(DinoSettings().resolved(100), lambda: create_backbone(model, 1, 32), 64)
@@ -197,8 +197,8 @@ def test_only_the_student_drops_paths():
         assert torch.equal(network(images), network(images)) == repeats
 
 
-def test_the_teachers_batch_norm_follows_its_own_batches_only():
-    """The decision on buffers: they come from the teacher's own forward passes, never from the student's average."""
+def test_teacher_batch_norm_uses_statistics_of_its_own_batches():
+    """Buffers come from the teacher's own forward passes and are never averaged from the student's."""
     method = dino(momentum=0.5)
     student, teacher = (network["backbone"][1] for network in (method.student, method.teacher))
     batch = make_batch(method)
@@ -207,12 +207,12 @@ def test_the_teachers_batch_norm_follows_its_own_batches_only():
     loss_of(method, batch)
     moved = teacher.running_mean.clone()
     torch.testing.assert_close(moved, 0.1 * values.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(moved, student.running_mean), "the student has seen small views, too"
+    assert not torch.allclose(moved, student.running_mean), "the student's batches include small views"
     method.after_step(0.0, torch.tensor(True))
     assert torch.equal(teacher.running_mean, moved)
 
 
-def test_supcon_bins_measured_values_and_keeps_missing_apart():
+def test_supcon_bins_measured_values_and_codes_missing_as_unknown():
     method = Supcon(SupconSettings(positives=["cst", "eye"], cst_bin=25).resolved(100), tiny, 4)
     table = pd.DataFrame({"cst": [250.0, 274.0, 276.0, np.nan], "eye": ["a", "b", "a", ""]})
     _, cst, eye = method.targets(table).unbind(1)
@@ -222,7 +222,7 @@ def test_supcon_bins_measured_values_and_keeps_missing_apart():
     assert eye[3] == UNKNOWN
 
 
-def test_a_value_that_nobody_has_attracts_nobody_and_says_so():
+def test_supcon_on_column_without_values_raises_user_error():
     method = Supcon(SupconSettings(positives=["cst"]).resolved(100), tiny, 4)
     with pytest.raises(UserError, match="positives: no scan has a cst"):
         method.targets(pd.DataFrame({"cst": [np.nan, np.nan], "eye": "a", "patient": "a"}))

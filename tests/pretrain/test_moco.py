@@ -1,4 +1,4 @@
-"""MoCo: the queue, shuffled keys, and which networks learn and follow."""
+"""MoCo: the queue, shuffled keys, and which networks are trained and averaged."""
 
 import copy
 
@@ -11,15 +11,15 @@ from octdino.config import ModelSettings
 from octdino.config.methods import MocoSettings
 from octdino.errors import StoppedEarly
 from octdino.models import create_backbone
-from octdino.pretrain.gradient_step import Guard, backward
+from octdino.pretrain.gradient_step import StepRollback, backward
 from octdino.pretrain.methods.method import encode_views
 from octdino.pretrain.methods.moco import EMPTY, Moco, Queue, queue_loss
 from octdino.training.optimizers import parameter_groups
 from octdino.training.precision import autocast
-from octdino.training.throughput import Stopwatch
+from octdino.training.throughput import StepTimer
+from tests.pretrain.small_runs import SETTINGS, run, stop_at
 from tests.pretrain.test_methods import loss_of, make_batch, storages, tiny
 from tests.pretrain.test_moco_losses import naive_batch_loss
-from tests.pretrain.test_pretraining import SETTINGS, run, stop_at
 from tests.small import write_small_cohort
 
 SMALL = {"hidden_dim": 16, "out_dim": 8, "queue": 20, "key_groups": 2}
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def plain() -> nn.Module:
-    """A backbone whose features of an image do not depend on the others in the batch."""
+    """Return a backbone whose features of an image do not depend on the others in the batch."""
     return nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -49,10 +49,7 @@ def unit(*shape):
     return F.normalize(torch.randn(*shape), dim=-1)
 
 
-# The queue.
-
-
-def test_the_queue_is_a_ring_that_need_not_be_a_multiple_of_the_batch():
+def test_queue_is_a_ring_of_any_length():
     queue, everything = Queue(7, 3), torch.randn(50, 3)
     begin = 0
     for count in (3, 3, 3, 5, 1, 7, 2):
@@ -60,7 +57,7 @@ def test_the_queue_is_a_ring_that_need_not_be_a_multiple_of_the_batch():
         queue.put(everything[rows], rows)
         begin += count
         held = queue.groups[queue.groups != EMPTY]
-        assert sorted(held.tolist()) == list(range(max(begin - 7, 0), begin)), "the last ones, whatever their places"
+        assert sorted(held.tolist()) == list(range(max(begin - 7, 0), begin)), "the latest keys"
         for place, group in enumerate(queue.groups.tolist()):
             if group != EMPTY:
                 assert torch.equal(queue.keys[place], everything[group])
@@ -68,7 +65,7 @@ def test_the_queue_is_a_ring_that_need_not_be_a_multiple_of_the_batch():
         assert queue.filled().item() == pytest.approx(min(begin, 7) / 7)
 
 
-def test_of_more_keys_than_fit_the_last_stay():
+def test_queue_keeps_last_keys_of_a_batch_larger_than_itself():
     queue, keys = Queue(4, 3), torch.randn(11, 3)
     queue.put(keys[:1], torch.tensor([100]))
     queue.put(keys, torch.arange(11))
@@ -76,16 +73,16 @@ def test_of_more_keys_than_fit_the_last_stay():
     for place, group in enumerate(queue.groups.tolist()):
         assert torch.equal(queue.keys[place], keys[group])
     queue.put(keys[:1], torch.tensor([50]))
-    assert 7 not in queue.groups, "the oldest went first"
+    assert 7 not in queue.groups, "the oldest is replaced first"
 
 
-def test_a_step_compares_with_the_queue_as_it_was_and_then_adds_both_views_keys():
+def test_step_uses_earlier_queue_and_then_adds_keys_of_both_views():
     method = moco(plain)
     twin = copy.deepcopy(method)
     first, second = batch_of(method), batch_of(method, first=10)
     loss, scalars = loss_of(method, first)
     loss.backward()
-    assert loss == 0, "nothing to tell a positive from yet"
+    assert loss == 0, "no negatives yet"
     assert scalars["queue_filled"].item() == pytest.approx(8 / 20)
     assert method.queue.groups.tolist() == [0, 1, 2, 3, 0, 1, 2, 3] + [EMPTY] * 12
 
@@ -103,76 +100,69 @@ def test_a_step_compares_with_the_queue_as_it_was_and_then_adds_both_views_keys(
     assert abs(loss - queue_loss(query, torch.cat([k1, k2]), torch.arange(8), keys, torch.arange(8) + 100, 0.2)) > 1e-6
 
 
-def test_a_refused_step_gives_the_queue_back():
+def test_rollback_restores_the_queue():
     method = moco()
     loss_of(method, batch_of(method))
     before = {name: value.clone() for name, value in method.queue.state_dict().items()}
     assert before["next"] == 8
-    guard = Guard(method)
-    guard.remember()
+    rollback = StepRollback(method)
+    rollback.save()
     loss_of(method, batch_of(method, first=10))[0].backward()
     assert method.queue.next == 16
-    guard.take_back_unless(torch.tensor(False))
+    rollback.undo_unless(torch.tensor(False))
     for name, value in method.queue.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
-# Shuffled keys.
-
-
-def test_keys_come_back_in_the_images_order_whatever_the_shuffle():
+def test_shuffled_keys_are_returned_in_order_of_images():
     method = moco(plain, key_groups=4)
     batch = batch_of(method, size=7)
     expected = encode_views(method.teacher["backbone"], batch.views[0])
     for seed in range(3):
-        drawn = method.draw(7, torch.Generator().manual_seed(seed))
-        batch.drawn.update(drawn)
-        torch.testing.assert_close(method.teach(batch)["views"], expected)
-    assert (expected[:, 0] - expected[:, 1]).abs().max() > 1e-3, "a wrong order would be seen"
+        batch.sampled.update(method.sample(7, torch.Generator().manual_seed(seed)))
+        torch.testing.assert_close(method.encode_teacher(batch)["views"], expected)
+    assert (expected[:, 0] - expected[:, 1]).abs().max() > 1e-3, "otherwise order is not tested"
 
 
-def test_an_image_shares_batch_norm_with_its_shuffled_group_only():
+def test_shuffled_groups_have_separate_batch_norm_statistics():
     method = moco(key_groups=2)
     batch = batch_of(method, size=8)
-    group = batch.drawn["order"][0].argsort()[:4].tolist()
+    group = batch.sampled["order"][0].argsort()[:4].tolist()
     assert group not in ([0, 1, 2, 3], [4, 5, 6, 7])
     image, other = group[0], next(i for i in range(8) if i not in group)
-    before = method.teach(batch)["views"]
+    before = method.encode_teacher(batch)["views"]
     batch.views[0][:, other] += 10 * torch.randn(1, 32, 32)
-    outside = method.teach(batch)["views"]
+    outside = method.encode_teacher(batch)["views"]
     torch.testing.assert_close(outside[:, group], before[:, group])
     batch.views[0][:, image] += 10 * torch.randn(1, 32, 32)
-    inside = method.teach(batch)["views"]
+    inside = method.encode_teacher(batch)["views"]
     assert (inside[:, group[1]] - before[:, group[1]]).abs().max() > 1e-3
 
 
-def test_the_order_is_drawn_from_the_generator_alone():
+def test_shuffle_order_is_a_function_of_the_generator():
     method = moco()
-    draws = [method.draw(6, torch.Generator().manual_seed(seed))["order"] for seed in (3, 3, 4)]
-    assert draws[0].shape == (1, 6)
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
-    assert moco(version="v3").draw(6, torch.Generator()) == {}
+    orders = [method.sample(6, torch.Generator().manual_seed(seed))["order"] for seed in (3, 3, 4)]
+    assert orders[0].shape == (1, 6)
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+    assert moco(version="v3").sample(6, torch.Generator()) == {}
 
 
 @pytest.mark.parametrize("parts", [2, 3])
-def test_v2_in_parts_equals_the_whole(parts):
+def test_v2_in_chunks_equals_whole_batch(parts):
     method = moco(plain)
     loss_of(method, batch_of(method, size=5))  # something in the queue
     batch, results = batch_of(method, size=5, first=10), []
     for count in (1, parts):
         twin = copy.deepcopy(method)
-        loss, _ = backward(twin, batch, count, seed=0, autocast=autocast(CPU, "float32"), clock=Stopwatch(CPU))
+        loss, _ = backward(twin, batch, count, seed=0, autocast=autocast(CPU, "float32"), timer=StepTimer(CPU))
         results.append([loss, *[p.grad for p in twin.trained.parameters()], *twin.buffers()])
     assert results[0][0] > 0
     for whole, part in zip(*results, strict=True):
         torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)
 
 
-# Networks.
-
-
-def test_the_version_follows_the_backbone_unless_it_is_named():
+def test_auto_version_is_v3_for_vit_and_v2_otherwise():
     assert moco().version == "v2"
     assert moco(vit, 64).version == "v3"
     assert moco(version="v3").version == "v3"
@@ -183,7 +173,7 @@ def kinds(network):
     return [type(module).__name__ for module in network]
 
 
-def test_the_heads_are_the_papers():
+def test_heads_have_the_papers_layers():
     v2, v3 = moco(), moco(version="v3")
     assert set(v2.student) == {"backbone", "head"}
     assert kinds(v2.student["head"]) == ["Linear", "ReLU", "Linear"]
@@ -199,23 +189,23 @@ def test_the_heads_are_the_papers():
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
-def test_keys_have_no_gradient_and_no_storage_of_the_students(version):
+def test_teacher_has_no_gradient_and_shares_no_storage(version):
     method = moco(version=version)
     assert not storages(method.student) & storages(method.teacher)
     loss_of(method, batch_of(method))  # v2: something in the queue
     batch = batch_of(method, first=10)
     with torch.no_grad():
-        taught = method.teach(batch)
-    taught["views"].requires_grad_()
-    method.loss(method.encode(batch), taught, batch)[0].backward()
-    assert taught["views"].grad is None
+        teacher_features = method.encode_teacher(batch)
+    teacher_features["views"].requires_grad_()
+    method.loss(method.encode(batch), teacher_features, batch)[0].backward()
+    assert teacher_features["views"].grad is None
     assert not any(p.requires_grad or p.grad is not None for p in method.teacher.parameters())
     for name, network in method.student.items():
         assert any(p.grad.abs().max() > 0 for p in network.parameters()), name
     assert method.exported is method.student["backbone"]
 
 
-def test_v3_adds_both_directions():
+def test_v3_loss_sums_both_directions():
     method = moco(version="v3")
     twin, batch = copy.deepcopy(method), batch_of(method)
     loss, _ = loss_of(method, batch)
@@ -227,14 +217,14 @@ def test_v3_adds_both_directions():
 
 
 def shifted(method):
-    """The teacher before, and the student moved away from it by 1."""
+    """Return a copy of the teacher, after adding 1 to the student's parameters."""
     with torch.no_grad():
         for parameter in method.student.parameters():
             parameter.add_(1.0)
     return copy.deepcopy(method.teacher)
 
 
-def test_v2_follows_with_a_constant_momentum():
+def test_v2_teacher_momentum_is_constant():
     method = moco(momentum=0.9)
     start = shifted(method)
     for progress in (0.0, 0.3, 0.5, 0.9, 1.0):
@@ -244,7 +234,7 @@ def test_v2_follows_with_a_constant_momentum():
 
 
 @pytest.mark.parametrize(("progress", "share"), [(0.0, 0.2), (0.5, 0.1), (1.0, 0.0)])
-def test_v3_follows_less_and_less(progress, share):
+def test_v3_teacher_momentum_follows_the_cosine_schedule(progress, share):
     method = moco(version="v3", momentum_start=0.8, momentum=0.1)
     start = shifted(method)
     method.after_step(progress, torch.tensor(True))
@@ -253,7 +243,7 @@ def test_v3_follows_less_and_less(progress, share):
 
 
 @pytest.mark.parametrize(("changes", "frozen"), [({}, True), ({"frozen_patch_embed": False}, False)])
-def test_the_patch_embedding_of_a_vit_is_not_trained_in_v3(changes, frozen):
+def test_patch_embedding_of_vit_is_frozen_in_v3(changes, frozen):
     method = moco(vit, 64, **changes)
     optimizer = torch.optim.AdamW(parameter_groups(method.trained), lr=0.01, weight_decay=0.1)
     before = copy.deepcopy(method.student["backbone"])
@@ -267,12 +257,12 @@ def test_the_patch_embedding_of_a_vit_is_not_trained_in_v3(changes, frozen):
         assert not torch.equal(before.blocks[0].mlp.fc1.weight, after.blocks[0].mlp.fc1.weight)
 
 
-def test_a_vit_in_v2_is_trained_whole():
+def test_patch_embedding_of_vit_is_trained_in_v2():
     assert all(p.requires_grad for p in moco(vit, 64, version="v2").student.parameters())
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
-def test_one_scan_and_bfloat16(version):
+def test_batch_of_one_scan_in_bfloat16_is_finite(version):
     method = moco(version=version)
     for _ in range(2):
         with torch.autocast("cpu", torch.bfloat16):
@@ -283,14 +273,14 @@ def test_one_scan_and_bfloat16(version):
         assert all(torch.isfinite(p.grad).all() for p in method.trained.parameters())
 
 
-def test_sizes_are_the_papers_for_a_large_cohort():
+def test_default_sizes_for_a_large_cohort_are_the_papers():
     large, small = MocoSettings().resolved(1_000_000), MocoSettings().resolved(5_000)
     assert (large.queue, large.momentum, large.temperature) == (65536, 0.999, 0.2)
     assert (large.hidden_dim, large.momentum_start) == (4096, 0.99)
     assert (small.queue, small.momentum, small.hidden_dim) == (1024, 0.99, 512)
 
 
-def test_a_stopped_and_resumed_run_has_the_undisturbed_runs_queue(tmp_path, monkeypatch):
+def test_queue_after_resume_is_bit_identical(tmp_path, monkeypatch):
     store = write_small_cohort(tmp_path / "cohort")
     variant = {"method": "moco", "queue": 50, "out_dim": 8, "hidden_dim": 16}
     settings = SETTINGS.model_copy(update={"variants": {"moco": variant}})

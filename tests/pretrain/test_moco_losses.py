@@ -1,4 +1,4 @@
-"""MoCo: losses of both versions against lightly's and double loops."""
+"""MoCo: losses of both versions compared with lightly's and double loops."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_queue_loss_equals_lightly_with_a_memory_bank(batch, temperature):
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
-def test_places_that_are_not_taken_are_no_negatives():
+def test_empty_places_of_the_queue_are_no_negatives():
     torch.manual_seed(2)
     query, key, queue, groups = torch.randn(5, 8), torch.randn(5, 8), unit(12, 8), torch.arange(5)
     places = torch.arange(12) + 100
@@ -77,7 +77,7 @@ def test_batch_loss_equals_the_double_loop(batch, temperature):
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
-def test_bfloat16_autocast_does_not_round_the_losses():
+def test_losses_stay_in_float32_under_autocast():
     torch.manual_seed(5)
     query, key, queue, groups = torch.randn(5, 8), torch.randn(5, 8), unit(12, 8), torch.arange(5)
 

@@ -1,4 +1,4 @@
-"""The setting `negatives`: scans of one group repel each other in no method that tells scans apart."""
+"""The setting `negatives`: scans of one group are not negatives of each other, in any contrastive method."""
 
 import numpy as np
 import pandas as pd
@@ -122,7 +122,7 @@ def losses(x, groups):
     }
 
 
-def test_a_batch_of_one_group_has_no_loss_and_no_gradient():
+def test_batch_of_one_group_has_zero_loss_and_gradient():
     x = torch.randn(10, 6, generator=torch.Generator().manual_seed(5)).requires_grad_()
     for name, loss in losses(x, torch.zeros(5, dtype=torch.int64)).items():
         assert loss.item() == pytest.approx(0, abs=1e-6), name
@@ -131,7 +131,7 @@ def test_a_batch_of_one_group_has_no_loss_and_no_gradient():
         assert loss > 0.1, name
 
 
-def test_positives_of_a_group_still_attract():
+def test_positives_of_one_group_have_a_gradient():
     """A whole batch of one group and one value: no negatives, but positives that differ."""
     x = torch.randn(10, 6, generator=torch.Generator().manual_seed(6)).requires_grad_()
     loss = supcon_loss(x, torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int64), TEMPERATURE)
@@ -153,17 +153,17 @@ TABLE = pd.DataFrame(
 
 
 def pairs(groups):
-    """Which pairs of different rows are of one group."""
+    """Return the pairs of different rows in one group."""
     return {(i, j) for i in range(len(groups)) for j in range(i) if groups[i] == groups[j]}
 
 
 @pytest.mark.parametrize(
-    ("apart", "together"),
+    ("negatives", "together"),
     [("all", set()), ("other_eyes", {(1, 0)}), ("other_patients", {(1, 0), (2, 0), (2, 1), (4, 3)})],
 )
 @pytest.mark.parametrize("missing", ["", None, np.nan])
-def test_groups_are_scans_eyes_or_patients_and_the_unknown_are_alone(apart, together, missing):
-    groups = scan_groups(TABLE.replace("", missing), apart)
+def test_groups_are_scans_eyes_or_patients_and_unknown_ones_are_separate(negatives, together, missing):
+    groups = scan_groups(TABLE.replace("", missing), negatives)
     assert groups.dtype == torch.int64
     assert groups.shape == (7,)
     assert groups.min() >= 0, "EMPTY is no scan's group"
@@ -180,8 +180,8 @@ KINDS = [("simclr", {}), ("supcon", {}), ("moco", {"version": "v2"}), ("moco", {
 
 
 @pytest.mark.parametrize(("name", "changes"), KINDS, ids=["simclr", "supcon", "moco-v2", "moco-v3"])
-def test_the_setting_reaches_the_loss(name, changes):
-    """Seven scans of one patient, none alike: with `other_patients` nothing repels, with `all` everything does."""
+def test_negatives_setting_changes_the_loss(name, changes):
+    """Seven scans of one patient, all different: no negatives with `other_patients`, all with `all`."""
     table = TABLE.assign(patient="p", cst=100.0 * np.arange(7))
     found = {}
     for negatives in ("all", "other_patients"):
@@ -195,8 +195,8 @@ def test_the_setting_reaches_the_loss(name, changes):
     assert found["all"] > 0.1
 
 
-def test_a_scans_own_earlier_keys_never_repel_it():
-    """One scan, again and again: with `negatives: all`, too, the queue holds nothing but itself."""
+def test_earlier_keys_of_a_scan_are_not_its_negatives():
+    """With one scan, even with `negatives: all`, the queue contains only its own keys."""
     method = contrastive("moco", "all", version="v2")
     batch = make_batch(method, size=1, targets=method.targets(TABLE.iloc[:1]))
     for _ in range(3):

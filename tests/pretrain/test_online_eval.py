@@ -1,4 +1,4 @@
-"""The measures against naive loops and known cases."""
+"""Online evaluation compared with naive loops, scikit-learn and known cases."""
 
 import math
 
@@ -10,12 +10,12 @@ from torch import nn
 
 from octdino.config import ImageSettings
 from octdino.data.schemas.metadata import Input
-from octdino.pretrain.online_eval import feature_spread, macro_auroc, rank_me, watch
-from octdino.pretrain.pretraining_data import Watch
+from octdino.pretrain.online_eval import evaluate_online, feature_spread, macro_auroc, rank_me
+from octdino.pretrain.pretraining_data import OnlineEvalSet
 from octdino.stats.neighbors import euclidean_knn, knn_scores
 
 
-def test_knn_equals_a_loop_and_never_asks_the_same_patient():
+def test_knn_equals_a_loop_and_excludes_the_same_patient():
     generator = torch.Generator().manual_seed(0)
     queries, bank = torch.randn(7, 5, generator=generator), torch.randn(30, 5, generator=generator)
     labels = (torch.rand(30, 2, generator=generator) > 0.5).float()
@@ -32,7 +32,7 @@ def test_knn_equals_a_loop_and_never_asks_the_same_patient():
             assert got[q, label].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_copy_of_the_query_from_its_own_patient_does_not_answer():
+def test_knn_excludes_a_copy_of_the_query_of_the_same_patient():
     bank = torch.tensor([[1.0, 0], [0, 1.0]])
     one, other = torch.tensor([0]), torch.tensor([0, 1])
     scores = knn_scores(bank[:1], bank, torch.tensor([[1.0], [0.0]]), one, other, k=1)
@@ -46,19 +46,19 @@ def test_macro_auroc_skips_labels_without_both_classes():
     assert math.isnan(macro_auroc(truth[:, 1:2], scores[:, 1:2]))
 
 
-def test_spread_and_rank_of_known_clouds():
+def test_feature_spread_and_rank_me_at_known_distributions():
     generator = torch.Generator().manual_seed(0)
     cloud = torch.randn(4000, 32, generator=generator)
     assert feature_spread(cloud) == pytest.approx(1, abs=0.02)
     assert rank_me(cloud) > 30
-    assert rank_me(cloud + 100) == pytest.approx(rank_me(cloud), rel=1e-3)  # what all share is no dimension
+    assert rank_me(cloud + 100) == pytest.approx(rank_me(cloud), rel=1e-3)  # features are centered
     assert rank_me(cloud[:, :1] * torch.randn(32)) == pytest.approx(1, abs=0.01)
     collapsed = torch.ones(100, 32)
     assert feature_spread(collapsed) == pytest.approx(0, abs=1e-6)
     assert rank_me(collapsed) == pytest.approx(1, abs=0.01)
 
 
-def test_the_plain_knn_is_scikit_learns():
+def test_euclidean_knn_equals_scikit_learns():
     rng = np.random.default_rng(3)
     bank, queries, classes = rng.normal(size=(60, 7)), rng.normal(size=(40, 7)), rng.integers(0, 4, 60)
     expected = KNeighborsClassifier(5).fit(bank, classes).predict(queries)
@@ -66,23 +66,23 @@ def test_the_plain_knn_is_scikit_learns():
     assert got.tolist() == expected.tolist()
 
 
-def test_exclusive_labels_have_an_accuracy():
-    """Scans of class c are filled with grey c: a backbone that returns the mean answers every query."""
+def test_exclusive_labels_give_knn_accuracies():
+    """Scans of class c are filled with gray c: a backbone that returns the mean classifies every query."""
     classes = torch.arange(12) % 3
     images = (40 + 80 * classes).to(torch.uint8)[:, None, None, None].expand(-1, 1, 16, 16)
     query = np.arange(12) >= 9
     labels = np.eye(3, dtype=np.float32)[classes]
-    labels[9] = labels[10]  # one of three is told wrong
-    scans = Watch(images, labels, torch.arange(12), query, exclusive=True)
+    labels[9] = labels[10]  # one wrong label of three
+    scans = OnlineEvalSet(images, labels, torch.arange(12), query, exclusive=True)
     backbone = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), Turn())
     given = Input(image=ImageSettings(), size=16, mean=[0.0], std=[1.0])
-    found = watch(backbone, scans, given, 1, torch.device("cpu"))
+    found = evaluate_online(backbone, scans, given, 1, torch.device("cpu"))
     assert found["knn_accuracy"] == pytest.approx(2 / 3)
     assert found["knn5_accuracy"] == pytest.approx(2 / 3)
 
 
 class Turn(nn.Module):
-    """A number as a direction, so that cosine similarity tells numbers apart."""
+    """Maps a number to a direction, so that cosine similarity separates numbers."""
 
     def forward(self, x):
         return torch.cat([torch.cos(3 * x), torch.sin(3 * x)], dim=1)

@@ -1,4 +1,4 @@
-"""Several processes train as one does on the joined batch, stop together, and end together."""
+"""Distributed training: several processes train as one on the whole batch, stop together, and end together."""
 
 import json
 import os
@@ -16,21 +16,20 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from octdino.classify import classify
-from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
+from octdino.config import AugmentSettings, ClassifySettings
 from octdino.errors import UserError
 from octdino.models.initial_weights import Start
 from octdino.pretrain import pretrain
 from octdino.pretrain.pretraining_data import batch_order, held_rows, read_data
-from octdino.pretrain.trainer import Run
+from octdino.pretrain.trainer import Trainer
 from octdino.training import distributed as ranks
 from octdino.training.checkpoints import RunState
-from tests.pretrain.test_pretraining import MODELS, PAIRS, SETTINGS
+from tests.pretrain.small_runs import MODELS, NO_DROP_PATH, PAIRS, SETTINGS
 from tests.small import write_small_cohort
 from tests.workflow.conftest import until
 
-STILL = {**MODELS, "vit": ModelSettings(timm="test_vit", args={"patch_size": 8})}  # each process drops other paths
 TUNING = ClassifySettings(epochs=1, min_steps=4, batch_size=8, augment=AugmentSettings(global_size=32))
-# Relative tolerance of losses, relative and absolute tolerance of weights: bfloat16 rounds other sums in other ways.
+# Relative tolerance of losses, relative and absolute tolerance of weights: bfloat16 rounds sums differently.
 TOLERANCES = {"float32": (1e-4, 1e-3, 2e-4), "bfloat16": (1e-2, 5e-2, 1e-1)}
 # Shuffled batch norm: a process shuffles its own keys (docs/methods.md).
 ALIKE = [pair for pair in PAIRS if pair != ("moco", "resnet")]
@@ -38,14 +37,14 @@ CONTRAST = {"seed": 0, "fold": 0, "backbone": "b"}
 
 
 def train(folder: Path, pairs: list[tuple[str, str]], precision: str) -> None:
-    """Every pair's pretraining, and a fine-tuning."""
+    """Pretrain every pair, and fine-tune once."""
     settings = SETTINGS.model_copy(update={"epochs": 1, "precision": precision})
     for name, model in pairs:
         out = folder / f"{name}-{model}"
-        pretrain(name, settings, store=folder.parent / "scans.h5", model=STILL[model], out=out, **CONTRAST)
+        pretrain(name, settings, store=folder.parent / "scans.h5", model=NO_DROP_PATH[model], out=out, **CONTRAST)
     tuning = TUNING.model_copy(update={"precision": precision})
     classify(
-        "scratch-finetune", tuning, store=folder.parent / "scans.h5", model=STILL["resnet"], pretrained=None,
+        "scratch-finetune", tuning, store=folder.parent / "scans.h5", model=NO_DROP_PATH["resnet"], pretrained=None,
         fraction=1.0, out=folder / "tuned", **CONTRAST,
     )  # fmt: skip
 
@@ -93,7 +92,7 @@ def test_two_processes_train_as_one(tmp_path: Path, precision: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_every_method_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_train_every_method_as_one(tmp_path: Path) -> None:
     compare(tmp_path, 2, ALIKE, "float32")
 
 
@@ -102,7 +101,7 @@ def test_four_processes_train_as_one(tmp_path: Path) -> None:
     compare(tmp_path, 4, [("dino", "resnet"), ("simclr", "resnet"), ("dinov2", "vit")], "float32")
 
 
-def test_settings_by_size_are_those_of_all_scans_in_every_process(
+def test_settings_by_size_use_the_number_of_all_scans_in_every_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("octdino.config.methods.SIZES", (10, 20, 30, 40, 60))
@@ -113,13 +112,13 @@ def test_settings_by_size_are_those_of_all_scans_in_every_process(
         monkeypatch.setattr(ranks, "world_size", lambda w=world: w)
         for rank in range(world):
             monkeypatch.setattr(ranks, "rank", lambda r=rank: r)
-            data = read_data(store, 0, held=lambda count: held_rows(16, 0, count))
-            run = Run(SETTINGS, "simclr", start, data, 0, RunState(tmp_path / "state", {}, 1e9))
-            chosen.append(run.variant.hidden_dim)
+            data = read_data(store, 0, needed_rows=lambda count: held_rows(16, 0, count))
+            trainer = Trainer(SETTINGS, "simclr", start, data, 0, RunState(tmp_path / "state", {}, 1e9))
+            chosen.append(trainer.method.settings.hidden_dim)
     assert chosen == [settings.by_size["hidden_dim"][-1]] * 7
 
 
-def test_a_process_holds_the_scans_of_its_share_of_every_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_process_reads_only_scans_of_its_slice_of_every_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     count, batch = 1003, 24
     whole = read_data(write_small_cohort(tmp_path), 0)
     for world in (1, 2, 3, 4, 8, 12, 24):
@@ -131,20 +130,20 @@ def test_a_process_holds_the_scans_of_its_share_of_every_batch(monkeypatch: pyte
             for epoch in range(3):
                 mine = batch_order(count, batch, 3, epoch)[:, ranks.local_slice(batch)]
                 assert set(mine.flatten().tolist()) <= set(held[-1].tolist())
-        assert np.array_equal(np.unique(np.concatenate(held)), np.arange(count)), "every scan is somebody's"
-        assert max(map(len, held)) <= (count // 8 + 1) * (2 + 8 // world), "and nobody has them all"
+        assert np.array_equal(np.unique(np.concatenate(held)), np.arange(count)), "every scan is in some process"
+        assert max(map(len, held)) <= (count // 8 + 1) * (2 + 8 // world), "no process holds all scans"
     monkeypatch.setattr(ranks, "world_size", lambda: 2)
     monkeypatch.setattr(ranks, "rank", lambda: 1)
-    part = read_data(tmp_path / "scans.h5", 0, held=lambda count: held_rows(24, 0, count))
+    part = read_data(tmp_path / "scans.h5", 0, needed_rows=lambda count: held_rows(24, 0, count))
     (mine,) = np.nonzero(part.rows.numpy() >= 0)
     assert np.array_equal(mine, held_rows(24, 0, len(whole.rows)))
-    assert len(part.images) == len(mine), "the first process watches, the others hold nothing for it"
+    assert len(part.images) == len(mine), "only rank 0 holds the online-evaluation set"
     assert torch.equal(part.images[part.rows[mine]], whole.images[whole.rows[mine]])
     assert (part.mean, part.std) == (whole.mean, whole.std)
 
 
-class Trainer:
-    """`octdino pretrain` in processes of its own."""
+class TrainerProcess:
+    """Runs of `octdino pretrain` in new processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.out = folder, folder / "run"
@@ -174,7 +173,7 @@ class Trainer:
         return process.returncode, said
 
     def newest(self) -> str:
-        """The latest checkpoint's name; empty also where a listing falls between the new one and the old one's end."""
+        """The latest checkpoint's name; may be empty while an earlier one is being deleted."""
         return max((path.name for path in self.state.glob("step-*.pt")), default="")
 
     def history(self) -> pd.DataFrame:
@@ -191,10 +190,10 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_stopped_killed_orphaned_and_resumed_in_any_number(tmp_path: Path) -> None:
-    whole = Trainer(tmp_path / "whole")
+def test_run_stopped_killed_and_orphaned_resumes_with_any_number_of_processes(tmp_path: Path) -> None:
+    whole = TrainerProcess(tmp_path / "whole")
     assert whole.run()[0] == 0
-    trainer = Trainer(tmp_path / "disturbed")
+    trainer = TrainerProcess(tmp_path / "disturbed")
 
     process = trainer.start("--processes", "2")
     until(trainer.newest)
@@ -209,12 +208,12 @@ def test_stopped_killed_orphaned_and_resumed_in_any_number(tmp_path: Path) -> No
     code, refused = trainer.run("--processes", "2")
     assert code == 2
     assert [line.split(" error: ")[1].split(" on ")[0].rsplit(": ", 1)[0] for line in refused.splitlines()
-            if " error: " in line] == [f"{trainer.state}: another trainer works here"]  # fmt: skip
+            if " error: " in line] == [f"{trainer.state}: locked by another trainer"]  # fmt: skip
     os.kill(children(process.pid)[1], signal.SIGKILL)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1
     assert said.splitlines()[-1] == (
-        "octdino: process 2 of 2 was ended by SIGKILL, and the others with it; run the same command again to go on "
+        "octdino: process 2 of 2 was ended by SIGKILL; the others were ended; run the same command again to resume "
         "from the last checkpoint"
     )
 
@@ -231,34 +230,34 @@ def test_stopped_killed_orphaned_and_resumed_in_any_number(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_two_machines_of_one_slurm_step_and_torchrun(tmp_path: Path) -> None:
+def test_two_slurm_nodes_and_torchrun_train_as_one(tmp_path: Path) -> None:
     port = str(free_port())
-    trainer = Trainer(tmp_path)
+    trainer = TrainerProcess(tmp_path)
     step = {"SLURM_STEP_NUM_NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     machines = [trainer.start("--epochs", "2", **step, SLURM_NODEID=str(node)) for node in (0, 1)]
     said = [machine.communicate(timeout=200)[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
     assert json.loads((trainer.out / "backbone.json").read_text())["processes"] == 2
-    assert said[1] == "", "one speaks"
+    assert said[1] == "", "only rank 0 prints"
 
     by_torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     out = tmp_path / "torchrun"
     command = [*by_torchrun, *trainer.command("--epochs", "2", "--out", str(out))]
     done = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
-    assert done.stderr.count("epoch 2/2") == 1, "one speaks"
+    assert done.stderr.count("epoch 2/2") == 1, "only rank 0 prints"
     losses = pd.read_csv(out / "history.csv")["loss"]
     np.testing.assert_allclose(losses, trainer.history()["loss"], rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_what_processes_cannot_share_is_refused(tmp_path: Path) -> None:
-    code, said = Trainer(tmp_path).run("--processes", "3")
+def test_batch_size_that_is_no_multiple_of_processes_exits_with_2(tmp_path: Path) -> None:
+    code, said = TrainerProcess(tmp_path).run("--processes", "3")
     assert (code, said.count("\n")) == (2, 1), said
     assert "batch_size: 16 scans a step; expected a multiple of the 3 processes" in said
 
 
-def test_frozen_arms_refuse_company(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_frozen_arm_in_several_processes_raises_user_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("octdino.classify.train_arm.world_size", lambda: 2)
     with pytest.raises(UserError, match="--processes: scratch-linear trains no network"):
-        classify("scratch-linear", TUNING, store=tmp_path, model=STILL["vit"], pretrained=None, fraction=1.0,
+        classify("scratch-linear", TUNING, store=tmp_path, model=NO_DROP_PATH["vit"], pretrained=None, fraction=1.0,
                  out=tmp_path, **CONTRAST)  # fmt: skip

@@ -17,7 +17,7 @@ def vicreg(**changes) -> Vicreg:
 @pytest.mark.parametrize("weights", [(25.0, 25.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 @pytest.mark.parametrize("batch", [2, 9])
-def test_the_loss_equals_lightlys(weights, scale, batch):
+def test_vicreg_loss_equals_lightlys(weights, scale, batch):
     torch.manual_seed(1)
     a, b = ((torch.randn(batch, 12) * scale + shift).requires_grad_() for shift in (0.0, 0.5))
     ours, theirs = vicreg_loss(a, b, *weights), VICRegLoss(*weights)(a, b)
@@ -27,14 +27,14 @@ def test_the_loss_equals_lightlys(weights, scale, batch):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5 * max(1.0, other.abs().max().item()))
 
 
-def test_the_default_weights_are_the_papers():
+def test_default_weights_are_the_papers():
     a, b = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(vicreg_loss(a, b), VICRegLoss()(a, b), rtol=1e-5, atol=1e-5)
     s = VicregSettings()
     assert (s.invariance, s.variance, s.covariance) == (25, 25, 1)
 
 
-def test_the_terms_by_hand():
+def test_terms_equal_values_computed_by_hand():
     """Two scans, two dimensions: deviations sqrt(2) and 2 sqrt(2), covariance 4; the second branch is constant."""
     a = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
     b = torch.zeros(2, 2)
@@ -61,7 +61,7 @@ def test_one_scan_has_only_the_invariance_term():
     torch.testing.assert_close(gradient, 50 * (a - b) / 6)
 
 
-def test_bfloat16_autocast_does_not_round_the_loss():
+def test_loss_stays_in_float32_under_autocast():
     a, b = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(4))
     plain = vicreg_terms(a, b)
     with torch.autocast("cpu", torch.bfloat16):
@@ -71,7 +71,7 @@ def test_bfloat16_autocast_does_not_round_the_loss():
 
 
 @pytest.mark.parametrize("size", [1, 6])
-def test_the_method_compares_the_two_views_of_each_scan(size):
+def test_loss_compares_the_two_views_of_each_scan(size):
     method = vicreg(invariance=3, variance=2, covariance=0.5)
     batch = make_batch(method, size=size)
     loss, scalars = loss_of(method, batch)
@@ -85,7 +85,7 @@ def test_the_method_compares_the_two_views_of_each_scan(size):
     assert all(torch.isfinite(p.grad).all() for p in method.trained.parameters())
 
 
-def test_the_expander_has_three_layers_as_wide_as_the_cohort_allows():
+def test_expander_has_three_layers_of_resolved_width():
     method = vicreg()
     shapes = [tuple(m.weight.shape) for m in method.network["head"] if isinstance(m, torch.nn.Linear)]
     assert shapes == [(16, 4), (16, 16), (16, 16)]

@@ -1,4 +1,4 @@
-"""What is no checkpoint of a run is told from one that is, before anything of the run is touched."""
+"""A file that is not a checkpoint of the run is refused before the run is changed."""
 
 import copy
 import zipfile
@@ -14,7 +14,7 @@ from octdino.training.checkpoints import RunState
 from octdino.training.optimizers import make_optimizer, parameter_groups
 
 
-def test_what_was_saved_is_read(tmp_path: Path) -> None:
+def test_read_checkpoint_returns_what_was_saved(tmp_path: Path) -> None:
     torch.save({"step": 3, "weights": torch.arange(3)}, tmp_path / "a.pt")
     found = read_checkpoint(tmp_path / "a.pt")
     assert found["step"] == 3
@@ -29,16 +29,16 @@ def zip_of(path: Path, content: bytes, how: int = zipfile.ZIP_STORED) -> None:
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
-        (lambda path: zip_of(path, b"no pickle"), "it is no checkpoint"),
-        (lambda path: zip_of(path, b""), "it is no checkpoint"),
+        (lambda path: zip_of(path, b"no pickle"), "not a checkpoint"),
+        (lambda path: zip_of(path, b""), "not a checkpoint"),
         (lambda path: zip_of(path, bytes(10**6), zipfile.ZIP_DEFLATED), "its parts are compressed"),
-        (lambda path: path.write_bytes(b"PK\x05\x06" + bytes(18)), "it is no checkpoint"),
-        (lambda path: path.write_text("text"), "it is no checkpoint"),
-        (lambda path: path.mkdir(), "it is no file"),
-        (lambda path: torch.save([1, 2], path), "it holds list, expected a dict"),
+        (lambda path: path.write_bytes(b"PK\x05\x06" + bytes(18)), "not a checkpoint"),
+        (lambda path: path.write_text("text"), "not a checkpoint"),
+        (lambda path: path.mkdir(), "not a file"),
+        (lambda path: torch.save([1, 2], path), "it contains list, expected a dict"),
     ],
 )
-def test_what_is_no_checkpoint(tmp_path: Path, write: Any, reason: str) -> None:
+def test_file_that_is_not_a_checkpoint_raises_checkpoint_error(tmp_path: Path, write: Any, reason: str) -> None:
     write(tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=reason):
         read_checkpoint(tmp_path / "a.pt")
@@ -57,13 +57,13 @@ FORM = {"a": torch.zeros(2, 3), "b": [1, 2.5, "text"], "c": {"d": True, "e": Non
         ({"b": [1, 2]}, r"x\.b has 2 entries, expected 3"),
         ({"b": [1, True, "text"]}, r"x\.b\.1 is bool, expected a number"),
         ({"b": "text"}, r"x\.b is str, expected list"),
-        ({"c": {"d": True}}, r"x\.c: e is in one of checkpoint and run only"),
+        ({"c": {"d": True}}, r"x\.c: e is only in one of checkpoint and run"),
         ({"c": {"d": 1, "e": None}}, r"x\.c\.d is int, expected bool"),
         ({"f": [1]}, r"x\.f is list, expected tuple"),
-        ({"g": 1}, r"x: g is in one of checkpoint and run only"),
+        ({"g": 1}, r"x: g is only in one of checkpoint and run"),
     ],
 )
-def test_another_form_is_named(change: dict[str, Any], line: str) -> None:
+def test_first_difference_of_form_is_named(change: dict[str, Any], line: str) -> None:
     check_form({**copy.deepcopy(FORM), "b": [7.5, -1, "other"]}, FORM, "x")
     with pytest.raises(CheckpointError, match=line):
         check_form(FORM | change, FORM, "x")
@@ -78,7 +78,7 @@ def stepped(kind: str) -> torch.optim.Optimizer:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_the_state_of_an_optimizer_fits_its_like(kind: str) -> None:
+def test_optimizer_state_fits_only_same_kind_and_shapes(kind: str) -> None:
     saved = stepped(kind).state_dict()
     check_optimizer(saved, stepped(kind))
     check_optimizer(saved, make_optimizer(kind, parameter_groups(nn.Linear(3, 2))))
@@ -98,7 +98,7 @@ REST = '"fingerprint": {}, "extended": false'
     ["", "[]", "null", "{}", '{"fingerprint": {}}', "\0", f'{{{REST}, "length": "0", "finished": false}}',
      f'{{{REST}, "length": 0, "finished": 0}}'],
 )  # fmt: skip
-def test_a_mark_that_is_none_means_starting_again(tmp_path: Path, mark: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_mark_file_starts_training_again(tmp_path: Path, mark: str, caplog: pytest.LogCaptureFixture) -> None:
     with RunState(tmp_path / "state", {}, 0).locked() as state:
         state.load()
         state.save({"step": 1}, 1)
@@ -111,7 +111,7 @@ def test_a_mark_that_is_none_means_starting_again(tmp_path: Path, mark: str, cap
         assert state.load() == {"step": 2}
 
 
-def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_checkpoint_that_fails_the_check_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def check(saved: dict[str, Any]) -> None:
         if saved["step"] > 1:
             raise CheckpointError("step is too large")

@@ -1,7 +1,6 @@
-"""What `deterministic` asks torch for; whether a GPU then keeps to it is not tested here."""
+"""The setting `deterministic` sets torch's flags; results on a GPU are not tested here."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from octdino.classify import classify, reported_protocol
 from octdino.config import ClassifySettings, ModelSettings, PretrainSettings
 from octdino.errors import UserError
 from octdino.pretrain import pretrain
-from octdino.training import determinism
 from octdino.training.determinism import ask_for_determinism
 
 
@@ -26,20 +24,20 @@ def flags():
     return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
 
 
-def test_the_flags_are_set_either_way(monkeypatch):
+def test_flags_are_set_and_unset(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     ask_for_determinism(False)
     assert flags() == (False, False, True)
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     ask_for_determinism(True)
     assert flags() == (True, True, False)
-    assert torch.is_deterministic_algorithms_warn_only_enabled(), "an operation without such an algorithm ends no run"
+    assert torch.is_deterministic_algorithms_warn_only_enabled(), "an operation without one must not end a run"
     assert not torch.utils.deterministic.fill_uninitialized_memory, "it would cost time on a CPU"
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert not torch.cuda.is_initialized()
 
 
-def test_a_workspace_of_ones_own_stays(monkeypatch):
+def test_cublas_workspace_of_the_environment_is_kept(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     ask_for_determinism(True)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
@@ -47,7 +45,7 @@ def test_a_workspace_of_ones_own_stays(monkeypatch):
 
 @pytest.mark.parametrize("wanted", [True, False])
 @pytest.mark.parametrize("train", [pretrain, classify, reported_protocol])
-def test_each_training_asks_before_it_reads_anything(train, wanted, monkeypatch, tmp_path):
+def test_determinism_is_set_before_anything_is_read(train, wanted, monkeypatch, tmp_path):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     torch.use_deterministic_algorithms(not wanted)
     run = {"store": tmp_path / "none.h5", "backbone": "b", "model": ModelSettings(timm="test_vit")}
@@ -63,12 +61,6 @@ def test_each_training_asks_before_it_reads_anything(train, wanted, monkeypatch,
 
 
 @pytest.mark.parametrize("arm", ["scratch-linear", "scratch-finetune"])
-def test_every_arm_is_told(arm):
+def test_deterministic_is_a_setting_of_every_arm_and_method(arm):
     assert ClassifySettings().needed(arm)["deterministic"] is True
     assert PretrainSettings().needed("dino")["deterministic"] is True
-
-
-def test_torch_is_asked_in_one_place_only():
-    package = Path(determinism.__file__).parents[1]
-    places = [path.name for path in package.rglob("*.py") if "use_deterministic_algorithms" in path.read_text()]
-    assert places == ["determinism.py"]

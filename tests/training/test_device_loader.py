@@ -1,4 +1,4 @@
-"""A batch is the images of its rows, wherever they lie and whatever was asked for in advance."""
+"""Batches contain the images of their rows, resident or prefetched."""
 
 import numpy as np
 import torch
@@ -14,24 +14,24 @@ ROWS = st.lists(st.integers(0, 29), min_size=1, max_size=12).map(torch.tensor)
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(ROWS, st.none() | ROWS), min_size=1, max_size=6), st.booleans())
-def test_batches_are_the_rows_images(asked, resident):
-    """Also where what was announced is not what is then asked for."""
-    feed = DeviceLoader(IMAGES, CPU, resident=resident)
-    for rows, following in asked:
-        assert torch.equal(feed.take(rows, following), IMAGES[rows])
+def test_batches_contain_images_of_rows_with_and_without_prefetch(requests, resident):
+    """Also where other rows than the prefetched ones are requested."""
+    loader = DeviceLoader(IMAGES, CPU, resident=resident)
+    for rows, prefetch in requests:
+        assert torch.equal(loader.take(rows, prefetch), IMAGES[rows])
 
 
-def test_the_next_batch_is_gathered_while_this_one_is_used(monkeypatch):
-    feed, gathered = DeviceLoader(IMAGES, CPU, resident=False), []
-    send = feed._send
-    monkeypatch.setattr(feed, "_send", lambda rows: (gathered.append(rows.tolist()), send(rows))[1])
+def test_next_batch_is_prefetched_once(monkeypatch):
+    loader, gathered = DeviceLoader(IMAGES, CPU, resident=False), []
+    send = loader._send
+    monkeypatch.setattr(loader, "_send", lambda rows: (gathered.append(rows.tolist()), send(rows))[1])
     one, two = torch.tensor([1, 2]), torch.tensor([3])
-    feed.take(one, two)
-    feed.take(two)
+    loader.take(one, two)
+    loader.take(two)
     assert gathered == [[1, 2], [3]], "each once"
 
 
 def test_images_on_the_host_are_never_copied():
-    feed = DeviceLoader(IMAGES, CPU)
-    assert feed.resident
-    assert feed._images.data_ptr() == IMAGES.data_ptr()
+    loader = DeviceLoader(IMAGES, CPU)
+    assert loader.resident
+    assert loader._images.data_ptr() == IMAGES.data_ptr()

@@ -1,4 +1,4 @@
-"""Two processes agree on what one process finds on the joined batch."""
+"""Distributed training: two processes compute what one process computes on the whole batch."""
 
 import socket
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from octdino.errors import UserError
-from octdino.models.sync_batchnorm import JoinedBatchNorm, synchronised
+from octdino.models.sync_batchnorm import SyncBatchNormCpu, sync_batch_norm
 from octdino.training import distributed as ranks
 from octdino.training.distributed import (
     all_gather,
@@ -31,18 +31,18 @@ def images() -> torch.Tensor:
 
 
 def network() -> nn.Sequential:
-    """A backbone with a batch norm; its weights are the same everywhere."""
+    """Return a backbone with a batch norm, with the same weights in every process."""
     torch.manual_seed(1)
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
 
 
 def loss_of(features: torch.Tensor) -> torch.Tensor:
-    """No mean over rows: each row meets each."""
+    """Return a loss of all pairs of rows, not a mean over rows."""
     return torch.logsumexp(features @ features.T, dim=1).square().mean()
 
 
 def gradients(backbone: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Of a step on this process's rows; beside them the gradient of the rows and the running statistics."""
+    """Return gradients of parameters and of this process's rows, running statistics, and the loss."""
     x = x.clone().requires_grad_()
     loss = loss_of(all_gather(backbone(x)))
     loss.backward()
@@ -55,11 +55,11 @@ def gradients(backbone: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def process(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    shared = synchronised(network())
+    shared = sync_batch_norm(network())
     found = gradients(shared, images()[local_slice(ROWS)])
     found["plain"] = shared.eval()(images())
     found["wide"] = all_gather(torch.full((2, 1), float(rank)), dim=1)
-    found["answers"] = torch.tensor(
+    found["collectives"] = torch.tensor(
         [
             world_size(),
             any_rank(False),
@@ -75,7 +75,7 @@ def process(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
+def test_two_processes_equal_one_on_the_whole_batch(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -85,7 +85,7 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
     expected["plain"] = alone.eval()(images())
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for rank, found in enumerate((first, second)):
-        assert found.pop("answers").tolist() == [2, 0, 1, 1, 0, 7, 0, 1]
+        assert found.pop("collectives").tolist() == [2, 0, 1, 1, 0, 7, 0, 1]
         assert found.pop("wide").tolist() == [[0, 1], [0, 1]]
         torch.testing.assert_close(found.pop("rows"), expected["rows"][3 * rank : 3 * rank + 3], rtol=1e-4, atol=1e-6)
         for name, value in found.items():
@@ -93,38 +93,38 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path) -> None:
         assert {name: value.shape for name, value in found.items()} == {
             name: value.shape for name, value in expected.items() if name != "rows"
         }
-    assert all(torch.equal(first[name], second[name]) for name in first), "bit for bit, or they would drift apart"
+    assert all(torch.equal(first[name], second[name]) for name in first), "otherwise processes diverge"
 
 
 def test_one_process_communicates_nothing() -> None:
     x, backbone = torch.ones(2, 3), network()
     assert world_size() == 1
     assert all_gather(x) is x
-    assert synchronised(backbone) is backbone
+    assert sync_batch_norm(backbone) is backbone
     assert broadcast_from_rank0(lambda: x) is x
     assert local_slice(5) == slice(0, 5)
     assert any_rank(True)
     assert not any_rank(False)
 
 
-def test_rows_are_shared_out_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_slices_are_equal_or_raise_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "world_size", lambda: 4)
     monkeypatch.setattr(ranks, "rank", lambda: 2)
     assert local_slice(12) == slice(6, 9)
     assert (shared_batch(16, 100), shared_batch(16, 15), shared_batch(16, 16)) == (16, 12, 16)
-    with pytest.raises(UserError, match="batch_size: 30 scans a step; expected a multiple of the 4 processes"):
+    with pytest.raises(UserError, match="batch_size: 30 scans per step; expected a multiple of the 4 processes"):
         local_slice(30)
     with pytest.raises(UserError, match="batch_size: 0 scans"):
         local_slice(shared_batch(16, 3))
 
 
-def test_a_batch_norm_that_cannot_be_shared_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_batch_norm_on_cpus_raises_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("octdino.models.sync_batchnorm.world_size", lambda: 2)
 
     class Other(nn.BatchNorm2d):
         pass
 
-    with pytest.raises(UserError, match="Other of this backbone cannot be shared on CPUs"):
-        synchronised(nn.Sequential(Other(3)))
-    shared = synchronised(nn.Sequential(nn.BatchNorm2d(3, affine=False, momentum=None), nn.LayerNorm(3)))
-    assert [type(module) for module in shared.children()] == [JoinedBatchNorm, nn.LayerNorm]
+    with pytest.raises(UserError, match="Other of this backbone cannot be synchronized on CPUs"):
+        sync_batch_norm(nn.Sequential(Other(3)))
+    shared = sync_batch_norm(nn.Sequential(nn.BatchNorm2d(3, affine=False, momentum=None), nn.LayerNorm(3)))
+    assert [type(module) for module in shared.children()] == [SyncBatchNormCpu, nn.LayerNorm]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.pretrain.test_pretraining import TIMES
+from tests.pretrain.small_runs import TIMES
 
 
 def files(results: Path) -> dict[str, Path]:

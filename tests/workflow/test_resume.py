@@ -71,7 +71,7 @@ def test_killed_and_stopped_runs_end_bit_for_bit_alike(pretraining: Pretraining,
     undisturbed = pretraining.start(tmp_path / "undisturbed")  # beside the others, to save time
     disturbed = tmp_path / "disturbed"
     until(lambda: checkpoints(tmp_path / "undisturbed"))
-    with pytest.raises(UserError, match=f"another trainer works here: process {undisturbed.pid} on "):
+    with pytest.raises(UserError, match=f"locked by another trainer: process {undisturbed.pid} on "):
         RunState(tmp_path / "undisturbed/state", {}, 1).locked().__enter__()
     code, _ = pretraining.disturb(disturbed, signal.SIGKILL)
     assert code == -signal.SIGKILL

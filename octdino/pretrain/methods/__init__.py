@@ -1,4 +1,4 @@
-"""The methods, found by name: `octdino.config.methods.METHODS` is the registry, one module here is the method."""
+"""Pretraining methods, one module per method; `octdino.config.methods.METHODS` is the registry."""
 
 import importlib
 
@@ -7,7 +7,7 @@ from octdino.pretrain.methods.method import Method
 
 
 def method_class(settings: MethodSettings) -> type[Method]:
-    """The class `Name` of the module `name` for the method called `name`."""
+    """Return the class of a method: class `Name` of the module `name`."""
     module = importlib.import_module(f"{__name__}.{settings.method}")
-    found: type[Method] = getattr(module, settings.method.capitalize())
-    return found
+    method: type[Method] = getattr(module, settings.method.capitalize())
+    return method

@@ -13,10 +13,10 @@ from octdino.pretrain.methods.teacher import Distillation
 
 
 def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of unit vectors (eq. 2), 2 - 2 cos, averaged over rows: 0 if all agree, 4 if all oppose.
+    """BYOL's loss: squared distance of unit vectors (eq. 2), 2 - 2 cos, mean over rows; 0 if equal, 4 if opposite.
 
     Args:
-        prediction: [N, D], any length (normalised here).
+        prediction: [N, D], any length (normalized here).
         target: [N, D], of the teacher's other view; any length.
     """
     p, t = (F.normalize(x.float(), dim=-1) for x in (prediction, target))
@@ -24,9 +24,9 @@ def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 class Byol(Distillation):
-    """The student predicts the teacher's projection of the scan's other view; nothing repels.
+    """The student predicts the teacher's projection of the scan's other view; there are no negatives.
 
-    Heads see both views in one batch, so their batch norms, which the method needs, work from one scan on.
+    Heads see both views in one batch, so their batch norms, which the method needs, work even with one scan.
     """
 
     def __init__(self, settings: ByolSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
@@ -37,22 +37,22 @@ class Byol(Distillation):
             "projector": projection_head([dim, hidden, out], norm=True),
             "predictor": projection_head([out, hidden, out], norm=True),
         }
-        self.pair(student, taught=("backbone", "projector"))
+        self.pair(student, averaged=("backbone", "projector"))
 
     @property
     def exported(self) -> nn.Module:
-        """The student's, as in the paper (sec. 3.1: only f_theta is kept)."""
+        """The student's backbone, as in the paper (sec. 3.1: only f_theta is kept)."""
         return self.student["backbone"]
 
-    def teach(self, batch: Batch) -> Features:
+    def encode_teacher(self, batch: Batch) -> Features:
         return {"views": encode_views(self.teacher["backbone"], batch.views[0])}
 
     def encode(self, batch: Batch) -> Features:
         return {"views": encode_views(self.student["backbone"], batch.views[0])}
 
-    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, encoded: Features, teacher_features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            target = self.teacher["projector"](taught["views"].flatten(0, 1))  # [2 * B, out_dim]
+            target = self.teacher["projector"](teacher_features["views"].flatten(0, 1))  # [2 * B, out_dim]
         prediction = self.student["predictor"](self.student["projector"](encoded["views"].flatten(0, 1)))
         other = target.roll(len(target) // 2, 0)
         return 2 * byol_loss(prediction, other), {}  # the sum over both directions, as in the paper

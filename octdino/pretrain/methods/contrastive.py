@@ -1,4 +1,4 @@
-"""What the methods that tell scans apart share: one network on two views, and which scans count as negatives."""
+"""Base class of contrastive methods: one network on two views, and the groups of scans that are not negatives."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,10 @@ from octdino.pretrain.methods.method import OneNetwork, scan_groups
 
 
 class Contrastive(OneNetwork):
-    """One backbone and one projection head on two large views; a subclass says which pairs attract each other.
+    """One backbone and one projection head on two large views; a subclass defines the loss.
 
-    Settings need `hidden_dim`, `out_dim` and `negatives`. Column 0 of the targets are the scans' groups: only scans
-    of other groups are negatives of each other.
+    Settings need `hidden_dim`, `out_dim` and `negatives`. Column 0 of the targets is the scans' group: only scans of
+    different groups are negatives of each other.
     """
 
     def __init__(self, settings: Any, make_backbone: Callable[[], nn.Module], dim: int) -> None:
@@ -29,18 +29,18 @@ class Contrastive(OneNetwork):
 
 
 def cosines(embeddings: Tensor) -> Tensor:
-    """Cosine similarity of all pairs of rows of [N, D], float32 [N, N], also where autocast would have bfloat16."""
+    """Return the cosine similarity of all pairs of rows of [N, D], float32 [N, N], under autocast as well."""
     with torch.autocast(embeddings.device.type, enabled=False):
         z = F.normalize(embeddings.float(), dim=-1)
         return z @ z.T
 
 
 def same_group(groups: Tensor) -> Tensor:
-    """bool [2 * B, 2 * B] of the groups [B] of two views a scan: the pairs that are never negatives."""
+    """Return which pairs of two views per scan are of one group, so never negatives: [B] to bool [2 * B, 2 * B]."""
     groups = groups.repeat(2)
     return groups[:, None] == groups[None, :]
 
 
 def without(similarity: Tensor, excluded: Tensor) -> Tensor:
-    """The similarities with the excluded pairs at minus infinity: they take no part in a softmax."""
+    """Return the similarities with excluded pairs at minus infinity, so that a softmax ignores them."""
     return similarity.masked_fill(excluded, -torch.inf)

@@ -18,9 +18,9 @@ GLOBAL_VIEWS = 2
 
 
 def dino_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy between every teacher view and every other student view (eq. 1 and 3).
+    """DINO's loss: cross-entropy between every teacher view and every other student view (eq. 1 and 3).
 
-    The double loop over pairs of views is expanded: the sum over all pairs less the pairs of a view with itself.
+    The double loop over pairs of views is expanded: the sum over all pairs minus that of a view with itself.
 
     Args:
         student: log-probabilities float32 [V, B, K], the teacher's views first.
@@ -30,19 +30,19 @@ def dino_loss(student: Tensor, teacher: Tensor) -> Tensor:
         Mean over the G * (V - 1) pairs and the batch.
     """
     same = (teacher * student[: len(teacher)]).sum()
-    every = (teacher.sum(0) * student.sum(0)).sum()
-    return (same - every) / (len(teacher) * (len(student) - 1) * student.shape[1])
+    total = (teacher.sum(0) * student.sum(0)).sum()
+    return (same - total) / (len(teacher) * (len(student) - 1) * student.shape[1])
 
 
 def sinkhorn(logits: Tensor, temperature: float, iterations: int = 3) -> Tensor:
-    """Probabilities that use every prototype equally over the batch (Caron et al. 2020, SwAV, sec. 3.1).
+    """Sinkhorn-Knopp: probabilities that use every prototype equally over the batch (SwAV, Caron et al. 2020, 3.1).
 
     Args:
-        logits: float32 [N, K]; the iterations run on logarithms: exponentials overflow, or leave rows of zeros.
+        logits: float32 [N, K]; iterated as logarithms, because exponentials overflow or leave rows of zeros.
         temperature: > 0.
 
     Returns:
-        [N, K]; rows sum to 1 exactly, columns to N / K as nearly as the iterations bring them.
+        [N, K]; rows sum to 1 exactly, columns to N / K approximately.
     """
     log_q = logits / temperature
     for _ in range(iterations):
@@ -52,12 +52,12 @@ def sinkhorn(logits: Tensor, temperature: float, iterations: int = 3) -> Tensor:
 
 
 class Targets(nn.Module):
-    """Teacher logits to probabilities that do not collapse, and the measures that tell whether they do.
+    """Teacher logits to target probabilities, centered against collapse, with measures of collapse per epoch.
 
     Args:
         prototypes: K.
         centering: mean (eq. 4), sinkhorn, or none.
-        momentum: of the centre.
+        momentum: of the moving average of the center.
     """
 
     center: Tensor
@@ -72,7 +72,7 @@ class Targets(nn.Module):
 
     @torch.no_grad()
     def forward(self, logits: Tensor, temperature: float) -> Tensor:
-        """[N, K] to probabilities [N, K]; the centre then follows these logits."""
+        """Return probabilities [N, K] of logits [N, K], then update the center."""
         if self.centering == "sinkhorn":
             probability = sinkhorn(logits, temperature)
         else:
@@ -84,7 +84,7 @@ class Targets(nn.Module):
         return probability
 
     def end_epoch(self) -> dict[str, float]:
-        """Entropy of the mean target, its ceiling ln K, and the share of prototypes that some view preferred."""
+        """Return the entropy of the mean target, its limit ln K, and the share of prototypes that were any argmax."""
         mean = self.mean_probability / self.mean_probability.sum().clamp(min=1)
         scalars = {
             "mean_entropy": -torch.special.xlogy(mean, mean).sum().item(),
@@ -97,14 +97,14 @@ class Targets(nn.Module):
 
 
 def entropy_of(probability: Tensor) -> Tensor:
-    """Mean entropy of the rows of [..., K], in nats."""
+    """Return the mean entropy of the rows of [..., K], in nats."""
     entropy: Tensor = -torch.special.xlogy(probability, probability).sum(-1).mean()
     return entropy
 
 
 def prototype_head(settings: PrototypeSettings, dim: int) -> PrototypeHead:
-    """A new head for features of `dim` dimensions; without batch norm where the settings leave it open."""
-    s: Any = settings  # every value is resolved
+    """Return a new prototype head for features of `dim` dimensions; no batch norm where the settings are None."""
+    s: Any = settings  # resolved: sizes are not None
     return PrototypeHead(
         dim, s.hidden_dim, s.bottleneck_dim, s.prototypes,
         norm=bool(s.head_norm), bottleneck_norm=bool(s.bottleneck_norm),
@@ -112,12 +112,12 @@ def prototype_head(settings: PrototypeSettings, dim: int) -> PrototypeHead:
 
 
 class Dino(Distillation):
-    """Student sees all views, teacher the large ones; the teacher is the student's moving average."""
+    """The student sees all views, the teacher the large ones; the teacher is the student's moving average."""
 
     def __init__(self, settings: PrototypeSettings, make_backbone: Callable[[], nn.Module], dim: int) -> None:
         super().__init__(settings, make_backbone, dim)
         s = self.settings
-        self.pair({"backbone": make_backbone(), "head": prototype_head(s, dim)}, taught=("backbone", "head"))
+        self.pair({"backbone": make_backbone(), "head": prototype_head(s, dim)}, averaged=("backbone", "head"))
         self.center = Targets(s.prototypes, s.centering, s.center_momentum)
 
     def views(self, augment: AugmentSettings) -> list[View]:
@@ -125,18 +125,18 @@ class Dino(Distillation):
         small = View(augment.local_views, augment.local_size, augment.local_scale)
         return [large, small] if augment.local_views else [large]
 
-    def teach(self, batch: Batch) -> Features:
+    def encode_teacher(self, batch: Batch) -> Features:
         return {"views": encode_views(self.teacher["backbone"], batch.views[0])}
 
     def encode(self, batch: Batch) -> Features:
-        # One forward a size, not one a view.
+        # One forward per size, not per view.
         return {"views": torch.cat([encode_views(self.student["backbone"], view) for view in batch.views])}
 
-    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.view_loss(encoded["views"], taught["views"], batch.progress)
+    def loss(self, encoded: Features, teacher_features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.view_loss(encoded["views"], teacher_features["views"], batch.progress)
 
     def view_loss(self, student: Tensor, teacher: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of features [V, B, D] and [G, B, D], and the two measures of collapse."""
+        """Return the loss of features [V, B, D] and [G, B, D], and the two measures of collapse."""
         with torch.no_grad():
             logits = self.teacher["head"](teacher.flatten(0, 1))  # [G*B, K]
             probability: Tensor = self.center(logits, self.teacher_temp(progress))
@@ -147,7 +147,7 @@ class Dino(Distillation):
         return loss, {"teacher_entropy": entropy, "kl": loss.detach() - entropy}
 
     def teacher_temp(self, progress: float) -> float:
-        """Linear from start to end over the warm-up, then constant."""
+        """Return the teacher temperature: linear from start to end over the warm-up, then constant."""
         s = self.settings
         done: float = min(progress / s.teacher_temp_warmup, 1.0) if s.teacher_temp_warmup else 1.0
         temperature: float = s.teacher_temp_start + (s.teacher_temp - s.teacher_temp_start) * done

@@ -1,10 +1,10 @@
-"""What a pretraining method is: views wanted, networks, loss, and what happens after each step. The loop knows no more.
+"""Interface of a pretraining method: views, networks, loss, and what is done after each step. The trainer uses no more.
 
-A step has three parts, so that a batch may be too large for the device and its loss is still that of the whole batch:
+A step has two parts, so that the loss is that of the whole batch even if the batch is too large for the device:
 
-- `teach` and `encode` pass images through backbones, any part of the batch at a time, whose results are joined, also
-  with those of other processes;
-- `loss` takes the joined features of the whole batch through the heads.
+- `encode_teacher` and `encode` pass images through backbones, one chunk of the batch at a time; the features of all
+  chunks and processes are concatenated;
+- `loss` passes the concatenated features of the whole batch through the heads.
 """
 
 import math
@@ -25,51 +25,51 @@ Features = dict[str, Tensor]  # by name, each [V, B, ...]: the second axis is th
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step sees of its images.
+    """Views, random samples and targets of the images of a step.
 
     Attributes:
-        views: float32 [V, B, C, S, S] a kind of view, in the order of `Method.views`; where several processes share
-            the batch, of this one's images alone, and only `own` may be encoded.
-        drawn: what `Method.draw` drew, each [V, B, ...], on the host.
-        targets: int64 [B, T], the rows of `Method.targets`.
-        progress: share of the run that is done, 0 to 1.
+        views: float32 [V, B, C, S, S] per kind of view, in the order of `Method.views`; with several processes, of this
+            process's slice of the batch only.
+        sampled: what `Method.sample` returned, each [V, B, ...], on the host.
+        targets: int64 [B, T], rows of `Method.targets`.
+        progress: finished share of the run, 0 to 1.
     """
 
     views: list[Tensor]
-    drawn: Features
+    sampled: Features
     targets: Tensor
     progress: float
 
     def local(self) -> "Batch":
-        """What belongs to this process's images."""
+        """Return the batch with samples and targets of this process's images only."""
         mine = local_slice(len(self.targets))
-        drawn = {name: value[:, mine] for name, value in self.drawn.items()}
-        return replace(self, drawn=drawn, targets=self.targets[mine])
+        sampled = {name: value[:, mine] for name, value in self.sampled.items()}
+        return replace(self, sampled=sampled, targets=self.targets[mine])
 
-    def parts(self, count: int) -> Iterator["Batch"]:
-        """This process's images in `count` parts."""
+    def chunks(self, count: int) -> Iterator["Batch"]:
+        """Yield this process's images in `count` chunks."""
         batch = self.local()
         size = math.ceil(len(batch.targets) / count)
         for begin in range(0, len(batch.targets), size):
-            part = slice(begin, begin + size)
+            chunk = slice(begin, begin + size)
             yield replace(
                 self,
-                views=[view[:, part] for view in batch.views],
-                drawn={name: value[:, part] for name, value in batch.drawn.items()},
-                targets=batch.targets[part],
+                views=[view[:, chunk] for view in batch.views],
+                sampled={name: value[:, chunk] for name, value in batch.sampled.items()},
+                targets=batch.targets[chunk],
             )
 
 
 class Method(nn.Module):
-    """A method owns its networks; the loop owns data, optimiser, schedules and time.
+    """A method owns its networks; the trainer owns data, optimizer and schedules.
 
-    Buffers and parameters are the whole state of a method: they are saved and restored, nothing else is. All
-    randomness is torch's global one (seeded anew for every step) or that of `draw`'s generator.
+    Buffers and parameters are the whole state of a method, which a checkpoint contains. All randomness is torch's
+    global one (seeded for every step) or that of `sample`'s generator.
 
     Args (of every subclass):
         settings: the method's settings class, resolved for the cohort's size.
-        make_backbone: returns a new backbone [B, C, S, S] -> [B, D]; each call starts from the same weights only if
-            the run starts from given ones.
+        make_backbone: returns a new backbone [B, C, S, S] -> [B, D]; the weights of two calls are equal only if the run
+            has initial weights from a file.
         dim: D.
     """
 
@@ -79,49 +79,48 @@ class Method(nn.Module):
 
     @property
     def exported(self) -> nn.Module:
-        """The backbone that users get."""
+        """The backbone that is written to backbone.safetensors."""
         raise NotImplementedError
 
     @property
     def trained(self) -> nn.Module:
-        """The networks that the optimiser steps."""
+        """The networks that the optimizer updates."""
         raise NotImplementedError
 
     def views(self, augment: AugmentSettings) -> list[View]:
-        """Two large views an image; a method that wants others says so."""
+        """Return the kinds of views: by default two large views per image."""
         return [View(2, augment.global_size, augment.global_scale)]
 
     def targets(self, manifest: pd.DataFrame) -> Tensor:
-        """What the loss needs to know of each scan, int64 [N, T]; nothing by default."""
+        """Return integers per scan for the loss (groups, clinical values), int64 [N, T]; none by default."""
         return torch.zeros(len(manifest), 0, dtype=torch.int64)
 
-    def draw(self, batch: int, generator: torch.Generator) -> Features:
-        """Random choices for a whole batch of images beyond its views, each [V, batch, ...].
-
-        Made on the host, which may read them without waiting for the device.
-        """
+    def sample(self, batch: int, generator: torch.Generator) -> Features:
+        """Sample random choices for a batch beyond its views (masks, orders), each [V, batch, ...], on the host:
+        reading them there does not wait for the device."""
         return {}
 
-    def teach(self, batch: Batch) -> Features:
-        """Features of the networks that are not trained; called without gradient."""
+    def encode_teacher(self, batch: Batch) -> Features:
+        """Return features of the teacher's backbone; called without gradient."""
         return {}
 
     def encode(self, batch: Batch) -> Features:
-        """Features of the trained backbone, with gradient."""
+        """Return features of the trained backbone, with gradient."""
         raise NotImplementedError
 
-    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of the whole batch from its joined features, and scalars to log."""
+    def loss(self, encoded: Features, teacher_features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the whole batch from the features of all its images, and scalars to log."""
         raise NotImplementedError
 
     def before_step(self, progress: float) -> None:
-        """Between backward and the optimiser's step."""
+        """Called between the backward pass and the optimizer's step."""
 
     def after_step(self, progress: float, taken: Tensor) -> None:
-        """After the optimiser's step; it was none if `taken` (bool [], on the device) is false. Buffers are seen to."""
+        """Called after the optimizer's step; a no-op if `taken` (bool [], on the device) is false; the trainer restores
+        the buffers."""
 
     def end_epoch(self) -> dict[str, float]:
-        """Scalars over the epoch; resets what it accumulated."""
+        """Return scalars over the epoch, and reset their accumulators."""
         return {}
 
 
@@ -142,31 +141,31 @@ class OneNetwork(Method):
         return {"views": encode_views(self.network["backbone"], batch.views[0])}
 
     def embed(self, encoded: Features) -> Tensor:
-        """[2 * B, out]; rows b and B + b are two views of scan b. The head's batch norms see both views."""
+        """Return embeddings [2 * B, out]; rows b and B + b are views of scan b. Batch norms see both views."""
         embeddings: Tensor = self.network["head"](encoded["views"].flatten(0, 1))
         return embeddings
 
 
 def encode_views(backbone: nn.Module, view: Tensor) -> Tensor:
-    """[V, B, C, S, S] to pooled features [V, B, D] in one forward."""
+    """Return pooled features [V, B, D] of views [V, B, C, S, S], in one forward."""
     images = view.flatten(0, 1).contiguous(memory_format=torch.channels_last)
     features: Tensor = backbone(images)
     return features.view(*view.shape[:2], -1)
 
 
-Apart = Literal["all", "other_eyes", "other_patients"]
+Negatives = Literal["all", "other_eyes", "other_patients"]
 
 
-def scan_groups(manifest: pd.DataFrame, apart: Apart) -> Tensor:
-    """int64 [N]: scans of one group are too alike to be told apart (slices of one volume are near-copies).
+def scan_groups(manifest: pd.DataFrame, negatives: Negatives) -> Tensor:
+    """Return the group of each scan, int64 [N]: scans of one group are not negatives of each other.
 
     Args:
-        apart: all: every scan is a group of its own; other_eyes, other_patients: those of an eye, of a patient, are
-            one group. A scan whose eye or patient is unknown is a group of its own.
+        negatives: all: every scan is its own group; other_eyes, other_patients: scans of one eye, of one patient, are
+            one group, because slices of one volume are near-copies. A scan of unknown eye or patient is its own group.
     """
     alone = torch.arange(len(manifest))
-    if apart == "all":
+    if negatives == "all":
         return alone
-    named = manifest["eye" if apart == "other_eyes" else "patient"].replace("", pd.NA)
+    named = manifest["eye" if negatives == "other_eyes" else "patient"].replace("", pd.NA)
     codes = torch.from_numpy(pd.factorize(named)[0].astype("int64"))  # -1 where unknown
     return torch.where(codes >= 0, codes, len(manifest) + alone)

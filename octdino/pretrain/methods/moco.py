@@ -19,14 +19,14 @@ from octdino.pretrain.methods.method import Batch, Features, encode_views, scan_
 from octdino.pretrain.methods.teacher import Distillation
 from octdino.training.schedules import cosine
 
-EMPTY = -1  # the group of a place in the queue that no key has taken yet
+EMPTY = -1  # the group of an unused place in the queue
 OUT_DIM = {"v2": 128, "v3": 256}
 
 
 class Queue(nn.Module):
-    """The last keys with their scans' groups, in a ring; `next` is the place of the oldest, which goes first.
+    """Ring buffer of the latest keys with their scans' groups; `next` is the place of the oldest, replaced first.
 
-    Buffers are written in place: the loop's guard holds on to them.
+    Buffers are written in place: `StepRollback` holds references to them.
     """
 
     keys: Tensor
@@ -41,16 +41,16 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def put(self, keys: Tensor, groups: Tensor) -> None:
-        """Keys float32 [N, D] and groups int64 [N] take the oldest places; of more than fit, the last stay."""
+        """Replace the oldest entries by keys float32 [N, D] and groups int64 [N]; the last stay of more than fit."""
         size = len(self.keys)
-        begin = max(len(keys) - size, 0)  # of two keys for one place a GPU keeps either
+        begin = max(len(keys) - size, 0)  # with two keys for one place, a GPU may keep either
         places = (self.next + torch.arange(begin, len(keys), device=keys.device)) % size
         self.keys[places] = keys[begin:]
         self.groups[places] = groups[begin:]
         self.next.add_(len(keys)).remainder_(size)
 
     def filled(self) -> Tensor:
-        """Share of the places that hold a key."""
+        """Return the share of places that contain a key."""
         return (self.groups != EMPTY).float().mean()
 
 
@@ -60,11 +60,11 @@ def queue_loss(
     """InfoNCE against a queue (He 2020, eq. 1), averaged over queries; 0 where a query has no negative.
 
     Args:
-        query: [N, D], any length (normalised here).
+        query: [N, D], any length (normalized here).
         key: [N, D], the queries' positives, any length.
         groups: int64 [N], of the queries.
         queue: float32 [Q, D], unit length.
-        queue_groups: int64 [Q]; keys of a query's own group are no negatives of it, `EMPTY` places of none.
+        queue_groups: int64 [Q]; keys of a query's own group, and `EMPTY` places, are not negatives.
         temperature: > 0.
     """
     with torch.autocast(query.device.type, enabled=False):
@@ -78,8 +78,8 @@ def batch_loss(query: Tensor, key: Tensor, groups: Tensor, temperature: float) -
     """InfoNCE against the batch's other keys (Chen 2021, eq. 1 and algorithm 1), times 2 * temperature.
 
     Args:
-        query, key: [B, D], any length (normalised here); rows of one scan are positives.
-        groups: int64 [B]; keys of other scans of a query's group are no negatives of it.
+        query, key: [B, D], any length (normalized here); rows of one scan are positives.
+        groups: int64 [B]; keys of other scans of a query's group are not negatives.
         temperature: > 0.
     """
     with torch.autocast(query.device.type, enabled=False):
@@ -90,14 +90,14 @@ def batch_loss(query: Tensor, key: Tensor, groups: Tensor, temperature: float) -
 
 
 class Moco(Distillation):
-    """The student's queries find the teacher's keys: v2 among a queue of earlier keys, v3 among the batch's.
+    """The student's queries match the teacher's keys: v2 among a queue of earlier keys, v3 among the batch's.
 
-    Column 0 of the targets are the scans' groups, which keep their meaning over the run. With `negatives: all` each
-    scan is a group: a scan's own keys of earlier epochs, which a queue longer than an epoch holds, never repel it.
+    Column 0 of the targets is the scans' group, constant over the run. With `negatives: all` each
+    scan is a group: a scan's own keys of earlier epochs, in a queue longer than an epoch, are never its negatives.
 
     In v2 the queue starts empty and the first step's loss is 0; it rises while the queue fills.
-    The momentum must be slow against the queue's turnover (He sec. 3.2): else a key's age tells the positive, not what
-    it shows, and the loss climbs to the log of the queue's length when the learning rate falls.
+    The teacher must change slowly compared with the queue (He sec. 3.2): otherwise a key's age reveals the positive,
+    not its content, and the loss rises to the log of the queue's length when the learning rate falls.
     """
 
     queue: Queue | None
@@ -110,35 +110,35 @@ class Moco(Distillation):
         out = s.out_dim or OUT_DIM[self.version]
         if self.version == "v2":
             head = projection_head([dim, s.hidden_dim, out], norm=False)
-            self.pair({"backbone": backbone, "head": head}, taught=("backbone", "head"))
+            self.pair({"backbone": backbone, "head": head}, averaged=("backbone", "head"))
             self.queue = Queue(s.queue, out)
         else:
             head = projection_head([dim, s.hidden_dim, s.hidden_dim, out], norm=True, last_norm=True)
             predictor = projection_head([out, s.hidden_dim, out], norm=True, last_norm=True)
-            if is_vit and s.frozen_patch_embed:  # its gradient's spikes are what makes training unstable (sec. 4.2)
+            if is_vit and s.frozen_patch_embed:  # spikes of its gradient make training unstable (sec. 4.2)
                 backbone.get_submodule("patch_embed").requires_grad_(False)
-            self.pair({"backbone": backbone, "head": head, "predictor": predictor}, taught=("backbone", "head"))
+            self.pair({"backbone": backbone, "head": head, "predictor": predictor}, averaged=("backbone", "head"))
             self.queue = None
 
     @property
     def exported(self) -> nn.Module:
-        """The query network's, as in the papers."""
+        """The query network's backbone, as in the papers."""
         return self.student["backbone"]
 
     def targets(self, manifest: pd.DataFrame) -> Tensor:
         return scan_groups(manifest, self.settings.negatives)[:, None]
 
-    def draw(self, batch: int, generator: torch.Generator) -> Features:
+    def sample(self, batch: int, generator: torch.Generator) -> Features:
         if self.queue is None:
             return {}
         return {"order": torch.rand(1, batch, generator=generator)}
 
-    def teach(self, batch: Batch) -> Features:
+    def encode_teacher(self, batch: Batch) -> Features:
         backbone, views = self.teacher["backbone"], batch.views[0]
         if self.queue is None:
             return {"views": encode_views(backbone, views)}
-        # Shuffling BN (He sec. 3.3): else a query and its key, and no key of the queue, share the batch's statistics.
-        order = batch.drawn["order"][0].argsort()  # a rank for each image, also of a part of a batch
+        # Shuffling BN (He sec. 3.3): otherwise only a query and its key, not the queue, share the batch's statistics.
+        order = batch.sampled["order"][0].argsort()  # a permutation, also for a chunk of a batch
         order = order.to(views.device, non_blocking=True)
         groups = [encode_views(backbone, views[:, rows]) for rows in order.chunk(self.settings.key_groups)]
         return {"views": torch.cat(groups, dim=1)[:, order.argsort()]}
@@ -146,11 +146,11 @@ class Moco(Distillation):
     def encode(self, batch: Batch) -> Features:
         return {"views": encode_views(self.student["backbone"], batch.views[0])}
 
-    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, encoded: Features, teacher_features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         groups, temperature = batch.targets[:, 0], self.settings.temperature
         query = self.student["head"](encoded["views"].flatten(0, 1))  # [2 * B, out_dim]
         with torch.no_grad():
-            key = F.normalize(self.teacher["head"](taught["views"].flatten(0, 1)).float(), dim=-1)
+            key = F.normalize(self.teacher["head"](teacher_features["views"].flatten(0, 1)).float(), dim=-1)
         if self.queue is None:
             first, second = self.student["predictor"](query).chunk(2)
             pairs = zip((first, second), key.chunk(2)[::-1], strict=True)

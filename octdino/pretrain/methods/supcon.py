@@ -18,9 +18,9 @@ def supcon_loss(embeddings: Tensor, values: Tensor, groups: Tensor, temperature:
     """SupCon, the outside-sum form L_out (Khosla eq. 2), averaged over anchors.
 
     Args:
-        embeddings: [2 * B, D]; rows b and B + b are two views of scan b; any length (normalised here).
-        values: int64 [B]; scans with an equal value are positives of each other; `UNKNOWN` has its own views only.
-        groups: int64 [B]; scans of one group that are no positives are no negatives either.
+        embeddings: [2 * B, D]; rows b and B + b are two views of scan b; any length (normalized here).
+        values: int64 [B]; scans with equal values are positives; with `UNKNOWN` only views of the same scan.
+        groups: int64 [B]; scans of one group that are not positives are not negatives either.
         temperature: > 0.
     """
     own = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
@@ -34,23 +34,23 @@ def supcon_loss(embeddings: Tensor, values: Tensor, groups: Tensor, temperature:
 
 
 class Supcon(Contrastive):
-    """Scans that share a clinical value attract each other; several values: the sum of their losses."""
+    """Scans with the same clinical value are positives; with several values the losses are summed."""
 
     def targets(self, manifest: pd.DataFrame) -> Tensor:
         columns = [self._codes(manifest[name], name) for name in self.settings.positives]
         return torch.cat([super().targets(manifest), torch.stack(columns, dim=1)], dim=1)
 
     def _codes(self, values: pd.Series, name: str) -> Tensor:
-        """One integer a value, measured values binned; missing is UNKNOWN."""
+        """Return an integer code per value, measured values binned; missing is UNKNOWN."""
         width = {"cst": self.settings.cst_bin, "bcva": self.settings.bcva_bin}.get(name)
         if values.replace("", pd.NA).isna().all():
             raise UserError(
-                f"positives: no scan has a {name}, so it attracts nobody; expected one of those that are known"
+                f"positives: no scan has a {name}, so there are no positives; expected a column with known values"
             )
         codes, _ = pd.factorize(values.replace("", pd.NA) if width is None else values // width, sort=True)
         return torch.from_numpy(codes.astype("int64"))  # factorize gives missing values -1
 
-    def loss(self, encoded: Features, taught: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, encoded: Features, teacher_features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         embeddings, groups = self.embed(encoded), batch.targets[:, 0]
         values = batch.targets[:, 1:].unbind(1)
         losses = [supcon_loss(embeddings, each, groups, self.settings.temperature) for each in values]

@@ -1,4 +1,4 @@
-"""A student and a teacher that is the student's moving average: what the self-distilling methods share."""
+"""Base class of self-distillation: a student, and a teacher that is its exponential moving average (EMA)."""
 
 import copy
 
@@ -11,22 +11,22 @@ from octdino.training.schedules import cosine
 
 
 class Distillation(Method):
-    """`student` learns; `teacher` follows it and is never trained. A subclass calls `pair` once in its constructor.
+    """`student` is trained; `teacher` is its moving average. A subclass calls `pair` once in its constructor.
 
-    Batch norm in the teacher: it normalises by its own batch, as in the reference codes of DINO, BYOL and MoCo; its
+    Batch norm in the teacher: it normalizes by its own batch, as in the reference code of DINO, BYOL and MoCo; its
     running statistics come from its own forward passes and are never averaged from the student's. (Averaged buffers
     would lag behind averaged weights: the statistics of an average of networks are not the average of theirs.)
 
-    Drop path and dropout are the student's alone: the teacher's targets are those of the whole network.
+    Only the student has drop path and dropout: the teacher's targets come from the whole network.
     """
 
     student: nn.ModuleDict
     teacher: nn.ModuleDict
 
-    def pair(self, student: dict[str, nn.Module], taught: tuple[str, ...]) -> None:
-        """Take the student's networks by name, and make the teacher of copies of those in `taught`."""
+    def pair(self, student: dict[str, nn.Module], averaged: tuple[str, ...]) -> None:
+        """Set the student's networks by name, and the teacher to copies of those named in `averaged`."""
         self.student = nn.ModuleDict(student)
-        self.teacher = nn.ModuleDict({name: copy.deepcopy(self.student[name]) for name in taught})
+        self.teacher = nn.ModuleDict({name: copy.deepcopy(self.student[name]) for name in averaged})
         self.teacher.requires_grad_(False)
         for module in self.teacher.modules():
             for name in ("drop_prob", "drop_rate", "prob"):  # timm's: paths and blocks, features, patches
@@ -49,5 +49,5 @@ class Distillation(Method):
             ema_update(network, self.student[name], self.momentum(progress), taken)
 
     def momentum(self, progress: float) -> float:
-        """Of the moving average: between the settings' two values, on a cosine."""
+        """Return the momentum of the moving average: a cosine schedule between the settings' two values."""
         return cosine(progress, self.settings.momentum, self.settings.momentum_end)

@@ -1,0 +1,89 @@
+"""Data loader of pretraining: the batch of each step, loaded and augmented on the device that trains."""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from octdino.augment import Augment
+from octdino.config import AugmentSettings
+from octdino.pretrain.methods.method import Batch, Method
+from octdino.pretrain.pretraining_data import PretrainData, batch_order
+from octdino.training.device_loader import DeviceLoader
+from octdino.training.distributed import local_slice, shared_batch
+from octdino.training.random_seeds import seed_of
+from octdino.training.throughput import StepTimer
+
+
+class BatchLoader:
+    """Batches as a function of the run's seed, the step and each scan, whatever the number of processes.
+
+    Args:
+        data: the run's scans.
+        method: says which views, targets and samples a batch has.
+        batch_size: of all processes together.
+        epochs: length of the run.
+        seed: of the run.
+        timer: times data loading and augmentation.
+
+    Attributes:
+        batch_size: as wanted, or smaller on a cohort of fewer scans.
+        steps_per_epoch, total_steps: of the run.
+    """
+
+    def __init__(
+        self,
+        data: PretrainData,
+        method: Method,
+        augment: AugmentSettings,
+        *,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        device: torch.device,
+        timer: StepTimer,
+    ) -> None:
+        count = len(data.rows)  # the run's scans, not this process's share
+        self.batch_size = shared_batch(batch_size, count)
+        self.steps_per_epoch = count // self.batch_size
+        self.total_steps = self.steps_per_epoch * epochs
+        self.views = method.views(augment)
+        self._data, self._method, self._seed, self._device, self._timer = data, method, seed, device, timer
+        self._local = local_slice(self.batch_size)
+        self._augment = Augment(augment, data.mean, data.std, device)
+        self._targets = method.targets(data.manifest).to(device)
+        self._images = DeviceLoader(data.images, device)
+        self._order = functools.lru_cache(2)(functools.partial(batch_order, count, self.batch_size, seed))
+
+    def rows(self, step: int) -> Tensor:
+        """Return the training scans of a step, int64 [batch]."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        order: Tensor = self._order(epoch)
+        return order[index]
+
+    def scan_ids(self, step: int) -> list[str]:
+        """Return the scan ids of a step."""
+        ids: list[str] = self._data.manifest["scan_id"].iloc[self.rows(step).numpy()].tolist()
+        return ids
+
+    def load(self, step: int, rows: Tensor | None = None) -> Batch:
+        """Return the batch of a step: views of this process's scans, targets and samples of all processes' scans.
+
+        Args:
+            rows: training scans to take instead of the step's own.
+        """
+        rows = self.rows(step) if rows is None else rows
+        local = local_slice(len(rows))
+        seed = seed_of(self._seed, "views", step)
+        with self._timer.part("data"):
+            following = self._data.rows[self.rows(step + 1)[self._local]] if step + 1 < self.total_steps else None
+            images = self._images.take(self._data.rows[rows[local]], prefetch=following)
+            rows = rows.to(self._device, non_blocking=True)
+        with self._timer.part("augmentation"):
+            views = self._augment(images, self.views, seed, rows[local])
+        return Batch(
+            views=[view.view(-1, len(images), *view.shape[1:]) for view in views],
+            sampled=self._method.sample(len(rows), torch.Generator().manual_seed(seed)),
+            targets=self._targets[rows],
+            progress=step / self.total_steps,
+        )

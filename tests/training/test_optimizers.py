@@ -1,0 +1,59 @@
+"""Optimizers: schedules per parameter group, the EMA teacher, fused steps that can be skipped."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from octdino.training.optimizers import ema_update, make_optimizer, parameter_groups, set_schedule, step_if
+
+
+def test_schedule_sets_lr_scale_and_weight_decay_per_group():
+    optimizer = torch.optim.AdamW(parameter_groups(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))), lr=0)
+    optimizer.param_groups[0]["lr_scale"] = 0.1
+    set_schedule(optimizer, 0.5, 0.04)
+    assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(0.05, 0.04), (0.5, 0.0)]
+
+
+def test_ema_update_leaves_buffers_unchanged_and_can_be_skipped():
+    teacher, student = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    with torch.no_grad():
+        student.weight.fill_(2)
+        student.running_mean.fill_(5)
+    ema_update(teacher, student, 0.75, torch.tensor(False))
+    assert torch.equal(teacher.weight, torch.ones(3)), "a skipped step changes no average"
+    ema_update(teacher, student, 0.75, torch.tensor(True))
+    assert torch.equal(teacher.weight, torch.full((3,), 1.25))
+    assert torch.equal(teacher.running_mean, torch.zeros(3))
+
+
+PLAIN = {"adamw": torch.optim.AdamW, "sgd": lambda groups, lr: torch.optim.SGD(groups, lr, momentum=0.9)}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+@pytest.mark.parametrize("skipped", [None, 0, 2])
+def test_fused_optimizer_equals_plain_one_and_skips_a_step_without_effect(kind, skipped):
+    """The plain one makes no step where the other skips one."""
+    torch.manual_seed(0)
+    mine = nn.Sequential(nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16)).to(memory_format=torch.channels_last)
+    other = copy.deepcopy(mine)
+    optimizers = make_optimizer(kind, parameter_groups(mine)), PLAIN[kind](parameter_groups(other), lr=0.0)
+    for step in range(4):
+        x, target = torch.randn(4, 8, 8, 8), torch.randn(4, 16, 6, 6)
+        for network, optimizer in zip((mine, other), optimizers, strict=True):
+            set_schedule(optimizer, 0.01 * (step + 1), 0.1)
+            (network(x) * target).mean().backward()
+        if step == skipped:
+            for parameter in mine.parameters():
+                parameter.grad.fill_(torch.nan)
+            step_if(optimizers[0], torch.tensor(False))
+            for a, b in zip(mine.buffers(), other.buffers(), strict=True):
+                b.copy_(a)
+        else:
+            step_if(optimizers[0], torch.tensor(True))
+            optimizers[1].step()
+        for network in (mine, other):
+            network.zero_grad()
+    for a, b in zip(mine.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
