@@ -23,7 +23,8 @@ from octdino.classify.linear import fit_linear
 from octdino.cohort.ingest import build_cohort
 from octdino.config import ClassifySettings
 from octdino.config.cohort import CohortSettings, ImageSettings
-from octdino.data.csv_io import MANIFEST, SPLITS, write_table
+from octdino.data.csv_io import write_table
+from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
 from octdino.data.store import StoreWriter, content_hash, read_store
 from octdino.evaluate.metrics import decision_metrics, ranking_metrics
 from octdino.pretrain.pretraining_data import Data, read_data

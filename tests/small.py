@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from octdino.config import ImageSettings
-from octdino.data.csv_io import MANIFEST, SPLITS, write_table
+from octdino.data.csv_io import write_table
+from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
 from octdino.data.store import StoreWriter, content_hash, statistics
 
 LABELS = ["square", "stripes"]

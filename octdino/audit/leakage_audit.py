@@ -14,9 +14,11 @@ from octdino.audit import leakage_checks as checks
 from octdino.audit.leakage_checks import Found, finding
 from octdino.audit.near_duplicates import copies, textures
 from octdino.config import AuditSettings
+from octdino.data.atomic_files import replacing
 from octdino.data.cohort_reader import Cohort, read_cohort
-from octdino.data.csv_io import FINDINGS, read_table, replacing, write_table
+from octdino.data.csv_io import read_table, write_table
 from octdino.data.predictions import read_predictions
+from octdino.data.schemas.csv_schemas import FINDINGS
 from octdino.data.schemas.metadata import BackboneMetadata, read_metadata
 from octdino.errors import UserError
 

@@ -20,7 +20,7 @@ from octdino import made_by
 from octdino.classify.finetune import Finetune
 from octdino.classify.labeled_scans import Labelled, read_labelled
 from octdino.config import Arm, ClassifySettings, ModelSettings
-from octdino.data.csv_io import replacing
+from octdino.data.atomic_files import replacing
 from octdino.errors import UserError
 from octdino.models.initial_weights import start_backbone
 from octdino.training.checkpoint_reader import CheckpointError

@@ -13,7 +13,7 @@ from octdino.cohort.images import SUFFIXES
 from octdino.cohort.scan_table import Refuse, Refused, Rows, check_labels, scan_tables
 from octdino.cohort.spreadsheet import column, find_column, identifier, label_value, number, read_sheet
 from octdino.config.cohort import CohortSettings
-from octdino.data.csv_io import MANIFEST
+from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
 
 # Columns with a meaning of their own, and the other names that people give them.

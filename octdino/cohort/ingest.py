@@ -20,9 +20,10 @@ from octdino.cohort.registry import READERS
 from octdino.cohort.scan_table import Refused, Rows
 from octdino.cohort.split import check_splittable, make_splits
 from octdino.config.cohort import CohortSettings
-from octdino.data.csv_io import MANIFEST, QUARANTINE, SPLITS, write_table
+from octdino.data.csv_io import write_table
 from octdino.data.disk_space import SPARE, check_disk
 from octdino.data.sampling_units import unit
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, SPLITS
 from octdino.data.store import StoreWriter, content_hash, statistics
 from octdino.errors import UserError
 from octdino.progress import progress

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from octdino.cohort.sources import Files, Source
-from octdino.data.csv_io import MANIFEST, QUARANTINE, REASONS
-from octdino.data.schemas.csv_schemas import label_fault
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, REASONS, label_fault
 from octdino.errors import UserError
 
 

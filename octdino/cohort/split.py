@@ -9,7 +9,8 @@ import pandas as pd
 
 from octdino.cohort.stratify import ENOUGH, Groups, assign, order
 from octdino.config.cohort import SplitSettings
-from octdino.data.csv_io import SPLITS, read_table
+from octdino.data.csv_io import read_table
+from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.errors import UserError
 
 SIDES = ("train", "val", "test")

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from octdino.config.cohort import ImageSettings
-from octdino.data.csv_io import MANIFEST, SPLITS, label_matrix, labels_of, read_table
+from octdino.data.csv_io import label_matrix, labels_of, read_table
 from octdino.data.sampling_units import Unit, unit_of
+from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
 from octdino.data.schemas.metadata import StoreAttributes
 from octdino.data.store import Header, content_hash, read_header, read_images, statistics
 from octdino.errors import UserError

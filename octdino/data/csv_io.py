@@ -15,33 +15,8 @@ import pandas as pd
 from octdino.data.atomic_files import replacing
 from octdino.data.formula_cells import escape_formulas, text_columns, unescape_formulas
 from octdino.data.schemas.column import Column, Schema
-from octdino.data.schemas.csv_schemas import (
-    COMPARISON,
-    EMBEDDING,
-    FINDINGS,
-    FLAGS,
-    HISTORY,
-    JACCARD,
-    JACCARD_IMAGES,
-    MANIFEST,
-    METRICS,
-    OVERLAP,
-    PREDICTIONS,
-    PROBABILITY,
-    QUARANTINE,
-    REASONS,
-    RETRIEVAL,
-    SPLITS,
-    SUBGROUPS,
-)
+from octdino.data.schemas.csv_schemas import MANIFEST, PROBABILITY
 from octdino.errors import UserError
-
-__all__ = [
-    "COMPARISON", "EMBEDDING", "FINDINGS", "FLAGS", "HISTORY", "JACCARD", "JACCARD_IMAGES", "MANIFEST", "METRICS",
-    "OVERLAP", "PREDICTIONS", "QUARANTINE", "REASONS", "RETRIEVAL", "SPLITS", "SUBGROUPS", "Column", "Schema",
-    "check_table", "fraction_patients", "label_matrix", "labels_of", "leading_metric", "probability", "read_table",
-    "replacing", "write_table",
-]  # fmt: skip
 
 
 def labels_of(manifest: pd.DataFrame) -> list[str]:

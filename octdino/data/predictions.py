@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from octdino.data.atomic_files import replacing
-from octdino.data.csv_io import PREDICTIONS, label_matrix, probability, read_table, write_table
+from octdino.data.csv_io import label_matrix, probability, read_table, write_table
 from octdino.data.schemas.column import Column, Schema
+from octdino.data.schemas.csv_schemas import PREDICTIONS
 from octdino.data.schemas.metadata import ClassifierMetadata, read_metadata
 from octdino.errors import UserError
 

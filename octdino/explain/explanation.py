@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from octdino import made_by
 from octdino.augment import resize, standardise
 from octdino.config import ExplainSettings, ModelSettings
-from octdino.data.csv_io import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL, Schema, replacing, write_table
+from octdino.data.atomic_files import replacing
+from octdino.data.csv_io import write_table
 from octdino.data.safetensors_torch import write_tensors
+from octdino.data.schemas.column import Schema
+from octdino.data.schemas.csv_schemas import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL
 from octdino.explain.classifier import Classifier, input_size, read_classifier
 from octdino.explain.draw import Figures
 from octdino.explain.embedding import project

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from octdino.data.csv_io import REASONS, leading_metric
+from octdino.data.csv_io import leading_metric
+from octdino.data.schemas.csv_schemas import REASONS
 from octdino.report.conclusions import CLINICAL, NOTHING, number, one_seed, outcome_of, pair, percent
 from octdino.report.results_reader import Results
 

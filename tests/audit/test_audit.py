@@ -16,8 +16,9 @@ from octdino.audit.leakage_audit import audit, verdict
 from octdino.audit.near_duplicates import copies, textures
 from octdino.cli import main
 from octdino.config import AuditSettings, PretrainSettings
-from octdino.data.csv_io import FINDINGS, MANIFEST, SPLITS, read_table, write_table
+from octdino.data.csv_io import read_table, write_table
 from octdino.data.predictions import write_predictions
+from octdino.data.schemas.csv_schemas import FINDINGS, MANIFEST, SPLITS
 from octdino.data.store import image_moments, read_store, statistics
 from octdino.errors import UserError
 from octdino.models.weights_file import write_weights

@@ -8,8 +8,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from octdino.classify.clinical import clinical_control, clinical_features, visit_order
-from octdino.data.csv_io import MANIFEST, SPLITS, fraction_patients, read_table, write_table
+from octdino.data.csv_io import fraction_patients, read_table, write_table
 from octdino.data.predictions import read_predictions
+from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
 from octdino.errors import UserError
 from octdino.stats.calibration import fit_temperature
 from octdino.stats.thresholds import choose_threshold

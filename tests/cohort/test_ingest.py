@@ -19,7 +19,8 @@ from PIL import Image
 
 from octdino.cohort.ingest import OUTPUTS, build_cohort
 from octdino.data.cohort_reader import read_cohort
-from octdino.data.csv_io import MANIFEST, QUARANTINE, SPLITS, labels_of, read_table
+from octdino.data.csv_io import labels_of, read_table
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, SPLITS
 from octdino.data.store import read_store
 from octdino.errors import UserError
 

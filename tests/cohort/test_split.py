@@ -11,7 +11,8 @@ from sklearn.model_selection import GroupShuffleSplit
 
 from octdino.cohort.split import PUBLISHED, make_splits
 from octdino.config import SplitSettings
-from octdino.data.csv_io import SPLITS, fraction_patients, label_matrix, write_table
+from octdino.data.csv_io import fraction_patients, label_matrix, write_table
+from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.errors import UserError
 
 from .trees import BIOMARKERS, PATH

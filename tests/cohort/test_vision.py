@@ -18,7 +18,8 @@ from octdino.cohort import vision
 from octdino.cohort.ingest import build_cohort
 from octdino.cohort.vision import VOC_CLASSES, Archive
 from octdino.config import CohortSettings
-from octdino.data.csv_io import MANIFEST, QUARANTINE, label_matrix, labels_of, read_table
+from octdino.data.csv_io import label_matrix, labels_of, read_table
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE
 from octdino.data.store import read_store
 from octdino.errors import UserError
 

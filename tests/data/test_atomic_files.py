@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from octdino.data import disk_space as disk
 from octdino.data.atomic_files import DeferringFile, check_out, read_json, read_text, replacing
-from octdino.data.csv_io import SPLITS, read_table
+from octdino.data.csv_io import read_table
 from octdino.data.image_files import ImageError, read_image
 from octdino.data.safetensors_torch import read_tensors, tensor_bytes, write_tensors
+from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.data.store import StoreWriter, read_header, read_store
 from octdino.errors import UserError
 from octdino.training.checkpoints import RunState

@@ -12,7 +12,8 @@ import pytest
 import octdino.data.store
 from octdino.cli import main
 from octdino.data.cohort_reader import read_cohort
-from octdino.data.csv_io import MANIFEST, read_table
+from octdino.data.csv_io import read_table
+from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
 from tests.small import LABELS, store_attributes, write_small_cohort
 

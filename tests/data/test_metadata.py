@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from octdino.classify import classify
 from octdino.cli import main
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
-from octdino.data.csv_io import FINDINGS, read_table
+from octdino.data.csv_io import read_table
 from octdino.data.predictions import read_predictions
+from octdino.data.schemas.csv_schemas import FINDINGS
 from octdino.data.schemas.metadata import (
     AuditMetadata,
     BackboneMetadata,

@@ -13,9 +13,10 @@ import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import COMPARISON, MANIFEST, METRICS, SPLITS, SUBGROUPS, probability, read_table, write_table
+from octdino.data.csv_io import probability, read_table, write_table
 from octdino.data.predictions import read_predictions
 from octdino.data.sampling_units import PATIENT
+from octdino.data.schemas.csv_schemas import COMPARISON, MANIFEST, METRICS, SPLITS, SUBGROUPS
 from octdino.errors import UserError
 from octdino.evaluate import evaluate
 from octdino.evaluate.comparison_figures import apart, forest

@@ -13,18 +13,8 @@ from safetensors.torch import load_file
 
 from octdino.cohort.ingest import build_cohort  # only tests may join two stages
 from octdino.config import CohortSettings, ExplainSettings, ModelSettings, PhantomSettings
-from octdino.data.csv_io import (
-    EMBEDDING,
-    JACCARD,
-    JACCARD_IMAGES,
-    MANIFEST,
-    OVERLAP,
-    RETRIEVAL,
-    SPLITS,
-    labels_of,
-    read_table,
-    write_table,
-)
+from octdino.data.csv_io import labels_of, read_table, write_table
+from octdino.data.schemas.csv_schemas import EMBEDDING, JACCARD, JACCARD_IMAGES, MANIFEST, OVERLAP, RETRIEVAL, SPLITS
 from octdino.data.store import StoreWriter, read_store
 from octdino.errors import UserError
 from octdino.explain import explain

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from octdino.cli.flags import mapping
 from octdino.cohort.spreadsheet import read_sheet
 from octdino.data.atomic_files import read_json
-from octdino.data.csv_io import SPLITS, read_table, write_table
+from octdino.data.csv_io import read_table, write_table
 from octdino.data.image_files import ImageError, read_image
 from octdino.data.safetensors_torch import read_tensors
+from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.errors import UserError
 from octdino.training.checkpoint_reader import CheckpointError, read_checkpoint
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from octdino import cli
-from octdino.data.csv_io import METRICS, leading_metric, read_table
+from octdino.data.csv_io import leading_metric, read_table
 from octdino.data.predictions import read_predictions
+from octdino.data.schemas.csv_schemas import METRICS
 
 CLASSES = ["CNV", "DME", "NORMAL"]
 MODEL = ["--backbone", "tiny", "--model", '{"timm": "test_resnet"}', "--augment.global-size", "32"]

@@ -22,14 +22,6 @@ REASONS = {
     "bad_label": "a label is neither 0, 1 nor empty",
     "bad_value": "a clinical value is not a number in its range",
 }
-FLAGS = {
-    "path_changed": "the table spells the path otherwise than the file: case, separators or a renamed folder",
-    "laterality_clash": "the label table has this eye on another side than the clinical table",
-    "table_clash": "the two tables differ in BCVA, CST or eye; the clinical table's values are used",
-    "shared_pixels": "another patient has the same pixels; both are in one split group",
-    "label_clash": "a dropped scan with the same pixels had other labels",
-    "narrow_grey": "16 bits a pixel of which at most 12 are used: nearly black in 8 bits unless stretched",
-}
 
 
 def label_fault(name: str) -> str:
@@ -72,7 +64,15 @@ MANIFEST = Schema(
         Column("bcva", "Float64", "best corrected visual acuity, ETDRS letters", low=-1e6, high=1e6),
         Column("cst", "Float64", "central subfield thickness, µm", low=-1e6, high=1e6),
         Column("mask", "string", "lesion mask below the cohort's root; empty if there is none"),
-        Column("flags", "string", "what is odd but kept, separated by spaces"),
+        Column(
+            "flags",
+            "string",
+            "unusual properties of a kept scan, separated by spaces: path_changed (the table spells the path otherwise "
+            "than the file), laterality_clash (the label table has this eye on another side than the clinical table), "
+            "table_clash (the two tables differ in BCVA, CST or eye; the clinical table's values are used), "
+            "shared_pixels (another patient has the same pixels; both are in one split group), label_clash (a dropped "
+            "scan with the same pixels had other labels), narrow_grey (16 bits per pixel, at most 12 of them used)",
+        ),
         Column("pixel_hash", "string", "of the decoded file; the store's content hash is over these"),
     ),
     rest=Column("label", "Float64", "whether the scan shows it", (0, 1)),

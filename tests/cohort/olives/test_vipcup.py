@@ -8,7 +8,7 @@ import pytest
 
 from octdino.cohort.olives import read_olives
 from octdino.cohort.olives.vipcup import read_vip_test, write_submission
-from octdino.data.csv_io import MANIFEST
+from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
 
 from ..trees import olives_tree, settings
