@@ -1,7 +1,6 @@
 """Backbones: timm models without a classifier, and the two files that carry one."""
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from octdino.config import ModelSettings
-from octdino.data.atomic_files import replacing
-from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata
+from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata, write_metadata
 from octdino.errors import UserError
 from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
@@ -95,9 +93,8 @@ def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, card: d
         card: all that `BackboneMetadata` wants but the spec and the weights' hash.
     """
     sha256 = write_weights(folder / "backbone.safetensors", backbone.state_dict())
-    whole = BackboneMetadata.parse({"spec": spec.plain(), "weights_sha256": sha256, **card}, f"{folder}/backbone.json")
-    with replacing(folder / "backbone.json") as temporary:
-        temporary.write_text(json.dumps(whole.plain(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path = folder / "backbone.json"
+    write_metadata(path, BackboneMetadata.parse({"spec": spec.plain(), "weights_sha256": sha256, **card}, str(path)))
 
 
 def load_backbone(folder: Path) -> tuple[nn.Module, BackboneMetadata]:

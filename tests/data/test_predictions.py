@@ -36,7 +36,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_predictions(tmp_path / "new", rows(), LABELS, p, METADATA)
     found = read_predictions(tmp_path / "new")
     assert found.labels == LABELS
-    assert found.metadata == {**METADATA, "labels": LABELS}
+    assert found.metadata.plain() == {**METADATA, "labels": LABELS}
     assert found.table["scan_id"].tolist() == ["a", "b", "NA"]
     assert found.table["patient"].tolist() == ["01", "1", "null"]
     np.testing.assert_allclose(found.probabilities(), p, rtol=1e-15)
