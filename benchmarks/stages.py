@@ -25,7 +25,8 @@ from octdino.config import ClassifySettings
 from octdino.config.cohort import CohortSettings, ImageSettings
 from octdino.data.csv_io import write_table
 from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
-from octdino.data.store import StoreWriter, content_hash, read_store
+from octdino.data.store import content_hash, read_images
+from octdino.data.store_writer import StoreWriter
 from octdino.evaluate.metrics import decision_metrics, ranking_metrics
 from octdino.pretrain.pretraining_data import Data, read_data
 from octdino.stats.bootstrap import draw_patients
@@ -81,7 +82,7 @@ def small_pictures(folder: Path, count: int) -> CohortSettings:
 
 def scale(scans: Scans, counts: list[int], folder: Path, rounds: int) -> list[Row]:
     """Images a second of one run on stores of several sizes, by turns; and the memory of a run from its store on."""
-    images = read_store(scans.cohort / "scans.h5").images
+    images = read_images(scans.cohort / "scans.h5")
     stores = {count: many_scans(folder / f"scans-{count}", images, count) for count in counts}
     memory = {count: alone(first_steps, store)[2] for count, store in stores.items()}
     runs = {count: scale_run(read_data(store, None, watched=100)) for count, store in stores.items()}
@@ -95,7 +96,7 @@ def scale(scans: Scans, counts: list[int], folder: Path, rounds: int) -> list[Ro
         rate = 2 * runs[count].run.batch / median(seconds[str(count)])
         beside = ratio(seconds[str(counts[0])], seconds[str(count)])
         rows.append({"scans": count, "images/s": rate, "beside the first": beside, "store": size})
-        rows[-1] |= {"read in a second": size / seconds_of(lambda store=store: read_store(store))}  # type: ignore[misc]
+        rows[-1] |= {"read in a second": size / seconds_of(lambda store=store: read_images(store))}  # type: ignore[misc]
         rows[-1] |= {"peak memory": memory[count], "beyond the store": memory[count] - size}
     return rows
 

@@ -24,7 +24,8 @@ from octdino.data.csv_io import write_table
 from octdino.data.disk_space import SPARE, check_disk
 from octdino.data.sampling_units import unit
 from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, SPLITS
-from octdino.data.store import StoreWriter, content_hash, statistics
+from octdino.data.store import content_hash, statistics
+from octdino.data.store_writer import StoreWriter
 from octdino.errors import UserError
 from octdino.progress import progress
 

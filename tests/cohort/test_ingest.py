@@ -21,7 +21,7 @@ from octdino.cohort.ingest import OUTPUTS, build_cohort
 from octdino.data.cohort_reader import read_cohort
 from octdino.data.csv_io import labels_of, read_table
 from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, SPLITS
-from octdino.data.store import read_store
+from octdino.data.store import read_header, read_images
 from octdino.errors import UserError
 
 from .trees import BIOMARKERS, PATH, OlivesTree, olives_tree, picture, settings
@@ -43,11 +43,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_outputs_agree_with_each_other(tmp_path: Path) -> None:
     manifest, quarantine, splits = build(olives_tree(), tmp_path)
-    store = read_store(tmp_path / "out" / "scans.h5")
+    store = read_header(tmp_path / "out" / "scans.h5")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(OUTPUTS)
     assert labels_of(manifest) == BIOMARKERS
     assert store.scan_id == manifest["scan_id"].tolist()
-    assert store.images.shape == (72, 1, 32, 32)
+    assert store.shape == (72, 1, 32, 32)
     assert len(quarantine) == 0
     assert set(splits["patient"]) == set(manifest["patient"])
     sides = dict(zip(splits["patient"], splits["split"], strict=True))
@@ -59,16 +59,16 @@ def test_manifest_keeps_table_order_and_pixels_follow(tmp_path: Path) -> None:
     manifest, _, _ = build(tree, tmp_path)
     order = list(dict.fromkeys([row[PATH] for row in tree.labels] + [row["File_Path"] for row in tree.clinical]))
     assert ["/" + path for path in manifest["path"]] == order
-    store = read_store(tmp_path / "out" / "scans.h5")
+    images = read_images(tmp_path / "out" / "scans.h5")
     for row in (0, 40, 71):
         expected = Image.fromarray(tree.pictures[order[row]]).resize((32, 32), Image.Resampling.BILINEAR)
-        assert np.array_equal(store.images[row, 0], np.asarray(expected))
+        assert np.array_equal(images[row, 0], np.asarray(expected))
 
 
 def test_statistics_are_of_training_patients(tmp_path: Path) -> None:
     manifest, _, _ = build(olives_tree(), tmp_path)
-    store = read_store(tmp_path / "out" / "scans.h5")
-    values = store.images[(manifest["split"] == "train").to_numpy()] / 255
+    store = read_header(tmp_path / "out" / "scans.h5")
+    values = read_images(tmp_path / "out" / "scans.h5")[(manifest["split"] == "train").to_numpy()] / 255
     assert store.attributes["mean"] == pytest.approx([values.mean()])
     assert store.attributes["std"] == pytest.approx([values.std()])
 
@@ -92,7 +92,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: bytes | np.ndarray, reas
     assert quarantine["path"].tolist() == [tree.labels[4][PATH]]
     assert detail in quarantine["detail"].iloc[0]
     assert len(manifest) == 71
-    store = read_store(tmp_path / "out" / "scans.h5")
+    store = read_header(tmp_path / "out" / "scans.h5")
     assert store.scan_id == manifest["scan_id"].tolist()
 
 
@@ -177,7 +177,7 @@ def test_other_settings_or_pixels_change_the_attributes(tmp_path: Path) -> None:
     build(tree, tmp_path / "a")
     tree.pictures[tree.labels[0][PATH]] = picture(12345)
     build(tree, tmp_path / "b", image={"size": (32, 32), "crop": "retina"})
-    one, two = (read_store(tmp_path / x / "out" / "scans.h5").attributes for x in "ab")
+    one, two = (read_header(tmp_path / x / "out" / "scans.h5").attributes for x in "ab")
     assert one["source"] != two["source"]
     assert json.loads(one["settings"])["image"]["crop"] == "none"
     assert json.loads(two["settings"])["image"]["crop"] == "retina"
@@ -295,7 +295,7 @@ def test_real_volumes_as_an_olives_tree(shared_data: Path, tmp_path: Path) -> No
     manifest, quarantine, _ = build(tree, tmp_path, image={"size": (64, 64), "crop": "retina"})
     assert len(manifest) == 98
     assert Counter(quarantine["reason"]) == {"wrong_size": 2}
-    store = read_store(tmp_path / "out" / "scans.h5")
+    store = read_header(tmp_path / "out" / "scans.h5")
     assert 0.1 < store.attributes["mean"][0] < 0.35
     assert (store.boxes[:, 3] == 512).all()
 
@@ -327,4 +327,4 @@ def test_real_tables_with_stand_in_pixels(shared_data: Path, tmp_path: Path) -> 
     assert manifest["eye"].nunique() == 96
     assert manifest[BIOMARKERS].isna().to_numpy().sum() == 19 + 16 * len(others)
     assert (manifest["flags"] == "laterality_clash").sum() == 98
-    assert read_store(tmp_path / "out" / "scans.h5", np.arange(5)).images.shape == (5, 1, 32, 32)
+    assert read_images(tmp_path / "out" / "scans.h5", np.arange(5)).shape == (5, 1, 32, 32)

@@ -20,7 +20,7 @@ from octdino.cohort.vision import VOC_CLASSES, Archive
 from octdino.config import CohortSettings
 from octdino.data.csv_io import label_matrix, labels_of, read_table
 from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE
-from octdino.data.store import read_store
+from octdino.data.store import read_header, read_images
 from octdino.errors import UserError
 
 from .server import serve
@@ -39,14 +39,14 @@ def build(name: str, root: Path, out: Path, size: int = 32, workers: int = 1) ->
     )
     build_cohort(settings, out, workers)
     assert read_table(out / "quarantine.csv", QUARANTINE).empty
-    store = read_store(out / "scans.h5")
+    store = read_header(out / "scans.h5")
     manifest = read_table(out / "manifest.csv", MANIFEST)
     assert store.scan_id == manifest["scan_id"].tolist()
     assert store.attributes["exclusive"] == (name != "voc12")
     assert manifest["scan_id"].is_unique
     assert manifest["patient"].is_unique
     assert store.attributes["patients"] == "none"
-    return manifest, store.images
+    return manifest, read_images(out / "scans.h5")
 
 
 def named(manifest: pd.DataFrame) -> list[str]:

@@ -19,7 +19,8 @@ from octdino.data.csv_io import read_table
 from octdino.data.image_files import ImageError, read_image
 from octdino.data.safetensors_torch import read_tensors, tensor_bytes, write_tensors
 from octdino.data.schemas.csv_schemas import SPLITS
-from octdino.data.store import StoreWriter, read_header, read_store
+from octdino.data.store import read_header, read_images
+from octdino.data.store_writer import StoreWriter
 from octdino.errors import UserError
 from octdino.training.checkpoints import RunState
 
@@ -60,7 +61,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np, torch
 from octdino.errors import UserError
-from octdino.data.store import StoreWriter
+from octdino.data.store_writer import StoreWriter
 from octdino.data.safetensors_torch import write_tensors
 from octdino.training.checkpoints import RunState
 folder = Path(sys.argv[1])
@@ -274,7 +275,7 @@ def spoil_store(path: Path, change: str) -> None:
 def test_a_store_of_another_layout(tmp_path: Path, change: str, line: str) -> None:
     path = write_store(tmp_path / "scans.h5")
     spoil_store(path, change)
-    for read in (read_store, read_header):
+    for read in (read_images, read_header):
         with pytest.raises(UserError) as error:
             read(path)
         assert str(error.value).startswith(f"{path}: ")
@@ -287,7 +288,7 @@ def test_a_store_whose_images_are_not_in_the_file(tmp_path: Path) -> None:
         del file["images"]
         file.create_dataset("images", (70, 1, 10**6, 10**6), np.uint8, chunks=(1, 1, 1000, 1000))  # 64 TB
     with pytest.raises(UserError, match="images: not all of its bytes are in the file"):
-        read_store(path)
+        read_images(path)
 
 
 def test_what_is_no_image(tmp_path: Path) -> None:
