@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from octdino.data.csv_io import label_matrix
+
 
 @dataclass(frozen=True)
 class Duplicates:
@@ -33,7 +35,7 @@ def find_duplicates(scans: pd.DataFrame, truth: pd.DataFrame) -> Duplicates:
     """
     found = Duplicates({}, set(), set())
     doubles = scans[scans.duplicated("digest", keep=False)]
-    values = truth.loc[doubles.index].to_numpy(np.float32, na_value=np.nan)
+    values = label_matrix(truth.loc[doubles.index], list(truth.columns))
     row_of = {int(index): values[i] for i, index in enumerate(doubles.index)}
     for _, equal in doubles.groupby("digest", sort=False):
         known = equal.loc[equal["known"], "patient"]

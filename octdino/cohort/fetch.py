@@ -18,7 +18,7 @@ import requests
 
 from octdino.cohort.web import SLOWEST, ConnectionLost, open_url, read_pieces
 from octdino.data.disk_space import amount, check_disk
-from octdino.errors import UserError
+from octdino.errors import UserError, short
 from octdino.progress import progress
 
 MEGABYTE = 1_000_000
@@ -47,7 +47,7 @@ def fetch(url: str, path: Path, checksum: str, size: int | None = None) -> Path:
             that is known.
     """
     if not re.fullmatch(CHECKSUM, checksum):
-        raise UserError(f"{url}: checksum {checksum[:80]!r}; expected md5:, sha256: or sha512: and its digits")
+        raise UserError(f"{url}: checksum {short(checksum)}; expected md5:, sha256: or sha512: and its digits")
     if path.is_file():
         log.info("%s: there already, checking it", path)
         if _hash(path, checksum) == checksum:

@@ -14,6 +14,7 @@ from PIL import Image
 from octdino.cohort.sources import DAMAGED, Encoded, Source
 from octdino.config.cohort import ImageSettings
 from octdino.data.image_files import read_image
+from octdino.errors import one_line
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 NARROW = 16 * 256  # 16-bit images darker than this hold 12-bit data: as good as black in 8 bits
@@ -55,8 +56,7 @@ def read_picture(path: str | Path, settings: ImageSettings, source: Source = Pat
     except PermissionError:
         raise
     except DAMAGED as why:
-        detail = " ".join(str(why).split())[:200] or type(why).__name__
-        return Picture(None, nothing, reason="unreadable", detail=detail)
+        return Picture(None, nothing, reason="unreadable", detail=one_line(why))
     size = (pixels.shape[1], pixels.shape[0])
     if pixels.min() == pixels.max():
         return Picture(None, nothing, size=size, reason="constant", detail=f"every pixel is {pixels.flat[0]}")

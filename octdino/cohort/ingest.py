@@ -15,7 +15,7 @@ import pandas as pd
 from octdino import made_by
 from octdino.cohort.decode import read_pictures
 from octdino.cohort.duplicates import find_duplicates, split_groups
-from octdino.cohort.exclusive import exclusive_labels
+from octdino.cohort.exclusive import check_exclusive, exclusive_labels
 from octdino.cohort.registry import READERS
 from octdino.cohort.scan_table import Refused, Rows
 from octdino.cohort.split import check_splittable, make_splits
@@ -46,6 +46,7 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
     rows = READERS[settings.name](settings)
     _check_not_empty(rows.scans, rows.refused)
     check_splittable(rows.scans, rows.truth, settings.split)
+    check_exclusive(rows, settings)
     with _workspace(out) as folder:
         check_disk(
             folder, len(rows.scans) * settings.image.channels * math.prod(settings.image.size), "scans.h5", SPARE

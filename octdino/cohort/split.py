@@ -9,7 +9,7 @@ import pandas as pd
 
 from octdino.cohort.stratify import ENOUGH, Groups, assign, order
 from octdino.config.cohort import SplitSettings
-from octdino.data.csv_io import read_table
+from octdino.data.csv_io import label_matrix, read_table
 from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.errors import UserError
 
@@ -101,7 +101,7 @@ def _assign(groups: Groups, rows: np.ndarray, shares: np.ndarray, seed: int) -> 
 def describe(scans: pd.DataFrame, truth: pd.DataFrame) -> tuple[list[str], Groups, np.ndarray]:
     """Names of the groups, what each carries (labels, then trials), and which have any label: bool [G]."""
     codes, names = pd.factorize(scans["group"])
-    values = truth.to_numpy(np.float32, na_value=np.nan)
+    values = label_matrix(truth, list(truth.columns))
     trials = pd.get_dummies(scans["trial"]).to_numpy(np.float32)
     known, positive = ~np.isnan(values), np.nan_to_num(values) > 0
     labelled = np.bincount(codes, known.any(axis=1), len(names)) > 0

@@ -9,7 +9,7 @@ from contextlib import closing
 import requests
 import urllib3
 
-from octdino.errors import UserError
+from octdino.errors import UserError, one_line
 
 TIMEOUT = (15, 60)  # seconds to connect, seconds without a byte
 HEADER_SECONDS = 120.0  # until the headers of an answer are there, after all redirects
@@ -47,7 +47,7 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> requests.Respon
     if isinstance(answer, requests.ConnectionError | requests.Timeout | urllib3.exceptions.HTTPError):
         raise ConnectionLost(f"no connection: {_innermost(answer)}")
     if isinstance(answer, Exception):
-        raise UserError(f"{url}: {_line(answer)}")
+        raise UserError(f"{url}: {one_line(answer)}")
     if answer.status_code in PASSING:
         answer.close()
         raise ConnectionLost(f"{answer.status_code} {answer.reason}")
@@ -98,8 +98,4 @@ def _innermost(error: BaseException) -> str:
     """The first cause: requests wraps `Connection refused` four times."""
     while (further := error.__cause__ or error.__context__) is not None:
         error = further
-    return _line(error)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return one_line(error)

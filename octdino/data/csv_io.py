@@ -16,7 +16,7 @@ from octdino.data.atomic_files import replacing
 from octdino.data.formula_cells import escape_formulas, text_columns, unescape_formulas
 from octdino.data.schemas.column import Column, Schema
 from octdino.data.schemas.csv_schemas import MANIFEST, PROBABILITY
-from octdino.errors import UserError
+from octdino.errors import UserError, short
 
 
 def labels_of(manifest: pd.DataFrame) -> list[str]:
@@ -124,9 +124,9 @@ def _checked(path: Path, cells: pd.Series, column: Column) -> pd.Series:
     if (bad := bad.fillna(False).astype(bool)).any():
         row = int(np.argmax(bad))
         cell = cells.iloc[row]
-        number = f"{cell:g}" if isinstance(cell, float) else str(cell)[:40]  # an integer may have hundreds of digits
-        said = "empty" if empty.iloc[row] else repr(cell) if isinstance(cell, str) else number
-        raise UserError(f"{path}: row {row + 2}: {cells.name} is {said}; expected {column.expected}")
+        shown = f"{cell:g}" if isinstance(cell, float) else short(cell.item() if isinstance(cell, np.generic) else cell)
+        shown = "empty" if empty.iloc[row] else shown
+        raise UserError(f"{path}: row {row + 2}: {cells.name} is {shown}; expected {column.expected}")
     if column.unique and (twice := values.duplicated()).any():
         row = int(np.argmax(twice))
         raise UserError(f"{path}: row {row + 2}: {cells.name} {values.iloc[row]} stands in two rows; expected one")

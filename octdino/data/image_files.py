@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from octdino.errors import one_line
+
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 # 8192 x 4096, four times the largest B-scans (4096 A-scans of 2048 px) and 4K screenshots. Decoding takes up to 20
 # bytes per pixel, so that eight processes stay within the 8 GB of the cohort rule.
@@ -49,8 +51,7 @@ def read_image(source: Path | bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # decoders raise errors of many kinds at damaged bytes
-        text = " ".join(str(error).split())[:200]
-        raise ImageError(text or type(error).__name__) from error
+        raise ImageError(one_line(error)) from error
 
 
 def check_file(source: Path | bytes) -> None:

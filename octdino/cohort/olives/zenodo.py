@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from octdino.cohort.fetch import CHECKSUM, fetch
 from octdino.cohort.web import read_small
 from octdino.data.disk_space import amount, check_disk
-from octdino.errors import UserError
+from octdino.errors import UserError, one_line, short
 
 API = "https://zenodo.org/api/records"  # tests serve their own
 RECORD = "7105232"
@@ -65,12 +65,12 @@ def _record(root: Path) -> dict[str, RecordFile]:
         raise UserError(f"{error}; {by_hand}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where, value = ".".join(map(str, first["loc"])), repr(first["input"])[:60]
+        where, value = ".".join(map(str, first["loc"])), short(first["input"])
         raise UserError(f"{url}: {error.title}: {where}: {first['msg']}, got {value}; {by_hand}") from None
     except KeyError as error:
         raise UserError(f"{url}: the record has no {error}; {by_hand}") from None
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{url}: no record as expected: {str(error)[:100]}; {by_hand}") from None
+        raise UserError(f"{url}: no record as expected: {one_line(error)}; {by_hand}") from None
 
 
 def _there(path: Path) -> int:
