@@ -10,7 +10,7 @@ from octdino.augment import resize, standardise
 from octdino.classify import classify
 from octdino.classify.finetune import plain_batches
 from octdino.classify.labeled_scans import read_labelled
-from octdino.cohort.images import read_picture  # only tests may join two stages
+from octdino.cohort.images import decode_scan  # only tests may join two stages
 from octdino.cohort.ingest import build_cohort
 from octdino.config import (
     AugmentSettings,
@@ -67,7 +67,7 @@ def test_a_file_is_preprocessed_from_the_card_alone(made: Path, stage: str) -> N
     stored = read_images(made / "cohort" / "scans.h5")
     manifest = pd.read_csv(made / "cohort" / "manifest.csv")
     for path, tensor in zip(paths, seen, strict=True):
-        image = read_picture(made / "files" / path, given.image).image
+        image = decode_scan(made / "files" / path, given.image).image
         assert image is not None
         assert (image == stored[manifest.index[manifest["path"] == path][0]]).all()
         mean, std = torch.tensor(given.mean), torch.tensor(given.std)

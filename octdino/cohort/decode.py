@@ -7,19 +7,19 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 
-from octdino.cohort.images import Picture, read_picture
-from octdino.cohort.sources import Source
+from octdino.cohort.images import DecodedScan, decode_scan
+from octdino.cohort.sources import ImageSource
 from octdino.config.cohort import ImageSettings
 
 BATCH = 16  # files a task: a process is not asked for each
 FEW = 128  # files that are read sooner than processes start
 
 
-def read_pictures(paths: list[str], source: Source, settings: ImageSettings, workers: int) -> Iterator[Picture]:
+def decode_scans(paths: list[str], source: ImageSource, settings: ImageSettings, workers: int) -> Iterator[DecodedScan]:
     """The picture that `source` has for each path, in the same order; only some batches are in memory at a time."""
     if workers <= 1 or len(paths) <= FEW:
         for path in paths:
-            yield read_picture(path, settings, source)
+            yield decode_scan(path, settings, source)
         return
     # Started afresh and not forked: a fork copies locks of whatever threads the caller has.
     context = multiprocessing.get_context("spawn")
@@ -31,9 +31,9 @@ def read_pictures(paths: list[str], source: Source, settings: ImageSettings, wor
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, paths: list[str], source: Source, settings: ImageSettings, ahead: int
-) -> Iterator[Picture]:
-    pending: deque[Future[list[Picture]]] = deque()
+    pool: ProcessPoolExecutor, paths: list[str], source: ImageSource, settings: ImageSettings, ahead: int
+) -> Iterator[DecodedScan]:
+    pending: deque[Future[list[DecodedScan]]] = deque()
     for start in range(0, len(paths), BATCH):
         pending.append(pool.submit(_read_batch, paths[start : start + BATCH], source, settings))
         if len(pending) > ahead:
@@ -42,8 +42,8 @@ def _in_order(
         yield from pending.popleft().result()
 
 
-def _read_batch(paths: list[str], source: Source, settings: ImageSettings) -> list[Picture]:
-    return [read_picture(path, settings, source) for path in paths]
+def _read_batch(paths: list[str], source: ImageSource, settings: ImageSettings) -> list[DecodedScan]:
+    return [decode_scan(path, settings, source) for path in paths]
 
 
 def _end_with_parent() -> None:

@@ -53,7 +53,7 @@ def find_duplicates(scans: pd.DataFrame, truth: pd.DataFrame) -> Duplicates:
 
 
 def _rank(scans: pd.DataFrame, row_of: dict[int, np.ndarray], index: int) -> tuple[bool, int, int]:
-    given = str(scans.loc[index, "given"])
+    given = str(scans.loc[index, "given_split"])
     priority = ["test", "val", "train"].index(given) if given else 3
     return bool(np.isnan(row_of[index]).all()), priority, index
 

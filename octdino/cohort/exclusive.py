@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pandas as pd
 
-from octdino.cohort.scan_table import Rows
+from octdino.cohort.scan_table import ScanTable
 from octdino.config.cohort import CohortSettings
 from octdino.data.csv_io import label_matrix
 from octdino.errors import UserError
@@ -13,22 +13,22 @@ from octdino.errors import UserError
 log = logging.getLogger("octdino.cohort")
 
 
-def check_exclusive(rows: Rows, settings: CohortSettings) -> None:
+def check_exclusive(table: ScanTable, settings: CohortSettings) -> None:
     """Check the table's labels against cohort.exclusive: true, before any image is decoded.
 
     Raises:
         UserError: a labelled scan has no positive label, several, or an empty cell.
     """
-    truth = label_matrix(rows.truth, rows.labels)
+    truth = label_matrix(table.truth, table.labels)
     if settings.exclusive and (odd := _labelled(truth) & ~_one_positive(truth)).any():
         row = int(np.argmax(odd))
         raise UserError(
-            f"cohort.exclusive: {rows.scans['path'].iloc[row]} has {int(np.nansum(truth[row]))} positive labels "
+            f"cohort.exclusive: {table.scans['path'].iloc[row]} has {int(np.nansum(truth[row]))} positive labels "
             f"({odd.sum()} such scans); expected exactly one, and no empty cell"
         )
 
 
-def exclusive_labels(scans: pd.DataFrame, rows: Rows, settings: CohortSettings) -> tuple[bool, str]:
+def exclusive_labels(scans: pd.DataFrame, table: ScanTable, settings: CohortSettings) -> tuple[bool, str]:
     """Return whether each labelled scan has exactly one positive label, and which source says so.
 
     Args:
@@ -40,17 +40,17 @@ def exclusive_labels(scans: pd.DataFrame, rows: Rows, settings: CohortSettings) 
     """
     if settings.exclusive is not None:
         return settings.exclusive, "setting"
-    if rows.exclusive is not None:
-        return rows.exclusive, "cohort"
-    truth = label_matrix(rows.truth.loc[scans.index], rows.labels)
+    if table.exclusive is not None:
+        return table.exclusive, "cohort"
+    truth = label_matrix(table.truth.loc[scans.index], table.labels)
     labelled = _labelled(truth)
     each_one = not (labelled & ~_one_positive(truth)).any()
-    exclusive = len(rows.labels) > 1 and each_one and bool((truth == 1).any(0).all())
+    exclusive = len(table.labels) > 1 and each_one and bool((truth == 1).any(0).all())
     if exclusive:
         log.warning(
             "each of the %d labelled scans has exactly one of the labels %s: they are treated as classes, with one "
             "softmax over all and an accuracy; cohort.exclusive: false treats each label on its own",
-            labelled.sum(), ", ".join(rows.labels),
+            labelled.sum(), ", ".join(table.labels),
         )  # fmt: skip
     else:
         log.info("each label is treated on its own; cohort.exclusive: true treats them as classes, one per scan")

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
-from octdino.cohort.sources import DAMAGED, Files, Source
+from octdino.cohort.sources import DAMAGED, FolderSource, ImageSource
 from octdino.errors import UserError
 
 MASKS = "masks"  # lesion masks mirror the images' paths below a folder of this name
 
 
-class Tree:
+class FileIndex:
     """All files below `root`; hidden ones and macOS's doubles are no part of it, links are followed.
 
     Attributes:
@@ -29,7 +29,7 @@ class Tree:
         self.root = root
         self.files: set[str] = set()
         self.archived: set[str] = set()
-        self.source: Source = Files(root)
+        self.source: ImageSource = FolderSource(root)
         self._named: dict[str, list[str]] = defaultdict(list)  # folders by loose name
         self._archived: dict[str, list[str]] = defaultdict(list)  # those in archives only
         self._folded: dict[str, list[str]] = defaultdict(list)

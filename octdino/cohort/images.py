@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from octdino.cohort.sources import DAMAGED, Encoded, Source
+from octdino.cohort.sources import DAMAGED, EncodedImage, ImageSource
 from octdino.config.cohort import ImageSettings
 from octdino.data.image_files import read_image
 from octdino.errors import one_line
@@ -22,7 +22,7 @@ NARROW = 16 * 256  # 16-bit images darker than this hold 12-bit data: as good as
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedScan:
     """What a worker sends back.
 
     Attributes:
@@ -46,26 +46,26 @@ class Picture:
     flags: str = ""
 
 
-def read_picture(path: str | Path, settings: ImageSettings, source: Source = Path) -> Picture:
+def decode_scan(path: str | Path, settings: ImageSettings, source: ImageSource = Path) -> DecodedScan:
     """Decode, check and shape the picture that `source` has for `path`; a bad one is an answer, not an exception."""
     nothing = np.zeros((2, settings.channels))
     try:
         pixels = load_pixels(source(str(path)), settings.channels)
     except FileNotFoundError:
-        return Picture(None, nothing, reason="missing_file", detail="the file is gone")
+        return DecodedScan(None, nothing, reason="missing_file", detail="the file is gone")
     except PermissionError:
         raise
     except DAMAGED as why:
-        return Picture(None, nothing, reason="unreadable", detail=one_line(why))
+        return DecodedScan(None, nothing, reason="unreadable", detail=one_line(why))
     size = (pixels.shape[1], pixels.shape[0])
     if pixels.min() == pixels.max():
-        return Picture(None, nothing, size=size, reason="constant", detail=f"every pixel is {pixels.flat[0]}")
+        return DecodedScan(None, nothing, size=size, reason="constant", detail=f"every pixel is {pixels.flat[0]}")
     digest = digest_of(pixels)
     flags = "narrow_grey" if pixels.dtype == np.uint16 and not settings.percentiles and pixels.max() < NARROW else ""
     grey = to_uint8(pixels, settings.percentiles)
     if grey.min() == grey.max():
         detail = f"every pixel is {grey.flat[0]} in 8 bits; percentiles would stretch it"
-        return Picture(None, nothing, size=size, reason="constant", detail=detail)
+        return DecodedScan(None, nothing, size=size, reason="constant", detail=detail)
     box = (0, 0, size[1], size[0])
     if settings.crop == "retina":
         from octdino.cohort.retina import retina_box  # SciPy's imports only where they are used
@@ -73,10 +73,10 @@ def read_picture(path: str | Path, settings: ImageSettings, source: Source = Pat
         box = retina_box(grey if grey.ndim == 2 else np.asarray(Image.fromarray(grey).convert("L")))
     top, left, height, width = box
     image = resized(grey[top : top + height, left : left + width], settings.size)
-    return Picture(image, _moments(image), digest, size, box, flags=flags)
+    return DecodedScan(image, _moments(image), digest, size, box, flags=flags)
 
 
-def load_pixels(encoded: Encoded, channels: int) -> np.ndarray:
+def load_pixels(encoded: EncodedImage, channels: int) -> np.ndarray:
     """Decode a picture: uint8 or uint16 [H, W] for one channel, uint8 [H, W, 3] for three.
 
     Raises:

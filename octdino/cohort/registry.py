@@ -5,18 +5,18 @@ from pathlib import Path
 
 from octdino.cohort.folder import read_folder
 from octdino.cohort.olives import read_olives
-from octdino.cohort.scan_table import Rows
+from octdino.cohort.scan_table import ScanTable
 from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
 
 
-def _read_vision(settings: CohortSettings) -> Rows:
+def _read_vision(settings: CohortSettings) -> ScanTable:
     from octdino.cohort.vision import read_vision  # torchvision's imports only where they are used
 
     return read_vision(settings)
 
 
-READERS: dict[str, Callable[[CohortSettings], Rows]] = {
+READERS: dict[str, Callable[[CohortSettings], ScanTable]] = {
     "phantom": read_olives,  # its files have the form of OLIVES on purpose, so that the default run tests that road
     "olives": read_olives,
     "folder": read_folder,

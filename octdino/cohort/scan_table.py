@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from octdino.cohort.sources import Files, Source
+from octdino.cohort.sources import FolderSource, ImageSource
 from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, REASONS, label_fault
 from octdino.errors import UserError
 
 
 @dataclass
-class Rows:
+class ScanTable:
     """The scans of a cohort before a pixel is read.
 
     Attributes:
@@ -36,23 +36,23 @@ class Rows:
     root: Path
     scans: pd.DataFrame
     truth: pd.DataFrame
-    refused: "Refused"
+    quarantine: "Quarantine"
     one_size: bool
     exclusive: bool | None = False
     patients: str = "known"
-    source: Source | None = None
+    source: ImageSource | None = None
 
     @property
     def labels(self) -> list[str]:
         """The label columns, in order."""
         return [str(name) for name in self.truth.columns]
 
-    def pictures(self) -> Source:
+    def image_source(self) -> ImageSource:
         """What gives the picture of a path."""
-        return self.source or Files(self.root)
+        return self.source or FolderSource(self.root)
 
 
-class Refuse(Exception):  # noqa: N818  it is an outcome, not an error
+class RowRefused(Exception):  # noqa: N818  it is an outcome, not an error
     """Raised while a row is read: it goes to the quarantine with this reason and detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -61,7 +61,7 @@ class Refuse(Exception):  # noqa: N818  it is an outcome, not an error
 
 
 @dataclass
-class Refused:
+class Quarantine:
     """Collects quarantine rows."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Refused:
         return pd.DataFrame(self.rows, columns=[c.name for c in QUARANTINE])
 
 
-def scan_tables(
+def build_scan_tables(
     records: Iterable[dict[str, Any]], cohort: str, labels: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Rows.scans and Rows.truth from one record per scan.
@@ -84,16 +84,16 @@ def scan_tables(
     What a record lacks is empty; its `short` path makes the scan_id, and below `truth` are its labels by name.
     """
     records = list(records)
-    table = pd.DataFrame(records, columns=[*MANIFEST.names, "named", "row", "known", "given", "short"])
+    table = pd.DataFrame(records, columns=[*MANIFEST.names, "table_path", "row", "known", "given_split", "id_path"])
     truth = pd.DataFrame([record.get("truth", {}) for record in records], columns=labels, index=table.index)
     table["cohort"] = cohort
     for column in MANIFEST:
         if column.dtype == "string":
             table[column.name] = table[column.name].astype("string").fillna("")
     types: dict[str, Any] = {c.name: c.dtype for c in MANIFEST}
-    table = table.astype(types | {"named": "string", "row": "Int64", "known": "bool", "given": "string"})
-    table["scan_id"] = scan_ids(cohort, table["short"])
-    return table.drop(columns="short"), truth.astype("Int64")
+    table = table.astype(types | {"table_path": "string", "row": "Int64", "known": "bool", "given_split": "string"})
+    table["scan_id"] = scan_ids(cohort, table["id_path"])
+    return table.drop(columns="id_path"), truth.astype("Int64")
 
 
 def check_labels(labels: list[str], where: str) -> list[str]:

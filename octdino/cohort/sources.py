@@ -12,8 +12,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-Encoded = Path | bytes | np.ndarray  # an image file, its content, or decoded uint8 [H, W] or [H, W, 3]
-Source = Callable[[str], Encoded]
+EncodedImage = Path | bytes | np.ndarray  # an image file, its content, or decoded uint8 [H, W] or [H, W, 3]
+ImageSource = Callable[[str], EncodedImage]
 
 # What reading a damaged file or a damaged member of an archive raises, of many libraries.
 DAMAGED = (
@@ -23,7 +23,7 @@ DAMAGED = (
 
 
 @dataclass(frozen=True)
-class Files:
+class FolderSource:
     """Files below a folder."""
 
     root: Path

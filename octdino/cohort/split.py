@@ -10,10 +10,9 @@ import pandas as pd
 from octdino.cohort.stratify import ENOUGH, Groups, assign, order
 from octdino.config.cohort import SplitSettings
 from octdino.data.csv_io import label_matrix, read_table
-from octdino.data.schemas.csv_schemas import SPLITS
+from octdino.data.schemas.csv_schemas import SPLIT_NAMES, SPLITS
 from octdino.errors import UserError
 
-SIDES = ("train", "val", "test")
 # The OLIVES papers' test patients, 10 of PRIME and 10 of TREX-DME each (complete_biomarker_test.csv of final_csvs_2 and
 # _3 in olivesgatech/Severity_Contrastive_Learning). Their first list is not here: four of its patients train, too.
 PUBLISHED = {
@@ -51,7 +50,7 @@ def make_splits(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSetting
         sides = [side]
     for fold, side in enumerate(sides):
         learners = {name for name, has in zip(names, labelled, strict=True) if has}
-        if missing := [s for s in SIDES if s not in {side[name] for name in learners}]:
+        if missing := [s for s in SPLIT_NAMES if s not in {side[name] for name in learners}]:
             raise UserError(f"cohort: no patient with a label in {' or '.join(missing)}; expected one or more")
         _report(names, groups, labelled, labels, side)
         if not {name for name in learners if side[name] == "train"} <= set(rank) or settings.protocol == "crossval":
@@ -68,7 +67,7 @@ def _published(scans: pd.DataFrame, settings: SplitSettings) -> pd.DataFrame:
     if settings.protocol not in PUBLISHED:
         return scans
     tested = scans["patient"].isin([str(patient) for patient in PUBLISHED[settings.protocol]])
-    return scans.assign(given=np.where(tested, "test", "train"))
+    return scans.assign(given_split=np.where(tested, "test", "train"))
 
 
 def _folds(
@@ -87,7 +86,7 @@ def _folds(
         for rows, seed in parts:
             rest = rows[number[rows] != fold]
             side[rest] = _assign(groups, rest, np.array([1 - share, share]), seed + 104729 * (fold + 1))
-        found.append({name: SIDES[which] for name, which in zip(names, side, strict=True)})
+        found.append({name: SPLIT_NAMES[which] for name, which in zip(names, side, strict=True)})
     return found
 
 
@@ -131,10 +130,10 @@ def _fixed(
     """Sides and ranks that are not ours to choose: those of a file, or the user's own, or none."""
     if not labels:
         raise UserError("cohort: no label column; expected one or more whose cells are 0, 1 or empty")
-    if labelled.sum() < len(SIDES):
+    if labelled.sum() < len(SPLIT_NAMES):
         raise UserError(
-            f"cohort: {labelled.sum()} patients with a label ({len(labels)} labels); expected {len(SIDES)} or more, "
-            "one each to train, validate and test"
+            f"cohort: {labelled.sum()} patients with a label ({len(labels)} labels); expected {len(SPLIT_NAMES)} or "
+            "more, one each to train, validate and test"
         )
     if settings.protocol == "crossval":
         if labelled.sum() < settings.folds + 2:
@@ -142,7 +141,7 @@ def _fixed(
                 f"cohort: {labelled.sum()} patients with a label; expected {settings.folds + 2} or more for "
                 f"{settings.folds} folds"
             )
-        if (scans["given"] != "").any():
+        if (scans["given_split"] != "").any():
             raise UserError("cohort: there is a split column, and cohort.split.protocol crossval; leave one out")
         return {}, {}
     if settings.file is not None:
@@ -159,7 +158,7 @@ def _fill(
     """
     test = 0.0 if side else settings.test
     shares = np.array([1 - settings.val - settings.test, settings.val, test])
-    open_sides = SIDES if test else SIDES[:2]
+    open_sides = SPLIT_NAMES if test else SPLIT_NAMES[:2]
     shares = shares[: len(open_sides)] / shares.sum()
     if side and "val" in side.values():
         return
@@ -182,17 +181,17 @@ def _given(scans: pd.DataFrame) -> dict[str, str]:
     Raises:
         UserError: patients who share a picture are on two sides, or train or test has nobody.
     """
-    given = scans[scans["given"] != ""]
+    given = scans[scans["given_split"] != ""]
     if given.empty:
         return {}
     side: dict[str, str] = {}
     first: dict[str, Any] = {}
-    for scan in given[["group", "patient", "given", "path", "row"]].itertuples(index=False):
+    for scan in given[["group", "patient", "given_split", "path", "row"]].itertuples(index=False):
         other = first.setdefault(str(scan.group), scan)
-        if side.setdefault(str(scan.group), str(scan.given)) != scan.given:
+        if side.setdefault(str(scan.group), str(scan.given_split)) != scan.given_split:
             raise UserError(
-                f"cohort: patients {other.patient} ({other.given}) and {scan.patient} ({scan.given}) share identical "
-                f"pictures and are on two sides of the split, e.g. {other.path} and {scan.path}; put them on one"
+                f"cohort: patients {other.patient} ({other.given_split}) and {scan.patient} ({scan.given_split}) share "
+                f"identical scans and are in two splits, e.g. {other.path} and {scan.path}; put them in one"
             )
     if missing := {"train", "test"} - set(side.values()):
         raise UserError(f"cohort: the split column has nobody in {' or '.join(sorted(missing))}; expected both")
@@ -235,10 +234,10 @@ def _ranks(names: list[str], groups: Groups, labelled: np.ndarray, side: dict[st
 def _report(names: list[str], groups: Groups, labelled: np.ndarray, labels: list[str], side: dict[str, str]) -> None:
     """Log sizes, and each label that a side lacks."""
     where = np.array([side[name] for name in names])
-    sizes = ", ".join(f"{s} {int((where == s).sum())}" for s in SIDES)
+    sizes = ", ".join(f"{s} {int((where == s).sum())}" for s in SPLIT_NAMES)
     log.info("split groups: %s; %d of %d have labels", sizes, int(labelled.sum()), len(names))
     for i, label in enumerate(labels):
-        counts = {s: int(groups.positive[where == s, i].sum()) for s in SIDES}
+        counts = {s: int(groups.positive[where == s, i].sum()) for s in SPLIT_NAMES}
         if not all(counts.values()):
             level = logging.WARNING if sum(counts.values()) >= ENOUGH else logging.INFO
             log.log(level, "%s: positive groups %s", label, ", ".join(f"{s} {n}" for s, n in counts.items()))

@@ -15,7 +15,7 @@ log = logging.getLogger("octdino.cohort")
 MISSING = {"", "nan", "na", "n/a", "null", "none", "<na>", "#n/a"}
 
 
-def read_sheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFrame:
+def read_spreadsheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFrame:
     """A table as stripped text, missing cells empty; the index is the row as a spreadsheet shows it, from 2.
 
     A column without a name is left out, and the log says so if it holds anything.
@@ -49,7 +49,7 @@ def read_sheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFra
     names = [_name_of(cell) for cell in table.iloc[0]]
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise UserError(f"{path}: column {', '.join(twice)} stands there twice")
-    table = table.iloc[1:].map(text_of)
+    table = table.iloc[1:].map(cell_text)
     table.index = pd.RangeIndex(2, len(table) + 2)
     lost = [number for number, name in enumerate(names) if not name and (table.iloc[:, number] != "").any()]
     if lost:
@@ -65,7 +65,7 @@ def _name_of(cell: object) -> str:
     return "" if cell is None or cell is pd.NA or cell != cell else " ".join(str(cell).split())
 
 
-def text_of(cell: object) -> str:
+def cell_text(cell: object) -> str:
     """A cell as stripped text; empty where missing."""
     if isinstance(cell, float) and cell.is_integer():  # Excel and pandas turn whole numbers with gaps into floats
         return str(int(cell))
@@ -73,7 +73,7 @@ def text_of(cell: object) -> str:
     return "" if text.casefold() in MISSING else text
 
 
-def column(table: pd.DataFrame, path: Path, *names: str) -> str:
+def require_column(table: pd.DataFrame, path: Path, *names: str) -> str:
     """The table's own spelling of the first of `names` that it has: letter by letter, else whatever the case.
 
     Raises:
@@ -93,7 +93,7 @@ def find_column(table: pd.DataFrame, *names: str) -> str | None:
     return next((name if name in same else own[name.casefold()] for name in names if name.casefold() in own), None)
 
 
-def label_value(text: str) -> int | None:
+def parse_label(text: str) -> int | None:
     """0, 1, or None where missing.
 
     Raises:
@@ -112,7 +112,7 @@ def label_value(text: str) -> int | None:
     return int(value)
 
 
-def number(text: str, low: float, high: float) -> float | None:
+def parse_number(text: str, low: float, high: float) -> float | None:
     """A clinical value, or None where missing.
 
     Raises:
@@ -129,6 +129,6 @@ def number(text: str, low: float, high: float) -> float | None:
     return value
 
 
-def identifier(text: str) -> str:
+def parse_identifier(text: str) -> str:
     """A patient's or eye's name; `201.0` is `201`, however a spreadsheet wrote it."""
     return text[:-2] if re.fullmatch(r"\d+\.0", text) else text

@@ -20,8 +20,8 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from octdino.cohort.fetch import fetch
 from octdino.cohort.images import SUFFIXES
-from octdino.cohort.scan_table import Refused, Rows, check_labels, scan_tables
-from octdino.cohort.sources import Source
+from octdino.cohort.scan_table import Quarantine, ScanTable, build_scan_tables, check_labels
+from octdino.cohort.sources import ImageSource
 from octdino.config.cohort import CohortSettings
 from octdino.data.atomic_files import read_text
 from octdino.data.image_files import read_image
@@ -58,7 +58,7 @@ def archive_of(settings: CohortSettings) -> Archive:
     return Archive(kind.base_folder, kind.url, kind.tgz_md5)
 
 
-def read_vision(settings: CohortSettings) -> Rows:
+def read_vision(settings: CohortSettings) -> ScanTable:
     """The images of the cohort, downloaded first where they are not there.
 
     Raises:
@@ -77,11 +77,11 @@ def read_vision(settings: CohortSettings) -> Rows:
         labels, records, source = READERS[settings.name](root, place)
     prefix = settings.name + "/"
     for record in records:
-        record |= {"named": record["path"], "known": False, "patient": record["path"]}
-        record.setdefault("short", record["path"].removeprefix(prefix))
-    tables = scan_tables(records, settings.results_name, check_labels(labels, f"{root}: classes"))
+        record |= {"table_path": record["path"], "known": False, "patient": record["path"]}
+        record.setdefault("id_path", record["path"].removeprefix(prefix))
+    tables = build_scan_tables(records, settings.results_name, check_labels(labels, f"{root}: classes"))
     exclusive = settings.name != "voc12"
-    return Rows(root, *tables, Refused(), False, exclusive=exclusive, patients="none", source=source)
+    return ScanTable(root, *tables, Quarantine(), False, exclusive=exclusive, patients="none", source=source)
 
 
 def fetch_vision(settings: CohortSettings, root: Path) -> None:
@@ -135,8 +135,10 @@ def _imagenette(root: Path, place: str) -> tuple[list[str], list[Record], None]:
     for part, given in (("train", "train"), ("val", "test")):
         for wnid, name in sorted(classes.items()):
             files = sorted(path.name for path in _listed(root / place / part / wnid))
-            truth = {"given": given, **_one_hot(classes.values(), name)}
-            records += [{"path": f"{place}{part}/{wnid}/{file}", "short": f"{part}/{file}", **truth} for file in files]
+            truth = {"given_split": given, **_one_hot(classes.values(), name)}
+            records += [
+                {"path": f"{place}{part}/{wnid}/{file}", "id_path": f"{part}/{file}", **truth} for file in files
+            ]
     return list(classes.values()), records, None
 
 
@@ -146,7 +148,7 @@ def _class_folders(root: Path, name: str) -> tuple[list[str], list[Record]] | No
         if all((root / place / part).is_dir() for part in ("train", "test")):
             classes = sorted(path.name for path in (root / place / "train").iterdir() if path.is_dir())
             return classes, [
-                {"path": f"{place}{part}/{one}/{file.name}", "given": part, **_one_hot(classes, one)}
+                {"path": f"{place}{part}/{one}/{file.name}", "given_split": part, **_one_hot(classes, one)}
                 for part in ("train", "test")
                 for one in classes
                 for file in sorted(_listed(root / place / part / one))
@@ -182,14 +184,14 @@ class CifarSource:
         return found
 
 
-def _cifar10(root: Path, place: str) -> tuple[list[str], list[Record], Source]:
+def _cifar10(root: Path, place: str) -> tuple[list[str], list[Record], ImageSource]:
     parent = root if place else root.parent
     records = []
     for part in ("train", "test"):
         data = _cifar(parent, part == "train")
         classes = list(data.classes)
         records += [
-            {"path": f"{place}{part}/{number:05d}", "short": f"{part}/{number:05d}", "given": part}
+            {"path": f"{place}{part}/{number:05d}", "id_path": f"{part}/{number:05d}", "given_split": part}
             | _one_hot(classes, classes[target])
             for number, target in enumerate(data.targets)
         ]
@@ -217,7 +219,7 @@ def _stl_images(path: Path) -> np.ndarray:
     return np.memmap(path, np.uint8, "r").reshape(-1, 3, STL_SIDE, STL_SIDE)
 
 
-def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], Source]:
+def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], ImageSource]:
     """The labelled parts and, for pretraining, the 100,000 images without a label."""
     folder = root / place
     names = folder / datasets.STL10.class_names_file
@@ -235,7 +237,7 @@ def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], Source]:
                 raise UserError(f"{told}: expected {count} labels from 1 to {len(classes)}, one an image")
             truth = [_one_hot(classes, classes[target - 1]) for target in targets]
         records += [
-            {"path": f"{place}{part}/{number:06d}", "short": f"{part}/{number:06d}", "given": given, **one}
+            {"path": f"{place}{part}/{number:06d}", "id_path": f"{part}/{number:06d}", "given_split": given, **one}
             for number, one in enumerate(truth)
         ]
     return classes, records, StlSource(folder)
@@ -258,7 +260,13 @@ def _voc12(root: Path, place: str) -> tuple[list[str], list[Record], None]:
                 raise UserError(f"{root / mask}: {error}; {listed.name} names it") from None
             truth = {label: int(number in there) for number, label in enumerate(classes, 1)}
             records.append(
-                {"path": f"{base}JPEGImages/{name}.jpg", "short": name, "mask": mask, "given": given, "truth": truth}
+                {
+                    "path": f"{base}JPEGImages/{name}.jpg",
+                    "id_path": name,
+                    "mask": mask,
+                    "given_split": given,
+                    "truth": truth,
+                }
             )
     return classes, records, None
 

@@ -8,7 +8,7 @@ import pytest
 
 from octdino.cohort import ingest
 from octdino.cohort.exclusive import check_exclusive, exclusive_labels
-from octdino.cohort.scan_table import Refused, Rows
+from octdino.cohort.scan_table import Quarantine, ScanTable
 from octdino.config import CohortSettings
 from octdino.errors import UserError
 
@@ -26,7 +26,7 @@ def decide(values: list[list[int | None]], reader: bool | None = None, **setting
     labels = ["A", "B", "C"][: len(values[0])]
     truth = pd.DataFrame(values, columns=labels).astype("Int64")
     scans = pd.DataFrame({"path": [f"{row}.png" for row in range(len(truth))]})
-    rows = Rows(Path(), scans, truth, Refused(), False, exclusive=reader)
+    rows = ScanTable(Path(), scans, truth, Quarantine(), False, exclusive=reader)
     check_exclusive(rows, CohortSettings(**settings))  # type: ignore[arg-type]
     return exclusive_labels(scans, rows, CohortSettings(**settings))  # type: ignore[arg-type]
 
@@ -60,7 +60,7 @@ def test_labels_that_are_not_exclusive_are_refused_before_an_image_is_decoded(
     table.to_csv(tmp_path / "scans.csv", index=False)
     for path in table["path"]:
         (tmp_path / path).write_bytes(b"no image")
-    monkeypatch.setattr(ingest, "read_pictures", lambda *_: pytest.fail("an image was decoded"))
+    monkeypatch.setattr(ingest, "decode_scans", lambda *_: pytest.fail("an image was decoded"))
     settings = CohortSettings(name="folder", root=tmp_path, exclusive=True)
     with pytest.raises(UserError, match=r"cohort\.exclusive: 4\.png has 2 positive labels \(1 such scans\)"):
         ingest.build_cohort(settings, tmp_path / "out")

@@ -15,7 +15,19 @@ from octdino.errors import UserError
 from .trees import picture, settings
 
 # Columns of the tables that readers, ingest, split and duplicates work on; words that pandas takes for missing.
-INTERNAL = ["row", "known", "digest", "position", "width", "height", "named", "given", "short", "index", "truth"]
+INTERNAL = [
+    "row",
+    "known",
+    "digest",
+    "position",
+    "width",
+    "height",
+    "table_path",
+    "given_split",
+    "id_path",
+    "index",
+    "truth",
+]
 INTERNAL += ["record", "(row)", "level_0", "0", "NA", "None", "nan", "null", "N/A", "<NA>", "true", "prob", "Macro"]
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from octdino.cohort.file_index import Tree, clean_path, is_hidden
+from octdino.cohort.file_index import FileIndex, clean_path, is_hidden
 from octdino.cohort.sources import DAMAGED
 from octdino.data.disk_space import amount, check_disk
 from octdino.data.image_files import MAX_BYTES
@@ -100,7 +100,7 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Members:
+class ArchiveSource:
     """Source of pictures: files below `root`, then members of archives. Each process opens the archives itself."""
 
     root: Path
@@ -117,7 +117,7 @@ class Members:
         raise FileNotFoundError(path)
 
 
-def open_archives(tree: Tree) -> None:
+def open_archives(file_index: FileIndex) -> None:
     """Add what the zips below the tree's root hold, and the zips in these, to the tree and to its source.
 
     A zip that is compressed in another is written beside it first, once: nothing can be found in it otherwise.
@@ -126,17 +126,17 @@ def open_archives(tree: Tree) -> None:
         UserError: a zip is damaged, nested too deep or larger than it may be, or the disk lacks the space.
     """
     archives: list[Archive] = []
-    for name in sorted(file for file in tree.files if _is_zip(file)):
-        _add_with_inner(tree, Archive.of(tree.root, name), archives, MAX_DEPTH)
+    for name in sorted(file for file in file_index.files if _is_zip(file)):
+        _add_with_inner(file_index, Archive.of(file_index.root, name), archives, MAX_DEPTH)
     if not archives:
         return
     for archive in archives:
-        tree.add(archive.prefix + name for name in archive.members)
+        file_index.add(archive.prefix + name for name in archive.members)
         log.info("%s: %d files in %s", archive.file, len(archive.members), archive.prefix or "it")
-    tree.source = Members(tree.root, tuple(archives))
+    file_index.source = ArchiveSource(file_index.root, tuple(archives))
 
 
-def _add_with_inner(tree: Tree, archive: Archive, archives: list[Archive], depth: int) -> None:
+def _add_with_inner(file_index: FileIndex, archive: Archive, archives: list[Archive], depth: int) -> None:
     """Add an archive and the zips in it to `archives`.
 
     Raises:
@@ -151,15 +151,15 @@ def _add_with_inner(tree: Tree, archive: Archive, archives: list[Archive], depth
         )
     for name, info in archive.members.items():
         below = archive.prefix + name
-        if not _is_zip(name) or below in tree.files:  # unpacked already: it is on the list itself
+        if not _is_zip(name) or below in file_index.files:  # unpacked already: it is on the list itself
             continue
         if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
             inner = archive.inner(name)
-        elif tree.find_folder(Path(name).stem):  # its scans are unpacked: no need for them twice
+        elif file_index.find_folder(Path(name).stem):  # its scans are unpacked: no need for them twice
             continue
         else:
-            inner = _extracted(tree.root, archive, name)
-        _add_with_inner(tree, inner, archives, depth - 1)
+            inner = _extracted(file_index.root, archive, name)
+        _add_with_inner(file_index, inner, archives, depth - 1)
 
 
 def _extracted(root: Path, archive: Archive, name: str) -> Archive:

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from octdino import cli
-from octdino.cohort.file_index import Tree
-from octdino.cohort.images import read_picture
+from octdino.cohort.file_index import FileIndex
+from octdino.cohort.images import decode_scan
 from octdino.cohort.olives.archives import Archive, open_archives
-from octdino.cohort.olives.parquet import Shards, read_shards
+from octdino.cohort.olives.parquet import ShardSource, read_shards
 from octdino.config import ImageSettings
 from octdino.errors import EXIT_USER, UserError
 
@@ -218,18 +218,18 @@ def test_a_zip_that_holds_itself_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/outer.zip").write_bytes(data)
     with pytest.raises(UserError, match=r"nested more than 4 deep|does not begin where the zip says"):
-        open_archives(Tree(tmp_path / "a"))
+        open_archives(FileIndex(tmp_path / "a"))
 
 
 def read_all(root: Path) -> None:
     """Open what lies below root and read each file of it: only UserError may be raised, when they are opened."""
-    tree = Tree(root)
+    tree = FileIndex(root)
     try:
         open_archives(tree)
     except UserError:
         return
     for name in sorted(tree.files):
-        read_picture(name, PLAIN, tree.source)
+        decode_scan(name, PLAIN, tree.source)
 
 
 def small_nested() -> bytes:
@@ -260,14 +260,14 @@ def test_any_changed_byte_of_a_zip_is_one_line_or_unreadable(value: int, tmp_pat
 BOMB = """
 import resource, sys
 from pathlib import Path
-from octdino.cohort.images import read_picture
+from octdino.cohort.images import decode_scan
 from octdino.cohort.olives.archives import open_archives
-from octdino.cohort.file_index import Tree
+from octdino.cohort.file_index import FileIndex
 from octdino.config import ImageSettings
-tree = Tree(Path(sys.argv[1]))
+tree = FileIndex(Path(sys.argv[1]))
 open_archives(tree)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-picture = read_picture("a.tif", ImageSettings(size=(20, 30)), tree.source)
+picture = decode_scan("a.tif", ImageSettings(size=(20, 30)), tree.source)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, picture.reason)
 """
 
@@ -295,8 +295,8 @@ def shard(path: Path, **columns: object) -> Path:
 def read_shard(root: Path) -> list[str]:
     """The reasons of the rows that are not accepted; raises UserError."""
     rows = read_shards(root, ["a.parquet"], "olives")
-    read = [read_picture(path, PLAIN, Shards(root)) for path in rows.scans["path"]]
-    return [*(picture.reason for picture in read if picture.reason), *(row["reason"] for row in rows.refused.rows)]
+    read = [decode_scan(path, PLAIN, ShardSource(root)) for path in rows.scans["path"]]
+    return [*(picture.reason for picture in read if picture.reason), *(row["reason"] for row in rows.quarantine.rows)]
 
 
 def test_a_good_shard_is_read(tmp_path: Path) -> None:
