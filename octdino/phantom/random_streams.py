@@ -33,20 +33,20 @@ def as_normal(values: Floats) -> Floats:
     return np.asarray(ndtri((ranks + 0.5) / len(values)), float)
 
 
-def balanced_normal(rng: np.random.Generator, beside: Floats, block: int = 6) -> Floats:
-    """Standard normal draws, stratified within every `block` neighbours in the order of `beside`.
+def balanced_normal(rng: np.random.Generator, reference: Floats, block: int = 6) -> Floats:
+    """Standard normal draws, stratified within every `block` neighbors in the order of `beside`.
 
     The two are then unrelated in a small cohort too, not only on average over many.
     """
-    result = np.empty(len(beside))
-    order = np.argsort(beside, kind="stable")
+    result = np.empty(len(reference))
+    order = np.argsort(reference, kind="stable")
     for start in range(0, len(order), block):
         members = order[start : start + block]
         result[members] = stratified_normal(rng, len(members))
     return result
 
 
-def chosen(rng: np.random.Generator, weights: Floats, share: float) -> Bools:
+def weighted_choice(rng: np.random.Generator, weights: Floats, share: float) -> Bools:
     """Mark share of the rows, at least one; a row's chance grows with its weight."""
     count = max(1, round(share * len(weights)))
     order = np.argsort(-np.log(rng.uniform(1e-9, 1, len(weights))) / np.maximum(weights, 1e-9), kind="stable")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from octdino.config.cohort import PhantomSettings
-from octdino.phantom.chance import stream
-from octdino.phantom.people import VOLUME, Eye, Visit, slice_numbers
+from octdino.phantom.patients import SLICES_PER_VOLUME, Eye, Visit, slice_numbers
+from octdino.phantom.random_streams import stream
 from octdino.phantom.section import DEBRIS, FAVF, PAVF, PRERETINAL
 
 UNREADABLE = ("truncated", "empty", "wrong size", "missing")
@@ -23,7 +23,7 @@ class Volume:
 
     eye: Eye  # whose name, chart and graders
     visit: Visit
-    seen: Eye  # whose retina is in the pictures, and at which visit of theirs
+    seen: Eye  # whose retina is in the scans, and at which visit of theirs
     seen_visit: Visit
     side: str
     numbers: tuple[int, ...]
@@ -48,10 +48,10 @@ def volumes_of(settings: PhantomSettings, eyes: list[Eye]) -> list[Volume]:
         for eye in eyes
         for visit in eye.visits
     ]
-    return _Flaws(settings, volumes).all() if settings.flaws else volumes
+    return _FlawPlanner(settings, volumes).all() if settings.flaws else volumes
 
 
-class _Flaws:
+class _FlawPlanner:
     """Puts the flaws in, each volume bearing one at most, so that statistics and reasons stay readable."""
 
     def __init__(self, settings: PhantomSettings, volumes: list[Volume]) -> None:
@@ -91,7 +91,7 @@ class _Flaws:
             return
         key = int(self.rng.choice(keys))
         own = [i for i, v in enumerate(self.volumes) if v.eye.key == key]
-        self.extra += [fellow(self.volumes[i], charted=True) for i in own]
+        self.extra += [fellow_eye_volume(self.volumes[i], charted=True) for i in own]
         for index in own:
             self._change(index, charted=False)
             self.free.discard(index)
@@ -121,7 +121,7 @@ class _Flaws:
         index = self._take(lambda v: not v.graded)
         if index is not None:
             numbers = self.volumes[index].numbers
-            self._change(index, numbers=(*numbers, *(n + VOLUME for n in numbers)))
+            self._change(index, numbers=(*numbers, *(n + SLICES_PER_VOLUME for n in numbers)))
         index = self._take(lambda v: not v.graded and len(v.numbers) > 1)
         if index is not None:
             numbers = self.volumes[index].numbers
@@ -164,17 +164,17 @@ class _Flaws:
         return tuple(sorted(int(i) for i in self.rng.choice(labels, self.rng.integers(1, 3), replace=False)))
 
     def _untabled(self) -> None:
-        """Fellow eyes, fundus pictures and arrays that a search of the folders would pick up."""
+        """Fellow eyes, fundus scans and arrays that a search of the folders would pick up."""
         own = {v.eye.folder for v in self.extra}
         candidates = [v for v in self.volumes if v.eye.folder not in own]
         for index in self.rng.choice(len(candidates), min(2 * self.few, len(candidates)), replace=False):
-            self.extra.append(fellow(candidates[int(index)], charted=False))
+            self.extra.append(fellow_eye_volume(candidates[int(index)], charted=False))
         for index in self.rng.choice(len(self.volumes), min(2 * self.few, len(self.volumes)), replace=False):
             self._change(int(index), fundus=True)
         self._change(int(self.rng.integers(len(self.volumes))), array=True)
 
 
-def fellow(volume: Volume, charted: bool) -> Volume:
+def fellow_eye_volume(volume: Volume, charted: bool) -> Volume:
     """The same visit's scan of the other eye: another retina, in the other eye's folder."""
     side = "OS" if volume.side == "OD" else "OD"
     other = replace(volume.eye, key=volume.eye.key + 100_000, side=side)
