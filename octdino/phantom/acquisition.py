@@ -1,4 +1,4 @@
-"""How the camera sees it: noise floor, speckle grain, gain, roll-off, vessel shadows, registration fill."""
+"""Acquisition effects of the OCT camera: noise floor, speckle, gain, roll-off, vessel shadows, registration fill."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from octdino.phantom.section import ExaminedEye, Section
 
 @dataclass(frozen=True)
 class Acquisition:
-    """The camera's state at one visit; gray levels of 255 unless said otherwise."""
+    """Acquisition parameters of one visit; in gray levels of 255 unless stated otherwise."""
 
     gain: float
     floor: float  # level of the noise floor
@@ -26,7 +26,7 @@ class Acquisition:
 
 
 def acquisition_of(seed: int, case: ExaminedEye, difficulty: float) -> Acquisition:
-    """Device by trial, level by patient (who they are shows in every scan of theirs), the rest by visit."""
+    """Sample the acquisition parameters: device by trial, gain and noise level by patient, the rest by visit."""
     eye = case.eye
     of_patient, of_visit = stream(seed, "exposure", eye.patient), stream(seed, "exposure", eye.key, case.visit.index)
     trex = eye.trial == "TREX"
@@ -54,7 +54,7 @@ def acquisition_of(seed: int, case: ExaminedEye, difficulty: float) -> Acquisiti
 
 
 def vessel_shadows(case: ExaminedEye, section: Section) -> FloatArray:
-    """Gray levels that vessels take from what lies below them, per column."""
+    """Return the attenuation below retinal vessels in gray levels per column."""
     lost = np.zeros(WIDTH, np.float32)
     for vessel in case.anatomy.vessels:
         x = vessel.x + vessel.slope * section.y + vessel.bend * section.y**2
@@ -64,7 +64,7 @@ def vessel_shadows(case: ExaminedEye, section: Section) -> FloatArray:
 
 
 def vessel_lumens(case: ExaminedEye, section: Section) -> list[tuple[float, float]]:
-    """Vessels that cross the slice: column and width in columns."""
+    """Return column and width, in columns, of the vessels that cross the B-scan."""
     crossing = [(v.x + v.slope * section.y + v.bend * section.y**2, v.width) for v in case.anatomy.vessels]
     return [((x - X[0]) / LATERAL, width / LATERAL) for x, width in crossing if X[0] < x < X[-1]]
 
@@ -72,7 +72,7 @@ def vessel_lumens(case: ExaminedEye, section: Section) -> list[tuple[float, floa
 def apply_acquisition(
     seed: int, case: ExaminedEye, number: int, scene: FloatArray, exposure: Acquisition
 ) -> FloatArray:
-    """From mean gray (log intensity) to the displayed image [496, 504] in gray levels 0 to 255.
+    """Apply speckle, noise and gain to mean gray (log intensity): the displayed image [496, 504], gray levels 0 to 255.
 
     Speckle multiplies the intensity, the noise floor adds to it; both in linear intensity, then the log display.
     """
@@ -95,7 +95,7 @@ def apply_acquisition(
 
 
 def _fill(image: FloatArray, exposure: Acquisition, rng: np.random.Generator) -> None:
-    """Black where registration moved the frame out of view."""
+    """Set to black, in place, where registration moved the frame out of view."""
     if exposure.fill is not None:
         level, slope = exposure.fill
         edge = level + slope * X + rng.normal(0, 2)

@@ -78,7 +78,7 @@ class Vessel:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What stays the same at every visit of an eye."""
+    """Parameters of a healthy eye, constant over its visits."""
 
     fovea_x: float
     fovea_y: float
@@ -94,7 +94,7 @@ class Anatomy:
 
 
 def anatomy_of(seed: int, eye: Eye) -> Anatomy:
-    """Fellow eyes share thickness, pit, curvature and choroid: they are one patient's."""
+    """Sample the anatomy of an eye; the two eyes of a patient share thickness, pit, curvature and choroid."""
     own, shared = stream(seed, "eye", eye.key), stream(seed, "patient", eye.patient)
     vessels = [
         Vessel(
@@ -123,7 +123,7 @@ def anatomy_of(seed: int, eye: Eye) -> Anatomy:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the eye sat in front of the camera at one visit: rows, rows per mm."""
+    """Position of the eye before the camera at one visit: rows, rows per mm."""
 
     shift: float
     tilt: float
@@ -131,6 +131,7 @@ class Pose:
 
 
 def pose_of(seed: int, eye: Eye, visit: Visit) -> Pose:
+    """Sample the position of an eye at one visit."""
     rng = stream(seed, "pose", eye.key, visit.index)
     jitter = np.cumsum(rng.normal(0, 0.8, SLICES_PER_VOLUME)) + rng.normal(0, 1.0, SLICES_PER_VOLUME)
     jitter -= np.linspace(jitter[0], jitter[-1], SLICES_PER_VOLUME)  # eye tracking keeps the volume from drifting away

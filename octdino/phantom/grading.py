@@ -1,4 +1,4 @@
-"""What the trial's graders and chart technicians write down: labels with errors, CST and BCVA."""
+"""Labels with graders' errors, and the clinical values CST and BCVA, as a trial records them."""
 
 from dataclasses import dataclass
 
@@ -23,14 +23,14 @@ HARDER[[HRF, DEBRIS]] = 1.6  # their adjacent-slice agreement is the lowest of t
 
 @dataclass(frozen=True)
 class ClinicalValues:
-    """One visit's chart entries: letters (ETDRS) and µm."""
+    """Clinical values of one visit: BCVA in ETDRS letters, CST in µm."""
 
     bcva: int
     cst: int
 
 
 def graded_labels(seed: int, eye: Eye, visit: Visit, section: Section, noise: float) -> NDArray[np.bool_]:
-    """Labels [16] as a grader writes them.
+    """Return the labels [16] with graders' errors (label noise).
 
     A cell of the rarer class is flipped with probability `noise` (1.6 times that for HRF and debris), one of the
     commoner class at the rate that leaves the prevalence where it is.
@@ -48,7 +48,7 @@ def graded_labels(seed: int, eye: Eye, visit: Visit, section: Section, noise: fl
 
 
 def clinical_values(seed: int, case: ExaminedEye) -> ClinicalValues:
-    """CST as measured on the drawn geometry; BCVA = 88 - .042 (CST - 260)+ - 6 EZ_central - 4 SRF + N(0, 8)."""
+    """Return CST measured on the geometry, and BCVA = 88 - .042 (CST - 260)+ - 6 EZ_central - 4 SRF + N(0, 8)."""
     center = central_subfield(case)
     person = 6.0 * case.eye.sight  # part of the scatter is the person's, part the day's
     today = stream(seed, "acuity", case.eye.key, case.visit.index).normal(0, 5.3)

@@ -1,4 +1,4 @@
-"""Who is in the cohort: patients, eyes, visits, their names on disk, and how ill each one is.
+"""Patients, eyes and visits of the synthetic cohort: names on disk, severity scores, lesions that each eye carries.
 
 Counts and shares are those of the real tables (OLIVES: 87 patients, of them 40 PRIME and 47 TREX DME, nine TREX
 patients with both eyes), see the constants.
@@ -70,7 +70,7 @@ class Eye:
     pattern: str
     carries: frozenset[str]
     sizes: dict[str, float]  # how large each carried lesion is, as a standard normal score
-    sight: float  # how well this person reads whatever the retina looks like, as a standard normal score
+    sight: float  # visual acuity beyond what the retina explains, as a standard normal score
     visits: tuple[Visit, ...] = field(default=())
 
     def path(self, visit: Visit, number: int, side: str | None = None) -> str:
@@ -79,7 +79,7 @@ class Eye:
 
 
 def slice_numbers(slices: int) -> list[int]:
-    """Which of the 49 positions are written, from 0, spread evenly and symmetric about the fovea."""
+    """Return the positions of a volume's 49 that are written, from 0, evenly spaced and symmetric about the fovea."""
     if slices == 1:
         return [SLICES_PER_VOLUME // 2]
     edge = (SLICES_PER_VOLUME - 1) / (2 * slices)  # half a gap at each end: no slice sits on the very border
@@ -87,7 +87,7 @@ def slice_numbers(slices: int) -> list[int]:
 
 
 def enroll_patients(settings: PhantomSettings) -> list[Eye]:
-    """All eyes of the cohort in table order (TREX, then PRIME), with their visits."""
+    """Sample all eyes of the cohort with their visits, in table order (TREX, then PRIME)."""
     patients = settings.patients
     trex = min(patients - 2, max(2, round(patients * TREX_SHARE)))
     both = max(1, round(trex * BOTH_EYES_SHARE))
@@ -115,7 +115,7 @@ def enroll_patients(settings: PhantomSettings) -> list[Eye]:
 
 
 def _visit_counts(settings: PhantomSettings, n: int) -> Floats:
-    """Visits per eye: at least 2, `settings.visits` on average, spread as widely as the real ones."""
+    """Sample the number of visits per eye: at least 2, `settings.visits` on average, as dispersed as the real ones."""
     rng = stream(settings.seed, "visit counts")
     low, high = 2, 2 * settings.visits - 2
     counts = np.round(np.linspace(low, high, n)) if n > 1 else np.array([settings.visits])

@@ -1,4 +1,4 @@
-"""Scans and tables as files, byte for byte the same for the same input."""
+"""Writing of the phantom's image files and tables; the same input gives the same bytes."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ Row = tuple[str | int | None, ...]
 
 
 def save_scan(image: NDArray[np.uint8], path: Path, defect: str = "") -> None:
-    """Write a scan; `defect` is one of plan.UNREADABLE or plan.ODD_BUT_READABLE."""
+    """Write a scan; `defect` is one of study_plan.UNREADABLE or study_plan.ODD_BUT_READABLE."""
     if defect == "missing":
         return
     if defect == "empty":
@@ -54,13 +54,13 @@ def save_scan(image: NDArray[np.uint8], path: Path, defect: str = "") -> None:
 
 
 def save_mask(mask: NDArray[np.uint16], path: Path) -> None:
-    """16-bit PNG, bit i set where BIOMARKERS[i] is to be seen."""
+    """Write a lesion mask as 16-bit PNG; bit i is set where BIOMARKERS[i] is visible."""
     # Run lengths suit a mask: smaller than the usual strategy at this level, and faster
     Image.fromarray(mask).save(path, compress_level=1, compress_type=3)
 
 
 def save_fundus_image(rng: np.random.Generator, path: Path) -> None:
-    """A square infrared image of the back of the eye, which is not a B-scan."""
+    """Write a square infrared fundus image, which is not a B-scan."""
     side = 384
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     image = 120 - 45 * (x**2 + y**2) - 40 * np.exp(-(x**2 + y**2) / 0.04)
@@ -74,6 +74,7 @@ def save_fundus_image(rng: np.random.Generator, path: Path) -> None:
 
 
 def write_biomarkers(rows: list[Row], root: Path) -> None:
+    """Write the biomarker table as CSV."""
     path = root / BIOMARKER_TABLE
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -83,7 +84,7 @@ def write_biomarkers(rows: list[Row], root: Path) -> None:
 
 
 def write_clinical(rows: list[Row], root: Path) -> None:
-    """The time that stands in a workbook and in its archive is set to a fixed day, for bytes that return."""
+    """Write the clinical table as XLSX; its timestamps are set to a fixed day, so that the bytes are reproducible."""
     table = pd.DataFrame(rows, columns=list(CLINICAL_HEADER), dtype=object)
     data = io.BytesIO()
     table.to_excel(data, sheet_name="clinical_data_images", index=False, engine="openpyxl")

@@ -1,4 +1,4 @@
-"""Render the volumes in parallel and put the cohort in place when all of it is there."""
+"""Writing of the phantom: volumes are rendered in parallel, and the cohort appears when all of it is complete."""
 
 import json
 import shutil
@@ -139,12 +139,12 @@ def write_volume(settings: PhantomSettings, root: Path, volume: Volume) -> Volum
 
 
 def _write_untabled_files(settings: PhantomSettings, volume: Volume, folder: Path) -> None:
-    """Files that no table names."""
+    """Write files that no table names: fundus images and arrays."""
     rng = stream(settings.seed, "strays", volume.eye.key, volume.visit.index)
     if volume.fundus:
         path = folder / f"fundus_{volume.side}_{volume.visit.name}.tif"
         phantom_files.save_fundus_image(rng, path)
-        if volume.eye.trial == "PRIME":  # the same image twice, as in the release
+        if volume.eye.trial == "PRIME":  # the same fundus image twice, as in the release
             phantom_files.save_fundus_image(
                 stream(settings.seed, "strays", volume.eye.key, volume.visit.index), path.with_suffix(".png")
             )

@@ -1,7 +1,7 @@
-"""A section becomes an image and a mask.
+"""Rendering of a B-scan: image and lesion mask of a section.
 
-Everything is added up in gray levels, which are logarithms of intensity on a Spectralis: what absorbs takes gray
-levels away, what scatters brings them. `contrast` scales what a lesion changes against its surroundings.
+All terms are added in gray levels, which are logarithms of intensity on a Spectralis: absorption subtracts gray levels,
+scattering adds them. `contrast` scales the difference between a lesion and its surroundings.
 """
 
 import numpy as np
@@ -36,11 +36,11 @@ _FACE_LINE = 92.0
 def render_scan(
     seed: int, case: ExaminedEye, section: Section, difficulty: float, frame: int
 ) -> tuple[NDArray[np.uint8], Mask]:
-    """Image uint8 [496, 504] and mask uint16 [496, 504]: bit i where BIOMARKERS[i] is to be seen.
+    """Render image uint8 [496, 504] and mask uint16 [496, 504], whose bit i is set where BIOMARKERS[i] is visible.
 
-    A lesion below the size that makes its label positive is painted but not in the mask: before the graders' errors
-    a label is positive exactly when its bit is somewhere in the mask. `frame` names the noise: a second pass over a
-    place has the same anatomy.
+    A lesion below the size that makes its label positive is rendered but not in the mask: before the graders' errors
+    a label is positive exactly when its bit is somewhere in the mask. `frame` selects the noise: a second pass over the
+    same slice has the same anatomy.
     """
     contrast = 1.25 - 0.6 * difficulty
     exposure = acquisition_of(seed, case, difficulty)
@@ -55,7 +55,7 @@ def render_scan(
 
 
 def _render_retina(seed: int, case: ExaminedEye, s: Section, scene: FloatArray, contrast: float) -> None:
-    """Layers, choroid, shadows."""
+    """Render layers, choroid and vessel shadows in place."""
     fields, eye = sp.noise_fields(seed), stream(seed, "texture", case.eye.key)
     surfaces = s.surfaces
     top = max(0, int(surfaces[0].min()))
@@ -82,7 +82,7 @@ def _render_retina(seed: int, case: ExaminedEye, s: Section, scene: FloatArray, 
 
 
 def _layer_changes(s: Section, tones: FloatArray, layer: NDArray[np.uint8], contrast: float) -> None:
-    """Changes of a whole layer over some columns: EZ, RPE, DRIL, sponge-like swelling, fluid below the retina."""
+    """Apply lesions of whole layers in place: EZ, RPE, DRIL, sponge-like swelling, fluid below the retina."""
     if s.ez_gap.any():
         tones[:, s.ez_gap] -= np.where(np.isin(layer[:, s.ez_gap], (an.EZ, an.OS)), 128 * contrast, 0)
     if s.rpe_gap.any():
@@ -101,7 +101,7 @@ def _layer_changes(s: Section, tones: FloatArray, layer: NDArray[np.uint8], cont
 
 
 def _render_choroid(seed: int, case: ExaminedEye, s: Section, scene: FloatArray, lost: FloatArray) -> None:
-    """The choroid is made flat, then each column is slid to its Bruch's membrane."""
+    """Render the choroid flat, then shift each column to Bruch's membrane."""
     fields, rng = sp.noise_fields(seed), stream(seed, "choroid", case.eye.key)
     thick = case.anatomy.choroid / an.AXIAL
     deep = min(int(2.2 * thick), 240)
@@ -125,7 +125,7 @@ def _render_choroid(seed: int, case: ExaminedEye, s: Section, scene: FloatArray,
 def _render_inside_retina(
     seed: int, case: ExaminedEye, s: Section, scene: FloatArray, mask: Mask, contrast: float
 ) -> None:
-    """Cysts, haemorrhages, foci and vessels within the layers."""
+    """Render cysts, haemorrhages, foci and vessels within the layers, in place."""
     rng = stream(seed, "inside", case.eye.key, case.visit.index, s.number)
     for column, width in vessel_lumens(case, s):
         c = int(np.clip(column, 0, WIDTH - 1))
@@ -155,7 +155,7 @@ def _render_inside_retina(
 
 
 def _shadow(scene: FloatArray, row: float, column: float, half_width: float, bm: float, depth: float) -> None:
-    """What absorbs takes light from all below it, fading into the choroid."""
+    """Render the shadow below an absorbing lesion, in place; it fades into the choroid."""
     c0, c1 = max(0, int(column - 2 * half_width)), min(WIDTH, int(column + 2 * half_width) + 1)
     r0, r1 = max(0, int(row)), min(HEIGHT, int(bm) + 70)
     across = np.exp(-(((np.arange(c0, c1) - column) / (0.8 * half_width)) ** 2))
@@ -168,7 +168,7 @@ def _rows_of(shapes: Shapes) -> list[tuple[float, float, float, float]]:
 
 
 def _row_and_column(s: Section, x: float, z: float) -> tuple[float, float]:
-    """Row and column of a place given in mm and layer coordinates."""
+    """Return row and column of a position in mm and layer coordinates."""
     column = min(max((x - float(an.X[0])) / an.LATERAL, 0.0), WIDTH - 1.0)
     c, layer = int(column), int(z)
     return float(s.surfaces[layer, c] + (z - layer) * (s.surfaces[layer + 1, c] - s.surfaces[layer, c])), column
@@ -205,7 +205,7 @@ def _ellipse(
 def _render_vitreous(
     seed: int, case: ExaminedEye, s: Section, scene: FloatArray, mask: Mask, contrast: float, exposure: Acquisition
 ) -> None:
-    """Gel, vitreous face, tissue on the retina, debris."""
+    """Render vitreous gel and face, preretinal tissue and debris, in place."""
     ilm = s.surfaces[0]
     reach = min(HEIGHT, int(ilm.max()) + 1)
     view, marks = scene[:reach], mask[:reach]
@@ -236,7 +236,7 @@ def _render_gel_and_face(
     contrast: float,
     haze: float,
 ) -> None:
-    """The gel above the face scatters a little; the face is a fine line, close to the ILM where it is attached."""
+    """Render the weakly scattering gel and the vitreous face, a thin line close to the ILM where it is attached."""
     attached = bool(face.max() < se.FACE)
     free = above > 0
     over = above - face
@@ -254,7 +254,7 @@ def _render_gel_and_face(
 
 
 def _mask_regions(s: Section, mask: Mask) -> None:
-    """Masks of the findings that are regions between two surfaces."""
+    """Set the mask bits of lesions that are regions between two surfaces, in place."""
     regions = [
         (se.ATROPHY, 0, an.ELM, s.thinned),
         (se.EZ, an.EZ, an.OS + 1, s.ez_gap),

@@ -1,7 +1,7 @@
-"""One slice through one visit: surfaces, lesions in it, and the labels that follow. No pixels yet.
+"""Geometry of one B-scan: layer surfaces, lesions that it cuts, and the ground-truth labels; no pixels.
 
-Labels are read off the geometry: a lesion counts from the size at which a grader would see it (`Findings`), never
-from a hidden severity.
+Labels follow from the geometry alone: a lesion is positive from the size at which a grader would see it, never from a
+hidden severity.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ FACE = 18.0  # µm between retina and vitreous face: detached
 
 @dataclass(frozen=True)
 class ExaminedEye:
-    """Everything that is needed to cut slices through one visit."""
+    """Anatomy, pose and lesions of one eye at one visit: all that `cut_section` needs."""
 
     eye: Eye
     visit: Visit
@@ -36,6 +36,7 @@ class ExaminedEye:
 
 
 def examine_eye(seed: int, eye: Eye, visit: Visit) -> ExaminedEye:
+    """Sample anatomy, pose and lesions of an eye at one visit."""
     anatomy = anatomy_of(seed, eye)
     return ExaminedEye(eye, visit, anatomy, pose_of(seed, eye, visit), lesions_of(seed, eye, visit, anatomy))
 
@@ -65,7 +66,7 @@ class Section:
 
 
 def cut_section(case: ExaminedEye, number: int) -> Section:
-    """Slice `number` (from 0 of 49) of a visit."""
+    """Return the geometry of slice `number` (from 0 of 49) of a visit."""
     y, x, lesions = an.height_of(number), an.X, case.lesions
     layers = an.thickness(case.anatomy, x, y)
     swelling = np.asarray(swelling_at(lesions.swelling, x, y), np.float32)
@@ -118,7 +119,7 @@ def cut_section(case: ExaminedEye, number: int) -> Section:
 
 
 def _inside_image(shapes: Shapes, ilm: FloatArray | None = None) -> Shapes:
-    """Those whose center is in the image; with `ilm`, z is µm above it."""
+    """Return the shapes whose center is inside the image; with `ilm`, z is µm above it."""
     seen = np.abs(shapes.x) < -an.X[0] - 0.05
     if ilm is not None:
         column = np.clip((shapes.x - an.X[0]) / an.LATERAL, 0, an.WIDTH - 1).astype(np.intp)
@@ -133,7 +134,7 @@ def _swell(layers: FloatArray, swelling: FloatArray) -> None:
 
 
 def _covered_columns(shapes: Shapes, y: float) -> Columns:
-    """Columns that a patch covers at height y."""
+    """Return the columns that a patch covers at height y, bool [504]."""
     inside = np.zeros(an.WIDTH, bool)
     if len(shapes):
         crossed = shapes.cut(y)
@@ -205,7 +206,7 @@ class CentralSubfield:
 
 
 def central_subfield(case: ExaminedEye) -> CentralSubfield:
-    """Measure the central 1 mm circle on the drawn geometry."""
+    """Measure the central 1 mm circle on the geometry."""
     total, count, ez_gap, srf = 0.0, 0, False, False
     for number in range(SLICES_PER_VOLUME):
         y = an.height_of(number)

@@ -26,7 +26,7 @@ LOOKS = 5.0  # effective number of averaged looks of the fields as made
 
 @dataclass(frozen=True)
 class NoiseFields:
-    """Fields [832, 832]. Speckle is in gray levels (NEPER · ln Gamma, mean intensity 1), the others as said."""
+    """Fields [832, 832]. Speckle is in gray levels (GRAY_PER_NEPER · ln Gamma, mean intensity 1)."""
 
     speckle: tuple[Field, ...]  # fine to coarse grain
     floor: tuple[Field, ...]  # noise intensity, mean 1, Gamma with 2 looks
@@ -36,7 +36,7 @@ class NoiseFields:
 
 @lru_cache(maxsize=2)
 def noise_fields(seed: int) -> NoiseFields:
-    """The fields of a cohort."""
+    """Return the speckle and noise fields of a cohort, by its seed."""
     rng = stream(seed, "speckle")
     grains = [(0.75, 0.55), (0.85, 0.85), (0.95, 1.25)]
     return NoiseFields(
@@ -61,7 +61,7 @@ def _gamma(field: Field, looks: float, log: bool) -> Field:
 
 
 def random_window(rng: np.random.Generator, field: Field, height: int = HEIGHT, width: int = WIDTH) -> Field:
-    """A random window of a field, upside down at random: a view, do not write to it."""
+    """Return a random window of a field, flipped vertically at random: a view, not to be written to."""
     row, column = rng.integers(0, SIDE - height), rng.integers(0, SIDE - width)
     view = field[row : row + height, column : column + width]
     return view[:: rng.choice([-1, 1])]

@@ -1,4 +1,4 @@
-"""What is written: one `Volume` per visit and side, and the flaws of the real release among them.
+"""Plan of the files to write: one `Volume` per visit and side, with the flaws of the real release.
 
 The kinds of flaws are those found in OLIVES: identical volumes within a patient and across two patients, missing
 label cells, a visit without BCVA and CST, volumes with too many or too few slices, an eye whose side differs between
@@ -21,9 +21,9 @@ ODD_BUT_READABLE = ("16 bit", "rgb")
 class Volume:
     """One visit's files. `number` in a file name is the slice, plus 49 for a second pass."""
 
-    eye: Eye  # whose name, chart and graders
+    eye: Eye  # eye whose name, clinical values and labels are written
     visit: Visit
-    seen: Eye  # whose retina is in the scans, and at which visit of theirs
+    seen: Eye  # eye whose retina is rendered, and the visit of that eye
     seen_visit: Visit
     side: str
     numbers: tuple[int, ...]
@@ -41,7 +41,7 @@ class Volume:
 
 
 def volumes_of(settings: PhantomSettings, eyes: list[Eye]) -> list[Volume]:
-    """All volumes in table order, with flaws where the settings ask for them."""
+    """Return all volumes in table order, with flaws if the settings ask for them."""
     numbers = tuple(slice_numbers(settings.slices))
     volumes = [
         Volume(eye, visit, eye, visit, eye.side, numbers, graded=visit.labelled, charted=True)
@@ -52,7 +52,7 @@ def volumes_of(settings: PhantomSettings, eyes: list[Eye]) -> list[Volume]:
 
 
 class _FlawPlanner:
-    """Puts the flaws in, each volume bearing one at most, so that statistics and reasons stay readable."""
+    """Inserts flaws, at most one per volume, so that statistics and quarantine reasons stay readable."""
 
     def __init__(self, settings: PhantomSettings, volumes: list[Volume]) -> None:
         self.rng = stream(settings.seed, "flaws")
@@ -151,7 +151,7 @@ class _FlawPlanner:
                 self._spoil(index, kinds[len(here) :])
 
     def _blank_cells(self) -> None:
-        """Only the four labels of the vitreous lack values in the real table."""
+        """Remove labels of the vitreous: only these four lack values in the real table."""
         for _ in range(max(1, len({v.eye.key for v in self.volumes}) // 24)):
             index = self._take(lambda v: v.graded)
             if index is not None:
