@@ -1,4 +1,4 @@
-"""Every picture of a cohort, in order, decoded once by as many processes as there are cores."""
+"""Parallel decoding of all scans of a cohort: each image once, results in order."""
 
 import multiprocessing
 import os
@@ -11,17 +11,17 @@ from octdino.cohort.images import DecodedScan, decode_scan
 from octdino.cohort.sources import ImageSource
 from octdino.config.cohort import ImageSettings
 
-BATCH = 16  # files a task: a process is not asked for each
-FEW = 128  # files that are read sooner than processes start
+BATCH = 16  # files per task, to save messages between processes
+FEW = 128  # files that are decoded faster than processes start
 
 
 def decode_scans(paths: list[str], source: ImageSource, settings: ImageSettings, workers: int) -> Iterator[DecodedScan]:
-    """The picture that `source` has for each path, in the same order; only some batches are in memory at a time."""
+    """Decode the image of each path, in the same order; only some batches are in memory at a time."""
     if workers <= 1 or len(paths) <= FEW:
         for path in paths:
             yield decode_scan(path, settings, source)
         return
-    # Started afresh and not forked: a fork copies locks of whatever threads the caller has.
+    # Spawned, not forked: a fork copies the locks of the caller's threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         try:
@@ -47,7 +47,7 @@ def _read_batch(paths: list[str], source: ImageSource, settings: ImageSettings) 
 
 
 def _end_with_parent() -> None:
-    """A killed command leaves no process behind: they would wait for work for ever."""
+    """End this process when its parent is killed; it would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

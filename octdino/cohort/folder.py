@@ -1,4 +1,4 @@
-"""Anyone's own scans: a CSV with a path column, or folders as class names."""
+"""Reader of a user's own scans: a CSV with a path column, or class folders."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ from octdino.config.cohort import CohortSettings
 from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
 
-# Columns with a meaning of their own, and the other names that people give them.
+# Columns with a fixed meaning, and their alternative names.
 KNOWN = {
     "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
     "eye": ("eye", "eye_id"),
@@ -49,7 +49,7 @@ log = logging.getLogger("octdino.cohort")
 
 
 def read_folder(settings: CohortSettings) -> ScanTable:
-    """The rows of the table, or every image below root with its folder as the class.
+    """Read the rows of the table, or every image below root with its folder as the class.
 
     Raises:
         UserError: the root, the table, its path column or a named label is missing, or there is nothing to classify.
@@ -105,7 +105,7 @@ def _from_table(settings: CohortSettings, file_index: FileIndex, path: Path) -> 
 
 
 def _labels(settings: CohortSettings, table: pd.DataFrame, path: Path, known: set[str]) -> list[str]:
-    """The label columns: the ones that the user named, or all others that hold nothing but 0, 1 and empty cells."""
+    """Return the label columns: those in cohort.labels, or all others that contain only 0, 1 and empty cells."""
     if settings.labels is not None:
         chosen = [require_column(table, path, name) for name in settings.labels]
         if clash := sorted(set(chosen) & known):
@@ -136,13 +136,13 @@ def _is_label(text: str) -> bool:
 
 
 def _record(cell: dict[str, str], names: dict[str, str], labels: list[str], file_index: FileIndex) -> dict[str, Any]:
-    """One row, checked."""
+    """Check one row and return it as a record."""
     text = cell[names["path"]]
     found = _resolve(text, file_index)
     record: dict[str, Any] = {own: cell[name] for own, name in names.items() if own not in ("path", "split")}
     record |= {"path": found, "id_path": found, "flags": "" if text.lstrip("/").endswith(found) else "path_changed"}
     if "patient" in names and not record["patient"]:
-        raise RowRefused("missing_patient", f"{names['patient']} is empty; the scan could be on two sides of the split")
+        raise RowRefused("missing_patient", f"{names['patient']} is empty; the scan could be in two splits")
     record["known"] = "patient" in names
     record["patient"] = parse_identifier(record.get("patient", found))
     if eye := record.get("eye", ""):
@@ -168,7 +168,7 @@ def _record(cell: dict[str, str], names: dict[str, str], labels: list[str], file
 
 
 def _resolve(text: str, file_index: FileIndex) -> str:
-    """The file below root; an absolute path may name it too."""
+    """Return the file below root that a relative or absolute path names."""
     if not text:
         raise RowRefused("missing_path", "the path is empty; expected the path of a scan below root")
     if Path(text).is_absolute() and Path(text).is_relative_to(file_index.root.absolute()):
@@ -183,7 +183,7 @@ def _resolve(text: str, file_index: FileIndex) -> str:
 
 
 def _check_given(path: Path, names: dict[str, str], records: list[dict[str, Any]]) -> None:
-    """Replace the user's words for the splits by ours, and see that no patient is in two.
+    """Normalize the table's split names, and check that no patient is in two splits.
 
     Raises:
         UserError: another word, an empty cell, or a patient in two splits.
@@ -206,7 +206,7 @@ def _check_given(path: Path, names: dict[str, str], records: list[dict[str, Any]
 
 
 def _from_classes(settings: CohortSettings, file_index: FileIndex) -> ScanTable:
-    """`{class}/…/file`, or `{train|val|test}/{class}/…/file`; files beside the folders have no label."""
+    """Read class folders: `{class}/…/file`, or `{train|val|test}/{class}/…/file`; other files have no label."""
     images = sorted((f for f in file_index.files if not f.startswith(f"{MASKS}/")), key=_natural)
     others = Counter(Path(f).suffix.lower() or "no suffix" for f in images if not _is_image(f))
     images = [f for f in images if _is_image(f)]

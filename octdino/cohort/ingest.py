@@ -1,4 +1,4 @@
-"""The whole stage: tables and files of a cohort become manifest.csv, quarantine.csv, splits.csv and scans.h5."""
+"""The cohort stage: from tables and image files to manifest.csv, quarantine.csv, splits.csv and scans.h5."""
 
 import logging
 import math
@@ -37,8 +37,8 @@ log = logging.getLogger("octdino.cohort")
 def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
     """Write the cohort's tables and store to the folder `out`; they appear when all of them are finished.
 
-    Every picture is decoded once, by `workers` processes, and streamed into the store: memory does not grow with the
-    cohort but by some hundred bytes a scan.
+    Every image is decoded once, by `workers` processes, and streamed into the store: memory grows by some hundred
+    bytes per scan only.
 
     Raises:
         UserError: one line naming the file, the row, the value and what is expected.
@@ -68,15 +68,15 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
         write_table(folder / "splits.csv", splits, SPLITS)
     labelled = int(truth.notna().any(axis=1).sum())
     log.info("%s: %d rows refused: %s", out, len(table.quarantine.rows), _reasons(table.quarantine) or "none")
-    whose = {"known": f"{manifest['patient'].nunique()} patients", "unknown": "unknown patients", "none": "no patients"}
-    log.info("%s: %d scans of %s, %d labelled", out, len(manifest), whose[table.patients], labelled)
+    patients = {"known": f"{manifest['patient'].nunique()}", "unknown": "unknown", "none": "no"}[table.patients]
+    log.info("%s: %d scans of %s patients, %d labelled", out, len(manifest), patients, labelled)
     if warning := unit(table.patients).warning:
         log.log(logging.WARNING if table.patients == "unknown" else logging.INFO, "%s: %s", out, warning)
 
 
 @contextmanager
 def _workspace(out: Path) -> Iterator[Path]:
-    """A folder in `out` whose files move there together at the end; what a killed run left in it is removed."""
+    """Yield a temporary folder in `out` whose files move to `out` together at the end; remains of a killed run go."""
     folder = out / ".partial"
     if folder.exists():
         shutil.rmtree(folder)
@@ -92,19 +92,19 @@ def _workspace(out: Path) -> Iterator[Path]:
 
 
 def _decode(table: ScanTable, settings: CohortSettings, workers: int, writer: StoreWriter) -> pd.DataFrame:
-    """Fill the store; the accepted scans with position in the store, digest, width and height."""
+    """Write the images to the store; return the accepted scans with position in the store, digest, width and height."""
     scans = table.scans
     read = decode_scans(scans["path"].tolist(), table.image_source(), settings.image, workers)
-    pictures = progress(read, len(scans), "reading scans", "scan")
+    decoded_scans = progress(read, len(scans), "reading scans", "scan")
     found: list[dict[str, Any]] = []
-    for scan, picture in zip(scans[["scan_id", "table_path", "row", "flags"]].itertuples(), pictures, strict=True):
-        if picture.image is None:
-            _refuse(table.quarantine, scan, picture.reason, picture.detail)
+    for scan, decoded in zip(scans[["scan_id", "table_path", "row", "flags"]].itertuples(), decoded_scans, strict=True):
+        if decoded.image is None:
+            _refuse(table.quarantine, scan, decoded.reason, decoded.detail)
             continue
-        writer.append(picture.image, str(scan.scan_id), picture.moments, picture.box)
-        width, height = picture.size
-        flags = f"{scan.flags} {picture.flags}".strip()
-        record = {"index": scan.Index, "position": len(found), "digest": picture.digest, "flags": flags}
+        writer.append(decoded.image, str(scan.scan_id), decoded.moments, decoded.box)
+        width, height = decoded.size
+        flags = f"{scan.flags} {decoded.flags}".strip()
+        record = {"index": scan.Index, "position": len(found), "digest": decoded.digest, "flags": flags}
         found.append(record | {"width": width, "height": height})
     columns = ["index", "position", "digest", "flags", "width", "height"]
     extra = pd.DataFrame(found, columns=columns).set_index("index")
@@ -112,7 +112,7 @@ def _decode(table: ScanTable, settings: CohortSettings, workers: int, writer: St
 
 
 def _without_odd_sizes(scans: pd.DataFrame, table: ScanTable) -> pd.DataFrame:
-    """One scanner's scans have one size; a fundus picture among them, named by a wrong row, has another."""
+    """Quarantine scans of another size than the most frequent one, such as fundus images named by a wrong row."""
     if not table.one_size or scans.empty:
         return scans
     sizes = Counter(zip(scans["width"].tolist(), scans["height"].tolist(), strict=True))
@@ -121,14 +121,14 @@ def _without_odd_sizes(scans: pd.DataFrame, table: ScanTable) -> pd.DataFrame:
     for scan in scans[odd].itertuples():
         detail = f"{scan.width} x {scan.height} pixels, the cohort's scans have {width} x {height}"
         if scan.width == scan.height:
-            detail += "; a square picture is a fundus photograph"
+            detail += "; a square image is a fundus photograph"
         _refuse(table.quarantine, scan, "wrong_size", detail)
     same: pd.DataFrame = scans[~odd]
     return same
 
 
 def _without_duplicates(scans: pd.DataFrame, table: ScanTable) -> pd.DataFrame:
-    """Equal pictures of a patient but one go; patients who share pictures become one `group`."""
+    """Quarantine duplicate scans of a patient; patients with a common scan become one `group`."""
     found = find_duplicates(scans, table.truth)
     for scan in scans.loc[list(found.dropped)].itertuples():
         kept = scans.loc[found.dropped[int(str(scan.Index))]]
@@ -142,7 +142,7 @@ def _without_duplicates(scans: pd.DataFrame, table: ScanTable) -> pd.DataFrame:
 
 
 def _attributes(scans: pd.DataFrame, table: ScanTable, moments: np.ndarray, settings: CohortSettings) -> dict[str, Any]:
-    """The store's attributes: the same pictures and settings give the same bytes, wherever the files lie."""
+    """Return the store's attributes: the same images and settings give the same bytes at any location."""
     mean, std = statistics(moments[(scans["split"] == "train").to_numpy()])
     source = content_hash(settings.image, scans["path"], scans["digest"])
     kept = settings.model_dump(mode="json", exclude={"root": True, "table": True, "clinical": True, "split": {"file"}})

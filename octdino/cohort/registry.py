@@ -17,7 +17,7 @@ def _read_vision(settings: CohortSettings) -> ScanTable:
 
 
 READERS: dict[str, Callable[[CohortSettings], ScanTable]] = {
-    "phantom": read_olives,  # its files have the form of OLIVES on purpose, so that the default run tests that road
+    "phantom": read_olives,  # has the form of OLIVES, so that the default run exercises this reader
     "olives": read_olives,
     "folder": read_folder,
     **dict.fromkeys(("imagenette", "cifar10", "stl10", "voc12"), _read_vision),
@@ -25,7 +25,7 @@ READERS: dict[str, Callable[[CohortSettings], ScanTable]] = {
 
 
 def fetch_cohort(settings: CohortSettings, root: Path) -> None:
-    """The published files of the cohort below `root`; what is there already is not fetched again.
+    """Download the published files of the cohort to `root`; existing files are not downloaded again.
 
     Raises:
         UserError: there is nothing to fetch for this cohort, no network, or too little disk.

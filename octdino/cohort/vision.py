@@ -1,7 +1,7 @@
-"""torchvision's data sets as cohorts: imagenette, cifar10, stl10 and voc12, from a local folder or its download.
+"""Readers of torchvision's datasets imagenette, cifar10, stl10 and voc12, from a local folder or a download.
 
-Their published test part is the test split (Imagenette's and VOC's validation set), each image is its own patient.
-Addresses, checksums and class names are torchvision's own. An address is asked only where the files are missing.
+The published test set is the test split (Imagenette's and VOC's validation set); each image is its own patient.
+URLs, checksums and class names are torchvision's. Nothing is downloaded if the files exist.
 """
 
 import functools
@@ -40,7 +40,7 @@ log = logging.getLogger("octdino.cohort")
 
 @dataclass(frozen=True)
 class Archive:
-    """What torchvision says of a download: the folder that it holds, its address and its MD5 checksum."""
+    """A dataset's archive as torchvision defines it: the folder in it, its URL and its MD5 checksum."""
 
     folder: str
     url: str
@@ -48,7 +48,7 @@ class Archive:
 
 
 def archive_of(settings: CohortSettings) -> Archive:
-    """The cohort's download."""
+    """Return the archive of a cohort."""
     if settings.name == "imagenette":
         url, md5 = Imagenette._ARCHIVES[settings.imagenette]
         return Archive(url.rsplit("/", 1)[-1].removesuffix(".tgz"), url, md5)
@@ -59,10 +59,10 @@ def archive_of(settings: CohortSettings) -> Archive:
 
 
 def read_vision(settings: CohortSettings) -> ScanTable:
-    """The images of the cohort, downloaded first where they are not there.
+    """Read the images of the cohort, after downloading them if they are missing.
 
     Raises:
-        UserError: the files are neither there nor to be had, or are not what they should be.
+        UserError: the files are missing and cannot be downloaded, or are damaged.
     """
     root = settings.files
     archive = archive_of(settings)
@@ -85,7 +85,7 @@ def read_vision(settings: CohortSettings) -> ScanTable:
 
 
 def fetch_vision(settings: CohortSettings, root: Path) -> None:
-    """Download and unpack the cohort below `root`, unless it is there.
+    """Download and unpack the cohort below `root`, unless it exists.
 
     Raises:
         UserError: no network, a wrong checksum or too little disk; the message says where files may be put by hand.
@@ -104,7 +104,7 @@ def fetch_vision(settings: CohortSettings, root: Path) -> None:
 
 
 def _unpack(path: Path, root: Path, folder: str) -> None:
-    """Unpack an archive beside its place and move it there when it is whole; nothing is written outside."""
+    """Unpack an archive to a temporary folder and rename it when complete; nothing is written outside."""
     partial = root / f".{folder}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -118,7 +118,7 @@ def _unpack(path: Path, root: Path, folder: str) -> None:
 
 
 def _place(root: Path, archive: Archive) -> str | None:
-    """Where the published folder begins, as the beginning of paths below root; root may be that folder itself."""
+    """Return the prefix of the published folder below root, empty if root is that folder; None if it is missing."""
     if (root / archive.folder).is_dir():
         return f"{archive.folder}/"
     return "" if root.name == archive.folder and root.is_dir() else None
@@ -164,7 +164,7 @@ def _listed(folder: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=2)
 def _cifar(parent: Path, train: bool) -> datasets.CIFAR10:
-    """torchvision's own, which compares each batch's checksum before it reads it."""
+    """Return torchvision's dataset, which checks the checksum of each batch before reading it."""
     try:
         return datasets.CIFAR10(parent, train=train, download=False)
     except RuntimeError as error:
@@ -173,7 +173,7 @@ def _cifar(parent: Path, train: bool) -> datasets.CIFAR10:
 
 @dataclass(frozen=True)
 class CifarSource:
-    """Pictures by `{train|test}/{number}`; each process reads the batches once."""
+    """Image source: `{train|test}/{number}`; each process reads the batches once."""
 
     parent: Path
 
@@ -200,7 +200,7 @@ def _cifar10(root: Path, place: str) -> tuple[list[str], list[Record], ImageSour
 
 @dataclass(frozen=True)
 class StlSource:
-    """Pictures by `{train|test|unlabeled}/{number}` of the binaries in `folder`, which are mapped and not read."""
+    """Image source: `{train|test|unlabeled}/{number}` of the memory-mapped binaries in `folder`."""
 
     folder: Path
 
@@ -220,7 +220,7 @@ def _stl_images(path: Path) -> np.ndarray:
 
 
 def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], ImageSource]:
-    """The labelled parts and, for pretraining, the 100,000 images without a label."""
+    """Read the labelled parts and, for pretraining, the 100,000 images without a label."""
     folder = root / place
     names = folder / datasets.STL10.class_names_file
     if not names.is_file():
@@ -234,7 +234,7 @@ def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], ImageSource
             told = folder / f"{part}_y.bin"
             targets = list(told.read_bytes()) if told.is_file() else []
             if len(targets) != count or not set(targets) <= set(range(1, len(classes) + 1)):
-                raise UserError(f"{told}: expected {count} labels from 1 to {len(classes)}, one an image")
+                raise UserError(f"{told}: expected {count} labels from 1 to {len(classes)}, one per image")
             truth = [_one_hot(classes, classes[target - 1]) for target in targets]
         records += [
             {"path": f"{place}{part}/{number:06d}", "id_path": f"{part}/{number:06d}", "given_split": given, **one}
@@ -244,14 +244,14 @@ def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], ImageSource
 
 
 def _voc12(root: Path, place: str) -> tuple[list[str], list[Record], None]:
-    """The images with segmentations; a label is a class that has a pixel in the mask, and void (255) is none."""
+    """Read the images with segmentations; a label is positive if its class has a pixel in the mask; void is 255."""
     base = place + VOC["base_dir"].removeprefix("VOCdevkit/").strip("/") + "/"
     classes = list(VOC_CLASSES)
     records = []
     for part, given in (("train", "train"), ("val", "test")):
         listed = root / base / "ImageSets" / "Segmentation" / f"{part}.txt"
         if not listed.is_file():
-            raise UserError(f"{listed}: no such list; expected VOC 2012's names of images, one a line")
+            raise UserError(f"{listed}: no such list; expected VOC 2012's names of images, one per line")
         for name in read_text(listed, "fetch voc12").split():
             mask = f"{base}SegmentationClass/{name}.png"
             try:

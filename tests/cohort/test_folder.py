@@ -203,7 +203,7 @@ def test_split_folders_with_classes(tmp_path: Path) -> None:
 
 
 def test_nothing_to_classify(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no table with a path column and no image"):
+    with pytest.raises(UserError, match="neither a table with a path column nor an image"):
         read(tmp_path, None)
     with pytest.raises(UserError, match="class folders: A; expected two or more"):
         read(tmp_path, None, ["A/1.png"])

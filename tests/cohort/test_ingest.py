@@ -79,7 +79,7 @@ def test_statistics_are_of_training_patients(tmp_path: Path) -> None:
         (b"", "unreadable", "the file is empty"),
         (b"II*\x00nothing", "unreadable", ""),
         (np.full((40, 48), 9, np.uint8), "constant", "every pixel is 9"),
-        (picture(0, (50, 50)), "wrong_size", "50 x 50 pixels, the cohort's scans have 48 x 40; a square picture"),
+        (picture(0, (50, 50)), "wrong_size", "50 x 50 pixels, the cohort's scans have 48 x 40; a square image"),
         (picture(0, (50, 40)), "wrong_size", "50 x 40 pixels, the cohort's scans have 48 x 40"),
     ],
 )

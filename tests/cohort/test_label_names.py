@@ -89,7 +89,7 @@ def test_reserved_names_are_refused_when_the_table_is_read(tmp_path: Path, name:
 @pytest.mark.parametrize("twice", [["A", "A"], ["A", "a"]])
 def test_a_label_named_twice_is_refused(tmp_path: Path, twice: list[str]) -> None:
     table_of(tmp_path / "files", ["A"], scans=6)
-    with pytest.raises(UserError, match=r"cohort\.labels: label 'A' stands there twice"):
+    with pytest.raises(UserError, match=r"cohort\.labels: label 'A' occurs twice"):
         read_folder(settings(tmp_path / "files", "folder", labels=twice))
 
 

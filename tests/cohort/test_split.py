@@ -175,7 +175,7 @@ def test_nothing_is_chosen_on_scans_without_labels() -> None:
 
 
 def test_users_split_needs_train_and_test() -> None:
-    with pytest.raises(UserError, match="nobody in test"):
+    with pytest.raises(UserError, match="no patient in test"):
         split(scans(9).assign(given_split="train"), SplitSettings())
 
 
@@ -198,7 +198,7 @@ def test_file_is_reused(tmp_path: Path) -> None:
     sides = first.set_index("patient")["split"]
     train, test = sides[sides == "train"].index[0], sides[sides == "test"].index[0]
     table.loc[table["patient"].isin([train, test]), "group"] = min(train, test)
-    with pytest.raises(UserError, match="share identical pictures"):
+    with pytest.raises(UserError, match="share identical scans"):
         make_splits(table, table[LABELS], SplitSettings(file=tmp_path / "splits.csv"))
     with pytest.raises(UserError, match="no such table"):
         make_splits(table, table[LABELS], SplitSettings(file=tmp_path / "none.csv"))

@@ -1,4 +1,4 @@
-"""OLIVES in the three forms in which it is published; what lies below root says which.
+"""Reader of OLIVES in its three published forms, selected by the files below root.
 
 Prabhushankar et al., OLIVES Dataset: Ophthalmic Labels for Investigating Visual Eye Semantics, NeurIPS 2022 Datasets
 and Benchmarks; https://doi.org/10.5281/zenodo.7105232. The three are two tables over an image tree (unpacked, in the
@@ -21,9 +21,9 @@ log = logging.getLogger("octdino.cohort")
 
 
 def read_olives(settings: CohortSettings) -> ScanTable:
-    """Labelled scans in the order of the label table, then the others in the order of the clinical table.
+    """Read labelled scans in the order of the label table, then the others in the order of the clinical table.
 
-    The biomarker table goes before the VIP Cup's, tables before parquet shards; `cohort.table` names another.
+    The biomarker table takes precedence over the VIP Cup's, tables over parquet shards; `cohort.table` selects another.
 
     Raises:
         UserError: the root, a table or a column is missing, or an archive is damaged.
@@ -38,7 +38,7 @@ def read_olives(settings: CohortSettings) -> ScanTable:
 
         return read_shards(file_index.root, shards, settings.results_name)
     if shards:
-        log.warning("%s: %d parquet shards are not read; %s is there", file_index.root, len(shards), labels)
+        log.warning("%s: %d parquet shards are not read, because %s exists", file_index.root, len(shards), labels)
     labels = labels or file_index.find_table("cohort.table", LABEL_TABLE)
     clinical = settings.clinical or file_index.find_table("cohort.clinical", CLINICAL_TABLE, VIP_CLINICAL)
     return read_tables(file_index, labels, clinical, settings.results_name)

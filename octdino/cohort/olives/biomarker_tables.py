@@ -1,10 +1,9 @@
-"""Tables over an image tree: the published form of OLIVES, and the VIP Cup's.
+"""Reader of OLIVES' biomarker and clinical tables over an image tree, in the published form and in the VIP Cup's.
 
-The trees hold both eyes and derived pictures; only the scans that the tables name are the cohort, so the tables drive
-and nothing is globbed.
+The trees contain both eyes and derived images; only the scans that the tables name are read, and nothing is globbed.
 
-IEEE SPS VIP Cup 2023: six of the biomarkers under the names B1 to B6, a label table of paths without patients (the
-clinical table, or the folder that a scan shares with rows of it, says whose it is), and zeros where the published table
+IEEE SPS VIP Cup 2023: six of the biomarkers under the names B1 to B6, a label table of paths without patients (they
+come from the scan's row of the clinical table, or from rows with the same folder), and zeros where the published table
 has no value (12 scans): they are kept as they are published.
 """
 
@@ -32,7 +31,7 @@ from octdino.errors import UserError
 
 BCVA = (0.0, 100.0)  # ETDRS letters
 CST = (50.0, 2000.0)  # µm
-WHOSE = ("Patient_ID", "Eye_ID", "BCVA", "CST")
+PATIENT_COLUMNS = ("Patient_ID", "Eye_ID", "BCVA", "CST")
 
 Records = dict[str, dict[str, Any]]  # by path
 
@@ -40,7 +39,7 @@ log = logging.getLogger("octdino.cohort")
 
 
 def read_tables(file_index: FileIndex, label_table: Path, clinical_table: Path, cohort: str) -> ScanTable:
-    """Labelled scans in the order of the label table, then the others in the order of the clinical table.
+    """Read labelled scans in the order of the label table, then the others in the order of the clinical table.
 
     Raises:
         UserError: a table, a column or all of the tree is missing.
@@ -57,7 +56,7 @@ def read_tables(file_index: FileIndex, label_table: Path, clinical_table: Path, 
         if vip
         else {label: require_column(spreadsheets[0], label_table, label) for label in BIOMARKERS}
     )
-    labelled = reader.read(spreadsheets[0], label_table, names, whose=not vip)
+    labelled = reader.read(spreadsheets[0], label_table, names, has_patients=not vip)
     clinical = reader.read(spreadsheets[1], clinical_table, {})
     reader.check_folders()
     if vip:
@@ -80,10 +79,10 @@ def read_tables(file_index: FileIndex, label_table: Path, clinical_table: Path, 
 
 
 def read_values(cell: dict[str, str], labels: Iterable[str]) -> dict[str, Any]:
-    """What a row says of a scan but for where it is: patient, eye, labels, bcva, cst, slice.
+    """Parse a row's patient, eye, labels, bcva, cst and slice.
 
     Raises:
-        RowRefused: a label or a value is not what it can be.
+        RowRefused: a label or a value is not allowed.
     """
     record: dict[str, Any] = {
         "patient": parse_identifier(cell.get("Patient_ID", "")),
@@ -104,7 +103,7 @@ def read_values(cell: dict[str, str], labels: Iterable[str]) -> dict[str, Any]:
 
 
 class TableReader:
-    """Rows of the tables as records by the file that they mean."""
+    """Reader of table rows as records, by the file that each row names."""
 
     def __init__(self, file_index: FileIndex) -> None:
         self.file_index = file_index
@@ -112,11 +111,11 @@ class TableReader:
         self._gone: set[str] = set()  # paths refused by an earlier table: a scan is in the quarantine once
         self._folders: dict[str, str | None] = {}  # first step of a path: the folder that it means
 
-    def read(self, table: pd.DataFrame, path: Path, labels: dict[str, str], whose: bool = True) -> Records:
-        """The accepted rows of one table; `labels` by column, `whose`: whether it says whose scans they are."""
+    def read(self, table: pd.DataFrame, path: Path, labels: dict[str, str], has_patients: bool = True) -> Records:
+        """Return the accepted rows of one table; `labels` by column; `has_patients`: whether it has patient columns."""
         names = {"path": require_column(table, path, PATH, "File_Path", "Path", VIP_PATH), **labels}
-        if whose:
-            names |= {name: require_column(table, path, name) for name in WHOSE}
+        if has_patients:
+            names |= {name: require_column(table, path, name) for name in PATIENT_COLUMNS}
         if scan := find_column(table, "Scan (n/49)"):
             names["slice"] = scan
         records: Records = {}
@@ -126,7 +125,7 @@ class TableReader:
         for row, *cells in zip(table.index.tolist(), *columns, strict=True):
             cell = dict(zip(names, cells, strict=True))
             try:
-                record = self._record(cell, list(labels), whose)
+                record = self._record(cell, list(labels), has_patients)
                 if record is None:
                     continue
                 if (first := rows.setdefault(record["path"], row)) != row:
@@ -140,16 +139,16 @@ class TableReader:
         self._gone |= gone - {_key(record["table_path"]) for record in records.values()}
         return records
 
-    def _record(self, cell: dict[str, str], labels: list[str], whose: bool) -> dict[str, Any] | None:
-        """One row, checked; None if an earlier table's row of this path was refused."""
+    def _record(self, cell: dict[str, str], labels: list[str], has_patients: bool) -> dict[str, Any] | None:
+        """Check one row and return it as a record; None if an earlier table's row of this path was refused."""
         if not cell["path"]:
             raise RowRefused("missing_path", "the path is empty; expected the path of a scan")
         if _key(cell["path"]) in self._gone:
             return None
         clean, place = _place(cell["path"])
         found = self._resolve(clean)
-        if whose and not cell["Patient_ID"]:
-            raise RowRefused("missing_patient", "Patient_ID is empty; without it the scan could be on two sides")
+        if has_patients and not cell["Patient_ID"]:
+            raise RowRefused("missing_patient", "Patient_ID is empty; without it the scan could be in two splits")
         values = read_values(cell, labels)
         record = place | values | {"path": found, "id_path": clean, "slice": values["slice"] or place["slice"]}
         record["flags"] = "" if found.endswith(cell["path"].lstrip("/")) else "path_changed"
@@ -157,7 +156,7 @@ class TableReader:
         return record
 
     def _resolve(self, clean: str) -> str:
-        """The file below root that a clean path means, wherever the tree lies."""
+        """Return the file below root that a clean path names, in whichever folder the image tree is."""
         first, _, rest = clean.partition("/")
         if first not in self._folders:
             self._folders[first] = self.file_index.find_folder(first)
@@ -173,7 +172,7 @@ class TableReader:
         return found
 
     def check_folders(self) -> None:
-        """All rows refused for want of a tree is a wrong root, not a cohort with bad rows.
+        """Refuse a root without any of the tables' folders: it is wrong, rather than a cohort with bad rows.
 
         Raises:
             UserError: none of the tables' folders lies below root.
@@ -191,7 +190,7 @@ def _key(path: str) -> str:
 
 
 def _place(path: str) -> tuple[str, dict[str, Any]]:
-    """The clean path, and what it says: `{trial}/…/{visit}/{OD|OS}/{file}`; the name's last number counts from 0."""
+    """Parse `{trial}/…/{visit}/{OD|OS}/{file}`: the clean path, and its fields; the last number counts slices from 0."""
     try:
         clean = clean_path(path)
     except ValueError as error:
@@ -206,7 +205,7 @@ def _place(path: str) -> tuple[str, dict[str, Any]]:
 
 
 def _fill_patients(labelled: Records, clinical: Records) -> None:
-    """Give scans the patient and values of their row in the clinical table, else those of their folder and visit.
+    """Fill patient and clinical values from the scan's row in the clinical table, else from its folder and visit.
 
     In the real tables 98 scans of 02-016 are not in the clinical table: it has them on the other side.
     """
@@ -223,13 +222,13 @@ def _fill_patients(labelled: Records, clinical: Records) -> None:
 
 
 def _folders(record: dict[str, Any]) -> tuple[str, str]:
-    """The folder of the scan's patient and of its visit: `{trial}/…/{folder}` and `{trial}/…/{folder}/{visit}`."""
+    """Return the folders of the scan's patient and visit: `{trial}/…/{folder}` and `{trial}/…/{folder}/{visit}`."""
     visit = record["id_path"].rsplit("/", 2)[0]
     return visit.rpartition("/")[0], visit
 
 
 def _complete(record: dict[str, Any], clinical: dict[str, Any], quarantine: Quarantine) -> None:
-    """Fill a labelled scan's clinical values from the clinical table, which is the wider one; say where they differ."""
+    """Fill a labelled scan's clinical values from the clinical table, and flag differences."""
     if record["patient"] != clinical["patient"]:
         detail = f"Patient_ID {record['patient']} in row {record['row']} of the biomarker table, "
         detail += f"{clinical['patient']} in row {clinical['row']} of the clinical table"
@@ -245,7 +244,7 @@ def _complete(record: dict[str, Any], clinical: dict[str, Any], quarantine: Quar
 
 
 def _flag_laterality(labelled: Any, clinical: Any) -> None:
-    """Flag labelled scans whose eye lies on another side in the clinical table: 98 scans of 02-016 in the real one."""
+    """Flag labelled scans with another laterality in the clinical table: 98 scans of 02-016 in the real tables."""
     sides: dict[str, set[str]] = defaultdict(set)
     for record in clinical:
         sides[record["eye"]].add(record["laterality"])

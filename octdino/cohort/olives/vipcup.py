@@ -1,4 +1,4 @@
-"""The VIP Cup's test scans, published without labels, and the form in which predictions on them were handed in.
+"""The VIP Cup's test scans, published without labels, and the submission file of predictions on them.
 
 IEEE SPS Video and Image Processing Cup 2023, ophthalmic biomarker detection: 3,871 scans of 40 patients of the trial
 RECOVERY, `RECOVERY/OCT/{patient}/{visit}/{eye}/{file}`.
@@ -21,12 +21,12 @@ log = logging.getLogger("octdino.cohort")
 
 
 def read_vip_test(root: Path, template: Path, cohort: str = "olives") -> ScanTable:
-    """The test scans as rows of a manifest, in the template's order: no labels, a patient a folder, all of them test.
+    """Read the test scans in the template's order: no labels, one patient per folder, all in the test split.
 
     Args:
-        root: the scans lie below it, unpacked or in archives.
+        root: folder of the scans, unpacked or in archives.
         template: test_set_submission_template.csv.
-        cohort: what the manifest calls it.
+        cohort: name in the manifest.
 
     Raises:
         UserError: the root, the table, its path column or all of the tree is missing.
@@ -34,7 +34,7 @@ def read_vip_test(root: Path, template: Path, cohort: str = "olives") -> ScanTab
     file_index = FileIndex(root)
     open_archives(file_index)
     reader = TableReader(file_index)
-    records = reader.read(read_spreadsheet(template, "template"), template, {}, whose=False)
+    records = reader.read(read_spreadsheet(template, "template"), template, {}, has_patients=False)
     reader.check_folders()
     for record in records.values():
         trial, *_, patient, _, side, _ = record["id_path"].split("/")
@@ -52,16 +52,16 @@ def read_vip_test(root: Path, template: Path, cohort: str = "olives") -> ScanTab
 
 
 def write_submission(template: Path, predictions: pd.DataFrame, out: Path) -> None:
-    """Fill the template: its rows in its order, B1 to B6 with 0 or 1.
+    """Write a submission: the template's rows in order, with B1 to B6 filled with 0 or 1.
 
     Args:
-        template: test_set_submission_template.csv, or that of phase 2, whose first column is `File_Name`.
-        predictions: `path`, which ends in the template's path, and one column a biomarker, under the names of
+        template: test_set_submission_template.csv, or that of phase 2, has_patients first column is `File_Name`.
+        predictions: `path`, which ends in the template's path, and one column per biomarker, under the names of
             `VIP_BIOMARKERS` or B1 to B6; more rows than the template's are allowed.
         out: the file to write.
 
     Raises:
-        UserError: a column or a scan of the template is missing, a scan is there twice, or a value is not 0 or 1.
+        UserError: a column or a scan of the template is missing, a scan occurs twice, or a value is not 0 or 1.
     """
     table = read_spreadsheet(template, "template")
     named = require_column(table, template, VIP_PATH, PATH, "File_Name")
