@@ -67,7 +67,7 @@ def change(folder: Path, column: str, value: object) -> None:
         ("prob:IRF", "", "prob:IRF is empty; expected a number from 0 to 1"),
         ("prob:IRF", "high", "prob:IRF is 'high'; expected a number from 0 to 1"),
         ("split", "train", "split is 'train'; expected val or test"),
-        ("scan_id", "a", "row 3: scan_id a stands in two rows"),
+        ("scan_id", "a", "row 3: scan_id a occurs in two rows"),
     ],
 )
 def test_impossible_values_are_named(tmp_path: Path, column: str, value: object, message: str) -> None:

@@ -190,7 +190,7 @@ def _key(path: str) -> str:
 
 
 def _place(path: str) -> tuple[str, dict[str, Any]]:
-    """Parse `{trial}/…/{visit}/{OD|OS}/{file}`: the clean path, and its fields; the last number counts slices from 0."""
+    """Parse `{trial}/…/{visit}/{OD|OS}/{file}`: the clean path and its fields; the last number counts slices from 0."""
     try:
         clean = clean_path(path)
     except ValueError as error:

@@ -55,7 +55,7 @@ def write_submission(template: Path, predictions: pd.DataFrame, out: Path) -> No
     """Write a submission: the template's rows in order, with B1 to B6 filled with 0 or 1.
 
     Args:
-        template: test_set_submission_template.csv, or that of phase 2, has_patients first column is `File_Name`.
+        template: test_set_submission_template.csv, or that of phase 2, whose first column is `File_Name`.
         predictions: `path`, which ends in the template's path, and one column per biomarker, under the names of
             `VIP_BIOMARKERS` or B1 to B6; more rows than the template's are allowed.
         out: the file to write.

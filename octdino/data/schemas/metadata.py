@@ -134,7 +134,7 @@ class ClassifierMetadata(Metadata):
     """classifier.json.
 
     Attributes:
-        input: None for the clinical control, which sees no image.
+        input: None for the clinical baseline, which uses no image.
         weights_sha256: of classifier.safetensors; None where there is none.
     """
 
