@@ -95,7 +95,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: bytes | np.ndarray, reas
     assert store.scan_id == manifest["scan_id"].tolist()
 
 
-def test_cut_off_files_are_refused(tmp_path: Path) -> None:
+def test_truncated_files_are_refused(tmp_path: Path) -> None:
     tree = olives_tree()
     root = tree.write(tmp_path / "root")
     file = root / tree.labels[0][PATH].lstrip("/")
@@ -140,7 +140,7 @@ def test_nothing_left_is_one_line(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_too_few_patients_is_known_before_pictures_are_read(tmp_path: Path) -> None:
+def test_too_few_patients_are_refused_before_an_image_is_decoded(tmp_path: Path) -> None:
     tree = olives_tree(patients=2)
     tree.pictures = dict.fromkeys(tree.pictures, b"")
     with pytest.raises(UserError, match="2 patients with a label"):
@@ -162,7 +162,7 @@ def test_folder_cohort_takes_any_size(tmp_path: Path) -> None:
     assert set(manifest["split"]) == {"train", "val", "test"}
 
 
-def test_workers_and_places_change_nothing(tmp_path: Path) -> None:
+def test_outputs_are_independent_of_workers_and_folders(tmp_path: Path) -> None:
     """Two processes, another folder, a nested tree, other clock: the same bytes."""
     tree = olives_tree(patients=18)
     build_cohort(settings(tree.write(tmp_path / "a")), tmp_path / "one", workers=1)

@@ -42,7 +42,7 @@ def point(monkeypatch: pytest.MonkeyPatch, url: str, md5: str) -> None:
     monkeypatch.setattr("octdino.cohort.fetch.WAIT", 0.01)
 
 
-def test_what_is_not_there_is_downloaded_once(
+def test_missing_files_are_downloaded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: tuple[Path, str]
 ) -> None:
     """With the connection broken on the way: only the rest is sent again."""

@@ -138,7 +138,9 @@ def test_space_is_checked_before_tensors_and_checkpoints_are_written(tmp_path: P
         ("page.html/page.html", True, "page.html is no folder"),
     ],
 )
-def test_where_results_cannot_go_is_told_before_the_work(tmp_path: Path, out: str, file: bool, line: str) -> None:
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, out: str, file: bool, line: str
+) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "page.html").touch()
     with pytest.raises(UserError) as error:
@@ -146,7 +148,7 @@ def test_where_results_cannot_go_is_told_before_the_work(tmp_path: Path, out: st
     assert line in str(error.value)
 
 
-def test_where_results_can_go(tmp_path: Path) -> None:
+def test_writable_outputs_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "page.html").touch()
     check_out(tmp_path)
     check_out(tmp_path / "new" / "folder")

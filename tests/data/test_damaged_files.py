@@ -41,7 +41,7 @@ def write_store(path: Path, count: int = 70) -> Path:
         (b"\xff\xfe{}", "not UTF-8 text"),
     ],
 )
-def test_what_is_no_json_object(tmp_path: Path, content: bytes, line: str) -> None:
+def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, content: bytes, line: str) -> None:
     path = tmp_path / "card.json"
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
@@ -50,7 +50,7 @@ def test_what_is_no_json_object(tmp_path: Path, content: bytes, line: str) -> No
     assert line in str(error.value)
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "none", tmp_path / "pipe"):
         for read in (read_text, read_json, read_tensors):
@@ -61,14 +61,14 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\xff" * 8 + b"{}", b"\x08\0\0\0\0\0\0\0{}      x", b"\2\0\0\0\0\0\0\0{", b"PK\3\4", b"x" * 99]
 )
-def test_what_is_no_safetensors_file(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.safetensors: not a safetensors file"):
         read_tensors(path, "pretrain")
 
 
-def test_a_cut_safetensors_file(tmp_path: Path) -> None:
+def test_a_truncated_safetensors_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"a": torch.arange(100.0)}, path)
     assert torch.equal(load_file(path)["a"], read_tensors(path, "x")["a"])
@@ -80,7 +80,7 @@ def test_a_cut_safetensors_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\0" * 99, b"\xff\xfe", b"fold,patient\n1,2,3\n1\n1,2,3,4\n", b'fold,"patient\n', b"a,b\n1,2\n"]
 )
-def test_what_is_no_table_of_ours(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "splits.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"splits\.csv: "):
@@ -131,7 +131,7 @@ def spoil_store(path: Path, change: str) -> None:
         ("sparse", "scan_id: expected 1000000000000 texts"),
     ],
 )
-def test_a_store_of_another_layout(tmp_path: Path, change: str, line: str) -> None:
+def test_a_store_with_another_layout_is_refused(tmp_path: Path, change: str, line: str) -> None:
     path = write_store(tmp_path / "scans.h5")
     spoil_store(path, change)
     for read in (read_images, read_header):
@@ -150,7 +150,7 @@ def test_a_store_whose_images_are_not_in_the_file(tmp_path: Path) -> None:
         read_images(path)
 
 
-def test_what_is_no_image(tmp_path: Path) -> None:
+def test_a_damaged_image_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
     assert np.asarray(read_image(tmp_path / "a.png")).sum() == 2016
     whole = (tmp_path / "a.png").read_bytes()

@@ -27,7 +27,7 @@ def write(path: Path, pixels: np.ndarray, keep: np.ndarray | None = None) -> Pat
     return path
 
 
-def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+def test_store_round_trip_keeps_images_ids_boxes_and_attributes(tmp_path: Path) -> None:
     pixels = images(150, 3)
     store = read_header(write(tmp_path / "a.h5", pixels))
     assert np.array_equal(read_images(tmp_path / "a.h5"), pixels)
@@ -45,7 +45,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300), st.lists(st.booleans(), min_size=1, max_size=300))
 @hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_dropping_and_reading_any_rows(tmp_path: Path, kept: list[bool], read: list[bool]) -> None:
+def test_any_rows_can_be_dropped_and_read(tmp_path: Path, kept: list[bool], read: list[bool]) -> None:
     pixels = images(len(kept))
     keep = np.flatnonzero(kept)
     path = write(tmp_path / "a.h5", pixels, keep)
@@ -57,7 +57,7 @@ def test_dropping_and_reading_any_rows(tmp_path: Path, kept: list[bool], read: l
     assert np.allclose(store.moments, [image_moments(image) for image in pixels[keep]] if len(keep) else 0)
 
 
-def test_moments_and_statistics(tmp_path: Path) -> None:
+def test_statistics_from_moments_equal_those_of_the_pixels(tmp_path: Path) -> None:
     pixels = images(20, 3)
     store = read_header(write(tmp_path / "a.h5", pixels))
     chosen = np.array([1, 5, 7])
@@ -66,7 +66,7 @@ def test_moments_and_statistics(tmp_path: Path) -> None:
     assert std == pytest.approx((pixels[chosen] / 255).std(axis=(0, 2, 3)))
 
 
-def test_names_beyond_ascii(tmp_path: Path) -> None:
+def test_scan_ids_beyond_ascii_are_kept(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "a.h5", 1, (6, 5)) as writer:
         for name in ("œil-µ", "x"):
             writer.append(images(1)[0], name)
@@ -74,7 +74,7 @@ def test_names_beyond_ascii(tmp_path: Path) -> None:
     assert read_header(tmp_path / "a.h5").scan_id == ["œil-µ", "x"]
 
 
-def test_an_error_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_while_writing_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(AssertionError), StoreWriter(tmp_path / "a.h5", 1, (6, 5)) as writer:
         writer.append(images(1)[0, :, :3], "of another size")
     assert not list(tmp_path.iterdir())
@@ -85,7 +85,7 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
     assert one == two
 
 
-def test_what_is_no_store(tmp_path: Path) -> None:
+def test_a_missing_old_or_damaged_store_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such store"):
         read_images(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("no")

@@ -40,7 +40,7 @@ def out_of_fold(x: NDArray[np.float64], y: pd.Series, groups: pd.Series, folds: 
     return float(roc_auc_score(y, score))
 
 
-def test_grey_levels(rendered_scans: RenderedScans) -> None:
+def test_gray_levels_follow_real_scans(rendered_scans: RenderedScans) -> None:
     """The real corpus has mean .171 and standard deviation .211."""
     assert 0.15 <= rendered_scans.images.mean() / 255 <= 0.19
     assert 0.19 <= rendered_scans.images.std() / 255 <= 0.23
