@@ -9,7 +9,7 @@ from PIL import Image
 
 from octdino.cohort.ingest import build_cohort
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings
-from octdino.data.store import read_store
+from octdino.data.store import read_images
 from octdino.phantom import write_phantom
 
 SIZE = 224  # px of the store, as in `config/olives.yaml`
@@ -34,7 +34,7 @@ def write_scans(folder: Path, patients: int) -> Scans:
         build_cohort(settings_of(scans.files), scans.cohort, workers)
     if not scans.png.exists():
         scans.png.mkdir()
-        for index, image in enumerate(read_store(scans.cohort / "scans.h5").images):
+        for index, image in enumerate(read_images(scans.cohort / "scans.h5")):
             Image.fromarray(image[0]).save(scans.png / f"{index:06d}.png")
     return scans
 

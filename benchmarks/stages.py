@@ -23,8 +23,10 @@ from octdino.classify.linear import fit_linear
 from octdino.cohort.ingest import build_cohort
 from octdino.config import ClassifySettings
 from octdino.config.cohort import CohortSettings, ImageSettings
-from octdino.data.csv_io import MANIFEST, SPLITS, write_table
-from octdino.data.store import StoreWriter, content_hash, read_store
+from octdino.data.csv_io import write_table
+from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
+from octdino.data.store import content_hash, read_images
+from octdino.data.store_writer import StoreWriter
 from octdino.evaluate.metrics import decision_metrics, ranking_metrics
 from octdino.pretrain.pretraining_data import PretrainData, read_data
 from octdino.stats.bootstrap import draw_patients
@@ -80,7 +82,7 @@ def small_cohort(folder: Path, count: int) -> CohortSettings:
 
 def scale(scans: Scans, counts: list[int], folder: Path, rounds: int) -> list[Row]:
     """Benchmark pretraining by store size: images per second in interleaved rounds, and peak memory."""
-    images = read_store(scans.cohort / "scans.h5").images
+    images = read_images(scans.cohort / "scans.h5")
     stores = {count: many_scans(folder / f"scans-{count}", images, count) for count in counts}
     memory = {count: in_new_process(first_steps, store)[2] for count, store in stores.items()}
     runs = {count: scale_run(read_data(store, None, online_eval_max_scans=100)) for count, store in stores.items()}
@@ -94,7 +96,7 @@ def scale(scans: Scans, counts: list[int], folder: Path, rounds: int) -> list[Ro
         rate = 2 * runs[count].trainer.batches.batch_size / median(seconds[str(count)])
         relative = ratio(seconds[str(counts[0])], seconds[str(count)])
         rows.append({"scans": count, "images/s": rate, "relative rate": relative, "store": size})
-        rows[-1] |= {"read per second": size / seconds_of(lambda store=store: read_store(store))}  # type: ignore[misc]
+        rows[-1] |= {"read per second": size / seconds_of(lambda store=store: read_images(store))}  # type: ignore[misc]
         rows[-1] |= {"peak memory": memory[count], "minus the store": memory[count] - size}
     return rows
 

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.training import PARTS, Row
 from octdino import __version__
-from octdino.data.csv_io import replacing
+from octdino.data.atomic_files import replacing
 
 COHORT = 78_000  # scans in OLIVES
 EPOCHS = 100

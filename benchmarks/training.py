@@ -14,7 +14,7 @@ from benchmarks.ceiling import bandwidth, matmul_rate, view_bytes
 from benchmarks.loops import Lightly, Naive, Octdino, Task
 from benchmarks.scans import Scans
 from benchmarks.timing import peak_memory, ratio, seconds_of
-from octdino.data.store import read_store
+from octdino.data.store import read_header
 from octdino.training.precision import autocast, pick_device
 
 PARTS = ("data", "augmentation", "forward", "backward", "optimizer", "average")
@@ -112,7 +112,7 @@ def precisions(device: torch.device) -> list[str]:
 def time_task(task: Task, scans: Scans, rounds: int, steps: int, workers: int, compiled: bool) -> Iterator[Row]:
     """Time all loops on one task, in interleaved rounds."""
     device, store = pick_device(), scans.cohort / "scans.h5"
-    attributes = read_store(store, []).attributes
+    attributes = read_header(store).attributes
     statistics = list(attributes["mean"]), list(attributes["std"])
     fast = precisions(device)
     made: dict[str, tuple[Any, ...]] = {f"octdino, {each}": (Octdino.on, task, store, each) for each in fast}

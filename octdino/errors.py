@@ -1,4 +1,4 @@
-"""The ways in which a command ends early that are not our fault."""
+"""Errors that the user can correct, exit codes, and how values and errors are shortened to one line."""
 
 import errno
 import os
@@ -13,15 +13,26 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, e
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: one line naming file, row, value and what is expected. Exit code 2."""
+    """An error that the user can correct: one line with file, row, value and what is expected. Exit code 2."""
 
 
 class StoppedEarly(Exception):  # noqa: N818  it is an outcome, not an error
-    """Stopped by a signal or a time limit after saving; running the same command again goes on. Exit code 75."""
+    """Stopped by a signal or a time limit after saving; running the same command again resumes. Exit code 75."""
+
+
+def short(value: object) -> str:
+    """The representation of a value for an error message: on one line, at most 60 characters."""
+    text = repr(value)
+    return text if len(text) < 60 else text[:56] + "..." + text[-1]
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line of at most 200 characters; the name of its class if it has no message."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def mistake(error: UserError | OSError) -> str | None:
-    """One line for the person who can mend it; None for an error of the system that is about neither file nor disk."""
+    """The message of an error on one line; None for an error of the system that concerns neither a file nor a disk."""
     said = str(error)
     if isinstance(error, OSError):
         name = error.filename if error.filename2 is None else error.filename2

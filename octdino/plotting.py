@@ -19,7 +19,7 @@ mpl.use("Agg")
 from matplotlib.figure import Figure
 
 from octdino.config import Arm
-from octdino.data.csv_io import replacing
+from octdino.data.atomic_files import replacing
 
 INK = "#0a0b0c"  # becomes currentColor
 # Okabe & Ito's colours, moved towards the middle so that each keeps a contrast of 3 to white and to near-black.

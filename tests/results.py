@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from octdino.data.csv_io import MANIFEST, QUARANTINE, SPLITS, label_matrix, labels_of, write_table
+from octdino.data.csv_io import label_matrix, labels_of, write_table
 from octdino.data.predictions import write_predictions
-from octdino.data.store import StoreWriter
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, SPLITS
+from octdino.data.store_writer import StoreWriter
 from octdino.stats.calibration import calibration_of
 from octdino.stats.thresholds import choose_threshold
 from tests.small import INPUT, store_attributes

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from octdino.config import ImageSettings
-from octdino.data.csv_io import MANIFEST, SPLITS, write_table
-from octdino.data.store import StoreWriter, content_hash, statistics
+from octdino.data.csv_io import write_table
+from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
+from octdino.data.store import content_hash, statistics
+from octdino.data.store_writer import StoreWriter
 
 LABELS = ["square", "stripes"]
 INPUT = {"image": {"size": [32, 32]}, "size": 32, "mean": [0.2], "std": [0.2]}

@@ -10,7 +10,7 @@ from octdino.augment import resize, standardize
 from octdino.classify import classify
 from octdino.classify.finetune import plain_batches
 from octdino.classify.labeled_scans import read_labelled
-from octdino.cohort.images import read_picture  # only tests may join two stages
+from octdino.cohort.images import decode_scan  # only tests may join two stages
 from octdino.cohort.ingest import build_cohort
 from octdino.config import (
     AugmentSettings,
@@ -21,7 +21,7 @@ from octdino.config import (
     PretrainSettings,
 )
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, Input, read_metadata
-from octdino.data.store import read_store
+from octdino.data.store import read_images
 from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
 
@@ -64,12 +64,12 @@ def test_a_file_is_preprocessed_from_the_card_alone(made: Path, stage: str) -> N
     data = read_labelled(made / "cohort" / "scans.h5", 1.0, 0)
     seen = next(plain_batches(data, data.rows("test")[:4], SIZE, torch.device("cpu")))  # what the classifier saw
     paths = data.manifest["path"].iloc[data.rows("test")[:4]]
-    store = read_store(made / "cohort" / "scans.h5")
+    stored = read_images(made / "cohort" / "scans.h5")
     manifest = pd.read_csv(made / "cohort" / "manifest.csv")
     for path, tensor in zip(paths, seen, strict=True):
-        image = read_picture(made / "files" / path, given.image).image
+        image = decode_scan(made / "files" / path, given.image).image
         assert image is not None
-        assert (image == store.images[manifest.index[manifest["path"] == path][0]]).all()
+        assert (image == stored[manifest.index[manifest["path"] == path][0]]).all()
         mean, std = torch.tensor(given.mean), torch.tensor(given.std)
         ready = resize(standardize(torch.from_numpy(image)[None], mean, std), given.size)
         torch.testing.assert_close(ready[0], tensor, rtol=0, atol=1e-6)

@@ -1,6 +1,5 @@
 """All checks over one cohort and its runs, written down; and the verdict on what was written."""
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,10 @@ from octdino.audit.leakage_checks import Found, finding
 from octdino.audit.near_duplicates import copies, textures
 from octdino.config import AuditSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
-from octdino.data.csv_io import FINDINGS, read_table, replacing, write_table
+from octdino.data.csv_io import read_table, write_table
 from octdino.data.predictions import read_predictions
-from octdino.data.schemas.metadata import BackboneMetadata, read_metadata
+from octdino.data.schemas.csv_schemas import FINDINGS
+from octdino.data.schemas.metadata import AuditMetadata, BackboneMetadata, read_metadata, write_metadata
 from octdino.errors import UserError
 
 log = logging.getLogger("octdino.audit")
@@ -72,8 +72,7 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
         "similarity": settings.similarity,
         "octdino": made_by("audit"),
     }
-    with replacing(out / "audit.json") as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_metadata(out / "audit.json", AuditMetadata.parse(card, f"{out}/audit.json"))
     acknowledged = int((table["state"] == "acknowledged").sum())
     log.info("%d findings, %d of them acknowledged", len(found), acknowledged)
     if line := unchecked_line(table):
@@ -104,15 +103,15 @@ def _of_run(folder: Path, cohort: Cohort) -> Iterator[Found]:
         yield from checks.exposure(folder, made, cohort)
     if classifier.is_file():
         run = read_predictions(folder)
-        if run.card.input:
-            yield from checks.standardisation(folder, run.card.input, run.card.fold, cohort)
-        elif run.card.arm != CLINICAL:
+        if run.metadata.input:
+            yield from checks.standardisation(folder, run.metadata.input, run.metadata.fold, cohort)
+        elif run.metadata.arm != CLINICAL:
             yield finding("statistics", str(folder), "classifier.json does not say how its scans are standardised")
-        if run.card.weights_sha256:
-            yield from checks.weights(folder / "classifier.safetensors", run.card.weights_sha256)
-        elif run.card.arm != CLINICAL:
+        if run.metadata.weights_sha256:
+            yield from checks.weights(folder / "classifier.safetensors", run.metadata.weights_sha256)
+        elif run.metadata.arm != CLINICAL:
             yield finding("weights", str(folder), "classifier.json names no weights")
-        yield from checks.thresholds(run, run.card.settings.threshold)
+        yield from checks.thresholds(run, run.metadata.settings.threshold)
 
 
 def unchecked_line(table: pd.DataFrame) -> str:

@@ -107,8 +107,8 @@ def exposure(folder: Path, card: BackboneMetadata, cohort: Cohort) -> Iterator[F
 def thresholds(run: Predictions, how: str) -> Iterator[Found]:
     """Operating points that validation patients did not choose."""
     where = str(run.folder)
-    if run.card.thresholds_from != "val":
-        yield finding("threshold", where, f"thresholds are from {run.card.thresholds_from}", len(run.labels))
+    if run.metadata.thresholds_from != "val":
+        yield finding("threshold", where, f"thresholds are from {run.metadata.thresholds_from}", len(run.labels))
         return
     val = run.take("val")
     wrong = []

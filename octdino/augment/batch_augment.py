@@ -175,8 +175,10 @@ class Augment:
         return gaussian_blur(x.flatten(0, 1), sigma.flatten(), self.radius).view(x.shape)
 
     def _noise(self, size: int, seed: int, device: torch.device) -> Tensor:
-        """Return the step's field of normal noise, of which views take windows: sampling noise per view would cost
-        more than the rest of the augmentation."""
+        """Return the step's field of normal noise, of which views take windows.
+
+        Sampling noise per view would cost more than the rest of the augmentation.
+        """
         side = size + NOISE_MARGIN if self.settings.speckle_max else 0
         generator = torch.Generator(device).manual_seed(seed)
         return torch.randn(side, side, generator=generator, device=device)

@@ -11,6 +11,7 @@ from torch import Tensor
 from octdino.config.cohort import ImageSettings
 from octdino.data.cohort_reader import read_cohort
 from octdino.data.csv_io import fraction_patients
+from octdino.data.schemas.csv_schemas import SPLIT_NAMES
 from octdino.errors import UserError
 
 
@@ -68,7 +69,7 @@ def read_labelled(store_file: Path, fraction: float, fold: int) -> Labelled:
         image=cohort.image,
         exclusive=cohort.exclusive,
     )
-    for split in ("train", "val", "test"):
+    for split in SPLIT_NAMES:
         if not len(found.rows(split)):
             raise UserError(f"{store_file.with_name('splits.csv')}: no labelled {split} scan in fold {fold}")
     train = found.truth[found.rows("train")]

@@ -5,9 +5,8 @@ freezes a backbone that has been fine-tuned on the same labels before, and its b
 this is used anywhere else.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from octdino import made_by
 from octdino.classify.finetune import Finetune
 from octdino.classify.labeled_scans import Labelled, read_labelled
 from octdino.config import Arm, ClassifySettings, ModelSettings
-from octdino.data.csv_io import replacing
+from octdino.data.atomic_files import replacing
+from octdino.data.schemas.metadata import ReportedMetadata, write_metadata
 from octdino.errors import UserError
 from octdino.models.initial_weights import start_backbone
 from octdino.training.checkpoint_reader import CheckpointError
@@ -141,8 +141,9 @@ def reported_protocol(
             **{"n_train_scans": len(run.train_rows), "octdino": made_by("classify")},
         }
         curve = pd.DataFrame({"epoch": np.arange(len(run.curve)) + 1, "accuracy": run.curve})
-        _write(out / "reported.csv", lambda path: curve.to_csv(path, index=False))
-        _write(out / "reported.json", lambda path: path.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8"))
+        with replacing(out / "reported.csv") as temporary:
+            curve.to_csv(temporary, index=False)
+        write_metadata(out / "reported.json", ReportedMetadata.parse(card, f"{out}/reported.json"))
 
 
 def _some(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -162,8 +163,3 @@ def _states(out: Path, fingerprint: dict[str, Any], settings: ClassifySettings) 
         yield before, state
         before.discard()
         state.discard()
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    with replacing(path) as temporary:
-        write(temporary)

@@ -17,8 +17,8 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticUndefined
 
 from octdino.config import Settings
-from octdino.config.names import check_arm, check_backbone_name, check_fraction, check_method_name, check_seeds, short
-from octdino.errors import EXIT_USER
+from octdino.config.names import check_arm, check_backbone_name, check_fraction, check_method_name, check_seeds
+from octdino.errors import EXIT_USER, short
 
 S = TypeVar("S", bound=Settings)
 MOST_VALUES = 100_000  # in a mapping of settings

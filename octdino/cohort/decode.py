@@ -1,4 +1,4 @@
-"""Every picture of a cohort, in order, decoded once by as many processes as there are cores."""
+"""Parallel decoding of all scans of a cohort: each image once, results in order."""
 
 import multiprocessing
 import os
@@ -7,21 +7,21 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 
-from octdino.cohort.images import Picture, read_picture
-from octdino.cohort.sources import Source
+from octdino.cohort.images import DecodedScan, decode_scan
+from octdino.cohort.sources import ImageSource
 from octdino.config.cohort import ImageSettings
 
-BATCH = 16  # files a task: a process is not asked for each
-FEW = 128  # files that are read sooner than processes start
+BATCH = 16  # files per task, to save messages between processes
+FEW = 128  # files that are decoded faster than processes start
 
 
-def read_pictures(paths: list[str], source: Source, settings: ImageSettings, workers: int) -> Iterator[Picture]:
-    """The picture that `source` has for each path, in the same order; only some batches are in memory at a time."""
+def decode_scans(paths: list[str], source: ImageSource, settings: ImageSettings, workers: int) -> Iterator[DecodedScan]:
+    """Decode the image of each path, in the same order; only some batches are in memory at a time."""
     if workers <= 1 or len(paths) <= FEW:
         for path in paths:
-            yield read_picture(path, settings, source)
+            yield decode_scan(path, settings, source)
         return
-    # Started afresh and not forked: a fork copies locks of whatever threads the caller has.
+    # Spawned, not forked: a fork copies the locks of the caller's threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         try:
@@ -31,9 +31,9 @@ def read_pictures(paths: list[str], source: Source, settings: ImageSettings, wor
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, paths: list[str], source: Source, settings: ImageSettings, ahead: int
-) -> Iterator[Picture]:
-    pending: deque[Future[list[Picture]]] = deque()
+    pool: ProcessPoolExecutor, paths: list[str], source: ImageSource, settings: ImageSettings, ahead: int
+) -> Iterator[DecodedScan]:
+    pending: deque[Future[list[DecodedScan]]] = deque()
     for start in range(0, len(paths), BATCH):
         pending.append(pool.submit(_read_batch, paths[start : start + BATCH], source, settings))
         if len(pending) > ahead:
@@ -42,12 +42,12 @@ def _in_order(
         yield from pending.popleft().result()
 
 
-def _read_batch(paths: list[str], source: Source, settings: ImageSettings) -> list[Picture]:
-    return [read_picture(path, settings, source) for path in paths]
+def _read_batch(paths: list[str], source: ImageSource, settings: ImageSettings) -> list[DecodedScan]:
+    return [decode_scan(path, settings, source) for path in paths]
 
 
 def _end_with_parent() -> None:
-    """A killed command leaves no process behind: they would wait for work for ever."""
+    """End this process when its parent is killed; it would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

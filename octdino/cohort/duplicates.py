@@ -1,19 +1,21 @@
-"""Identical pictures: kept once for a patient; patients who share one stay on one side of the split."""
+"""Duplicate scans (equal pixels): kept once per patient; patients with a common scan form one split group."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from octdino.data.csv_io import label_matrix
+
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What was found among the accepted scans.
+    """Duplicates among the accepted scans.
 
     Attributes:
-        dropped: label of a scan to drop → label of the scan that is kept in its place.
-        shared: labels of kept scans whose picture another patient has too.
-        clash: labels of kept scans whose dropped double had other labels.
+        dropped: index label of a dropped scan → index label of the scan kept in its place.
+        shared: index labels of kept scans that another patient has too.
+        clash: index labels of kept scans whose dropped duplicate had other labels.
     """
 
     dropped: dict[int, int]
@@ -22,24 +24,24 @@ class Duplicates:
 
 
 def find_duplicates(scans: pd.DataFrame, truth: pd.DataFrame) -> Duplicates:
-    """Which scans to drop and to flag.
+    """Find duplicate scans, and which of them to drop and to flag.
 
-    Of a patient's equal pictures the labelled one is kept, else a user's test before val before train, else the
-    first. Scans whose patient is unknown count as one patient: equal pictures without a name are one picture.
+    Of a patient's equal scans the labelled one is kept, else a given test before val before train, else the first.
+    Scans whose patient is unknown count as one patient.
 
     Args:
-        scans: columns digest, patient, known and given; the index names the scans.
+        scans: columns digest, patient, known and given_split; the index identifies the scans.
         truth: their labels, with the same index.
     """
     found = Duplicates({}, set(), set())
     doubles = scans[scans.duplicated("digest", keep=False)]
-    values = truth.loc[doubles.index].to_numpy(np.float32, na_value=np.nan)
+    values = label_matrix(truth.loc[doubles.index], list(truth.columns))
     row_of = {int(index): values[i] for i, index in enumerate(doubles.index)}
     for _, equal in doubles.groupby("digest", sort=False):
         known = equal.loc[equal["known"], "patient"]
-        whose = equal["patient"].where(equal["known"], known.iloc[0] if len(known) else "")
+        patient_key = equal["patient"].where(equal["known"], known.iloc[0] if len(known) else "")
         kept = []
-        for _, own in equal.groupby(whose, sort=False):
+        for _, own in equal.groupby(patient_key, sort=False):
             indices = sorted((int(i) for i in own.index), key=lambda i: _rank(scans, row_of, i))
             kept.append(indices[0])
             found.dropped.update(dict.fromkeys(indices[1:], indices[0]))
@@ -51,7 +53,7 @@ def find_duplicates(scans: pd.DataFrame, truth: pd.DataFrame) -> Duplicates:
 
 
 def _rank(scans: pd.DataFrame, row_of: dict[int, np.ndarray], index: int) -> tuple[bool, int, int]:
-    given = str(scans.loc[index, "given"])
+    given = str(scans.loc[index, "given_split"])
     priority = ["test", "val", "train"].index(given) if given else 3
     return bool(np.isnan(row_of[index]).all()), priority, index
 
@@ -62,9 +64,9 @@ def _differ(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def split_groups(patients: list[str], digests: list[str]) -> dict[str, str]:
-    """Each patient's split group, named after the group's first patient.
+    """Return each patient's split group, named after the group's first patient.
 
-    Patients who share a picture, or share one with somebody who shares one, are one group (union-find).
+    Patients with a common scan form one group, transitively (union-find).
     """
     parent = {patient: patient for patient in patients}
 

@@ -1,4 +1,4 @@
-"""The files below a cohort's root, listed once, and the file that a table means by a path."""
+"""FileIndex: the files below a cohort's root, listed once, and the lookup of a table's paths among them."""
 
 import os
 import unicodedata
@@ -7,20 +7,20 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
-from octdino.cohort.sources import DAMAGED, Files, Source
+from octdino.cohort.sources import DAMAGED, FolderSource, ImageSource
 from octdino.errors import UserError
 
 MASKS = "masks"  # lesion masks mirror the images' paths below a folder of this name
 
 
-class Tree:
-    """All files below `root`; hidden ones and macOS's doubles are no part of it, links are followed.
+class FileIndex:
+    """Index of all files below `root`, without hidden files and macOS resource forks; links are followed.
 
     Attributes:
         root: the folder.
         files: paths below root with forward slashes.
-        archived: those of them that are no files but members of archives.
-        source: what gives a file's content.
+        archived: those of them that are members of archives.
+        source: maps a path to the file's content.
     """
 
     def __init__(self, root: Path) -> None:
@@ -29,7 +29,7 @@ class Tree:
         self.root = root
         self.files: set[str] = set()
         self.archived: set[str] = set()
-        self.source: Source = Files(root)
+        self.source: ImageSource = FolderSource(root)
         self._named: dict[str, list[str]] = defaultdict(list)  # folders by loose name
         self._archived: dict[str, list[str]] = defaultdict(list)  # those in archives only
         self._folded: dict[str, list[str]] = defaultdict(list)
@@ -41,7 +41,7 @@ class Tree:
                 self._folded[_fold(prefix + name)].append(prefix + name)
 
     def add(self, files: Iterable[str]) -> None:
-        """Files that lie in archives, by the path that they would have unpacked; a file on disk goes before one."""
+        """Add members of archives by the path that they would have unpacked; files on disk take precedence."""
         folders = {""} | {
             folder for named in (self._named, self._archived) for same in named.values() for folder in same
         }
@@ -58,7 +58,7 @@ class Tree:
                 folder = folder.rpartition("/")[0]
 
     def resolve(self, path: str) -> str | None:
-        """The one file that `path` means, exactly or but for case; None if there is none.
+        """Return the file with this path, exact or ignoring case; None if there is none.
 
         Raises:
             LookupError: several files differ from it only in case.
@@ -71,10 +71,10 @@ class Tree:
         return found[0] if found else None
 
     def find_folder(self, name: str) -> str | None:
-        """The folder of this name wherever it lies, the one nearest to root; None if there is none.
+        """Return the folder of this name nearest to root; None if there is none.
 
-        Archives disagree about `TREX DME` and `TREX_DME`, so a blank, `_` and `-` count as one where nothing fits
-        better. Folders on disk go before those in archives.
+        Archives differ between `TREX DME` and `TREX_DME`, so a blank, `_` and `-` match each other if there is no exact
+        match. Folders on disk take precedence over those in archives.
 
         Raises:
             UserError: there are several at the same depth.
@@ -101,7 +101,7 @@ class Tree:
         return found
 
     def has_table(self, key: str, *names: str) -> Path | None:
-        """The file of the first of these names that lies anywhere; copies with the same content count as one.
+        """Return the file of the first of these names, in any folder; copies with the same content count as one.
 
         Raises:
             UserError: there are several that differ; `key` is the setting that names it.
@@ -116,7 +116,7 @@ class Tree:
         return None
 
     def content(self, path: Path) -> bytes | None:
-        """What a file holds that lies on disk, or below root in an archive; None if there is none.
+        """Return the content of a file on disk or in an archive below root; None if there is none.
 
         Raises:
             UserError: it is damaged in the archive, or too large there.
@@ -134,7 +134,7 @@ class Tree:
         return content
 
     def mask_of(self, image: str, base: str = "") -> str:
-        """The lesion mask of an image, below root: `base`/masks/<path below base>.png; empty if no file is there."""
+        """Return the lesion mask of an image, `base`/masks/<path below base>.png below root; empty if missing."""
         below = image.removeprefix(base)
         mask = f"{base}{MASKS}/{below.rsplit('.', 1)[0]}.png"
         return mask if mask in self.files and mask not in self.archived else ""
@@ -161,7 +161,7 @@ def _is_new(folder: str, name: str, seen: set[str]) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a step of it is hidden, or macOS's folder of doubles."""
+    """Return whether a part of the path is hidden or macOS's folder of resource forks."""
     return any(step.startswith(".") or step == "__MACOSX" for step in path.split("/"))
 
 
@@ -174,10 +174,10 @@ def _loose(name: str) -> str:
 
 
 def clean_path(text: str) -> str:
-    """A table's path as a path below root: forward slashes, no leading slash, no `.` steps.
+    """Return a table's path relative to root: forward slashes, no leading slash, no `.` parts.
 
     Raises:
-        ValueError: it has a `..` step or a drive, so it may leave the root.
+        ValueError: it has a `..` part or a drive, so it may leave the root.
     """
     parts = [part for part in text.strip().replace("\\", "/").split("/") if part not in ("", ".")]
     if ".." in parts or (parts and parts[0].endswith(":")):

@@ -1,4 +1,4 @@
-"""Anyone's own scans: a CSV with a path column, or folders as class names."""
+"""Reader of a user's own scans: a CSV with a path column, or class folders."""
 
 import logging
 import re
@@ -8,15 +8,22 @@ from typing import Any
 
 import pandas as pd
 
-from octdino.cohort.file_index import MASKS, Tree, clean_path
+from octdino.cohort.file_index import MASKS, FileIndex, clean_path
 from octdino.cohort.images import SUFFIXES
-from octdino.cohort.scan_table import Refuse, Refused, Rows, check_labels, scan_tables
-from octdino.cohort.spreadsheet import column, find_column, identifier, label_value, number, read_sheet
+from octdino.cohort.scan_table import Quarantine, RowRefused, ScanTable, build_scan_tables, check_labels
+from octdino.cohort.spreadsheet import (
+    find_column,
+    parse_identifier,
+    parse_label,
+    parse_number,
+    read_spreadsheet,
+    require_column,
+)
 from octdino.config.cohort import CohortSettings
-from octdino.data.csv_io import MANIFEST
+from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
 
-# Columns with a meaning of their own, and the other names that people give them.
+# Columns with a fixed meaning, and their alternative names.
 KNOWN = {
     "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
     "eye": ("eye", "eye_id"),
@@ -29,7 +36,7 @@ KNOWN = {
     "mask": ("mask",),
     "split": ("split",),
 }
-SPLIT_NAMES = {
+SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
 }  # fmt: skip
@@ -41,34 +48,35 @@ RANGES = {  # as the manifest has them: units are the user's own
 log = logging.getLogger("octdino.cohort")
 
 
-def read_folder(settings: CohortSettings) -> Rows:
-    """The rows of the table, or every image below root with its folder as the class.
+def read_folder(settings: CohortSettings) -> ScanTable:
+    """Read the rows of the table, or every image below root with its folder as the class.
 
     Raises:
         UserError: the root, the table, its path column or a named label is missing, or there is nothing to classify.
     """
     assert settings.root is not None, "the settings check it"
-    tree = Tree(settings.root)
-    table = _find_csv(settings, tree)
-    return _from_classes(settings, tree) if table is None else _from_table(settings, tree, table)
+    file_index = FileIndex(settings.root)
+    table = _find_csv(settings, file_index)
+    return _from_classes(settings, file_index) if table is None else _from_table(settings, file_index, table)
 
 
-def _find_csv(settings: CohortSettings, tree: Tree) -> Path | None:
+def _find_csv(settings: CohortSettings, file_index: FileIndex) -> Path | None:
     if settings.table is not None:
-        inside = tree.root / settings.table
+        inside = file_index.root / settings.table
         return inside if not settings.table.is_file() and inside.is_file() else settings.table
-    tables = [tree.root / name for name in sorted(tree.files) if "/" not in name and name.lower().endswith(".csv")]
-    tables = [path for path in tables if find_column(read_sheet(path, "cohort.table"), "path")]
+    tables = [
+        file_index.root / name for name in sorted(file_index.files) if "/" not in name and name.lower().endswith(".csv")
+    ]
+    tables = [path for path in tables if find_column(read_spreadsheet(path, "cohort.table"), "path")]
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
-        raise UserError(f"{tree.root}: several tables with a path column: {names}; name one by cohort.table")
+        raise UserError(f"{file_index.root}: several tables with a path column: {names}; name one by cohort.table")
     return tables[0] if tables else None
 
 
-def _from_table(settings: CohortSettings, tree: Tree, path: Path) -> Rows:
-    table = read_sheet(path, "cohort.table")
-    column(table, path, "path")
-    names = {"path": column(table, path, "path")}
+def _from_table(settings: CohortSettings, file_index: FileIndex, path: Path) -> ScanTable:
+    table = read_spreadsheet(path, "cohort.table")
+    names = {"path": require_column(table, path, "path")}
     names |= {own: found for own, alike in KNOWN.items() if (found := find_column(table, *alike))}
     labels = _labels(settings, table, path, set(names.values()))
     log.info("%s: labels %s", path, ", ".join(labels) or "none")
@@ -77,29 +85,29 @@ def _from_table(settings: CohortSettings, tree: Tree, path: Path) -> Rows:
     patients = "known" if "patient" in names else "unknown"
     if patients == "unknown":
         log.warning("%s: no patient column; expected one of %s", path, ", ".join(KNOWN["patient"]))
-    refused, records = Refused(), []
+    quarantine, records = Quarantine(), []
     taken: dict[str, int] = {}
     named = labels + [name for name in names.values() if name not in labels]
     for row, *cells in zip(table.index.tolist(), *[table[name].tolist() for name in named], strict=True):
         cell = dict(zip(named, cells, strict=True))
         text = cell[names["path"]]
         try:
-            record = _record(cell, names, labels, tree)
+            record = _record(cell, names, labels, file_index)
             if (first := taken.setdefault(record["path"], row)) != row:
-                raise Refuse("duplicate_path", f"named in row {first} already")
-        except Refuse as why:
-            refused.add(text, row, why.reason, f"{path.name} row {row}: {why.detail}")
+                raise RowRefused("duplicate_path", f"named in row {first} already")
+        except RowRefused as why:
+            quarantine.add(text, row, why.reason, f"{path.name} row {row}: {why.detail}")
             continue
-        records.append(record | {"row": row, "named": text})
+        records.append(record | {"row": row, "table_path": text})
     _check_given(path, names, records)
-    tables = scan_tables(records, settings.results_name, labels)
-    return Rows(tree.root, *tables, refused, False, exclusive=None, patients=patients)
+    tables = build_scan_tables(records, settings.results_name, labels)
+    return ScanTable(file_index.root, *tables, quarantine, False, exclusive=None, patients=patients)
 
 
 def _labels(settings: CohortSettings, table: pd.DataFrame, path: Path, known: set[str]) -> list[str]:
-    """The label columns: the ones that the user named, or all others that hold nothing but 0, 1 and empty cells."""
+    """Return the label columns: those in cohort.labels, or all others that contain only 0, 1 and empty cells."""
     if settings.labels is not None:
-        chosen = [column(table, path, name) for name in settings.labels]
+        chosen = [require_column(table, path, name) for name in settings.labels]
         if clash := sorted(set(chosen) & known):
             raise UserError(f"cohort.labels: {', '.join(clash)}: a column of this name has a meaning of its own")
         return check_labels(chosen, "cohort.labels")
@@ -121,61 +129,61 @@ def _labels(settings: CohortSettings, table: pd.DataFrame, path: Path, known: se
 
 def _is_label(text: str) -> bool:
     try:
-        label_value(text)
+        parse_label(text)
     except ValueError:
         return False
     return True
 
 
-def _record(cell: dict[str, str], names: dict[str, str], labels: list[str], tree: Tree) -> dict[str, Any]:
-    """One row, checked."""
+def _record(cell: dict[str, str], names: dict[str, str], labels: list[str], file_index: FileIndex) -> dict[str, Any]:
+    """Check one row and return it as a record."""
     text = cell[names["path"]]
-    found = _resolve(text, tree)
+    found = _resolve(text, file_index)
     record: dict[str, Any] = {own: cell[name] for own, name in names.items() if own not in ("path", "split")}
-    record |= {"path": found, "short": found, "flags": "" if text.lstrip("/").endswith(found) else "path_changed"}
+    record |= {"path": found, "id_path": found, "flags": "" if text.lstrip("/").endswith(found) else "path_changed"}
     if "patient" in names and not record["patient"]:
-        raise Refuse("missing_patient", f"{names['patient']} is empty; the scan could be on two sides of the split")
+        raise RowRefused("missing_patient", f"{names['patient']} is empty; the scan could be in two splits")
     record["known"] = "patient" in names
-    record["patient"] = identifier(record.get("patient", found))
+    record["patient"] = parse_identifier(record.get("patient", found))
     if eye := record.get("eye", ""):
         record["laterality"] = record.get("laterality") or (eye.upper() if eye.upper() in ("OD", "OS") else "")
-        record["eye"] = f"{record['patient']}-{identifier(eye)}"
+        record["eye"] = f"{record['patient']}-{parse_identifier(eye)}"
     if not record.get("mask"):
-        record["mask"] = tree.mask_of(found)
+        record["mask"] = file_index.mask_of(found)
     for own, bounds in RANGES.items():
         try:
-            record[own] = number(record.get(own, ""), *bounds)
+            record[own] = parse_number(record.get(own, ""), *bounds)
         except ValueError as error:
-            raise Refuse("bad_value", f"{names[own]}: {error}") from None
+            raise RowRefused("bad_value", f"{names[own]}: {error}") from None
     if record["slice"] is not None and record["slice"] % 1:
-        raise Refuse("bad_value", f"{names['slice']}: {record['slice']:g}, expected a whole number")
+        raise RowRefused("bad_value", f"{names['slice']}: {record['slice']:g}, expected a whole number")
     record["truth"] = {}
     for name in labels:
         try:
-            record["truth"][name] = label_value(cell[name])
+            record["truth"][name] = parse_label(cell[name])
         except ValueError as error:
-            raise Refuse("bad_label", f"{name}: {error}") from None
-    record["given"] = cell.get(names.get("split", ""), "")
+            raise RowRefused("bad_label", f"{name}: {error}") from None
+    record["given_split"] = cell.get(names.get("split", ""), "")
     return record
 
 
-def _resolve(text: str, tree: Tree) -> str:
-    """The file below root; an absolute path may name it too."""
+def _resolve(text: str, file_index: FileIndex) -> str:
+    """Return the file below root that a relative or absolute path names."""
     if not text:
-        raise Refuse("missing_path", "the path is empty; expected the path of a scan below root")
-    if Path(text).is_absolute() and Path(text).is_relative_to(tree.root.absolute()):
-        text = Path(text).relative_to(tree.root.absolute()).as_posix()
+        raise RowRefused("missing_path", "the path is empty; expected the path of a scan below root")
+    if Path(text).is_absolute() and Path(text).is_relative_to(file_index.root.absolute()):
+        text = Path(text).relative_to(file_index.root.absolute()).as_posix()
     try:
-        found = tree.resolve(clean_path(text))
+        found = file_index.resolve(clean_path(text))
     except (ValueError, LookupError) as error:
-        raise Refuse("bad_path", str(error)) from None
+        raise RowRefused("bad_path", str(error)) from None
     if found is None:
-        raise Refuse("missing_file", f"no file {text} below the root")
+        raise RowRefused("missing_file", f"no file {text} below the root")
     return found
 
 
 def _check_given(path: Path, names: dict[str, str], records: list[dict[str, Any]]) -> None:
-    """Replace the user's words for the splits by ours, and see that no patient is in two.
+    """Normalize the table's split names, and check that no patient is in two splits.
 
     Raises:
         UserError: another word, an empty cell, or a patient in two splits.
@@ -184,11 +192,11 @@ def _check_given(path: Path, names: dict[str, str], records: list[dict[str, Any]
         return
     seen: dict[str, tuple[str, int]] = {}
     for record in records:
-        word, row, patient = record["given"], record["row"], record["patient"]
-        split = SPLIT_NAMES.get(word.lower())
+        word, row, patient = record["given_split"], record["row"], record["patient"]
+        split = SPLIT_WORDS.get(word.lower())
         if split is None:
             raise UserError(f"{path}: row {row}: {names['split']} is {word!r}, expected train, val or test")
-        record["given"] = split
+        record["given_split"] = split
         first, first_row = seen.setdefault(patient, (split, row))
         if first != split:
             raise UserError(
@@ -197,34 +205,36 @@ def _check_given(path: Path, names: dict[str, str], records: list[dict[str, Any]
             )
 
 
-def _from_classes(settings: CohortSettings, tree: Tree) -> Rows:
-    """`{class}/…/file`, or `{train|val|test}/{class}/…/file`; files beside the folders have no label."""
-    images = sorted((f for f in tree.files if not f.startswith(f"{MASKS}/")), key=_natural)
+def _from_classes(settings: CohortSettings, file_index: FileIndex) -> ScanTable:
+    """Read class folders: `{class}/…/file`, or `{train|val|test}/{class}/…/file`; other files have no label."""
+    images = sorted((f for f in file_index.files if not f.startswith(f"{MASKS}/")), key=_natural)
     others = Counter(Path(f).suffix.lower() or "no suffix" for f in images if not _is_image(f))
     images = [f for f in images if _is_image(f)]
     if others:
-        log.info("%s: no images, ignored: %s", tree.root, ", ".join(f"{n} {s}" for s, n in others.most_common()))
+        log.info("%s: no images, ignored: %s", file_index.root, ", ".join(f"{n} {s}" for s, n in others.most_common()))
     if not images:
-        raise UserError(f"{tree.root}: no table with a path column and no image below it; expected one or the other")
+        raise UserError(f"{file_index.root}: neither a table with a path column nor an image; expected one of them")
     tops = {f.split("/")[0] for f in images if "/" in f}
-    split = bool(tops) and all(top.lower() in SPLIT_NAMES for top in tops)
+    split = bool(tops) and all(top.lower() in SPLIT_WORDS for top in tops)
     folders = [f.split("/")[1:-1] if split else f.split("/")[:-1] for f in images]
     classes = sorted({steps[0] for steps in folders if steps}, key=_natural)
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
-        raise UserError(f"{tree.root}: class folders: {found}; expected two or more, or a table with a path column")
-    check_labels(classes, f"{tree.root}: class folders")
+        raise UserError(
+            f"{file_index.root}: class folders: {found}; expected two or more, or a table with a path column"
+        )
+    check_labels(classes, f"{file_index.root}: class folders")
     if settings.labels is not None and set(settings.labels) != set(classes):
         raise UserError(f"cohort.labels: {', '.join(settings.labels)}; the class folders are {', '.join(classes)}")
-    log.warning("%s: no table with a patient column, so patients are unknown", tree.root)
+    log.warning("%s: no table with a patient column, so patients are unknown", file_index.root)
     records = [
-        {"path": f, "named": f, "short": f, "patient": f, "known": False, "mask": tree.mask_of(f)}
-        | {"given": SPLIT_NAMES[f.split("/")[0].lower()] if split and "/" in f else ""}
+        {"path": f, "table_path": f, "id_path": f, "patient": f, "known": False, "mask": file_index.mask_of(f)}
+        | {"given_split": SPLIT_WORDS[f.split("/")[0].lower()] if split and "/" in f else ""}
         | {"truth": {name: int(name == steps[0]) for name in classes} if steps else {}}
         for f, steps in zip(images, folders, strict=True)
     ]
-    tables = scan_tables(records, settings.results_name, classes)
-    return Rows(tree.root, *tables, Refused(), False, exclusive=True, patients="unknown")
+    tables = build_scan_tables(records, settings.results_name, classes)
+    return ScanTable(file_index.root, *tables, Quarantine(), False, exclusive=True, patients="unknown")
 
 
 def _is_image(path: str) -> bool:

@@ -1,7 +1,7 @@
-"""One image file becomes one row of the store: decoded once, checked, hashed, cropped, resized, 8 bits.
+"""Preprocessing of one image file for the store: decode, check, hash, crop, resize, 8 bits.
 
-Grey: colour becomes grey by ITU-R 601 luminance; transparency is laid on white, as a viewer shows it. 16 bits become
-8 by their high byte, so that 65535 is 255 in every image; with `percentiles` the stretch is computed at full depth.
+Color becomes gray by ITU-R 601 luminance; transparency is composited on white, as viewers show it. 16 bits become 8 by
+their high byte, so that 65535 is 255 in every image; with `percentiles` the stretch is computed at full depth.
 """
 
 import hashlib
@@ -11,28 +11,28 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from octdino.cohort.sources import DAMAGED, Encoded, Source
+from octdino.cohort.sources import DAMAGED, EncodedImage, ImageSource
 from octdino.config.cohort import ImageSettings
 from octdino.data.image_files import read_image
+from octdino.errors import one_line
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 NARROW = 16 * 256  # 16-bit images darker than this hold 12-bit data: as good as black in 8 bits
-# What sources raise at damaged archives and shards, beside what `load_pixels` says of images.
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What a worker sends back.
+class DecodedScan:
+    """A preprocessed scan, or the reason why it was refused.
 
     Attributes:
         image: uint8 [C, H, W], or None if refused.
         moments: float64 [2, C], mean and mean square in [0, 1]; zeros if refused.
-        digest: hash of the decoded pixels before crop and resize; equal for equal pictures, whatever their format.
-        size: width, height of the file's picture in pixels.
-        box: top, left, height, width of what was kept of it, in its pixels.
+        digest: hash of the decoded pixels before crop and resize; equal for equal pixels in any file format.
+        size: width, height of the file's image in pixels.
+        box: top, left, height, width of the kept part, in pixels of the file's image.
         reason: a code of REASONS, or empty if accepted.
-        detail: what was found.
-        flags: what is odd but kept.
+        detail: explanation of the reason.
+        flags: unusual properties of an accepted scan, see the manifest's column.
     """
 
     image: np.ndarray | None
@@ -45,43 +45,42 @@ class Picture:
     flags: str = ""
 
 
-def read_picture(path: str | Path, settings: ImageSettings, source: Source = Path) -> Picture:
-    """Decode, check and shape the picture that `source` has for `path`; a bad one is an answer, not an exception."""
+def decode_scan(path: str | Path, settings: ImageSettings, source: ImageSource = Path) -> DecodedScan:
+    """Decode, check and preprocess the image of `path`; a bad image is returned with a reason, not raised."""
     nothing = np.zeros((2, settings.channels))
     try:
         pixels = load_pixels(source(str(path)), settings.channels)
     except FileNotFoundError:
-        return Picture(None, nothing, reason="missing_file", detail="the file is gone")
+        return DecodedScan(None, nothing, reason="missing_file", detail="the file is gone")
     except PermissionError:
         raise
     except DAMAGED as why:
-        detail = " ".join(str(why).split())[:200] or type(why).__name__
-        return Picture(None, nothing, reason="unreadable", detail=detail)
+        return DecodedScan(None, nothing, reason="unreadable", detail=one_line(why))
     size = (pixels.shape[1], pixels.shape[0])
     if pixels.min() == pixels.max():
-        return Picture(None, nothing, size=size, reason="constant", detail=f"every pixel is {pixels.flat[0]}")
+        return DecodedScan(None, nothing, size=size, reason="constant", detail=f"every pixel is {pixels.flat[0]}")
     digest = digest_of(pixels)
     flags = "narrow_grey" if pixels.dtype == np.uint16 and not settings.percentiles and pixels.max() < NARROW else ""
-    grey = to_uint8(pixels, settings.percentiles)
-    if grey.min() == grey.max():
-        detail = f"every pixel is {grey.flat[0]} in 8 bits; percentiles would stretch it"
-        return Picture(None, nothing, size=size, reason="constant", detail=detail)
+    gray = to_uint8(pixels, settings.percentiles)
+    if gray.min() == gray.max():
+        detail = f"every pixel is {gray.flat[0]} in 8 bits; percentiles would stretch it"
+        return DecodedScan(None, nothing, size=size, reason="constant", detail=detail)
     box = (0, 0, size[1], size[0])
     if settings.crop == "retina":
         from octdino.cohort.retina import retina_box  # SciPy's imports only where they are used
 
-        box = retina_box(grey if grey.ndim == 2 else np.asarray(Image.fromarray(grey).convert("L")))
+        box = retina_box(gray if gray.ndim == 2 else np.asarray(Image.fromarray(gray).convert("L")))
     top, left, height, width = box
-    image = resized(grey[top : top + height, left : left + width], settings.size)
-    return Picture(image, _moments(image), digest, size, box, flags=flags)
+    image = resized(gray[top : top + height, left : left + width], settings.size)
+    return DecodedScan(image, _moments(image), digest, size, box, flags=flags)
 
 
-def load_pixels(encoded: Encoded, channels: int) -> np.ndarray:
-    """Decode a picture: uint8 or uint16 [H, W] for one channel, uint8 [H, W, 3] for three.
+def load_pixels(encoded: EncodedImage, channels: int) -> np.ndarray:
+    """Decode an image: uint8 or uint16 [H, W] for one channel, uint8 [H, W, 3] for three.
 
     Raises:
         ImageError: as `read_image`.
-        ValueError: pixels that are no gray levels.
+        ValueError: pixels outside the range of gray levels.
         OSError: the file is gone or may not be read.
     """
     if isinstance(encoded, np.ndarray):
@@ -99,7 +98,7 @@ def load_pixels(encoded: Encoded, channels: int) -> np.ndarray:
 
 
 def _deep(pixels: np.ndarray) -> np.ndarray:
-    """More than 8 bits a pixel as uint16: whole numbers as they are, floats from 0 to 1 over the whole range."""
+    """Convert pixels of more than 8 bits to uint16: integers unchanged, floats from 0 to 1 scaled to the full range."""
     low, high = float(pixels.min()), float(pixels.max())
     if pixels.dtype.kind == "f":
         if not (low >= 0 and high <= 1):  # NaN too
@@ -112,7 +111,7 @@ def _deep(pixels: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float] | None) -> np.ndarray:
-    """8 bits: the high byte of 16, or a stretch of the grey levels between two percentiles of the image."""
+    """Convert to 8 bits: the high byte of 16, or a contrast stretch between two percentiles of the image."""
     if percentiles:
         low, high = np.percentile(pixels, percentiles)
         if high > low:
@@ -124,7 +123,7 @@ def to_uint8(pixels: np.ndarray, percentiles: tuple[float, float] | None) -> np.
 
 
 def _looked_up(table: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """`table[pixels]`, row by row: NumPy makes eight bytes of each index."""
+    """Return `table[pixels]`, row by row to save memory: NumPy converts each index to eight bytes."""
     found = np.empty(pixels.shape, table.dtype)
     for row, target in zip(pixels, found, strict=True):
         target[...] = table[row]
@@ -132,20 +131,20 @@ def _looked_up(table: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 3] as uint8 [C, height, width]; the triangle filter spans the pixels that it joins.
+    """Resize uint8 [H, W] or [H, W, 3] to uint8 [C, height, width] with an antialiased bilinear (triangle) filter.
 
-    That is antialiasing without the overshoot that sharper filters add beside the bright pigment epithelium.
+    Sharper filters overshoot beside the bright pigment epithelium.
     """
     height, width = size
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    out = np.asarray(picture)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    out = np.asarray(image)
     return out[None] if out.ndim == 2 else np.ascontiguousarray(out.transpose(2, 0, 1))
 
 
 def digest_of(pixels: np.ndarray) -> str:
-    """Hash of a picture: its shape, its depth and its pixels."""
+    """Return the hash of an image: shape, bit depth and pixels."""
     head = f"{pixels.shape}{pixels.dtype.itemsize}".encode()
     return hashlib.blake2b(head + np.ascontiguousarray(pixels).tobytes(), digest_size=16).hexdigest()
 

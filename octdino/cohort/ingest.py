@@ -1,4 +1,4 @@
-"""The whole stage: tables and files of a cohort become manifest.csv, quarantine.csv, splits.csv and scans.h5."""
+"""The cohort stage: from tables and image files to manifest.csv, quarantine.csv, splits.csv and scans.h5."""
 
 import logging
 import math
@@ -13,17 +13,19 @@ import numpy as np
 import pandas as pd
 
 from octdino import made_by
-from octdino.cohort.decode import read_pictures
+from octdino.cohort.decode import decode_scans
 from octdino.cohort.duplicates import find_duplicates, split_groups
-from octdino.cohort.exclusive import exclusive_labels
+from octdino.cohort.exclusive import check_exclusive, exclusive_labels
 from octdino.cohort.registry import READERS
-from octdino.cohort.scan_table import Refused, Rows
+from octdino.cohort.scan_table import Quarantine, ScanTable
 from octdino.cohort.split import check_splittable, make_splits
 from octdino.config.cohort import CohortSettings
-from octdino.data.csv_io import MANIFEST, QUARANTINE, SPLITS, write_table
+from octdino.data.csv_io import write_table
 from octdino.data.disk_space import SPARE, check_disk
 from octdino.data.sampling_units import unit
-from octdino.data.store import StoreWriter, content_hash, statistics
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, SPLITS
+from octdino.data.store import content_hash, statistics
+from octdino.data.store_writer import StoreWriter
 from octdino.errors import UserError
 from octdino.progress import progress
 
@@ -35,45 +37,46 @@ log = logging.getLogger("octdino.cohort")
 def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
     """Write the cohort's tables and store to the folder `out`; they appear when all of them are finished.
 
-    Every picture is decoded once, by `workers` processes, and streamed into the store: memory does not grow with the
-    cohort but by some hundred bytes a scan.
+    Every image is decoded once, by `workers` processes, and streamed into the store: memory grows by some hundred
+    bytes per scan only.
 
     Raises:
         UserError: one line naming the file, the row, the value and what is expected.
     """
-    rows = READERS[settings.name](settings)
-    _check_not_empty(rows.scans, rows.refused)
-    check_splittable(rows.scans, rows.truth, settings.split)
+    table = READERS[settings.name](settings)
+    _check_not_empty(table.scans, table.quarantine)
+    check_splittable(table.scans, table.truth, settings.split)
+    check_exclusive(table, settings)
     with _workspace(out) as folder:
         check_disk(
-            folder, len(rows.scans) * settings.image.channels * math.prod(settings.image.size), "scans.h5", SPARE
+            folder, len(table.scans) * settings.image.channels * math.prod(settings.image.size), "scans.h5", SPARE
         )
         with StoreWriter(folder / "scans.h5", settings.image.channels, settings.image.size) as writer:
-            scans = _decode(rows, settings, workers, writer)
-            scans = _without_odd_sizes(scans, rows)
-            scans = _without_duplicates(scans, rows)
-            _check_not_empty(scans, rows.refused)
-            splits = make_splits(scans, rows.truth.loc[scans.index], settings.split)
+            scans = _decode(table, settings, workers, writer)
+            scans = _without_odd_sizes(scans, table)
+            scans = _without_duplicates(scans, table)
+            _check_not_empty(scans, table.quarantine)
+            splits = make_splits(scans, table.truth.loc[scans.index], settings.split)
             first = splits[splits["fold"] == 0]
             scans["split"] = scans["patient"].map(dict(zip(first["patient"], first["split"], strict=True)))
             keep = scans["position"].to_numpy(np.int64)
-            writer.finish(keep, _attributes(scans, rows, writer.moments[keep], settings))
-        truth = rows.truth.loc[scans.index]
+            writer.finish(keep, _attributes(scans, table, writer.moments[keep], settings))
+        truth = table.truth.loc[scans.index]
         manifest = pd.concat([scans.assign(pixel_hash=scans["digest"])[MANIFEST.names], truth], axis=1)
         write_table(folder / "manifest.csv", manifest, MANIFEST)
-        write_table(folder / "quarantine.csv", rows.refused.table(), QUARANTINE)
+        write_table(folder / "quarantine.csv", table.quarantine.table(), QUARANTINE)
         write_table(folder / "splits.csv", splits, SPLITS)
     labelled = int(truth.notna().any(axis=1).sum())
-    log.info("%s: %d rows refused: %s", out, len(rows.refused.rows), _reasons(rows.refused) or "none")
-    whose = {"known": f"{manifest['patient'].nunique()} patients", "unknown": "unknown patients", "none": "no patients"}
-    log.info("%s: %d scans of %s, %d labelled", out, len(manifest), whose[rows.patients], labelled)
-    if warning := unit(rows.patients).warning:
-        log.log(logging.WARNING if rows.patients == "unknown" else logging.INFO, "%s: %s", out, warning)
+    log.info("%s: %d rows refused: %s", out, len(table.quarantine.rows), _reasons(table.quarantine) or "none")
+    patients = {"known": f"{manifest['patient'].nunique()}", "unknown": "unknown", "none": "no"}[table.patients]
+    log.info("%s: %d scans of %s patients, %d labelled", out, len(manifest), patients, labelled)
+    if warning := unit(table.patients).warning:
+        log.log(logging.WARNING if table.patients == "unknown" else logging.INFO, "%s: %s", out, warning)
 
 
 @contextmanager
 def _workspace(out: Path) -> Iterator[Path]:
-    """A folder in `out` whose files move there together at the end; what a killed run left in it is removed."""
+    """Yield a temporary folder in `out` whose files move to `out` together at the end; remains of a killed run go."""
     folder = out / ".partial"
     if folder.exists():
         shutil.rmtree(folder)
@@ -88,29 +91,29 @@ def _workspace(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _decode(rows: Rows, settings: CohortSettings, workers: int, writer: StoreWriter) -> pd.DataFrame:
-    """Fill the store; the accepted scans with position in the store, digest, width and height."""
-    scans = rows.scans
-    read = read_pictures(scans["path"].tolist(), rows.pictures(), settings.image, workers)
-    pictures = progress(read, len(scans), "reading scans", "scan")
+def _decode(table: ScanTable, settings: CohortSettings, workers: int, writer: StoreWriter) -> pd.DataFrame:
+    """Write the images to the store; return the accepted scans with position in the store, digest, width and height."""
+    scans = table.scans
+    read = decode_scans(scans["path"].tolist(), table.image_source(), settings.image, workers)
+    decoded_scans = progress(read, len(scans), "reading scans", "scan")
     found: list[dict[str, Any]] = []
-    for scan, picture in zip(scans[["scan_id", "named", "row", "flags"]].itertuples(), pictures, strict=True):
-        if picture.image is None:
-            _refuse(rows.refused, scan, picture.reason, picture.detail)
+    for scan, decoded in zip(scans[["scan_id", "table_path", "row", "flags"]].itertuples(), decoded_scans, strict=True):
+        if decoded.image is None:
+            _refuse(table.quarantine, scan, decoded.reason, decoded.detail)
             continue
-        writer.append(picture.image, str(scan.scan_id), picture.moments, picture.box)
-        width, height = picture.size
-        flags = f"{scan.flags} {picture.flags}".strip()
-        record = {"index": scan.Index, "position": len(found), "digest": picture.digest, "flags": flags}
+        writer.append(decoded.image, str(scan.scan_id), decoded.moments, decoded.box)
+        width, height = decoded.size
+        flags = f"{scan.flags} {decoded.flags}".strip()
+        record = {"index": scan.Index, "position": len(found), "digest": decoded.digest, "flags": flags}
         found.append(record | {"width": width, "height": height})
     columns = ["index", "position", "digest", "flags", "width", "height"]
     extra = pd.DataFrame(found, columns=columns).set_index("index")
     return scans.drop(columns="flags").loc[extra.index].join(extra)
 
 
-def _without_odd_sizes(scans: pd.DataFrame, rows: Rows) -> pd.DataFrame:
-    """One scanner's scans have one size; a fundus picture among them, named by a wrong row, has another."""
-    if not rows.one_size or scans.empty:
+def _without_odd_sizes(scans: pd.DataFrame, table: ScanTable) -> pd.DataFrame:
+    """Quarantine scans of another size than the most frequent one, such as fundus images named by a wrong row."""
+    if not table.one_size or scans.empty:
         return scans
     sizes = Counter(zip(scans["width"].tolist(), scans["height"].tolist(), strict=True))
     width, height = sizes.most_common(1)[0][0]
@@ -118,18 +121,18 @@ def _without_odd_sizes(scans: pd.DataFrame, rows: Rows) -> pd.DataFrame:
     for scan in scans[odd].itertuples():
         detail = f"{scan.width} x {scan.height} pixels, the cohort's scans have {width} x {height}"
         if scan.width == scan.height:
-            detail += "; a square picture is a fundus photograph"
-        _refuse(rows.refused, scan, "wrong_size", detail)
+            detail += "; a square image is a fundus photograph"
+        _refuse(table.quarantine, scan, "wrong_size", detail)
     same: pd.DataFrame = scans[~odd]
     return same
 
 
-def _without_duplicates(scans: pd.DataFrame, rows: Rows) -> pd.DataFrame:
-    """Equal pictures of a patient but one go; patients who share pictures become one `group`."""
-    found = find_duplicates(scans, rows.truth)
+def _without_duplicates(scans: pd.DataFrame, table: ScanTable) -> pd.DataFrame:
+    """Quarantine duplicate scans of a patient; patients with a common scan become one `group`."""
+    found = find_duplicates(scans, table.truth)
     for scan in scans.loc[list(found.dropped)].itertuples():
         kept = scans.loc[found.dropped[int(str(scan.Index))]]
-        _refuse(rows.refused, scan, "duplicate_pixels", f"the same pixels as {kept['path']}, which is kept")
+        _refuse(table.quarantine, scan, "duplicate_pixels", f"the same pixels as {kept['path']}, which is kept")
     scans = scans.drop(index=list(found.dropped))
     for flag, indices in (("shared_pixels", found.shared), ("label_clash", found.clash)):
         chosen = sorted(indices)
@@ -138,27 +141,27 @@ def _without_duplicates(scans: pd.DataFrame, rows: Rows) -> pd.DataFrame:
     return scans
 
 
-def _attributes(scans: pd.DataFrame, rows: Rows, moments: np.ndarray, settings: CohortSettings) -> dict[str, Any]:
-    """The store's attributes: the same pictures and settings give the same bytes, wherever the files lie."""
+def _attributes(scans: pd.DataFrame, table: ScanTable, moments: np.ndarray, settings: CohortSettings) -> dict[str, Any]:
+    """Return the store's attributes: the same images and settings give the same bytes at any location."""
     mean, std = statistics(moments[(scans["split"] == "train").to_numpy()])
     source = content_hash(settings.image, scans["path"], scans["digest"])
     kept = settings.model_dump(mode="json", exclude={"root": True, "table": True, "clinical": True, "split": {"file"}})
     if settings.name != "phantom":
         del kept["phantom"]
-    exclusive, origin = exclusive_labels(scans, rows, settings)
-    found = {"mean": mean, "std": std, "source": source, "settings": kept, "patients": rows.patients}
+    exclusive, origin = exclusive_labels(scans, table, settings)
+    found = {"mean": mean, "std": std, "source": source, "settings": kept, "patients": table.patients}
     return {**found, "exclusive": exclusive, "exclusive_from": origin, "octdino": made_by("cohort")}
 
 
-def _refuse(refused: Refused, scan: Any, reason: str, detail: str) -> None:
-    refused.add(str(scan.named), None if pd.isna(scan.row) else int(scan.row), reason, detail)
+def _refuse(quarantine: Quarantine, scan: Any, reason: str, detail: str) -> None:
+    quarantine.add(str(scan.table_path), None if pd.isna(scan.row) else int(scan.row), reason, detail)
 
 
-def _check_not_empty(scans: pd.DataFrame, refused: Refused) -> None:
+def _check_not_empty(scans: pd.DataFrame, quarantine: Quarantine) -> None:
     if scans.empty:
-        first = f"; first: {refused.rows[0]['path']}: {refused.rows[0]['detail']}" if refused.rows else ""
-        raise UserError(f"cohort: no scan is left; {len(refused.rows)} rows refused: {_reasons(refused)}{first}")
+        first = f"; first: {quarantine.rows[0]['path']}: {quarantine.rows[0]['detail']}" if quarantine.rows else ""
+        raise UserError(f"cohort: no scan is left; {len(quarantine.rows)} rows refused: {_reasons(quarantine)}{first}")
 
 
-def _reasons(refused: Refused) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in Counter(r["reason"] for r in refused.rows).most_common())
+def _reasons(quarantine: Quarantine) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in Counter(r["reason"] for r in quarantine.rows).most_common())

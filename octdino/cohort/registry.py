@@ -5,19 +5,19 @@ from pathlib import Path
 
 from octdino.cohort.folder import read_folder
 from octdino.cohort.olives import read_olives
-from octdino.cohort.scan_table import Rows
+from octdino.cohort.scan_table import ScanTable
 from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
 
 
-def _read_vision(settings: CohortSettings) -> Rows:
+def _read_vision(settings: CohortSettings) -> ScanTable:
     from octdino.cohort.vision import read_vision  # torchvision's imports only where they are used
 
     return read_vision(settings)
 
 
-READERS: dict[str, Callable[[CohortSettings], Rows]] = {
-    "phantom": read_olives,  # its files have the form of OLIVES on purpose, so that the default run tests that road
+READERS: dict[str, Callable[[CohortSettings], ScanTable]] = {
+    "phantom": read_olives,  # has the form of OLIVES, so that the default run exercises this reader
     "olives": read_olives,
     "folder": read_folder,
     **dict.fromkeys(("imagenette", "cifar10", "stl10", "voc12"), _read_vision),
@@ -25,7 +25,7 @@ READERS: dict[str, Callable[[CohortSettings], Rows]] = {
 
 
 def fetch_cohort(settings: CohortSettings, root: Path) -> None:
-    """The published files of the cohort below `root`; what is there already is not fetched again.
+    """Download the published files of the cohort to `root`; existing files are not downloaded again.
 
     Raises:
         UserError: there is nothing to fetch for this cohort, no network, or too little disk.

@@ -1,7 +1,7 @@
-"""Where the retina lies in a B-scan, and a window around it that keeps the vitreous above.
+"""Retina localization in a B-scan, and a crop window around it that keeps the vitreous above.
 
-Partially and fully attached vitreous face and vitreous debris are seen above the retina: a window tight around it
-deletes the evidence. So at least 400 µm stay above and 200 µm below, in units of the usual 1.92 mm deep scan.
+Partially and fully attached vitreous face and vitreous debris are visible above the retina: a tight crop removes the
+evidence. So at least 400 µm stay above and 200 µm below, in units of the usual 1.92 mm deep scan.
 """
 
 import numpy as np
@@ -14,31 +14,31 @@ WHITE = 245
 WHITE_FRAME = 128  # no column of tissue is as bright from top to bottom, so a frame's blurred edge goes too
 
 
-def retina_box(grey: np.ndarray) -> tuple[int, int, int, int]:
-    """Top, left, height, width of what is kept of a B-scan: without a plot's white frame, and the retina's window.
+def retina_box(gray: np.ndarray) -> tuple[int, int, int, int]:
+    """Return the crop box (top, left, height, width) of a B-scan: the retina's window, without a plot's white frame.
 
     Args:
-        grey: uint8 [H, W], vitreous up.
+        gray: uint8 [H, W], vitreous up.
     """
-    rows, columns = (_inside((grey < WHITE_FRAME).mean(axis=axis) > 0.01) for axis in (1, 0))
-    top, bottom = retina_window(grey[rows, columns])
+    rows, columns = (_inside((gray < WHITE_FRAME).mean(axis=axis) > 0.01) for axis in (1, 0))
+    top, bottom = retina_window(gray[rows, columns])
     return rows.start + top, columns.start, bottom - top, columns.stop - columns.start
 
 
 def _inside(some: np.ndarray) -> slice:
-    """From the first True to the last; everything if there is none."""
+    """Return the slice from the first True to the last; everything if there is none."""
     where = np.flatnonzero(some)
     return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, len(some))
 
 
-def retina_window(grey: np.ndarray) -> tuple[int, int]:
-    """First row, and row after the last, of the window; the whole picture where no retina is found.
+def retina_window(gray: np.ndarray) -> tuple[int, int]:
+    """Return the first row, and the row after the last, of the crop window; the whole image if no retina is found.
 
     Args:
-        grey: uint8 [H, W], vitreous up.
+        gray: uint8 [H, W], vitreous up.
     """
-    height = grey.shape[0]
-    found = find_retina(grey)
+    height = gray.shape[0]
+    found = find_retina(gray)
     if found is None:
         return 0, height
     top, bottom = found[0] - ABOVE * height, found[1] + BELOW * height
@@ -51,11 +51,11 @@ def retina_window(grey: np.ndarray) -> tuple[int, int]:
     return int(np.floor(top)), min(int(np.ceil(bottom)), height)
 
 
-def find_retina(grey: np.ndarray) -> tuple[float, float] | None:
-    """Highest and lowest row of the bright band, over nearly all columns; None if there is no such band."""
-    height = len(grey)
+def find_retina(gray: np.ndarray) -> tuple[float, float] | None:
+    """Return the top and bottom row of the bright band over nearly all columns; None if there is no such band."""
+    height = len(gray)
     shrink = max(1, height // 124)
-    small = np.asarray(Image.fromarray(grey).reduce(shrink), dtype=np.float32)
+    small = np.asarray(Image.fromarray(gray).reduce(shrink), dtype=np.float32)
     fill = _white_fill(small)
     if fill.mean() > 0.9:
         return None
@@ -77,7 +77,7 @@ def find_retina(grey: np.ndarray) -> tuple[float, float] | None:
 
 
 def _white_fill(small: np.ndarray) -> np.ndarray:
-    """White that touches the border: registration fill or a plot's margin, not tissue. bool [h, w], widened."""
+    """Return the mask of white regions at the border (registration fill, plot margins): bool [h, w], dilated."""
     labels, _ = ndimage.label(small >= WHITE)
     edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     fill = np.isin(labels, edge[edge > 0])
@@ -88,7 +88,7 @@ def _white_fill(small: np.ndarray) -> np.ndarray:
 
 
 def _otsu(values: np.ndarray) -> float:
-    """The level that parts dark from bright best (Otsu 1979)."""
+    """Return the threshold between dark and bright by Otsu's method (1979)."""
     counts, edges = np.histogram(values, 128)
     level = (edges[:-1] + edges[1:]) / 2
     below, above = np.cumsum(counts), counts.sum() - np.cumsum(counts)

@@ -1,4 +1,4 @@
-"""What every cohort's reader hands to the ingest: the scans that its tables name, and what it refused."""
+"""ScanTable, which every cohort reader returns to the ingest: scans, ground-truth labels, and the quarantine."""
 
 import hashlib
 import re
@@ -9,52 +9,51 @@ from typing import Any
 
 import pandas as pd
 
-from octdino.cohort.sources import Files, Source
-from octdino.data.csv_io import MANIFEST, QUARANTINE, REASONS
-from octdino.data.schemas.csv_schemas import label_fault
+from octdino.cohort.sources import FolderSource, ImageSource
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, REASONS, label_fault
 from octdino.errors import UserError
 
 
 @dataclass
-class Rows:
-    """The scans of a cohort before a pixel is read.
+class ScanTable:
+    """The scans of a cohort as its tables or folders list them, before any image is decoded.
 
     Attributes:
         root: paths are below it.
-        scans: one row per scan in table order: the manifest's columns but group, split and pixel_hash, which are still
-            empty, and `named` (the path as the table has it), `row` (of the table), `known` (whether the patient is
-            known and not just the scan itself), `given` (the split that the user gave, or empty).
-        truth: the labels of the same scans as Int64, one column per label. They have a table of their own: a label may
-            have any name, that of a column of `scans` too.
-        refused: quarantine rows.
-        one_size: whether scans of another size than the cohort's commonest are refused.
-        exclusive: whether each labelled scan has exactly one positive label; None: the labels themselves say.
+        scans: one row per scan in table order: the manifest's columns, of which group, split and pixel_hash are still
+            empty, and `table_path` (the path as the table has it), `row` (of the table), `known` (whether the patient
+            is known), `given_split` (the split that the table has, or empty).
+        truth: ground-truth labels of the same scans as Int64, one column per label. Separate from `scans` because a
+            label may have the name of one of its columns.
+        quarantine: refused rows.
+        one_size: whether scans of another size than the most frequent one are refused.
+        exclusive: whether each labelled scan has exactly one positive label; None: decided by the labels.
         patients: known, unknown (the files do not name them) or none (images without patients); see
             `octdino.data.sampling_units`.
-        source: what gives the picture of a path; the file below root if not given.
+        source: maps a path to its image; the file below root by default.
     """
 
     root: Path
     scans: pd.DataFrame
     truth: pd.DataFrame
-    refused: "Refused"
+    quarantine: "Quarantine"
     one_size: bool
     exclusive: bool | None = False
     patients: str = "known"
-    source: Source | None = None
+    source: ImageSource | None = None
 
     @property
     def labels(self) -> list[str]:
         """The label columns, in order."""
         return [str(name) for name in self.truth.columns]
 
-    def pictures(self) -> Source:
-        """What gives the picture of a path."""
-        return self.source or Files(self.root)
+    def image_source(self) -> ImageSource:
+        """The source that maps a path to its image."""
+        return self.source or FolderSource(self.root)
 
 
-class Refuse(Exception):  # noqa: N818  it is an outcome, not an error
-    """Raised while a row is read: it goes to the quarantine with this reason and detail."""
+class RowRefused(Exception):  # noqa: N818  it is an outcome, not an error
+    """Raised when a table row is refused: it goes to the quarantine with this reason and detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -62,60 +61,60 @@ class Refuse(Exception):  # noqa: N818  it is an outcome, not an error
 
 
 @dataclass
-class Refused:
-    """Collects quarantine rows."""
+class Quarantine:
+    """The refused rows, each with a reason: the content of quarantine.csv."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, path: str, row: int | None, reason: str, detail: str) -> None:
-        """One more; `path` as the table names it, `row` of the table if there is one, `reason` a code of REASONS."""
+        """Append a row; `path` as the table has it, `row` of the table if there is one, `reason` a code of REASONS."""
         assert reason in REASONS, reason
         self.rows.append({"path": path, "row": row, "reason": reason, "detail": detail})
 
     def table(self) -> pd.DataFrame:
-        """quarantine.csv."""
+        """The rows as a table with the columns of quarantine.csv."""
         return pd.DataFrame(self.rows, columns=[c.name for c in QUARANTINE])
 
 
-def scan_tables(
+def build_scan_tables(
     records: Iterable[dict[str, Any]], cohort: str, labels: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
-    """Rows.scans and Rows.truth from one record per scan.
+    """ScanTable.scans and ScanTable.truth from one record per scan.
 
-    What a record lacks is empty; its `short` path makes the scan_id, and below `truth` are its labels by name.
+    What a record lacks is empty; its `id_path` becomes the scan_id, and `truth` holds its labels by name.
     """
     records = list(records)
-    table = pd.DataFrame(records, columns=[*MANIFEST.names, "named", "row", "known", "given", "short"])
+    table = pd.DataFrame(records, columns=[*MANIFEST.names, "table_path", "row", "known", "given_split", "id_path"])
     truth = pd.DataFrame([record.get("truth", {}) for record in records], columns=labels, index=table.index)
     table["cohort"] = cohort
     for column in MANIFEST:
         if column.dtype == "string":
             table[column.name] = table[column.name].astype("string").fillna("")
     types: dict[str, Any] = {c.name: c.dtype for c in MANIFEST}
-    table = table.astype(types | {"named": "string", "row": "Int64", "known": "bool", "given": "string"})
-    table["scan_id"] = scan_ids(cohort, table["short"])
-    return table.drop(columns="short"), truth.astype("Int64")
+    table = table.astype(types | {"table_path": "string", "row": "Int64", "known": "bool", "given_split": "string"})
+    table["scan_id"] = scan_ids(cohort, table["id_path"])
+    return table.drop(columns="id_path"), truth.astype("Int64")
 
 
 def check_labels(labels: list[str], where: str) -> list[str]:
-    """The labels, if each has a name that a label may have, and no other has it.
+    """Return the labels after checking that their names are allowed and unique.
 
     Args:
         where: the table or folder that they are from, for messages.
 
     Raises:
-        UserError: a label's name means something else, or stands there twice.
+        UserError: a label's name is reserved, or occurs twice.
     """
     for name in labels:
         if fault := label_fault(name):
             raise UserError(f"{where}: label {name!r} {fault}; rename it, or leave it out of cohort.labels")
         if labels.count(name) > 1:
-            raise UserError(f"{where}: label {name!r} stands there twice")
+            raise UserError(f"{where}: label {name!r} occurs twice")
     return labels
 
 
 def scan_ids(cohort: str, paths: Iterable[str]) -> list[str]:
-    """Unique names that are safe in file names and do not depend on which other scans there are, as far as possible."""
+    """Return unique scan ids that are safe in file names and as far as possible independent of the other scans."""
     paths = list(paths)
     short = [_safe(f"{cohort}-{re.sub(r'[.][A-Za-z0-9]+$', '', path.strip(chr(47)))}") for path in paths]
     folded = pd.Series([name.casefold() for name in short], dtype="object")

@@ -1,6 +1,6 @@
-"""Where a cohort's pictures lie: files below a folder, members of archives, rows of arrays.
+"""Sources that map a scan's path to its image: files below a folder, members of archives, rows of arrays.
 
-A source is asked in the processes that decode, so it can be pickled and opens what it needs itself.
+The decoding processes call a source, so it can be pickled and opens its files itself.
 """
 
 import struct
@@ -12,10 +12,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-Encoded = Path | bytes | np.ndarray  # an image file, its content, or decoded uint8 [H, W] or [H, W, 3]
-Source = Callable[[str], Encoded]
+EncodedImage = Path | bytes | np.ndarray  # an image file, its content, or decoded uint8 [H, W] or [H, W, 3]
+ImageSource = Callable[[str], EncodedImage]
 
-# What reading a damaged file or a damaged member of an archive raises, of many libraries.
+# The errors that libraries raise at a damaged file or archive member.
 DAMAGED = (
     OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, MemoryError, zlib.error, struct.error,
     BadZipFile,
@@ -23,8 +23,8 @@ DAMAGED = (
 
 
 @dataclass(frozen=True)
-class Files:
-    """Files below a folder."""
+class FolderSource:
+    """Image source: files below a folder."""
 
     root: Path
 

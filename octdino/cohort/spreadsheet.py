@@ -1,4 +1,4 @@
-"""Label tables as people make them: CSV or Excel, read as text by column name, with row numbers for messages."""
+"""Reading of label tables made by hand: CSV or Excel as text by column name, with row numbers for messages."""
 
 import io
 import logging
@@ -15,15 +15,15 @@ log = logging.getLogger("octdino.cohort")
 MISSING = {"", "nan", "na", "n/a", "null", "none", "<na>", "#n/a"}
 
 
-def read_sheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFrame:
-    """A table as stripped text, missing cells empty; the index is the row as a spreadsheet shows it, from 2.
+def read_spreadsheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFrame:
+    """Read a spreadsheet as stripped text, missing cells empty; the index is the row number shown in Excel, from 2.
 
-    A column without a name is left out, and the log says so if it holds anything.
+    A column without a name is ignored, with a warning if it is not empty.
 
     Args:
         path: .csv, .tsv or .xlsx.
         key: the setting that names the table, for messages.
-        content: what it holds, if that is known already or is not a file.
+        content: the file's content, if already read or from an archive.
 
     Raises:
         UserError: no such file, not a table, or two columns of one name.
@@ -48,8 +48,8 @@ def read_sheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFra
         raise UserError(f"{path}: empty; expected a header and rows")
     names = [_name_of(cell) for cell in table.iloc[0]]
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
-        raise UserError(f"{path}: column {', '.join(twice)} stands there twice")
-    table = table.iloc[1:].map(text_of)
+        raise UserError(f"{path}: column {', '.join(twice)} occurs twice")
+    table = table.iloc[1:].map(cell_text)
     table.index = pd.RangeIndex(2, len(table) + 2)
     lost = [number for number, name in enumerate(names) if not name and (table.iloc[:, number] != "").any()]
     if lost:
@@ -59,22 +59,22 @@ def read_sheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFra
 
 
 def _name_of(cell: object) -> str:
-    """A header's cell as text; words such as NA and None are names like others."""
+    """Return a header cell as text; words such as NA and None are valid names."""
     if isinstance(cell, float) and not math.isnan(cell) and cell.is_integer():
         return str(int(cell))
     return "" if cell is None or cell is pd.NA or cell != cell else " ".join(str(cell).split())
 
 
-def text_of(cell: object) -> str:
-    """A cell as stripped text; empty where missing."""
+def cell_text(cell: object) -> str:
+    """Return a cell as stripped text; empty where missing."""
     if isinstance(cell, float) and cell.is_integer():  # Excel and pandas turn whole numbers with gaps into floats
         return str(int(cell))
     text = str(cell).strip()
     return "" if text.casefold() in MISSING else text
 
 
-def column(table: pd.DataFrame, path: Path, *names: str) -> str:
-    """The table's own spelling of the first of `names` that it has: letter by letter, else whatever the case.
+def require_column(table: pd.DataFrame, path: Path, *names: str) -> str:
+    """Return the table's spelling of the first of `names` that it has: exact match first, else ignoring case.
 
     Raises:
         UserError: it has none of them.
@@ -87,14 +87,14 @@ def column(table: pd.DataFrame, path: Path, *names: str) -> str:
 
 
 def find_column(table: pd.DataFrame, *names: str) -> str | None:
-    """As `column`, but None if there is none."""
+    """As `require_column`, but None if there is none."""
     own = {str(name).casefold(): str(name) for name in table.columns}
     same = {str(name) for name in table.columns}
     return next((name if name in same else own[name.casefold()] for name in names if name.casefold() in own), None)
 
 
-def label_value(text: str) -> int | None:
-    """0, 1, or None where missing.
+def parse_label(text: str) -> int | None:
+    """Parse a label: 0, 1, or None where missing.
 
     Raises:
         ValueError: it is something else.
@@ -112,8 +112,8 @@ def label_value(text: str) -> int | None:
     return int(value)
 
 
-def number(text: str, low: float, high: float) -> float | None:
-    """A clinical value, or None where missing.
+def parse_number(text: str, low: float, high: float) -> float | None:
+    """Parse a clinical value; None where missing.
 
     Raises:
         ValueError: not a number, or outside [low, high].
@@ -129,6 +129,6 @@ def number(text: str, low: float, high: float) -> float | None:
     return value
 
 
-def identifier(text: str) -> str:
-    """A patient's or eye's name; `201.0` is `201`, however a spreadsheet wrote it."""
+def parse_identifier(text: str) -> str:
+    """Return a patient or eye id; `201.0`, as spreadsheets write it, becomes `201`."""
     return text[:-2] if re.fullmatch(r"\d+\.0", text) else text

@@ -1,7 +1,7 @@
-"""Stratification of groups that carry several labels each: sides of a split, and the order in which fractions grow.
+"""Iterative stratification of multi-label groups: train/val/test splits, and the nested order of label fractions.
 
-Iterative stratification (Sechidis et al. 2011, https://doi.org/10.1007/978-3-642-23808-6_10) on one vector of labels a
-group, then moves and swaps of groups while they help: no library does grouped multi-label splits.
+Iterative stratification (Sechidis et al. 2011, https://doi.org/10.1007/978-3-642-23808-6_10) on one label vector per
+group, then random moves and swaps of groups that improve the balance: no library does grouped multi-label splits.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from iterstrat.ml_stratifiers import IterativeStratification
 
-ENOUGH = 3  # positive groups of a label from which on every side must have one
+ENOUGH = 3  # positive groups of a label from which on every split must have one
 STEPS = 5000  # moves or swaps that are tried
 CANDIDATES = 256  # groups that are compared for the next place in the order
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Split groups and what they carry.
+    """Split groups and their label counts.
 
     Attributes:
         positive: bool [G, L], any scan of the group is positive for the label; further columns may be traits such as
@@ -34,60 +34,60 @@ class Groups:
         return len(self.positive)
 
     def take(self, rows: np.ndarray) -> "Groups":
-        """Some of the groups."""
+        """The groups `rows`."""
         return Groups(self.positive[rows], self.n_positive[rows], self.n_known[rows])
 
 
-def assign(groups: Groups, shares: np.ndarray, seed: int) -> np.ndarray:
-    """The side of each group, int [G]; every side gets at least one.
+def stratify(groups: Groups, shares: np.ndarray, seed: int) -> np.ndarray:
+    """Return the split of each group, int [G]; every split gets at least one group.
 
     Args:
-        groups: G of them, at least as many as sides.
+        groups: G of them, at least as many as splits.
         shares: [S], sums to 1.
         seed: of every random choice.
     """
     assert len(groups) >= len(shares), (len(groups), shares)
-    state = np.random.RandomState(seed)  # the library wants this kind
+    state = np.random.RandomState(seed)  # the library requires this class
     vectors = groups.positive.astype(bool)
     if vectors.any():
-        side = np.asarray(IterativeStratification(vectors, shares.copy(), state))
+        split_of = np.asarray(IterativeStratification(vectors, shares.copy(), state))
     else:
-        side = state.choice(len(shares), len(groups), p=shares)
-    return _refine(groups, side, shares, np.random.default_rng(seed))
+        split_of = state.choice(len(shares), len(groups), p=shares)
+    return _improve(groups, split_of, shares, np.random.default_rng(seed))
 
 
-def _refine(groups: Groups, side: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Move or swap groups at random while the split gets better; sums a side are all that is needed to judge it."""
+def _improve(groups: Groups, split_of: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Improve the balance by random moves and swaps of groups; the sums per split determine the imbalance."""
     negative = groups.n_known > groups.n_positive
     each = np.concatenate(
-        [groups.positive, negative, groups.n_positive, groups.n_known, np.ones((len(side), 1))],
+        [groups.positive, negative, groups.n_positive, groups.n_known, np.ones((len(split_of), 1))],
         axis=1, dtype=np.float64,
     )  # fmt: skip
-    sides = len(shares)
-    sums = np.stack([each[side == s].sum(axis=0) for s in range(sides)])
-    badness = _judge(each.sum(axis=0), shares)
-    best = badness(sums)
-    side = side.copy()
+    n_splits = len(shares)
+    sums = np.stack([each[split_of == s].sum(axis=0) for s in range(n_splits)])
+    imbalance = _imbalance_of(each.sum(axis=0), shares)
+    best = imbalance(sums)
+    split_of = split_of.copy()
     for _ in range(STEPS):
-        one, other = rng.integers(len(side), size=2)
+        one, other = rng.integers(len(split_of), size=2)
         swap = rng.random() < 0.5
-        source, target = side[one], side[other] if swap else rng.integers(sides)
+        source, target = split_of[one], split_of[other] if swap else rng.integers(n_splits)
         if source == target:
             continue
         change = each[one] - each[other] if swap else each[one]
         sums[source] -= change
         sums[target] += change
-        if (now := badness(sums)) < best - 1e-12:
-            best, side[one] = now, target
-            side[other] = source if swap else side[other]
+        if (now := imbalance(sums)) < best - 1e-12:
+            best, split_of[one] = now, target
+            split_of[other] = source if swap else split_of[other]
         else:
             sums[source] += change
             sums[target] -= change
-    return side
+    return split_of
 
 
-def _judge(total: np.ndarray, shares: np.ndarray) -> Callable[[np.ndarray], float]:
-    """How far sums a side [S, 4 L + 1] are from perfect: empty cells first, then size, prevalence, positive groups."""
+def _imbalance_of(total: np.ndarray, shares: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Return a function from sums per split [S, 4 L + 1] to imbalance: empty cells, size, prevalence, positives."""
     labels = (len(total) - 1) // 4
     cells, positives, known = slice(0, 2 * labels), slice(2 * labels, 3 * labels), slice(3 * labels, 4 * labels)
     wanted = shares[:, None] * total
@@ -96,7 +96,7 @@ def _judge(total: np.ndarray, shares: np.ndarray) -> Callable[[np.ndarray], floa
     overall = total[positives] / np.maximum(total[known], 1)
     spread = np.sqrt(np.maximum(overall * (1 - overall), 0.01))
 
-    def badness(sums: np.ndarray) -> float:
+    def imbalance(sums: np.ndarray) -> float:
         off = ((sums - wanted) * scale) ** 2
         drift = ((sums[:, positives] / np.maximum(sums[:, known], 1) - overall) / spread) ** 2
         empty = ((sums[:, cells] == 0) & enough).sum() + 10 * (sums[:, -1] == 0).sum()
@@ -104,14 +104,14 @@ def _judge(total: np.ndarray, shares: np.ndarray) -> Callable[[np.ndarray], floa
             10 * empty + 20 * off[:, -1].mean() + 4 * drift.mean() + 2 * off[:, :labels].mean() + off[:, known].mean()
         )
 
-    return badness
+    return imbalance
 
 
-def order(groups: Groups, seed: int) -> np.ndarray:
-    """Groups in the order in which growing fractions take them, int [G]: every prefix is as balanced as can be.
+def nested_order(groups: Groups, seed: int) -> np.ndarray:
+    """Return the groups in the order in which growing label fractions take them, int [G]; each prefix is balanced.
 
-    Greedy: the next group is the one that brings the prefix nearest to the whole, and that adds a positive (and a
-    negative) of the commonest labels that still lack one.
+    Greedy: the next group is the one that brings the prefix nearest to the whole and adds a positive (and a negative)
+    of the most frequent labels that still lack one.
     """
     rng = np.random.default_rng(seed)
     each = np.concatenate(

@@ -1,7 +1,7 @@
-"""torchvision's data sets as cohorts: imagenette, cifar10, stl10 and voc12, from a local folder or its download.
+"""Readers of torchvision's datasets imagenette, cifar10, stl10 and voc12, from a local folder or a download.
 
-Their published test part is the test split (Imagenette's and VOC's validation set), each image is its own patient.
-Addresses, checksums and class names are torchvision's own. An address is asked only where the files are missing.
+The published test set is the test split (Imagenette's and VOC's validation set); each image is its own patient.
+URLs, checksums and class names are torchvision's. Nothing is downloaded if the files exist.
 """
 
 import functools
@@ -20,8 +20,8 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from octdino.cohort.fetch import fetch
 from octdino.cohort.images import SUFFIXES
-from octdino.cohort.scan_table import Refused, Rows, check_labels, scan_tables
-from octdino.cohort.sources import Source
+from octdino.cohort.scan_table import Quarantine, ScanTable, build_scan_tables, check_labels
+from octdino.cohort.sources import ImageSource
 from octdino.config.cohort import CohortSettings
 from octdino.data.atomic_files import read_text
 from octdino.data.image_files import read_image
@@ -40,7 +40,7 @@ log = logging.getLogger("octdino.cohort")
 
 @dataclass(frozen=True)
 class Archive:
-    """What torchvision says of a download: the folder that it holds, its address and its MD5 checksum."""
+    """A dataset's archive as torchvision defines it: the folder in it, its URL and its MD5 checksum."""
 
     folder: str
     url: str
@@ -48,7 +48,7 @@ class Archive:
 
 
 def archive_of(settings: CohortSettings) -> Archive:
-    """The cohort's download."""
+    """Return the archive of a cohort."""
     if settings.name == "imagenette":
         url, md5 = Imagenette._ARCHIVES[settings.imagenette]
         return Archive(url.rsplit("/", 1)[-1].removesuffix(".tgz"), url, md5)
@@ -58,11 +58,11 @@ def archive_of(settings: CohortSettings) -> Archive:
     return Archive(kind.base_folder, kind.url, kind.tgz_md5)
 
 
-def read_vision(settings: CohortSettings) -> Rows:
-    """The images of the cohort, downloaded first where they are not there.
+def read_vision(settings: CohortSettings) -> ScanTable:
+    """Read the images of the cohort, after downloading them if they are missing.
 
     Raises:
-        UserError: the files are neither there nor to be had, or are not what they should be.
+        UserError: the files are missing and cannot be downloaded, or are damaged.
     """
     root = settings.files
     archive = archive_of(settings)
@@ -77,15 +77,15 @@ def read_vision(settings: CohortSettings) -> Rows:
         labels, records, source = READERS[settings.name](root, place)
     prefix = settings.name + "/"
     for record in records:
-        record |= {"named": record["path"], "known": False, "patient": record["path"]}
-        record.setdefault("short", record["path"].removeprefix(prefix))
-    tables = scan_tables(records, settings.results_name, check_labels(labels, f"{root}: classes"))
+        record |= {"table_path": record["path"], "known": False, "patient": record["path"]}
+        record.setdefault("id_path", record["path"].removeprefix(prefix))
+    tables = build_scan_tables(records, settings.results_name, check_labels(labels, f"{root}: classes"))
     exclusive = settings.name != "voc12"
-    return Rows(root, *tables, Refused(), False, exclusive=exclusive, patients="none", source=source)
+    return ScanTable(root, *tables, Quarantine(), False, exclusive=exclusive, patients="none", source=source)
 
 
 def fetch_vision(settings: CohortSettings, root: Path) -> None:
-    """Download and unpack the cohort below `root`, unless it is there.
+    """Download and unpack the cohort below `root`, unless it exists.
 
     Raises:
         UserError: no network, a wrong checksum or too little disk; the message says where files may be put by hand.
@@ -104,7 +104,7 @@ def fetch_vision(settings: CohortSettings, root: Path) -> None:
 
 
 def _unpack(path: Path, root: Path, folder: str) -> None:
-    """Unpack an archive beside its place and move it there when it is whole; nothing is written outside."""
+    """Unpack an archive to a temporary folder and rename it when complete; nothing is written outside."""
     partial = root / f".{folder}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -118,7 +118,7 @@ def _unpack(path: Path, root: Path, folder: str) -> None:
 
 
 def _place(root: Path, archive: Archive) -> str | None:
-    """Where the published folder begins, as the beginning of paths below root; root may be that folder itself."""
+    """Return the prefix of the published folder below root, empty if root is that folder; None if it is missing."""
     if (root / archive.folder).is_dir():
         return f"{archive.folder}/"
     return "" if root.name == archive.folder and root.is_dir() else None
@@ -135,8 +135,10 @@ def _imagenette(root: Path, place: str) -> tuple[list[str], list[Record], None]:
     for part, given in (("train", "train"), ("val", "test")):
         for wnid, name in sorted(classes.items()):
             files = sorted(path.name for path in _listed(root / place / part / wnid))
-            truth = {"given": given, **_one_hot(classes.values(), name)}
-            records += [{"path": f"{place}{part}/{wnid}/{file}", "short": f"{part}/{file}", **truth} for file in files]
+            truth = {"given_split": given, **_one_hot(classes.values(), name)}
+            records += [
+                {"path": f"{place}{part}/{wnid}/{file}", "id_path": f"{part}/{file}", **truth} for file in files
+            ]
     return list(classes.values()), records, None
 
 
@@ -146,7 +148,7 @@ def _class_folders(root: Path, name: str) -> tuple[list[str], list[Record]] | No
         if all((root / place / part).is_dir() for part in ("train", "test")):
             classes = sorted(path.name for path in (root / place / "train").iterdir() if path.is_dir())
             return classes, [
-                {"path": f"{place}{part}/{one}/{file.name}", "given": part, **_one_hot(classes, one)}
+                {"path": f"{place}{part}/{one}/{file.name}", "given_split": part, **_one_hot(classes, one)}
                 for part in ("train", "test")
                 for one in classes
                 for file in sorted(_listed(root / place / part / one))
@@ -162,7 +164,7 @@ def _listed(folder: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=2)
 def _cifar(parent: Path, train: bool) -> datasets.CIFAR10:
-    """torchvision's own, which compares each batch's checksum before it reads it."""
+    """Return torchvision's dataset, which checks the checksum of each batch before reading it."""
     try:
         return datasets.CIFAR10(parent, train=train, download=False)
     except RuntimeError as error:
@@ -171,7 +173,7 @@ def _cifar(parent: Path, train: bool) -> datasets.CIFAR10:
 
 @dataclass(frozen=True)
 class CifarSource:
-    """Pictures by `{train|test}/{number}`; each process reads the batches once."""
+    """Image source: `{train|test}/{number}`; each process reads the batches once."""
 
     parent: Path
 
@@ -182,14 +184,14 @@ class CifarSource:
         return found
 
 
-def _cifar10(root: Path, place: str) -> tuple[list[str], list[Record], Source]:
+def _cifar10(root: Path, place: str) -> tuple[list[str], list[Record], ImageSource]:
     parent = root if place else root.parent
     records = []
     for part in ("train", "test"):
         data = _cifar(parent, part == "train")
         classes = list(data.classes)
         records += [
-            {"path": f"{place}{part}/{number:05d}", "short": f"{part}/{number:05d}", "given": part}
+            {"path": f"{place}{part}/{number:05d}", "id_path": f"{part}/{number:05d}", "given_split": part}
             | _one_hot(classes, classes[target])
             for number, target in enumerate(data.targets)
         ]
@@ -198,7 +200,7 @@ def _cifar10(root: Path, place: str) -> tuple[list[str], list[Record], Source]:
 
 @dataclass(frozen=True)
 class StlSource:
-    """Pictures by `{train|test|unlabeled}/{number}` of the binaries in `folder`, which are mapped and not read."""
+    """Image source: `{train|test|unlabeled}/{number}` of the memory-mapped binaries in `folder`."""
 
     folder: Path
 
@@ -217,8 +219,8 @@ def _stl_images(path: Path) -> np.ndarray:
     return np.memmap(path, np.uint8, "r").reshape(-1, 3, STL_SIDE, STL_SIDE)
 
 
-def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], Source]:
-    """The labelled parts and, for pretraining, the 100,000 images without a label."""
+def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], ImageSource]:
+    """Read the labelled parts and, for pretraining, the 100,000 images without a label."""
     folder = root / place
     names = folder / datasets.STL10.class_names_file
     if not names.is_file():
@@ -232,24 +234,24 @@ def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], Source]:
             told = folder / f"{part}_y.bin"
             targets = list(told.read_bytes()) if told.is_file() else []
             if len(targets) != count or not set(targets) <= set(range(1, len(classes) + 1)):
-                raise UserError(f"{told}: expected {count} labels from 1 to {len(classes)}, one an image")
+                raise UserError(f"{told}: expected {count} labels from 1 to {len(classes)}, one per image")
             truth = [_one_hot(classes, classes[target - 1]) for target in targets]
         records += [
-            {"path": f"{place}{part}/{number:06d}", "short": f"{part}/{number:06d}", "given": given, **one}
+            {"path": f"{place}{part}/{number:06d}", "id_path": f"{part}/{number:06d}", "given_split": given, **one}
             for number, one in enumerate(truth)
         ]
     return classes, records, StlSource(folder)
 
 
 def _voc12(root: Path, place: str) -> tuple[list[str], list[Record], None]:
-    """The images with segmentations; a label is a class that has a pixel in the mask, and void (255) is none."""
+    """Read the images with segmentations; a label is positive if its class has a pixel in the mask; void is 255."""
     base = place + VOC["base_dir"].removeprefix("VOCdevkit/").strip("/") + "/"
     classes = list(VOC_CLASSES)
     records = []
     for part, given in (("train", "train"), ("val", "test")):
         listed = root / base / "ImageSets" / "Segmentation" / f"{part}.txt"
         if not listed.is_file():
-            raise UserError(f"{listed}: no such list; expected VOC 2012's names of images, one a line")
+            raise UserError(f"{listed}: no such list; expected VOC 2012's names of images, one per line")
         for name in read_text(listed, "fetch voc12").split():
             mask = f"{base}SegmentationClass/{name}.png"
             try:
@@ -258,7 +260,13 @@ def _voc12(root: Path, place: str) -> tuple[list[str], list[Record], None]:
                 raise UserError(f"{root / mask}: {error}; {listed.name} names it") from None
             truth = {label: int(number in there) for number, label in enumerate(classes, 1)}
             records.append(
-                {"path": f"{base}JPEGImages/{name}.jpg", "short": name, "mask": mask, "given": given, "truth": truth}
+                {
+                    "path": f"{base}JPEGImages/{name}.jpg",
+                    "id_path": name,
+                    "mask": mask,
+                    "given_split": given,
+                    "truth": truth,
+                }
             )
     return classes, records, None
 

@@ -1,4 +1,4 @@
-"""Answers of web servers, bounded in time and bytes: a server may send a byte per minute, or without end."""
+"""HTTP requests with limits on time and bytes: a server may send a byte per minute, or without end."""
 
 import queue
 import threading
@@ -9,7 +9,7 @@ from contextlib import closing
 import requests
 import urllib3
 
-from octdino.errors import UserError
+from octdino.errors import UserError, one_line
 
 TIMEOUT = (15, 60)  # seconds to connect, seconds without a byte
 HEADER_SECONDS = 120.0  # until the headers of an answer are there, after all redirects
@@ -20,15 +20,15 @@ PASSING = {408, 425, 429, 500, 502, 503, 504}  # a server that may answer later
 
 
 class ConnectionLost(Exception):  # noqa: N818  it is an outcome: another try may succeed
-    """A connection that broke, was refused or was too slow; one line says why."""
+    """A connection that broke, was refused or was too slow; the message is one line with the cause."""
 
 
 def open_url(url: str, headers: dict[str, str] | None = None) -> requests.Response:
-    """The answer to a GET request, with its body still to be read; the caller closes it.
+    """Return the response to a GET request, with its body still to be read; the caller closes it.
 
     Raises:
         ConnectionLost: no connection, no answer within `HEADER_SECONDS`, or a status of `PASSING`.
-        UserError: an address, or one that it redirects to, that is not http or https, or too many redirects.
+        UserError: a URL, or one that it redirects to, that is not http or https, or too many redirects.
     """
     outcome: queue.SimpleQueue[requests.Response | Exception] = queue.SimpleQueue()
 
@@ -47,7 +47,7 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> requests.Respon
     if isinstance(answer, requests.ConnectionError | requests.Timeout | urllib3.exceptions.HTTPError):
         raise ConnectionLost(f"no connection: {_innermost(answer)}")
     if isinstance(answer, Exception):
-        raise UserError(f"{url}: {_line(answer)}")
+        raise UserError(f"{url}: {one_line(answer)}")
     if answer.status_code in PASSING:
         answer.close()
         raise ConnectionLost(f"{answer.status_code} {answer.reason}")
@@ -55,7 +55,7 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> requests.Respon
 
 
 def read_pieces(answer: requests.Response, limit: int) -> Iterator[bytes]:
-    """The body as it arrives, no more than `limit` bytes of it; nothing that arrived is lost when it breaks.
+    """Yield the body as it arrives, at most `limit` bytes; bytes that arrived before an error have been yielded.
 
     Raises:
         ConnectionLost: it broke, or came slower than `SLOWEST`.
@@ -77,7 +77,7 @@ def read_pieces(answer: requests.Response, limit: int) -> Iterator[bytes]:
 
 
 def read_small(url: str, limit: int) -> bytes:
-    """The whole body of a small answer.
+    """Return the whole body of a small response.
 
     Raises:
         UserError: there is none, or it is larger than `limit` bytes.
@@ -95,11 +95,7 @@ def read_small(url: str, limit: int) -> bytes:
 
 
 def _innermost(error: BaseException) -> str:
-    """The first cause: requests wraps `Connection refused` four times."""
+    """Return the message of the first cause: requests wraps `Connection refused` four times."""
     while (further := error.__cause__ or error.__context__) is not None:
         error = further
-    return _line(error)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return one_line(error)

@@ -12,9 +12,9 @@ from octdino.config.names import (
     check_fraction,
     check_once,
     check_seeds,
-    short,
 )
 from octdino.config.settings_base import Settings, checked
+from octdino.errors import short
 
 OWN = {  # what the modes on frozen features depend on, beside the size of the input and the thresholds
     "linear": ("inverse_regularization", "class_weights"),

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Self
 
+from octdino.errors import short
+
 METHOD_NAME = r"[A-Za-z0-9_][A-Za-z0-9_+]*"  # no dash: {init}-{mode} is taken apart at it
 BACKBONE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"  # timm's names have dots
 MODES = ("linear", "knn", "mlp", "finetune")
@@ -19,12 +21,6 @@ LONGEST_NAME = 80  # the names of logs hold two of them, and a file's name at mo
 FRACTION_TEXT = r"1|0\.[0-9]{0,5}[1-9]"
 SMALLEST_FRACTION = 0.0001
 LARGEST_SEED = 2**32 - 1  # what scikit-learn takes
-
-
-def short(value: object) -> str:
-    """A value as an error shows it: on one line, at most 60 characters."""
-    text = repr(value)
-    return text if len(text) < 60 else text[:56] + "..." + text[-1]
 
 
 def check_method_name(name: str) -> str:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from octdino.errors import short
+
 NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")  # architecture, or architecture.tag
 NAME_RULE = "expected the name of a timm model: letters, digits and _, and one dot before a tag"
 # Every parameter of timm.create_model and timm.models.build_model_with_cfg but those that shape a network. A test
@@ -44,9 +46,7 @@ def _check_args(args: dict[str, Any]) -> dict[str, Any]:
         if name in OURS:
             raise ValueError(f"{name}: refused: {OURS[name]}")
         if not _is_plain(value):
-            shown = repr(value)
-            shown = shown if len(shown) < 60 else f"{shown[:57]}..."
-            raise ValueError(f"{name}: {shown}; expected a number, a text, true, false, null, or a list of these")
+            raise ValueError(f"{name}: {short(value)}; expected a number, text, true, false, null, or a list of these")
     return args
 
 

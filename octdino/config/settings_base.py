@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from octdino.errors import UserError
+from octdino.errors import UserError, short
 
 T = TypeVar("T")
 
@@ -92,8 +92,7 @@ def _line(error: Any, cls: type[BaseModel]) -> str:
         return f"{key}: missing; it has no default"
     if error["type"] == "value_error":  # the message names the key below this one
         return ".".join(part for part in (key, error["msg"].removeprefix("Value error, ")) if part)
-    value = repr(error["input"])
-    return f"{key}: {value if len(value) < 60 else value[:57] + '...'} is not allowed; {error['msg']}"
+    return f"{key}: {short(error['input'])} is not allowed; {error['msg']}"
 
 
 def _allowed(cls: type[BaseModel], loc: tuple[int | str, ...]) -> str:

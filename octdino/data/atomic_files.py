@@ -1,4 +1,4 @@
-"""Writing a file as a whole, and reading a small one; what the system refuses is one line that names the file."""
+"""Atomic writing of files, and reading of small ones; errors of the file system are one line that names the file."""
 
 import contextlib
 import io
@@ -14,10 +14,10 @@ MOST_BYTES = 100_000_000  # of a small file
 
 
 class replacing:  # noqa: N801  reads as a verb: `with replacing(path) as temporary`
-    """A temporary name beside `path` that takes its place only if the block ends well.
+    """Context manager for an atomic write: a temporary file beside `path` that replaces it if no error occurs.
 
     Raises:
-        UserError: the system refuses to write: disk full, read-only, no permission, a file where a folder is needed.
+        UserError: the file cannot be written: disk full, read-only, no permission, a file where a folder is needed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,11 +54,11 @@ def _not_written(path: Path, error: OSError) -> UserError:
 class DeferringFile(io.FileIO):
     """A new file that reports a failed write only when `check` is called.
 
-    For libraries in C that cannot end well once a write has failed: HDF5 can then not close the file, and the process
-    ends in a segmentation fault when it exits; torch hides the reason. They go on writing, and the file is thrown away.
+    For C libraries that do not handle a failed write: HDF5 can then not close the file, and the process ends in a
+    segmentation fault at exit; torch hides the reason. They continue to write, and the file is discarded.
 
     Attributes:
-        error: of the first write that failed.
+        error: the error of the first failed write.
     """
 
     error: OSError | None = None
@@ -90,14 +90,14 @@ class DeferringFile(io.FileIO):
 
 
 def check_out(out: Path, *, file: bool = False) -> None:
-    """Check that the results of a command can be written to `out`, before it works for hours; nothing is made.
+    """Check that the results of a command can be written to `out`, before hours of work; nothing is created.
 
     Args:
         out: a folder, which need not exist; a file if `file`.
 
     Raises:
         UserError: it is a file (a folder), below a file, or in a folder that cannot be written to.
-        OSError: the system refuses to look: the name is too long, a folder cannot be entered.
+        OSError: the path cannot be checked: the name is too long, a folder cannot be entered.
     """
     if file and out.is_dir():
         raise UserError(f"{out}: is a folder; expected the name of a file to write")
@@ -119,7 +119,7 @@ def _is_there(path: Path) -> bool:
 
 
 def read_text(path: Path, made_by: str) -> str:
-    """The text of a small file.
+    """Read the text of a small file.
 
     Args:
         made_by: the command that writes it, for messages.
@@ -139,10 +139,10 @@ def read_text(path: Path, made_by: str) -> str:
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
-        UserError: as `read_text`, or it is no JSON, or something else than an object.
+        UserError: as `read_text`, or the text is not valid JSON or not an object.
     """
     text = read_text(path, made_by)
     try:

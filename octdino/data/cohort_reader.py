@@ -1,6 +1,6 @@
-"""The one checked way to a cohort: its manifest, splits and store, which belong together.
+"""read_cohort: read a cohort's manifest, splits and store, and check that they belong together.
 
-Every stage reads a cohort here. A stale, shuffled or foreign file is refused by all of them alike.
+Every stage reads a cohort here, so that each of them refuses a stale, shuffled or foreign file.
 """
 
 import logging
@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from octdino.config.cohort import ImageSettings
-from octdino.data.csv_io import MANIFEST, SPLITS, label_matrix, labels_of, read_table
+from octdino.data.csv_io import label_matrix, labels_of, read_table
 from octdino.data.sampling_units import Unit, unit_of
+from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
 from octdino.data.schemas.metadata import StoreAttributes
 from octdino.data.store import Header, content_hash, read_header, read_images, statistics
 from octdino.errors import UserError
@@ -23,10 +24,10 @@ log = logging.getLogger("octdino.cohort")
 
 @dataclass(frozen=True)
 class Cohort:
-    """A cohort whose files belong together; images are read when they are asked for.
+    """A cohort with consistent files; images are read on request.
 
     Attributes:
-        store: scans.h5; manifest.csv and splits.csv stand beside it.
+        store: scans.h5; manifest.csv and splits.csv are in the same folder.
         manifest: N rows, in the order of the store.
         splits: splits.csv, all folds.
         labels: L names.
@@ -45,12 +46,12 @@ class Cohort:
 
     @property
     def name(self) -> str:
-        """Which body of images."""
+        """The name of the cohort (its title if it has one)."""
         return str(self.manifest["cohort"].iloc[0])
 
     @property
     def has_store(self) -> bool:
-        """Whether there are images; `read_cohort` can be told that tables are enough."""
+        """Whether there is a store; with `needs_store=False` the tables suffice."""
         return self._stored is not None
 
     @property
@@ -61,18 +62,18 @@ class Cohort:
 
     @property
     def attributes(self) -> StoreAttributes:
-        """Those of the store."""
+        """The store's attributes, by their schema."""
         assert self._stored is not None, "read_cohort was told that tables are enough"
         return self._stored[1]
 
     @property
     def moments(self) -> np.ndarray:
-        """Float64 [N, 2, C], each image's mean and mean square."""
+        """Mean and mean square of each image, float64 [N, 2, C]."""
         return self.header.moments
 
     @property
     def boxes(self) -> np.ndarray:
-        """Int32 [N, 4], top, left, height and width of what was kept of each file's image."""
+        """Crop box of each image, int32 [N, 4]: top, left, height, width of the kept part of the file's image."""
         return self.header.boxes
 
     @property
@@ -82,38 +83,38 @@ class Cohort:
 
     @property
     def image(self) -> ImageSettings:
-        """How a file became an image of the store."""
+        """The image settings (crop, size, channels, percentiles) of the store."""
         return self.attributes.settings.image
 
     @property
     def exclusive(self) -> bool:
-        """Whether each labelled scan has exactly one positive label; unknown, so not, without a store."""
+        """Whether each labelled scan has exactly one positive label; false without a store."""
         return self.has_store and self.attributes.exclusive
 
     @property
     def kind(self) -> str:
-        """Which kind of cohort it is (`cohort.name`), whatever its title; without a store its title."""
+        """The kind of cohort (`cohort.name`), independent of its title; its title without a store."""
         return (self.attributes.settings.name if self.has_store else None) or self.name
 
     @property
     def exclusive_from(self) -> tuple[bool, str] | None:
-        """Whether labels exclude each other, and what says so: setting, cohort or table; None: not known."""
+        """Whether labels exclude each other, and the source (setting, cohort or table); None if unknown."""
         origin = self.attributes.exclusive_from if self.has_store else None
         return None if origin is None else (self.exclusive, origin)
 
     @property
     def unit(self) -> Unit:
-        """What splits and intervals are over: patients, or images where there are none or they are unknown."""
+        """The sampling unit of splits and intervals: patients, or images where patients are unknown or absent."""
         return unit_of(self.attributes.patients if self.has_store else None, self.manifest)
 
     @property
     def labelled(self) -> np.ndarray:
-        """Bool [N], whether any label of a scan is known."""
+        """Whether any label of a scan is known, bool [N]."""
         known: np.ndarray = (~np.isnan(self.truth)).any(axis=1)
         return known
 
     def split_of(self, fold: int) -> pd.Series:
-        """Train, val or test of each scan in this fold, by its patient: N rows as in the manifest.
+        """Return the split (train, val or test) of each scan in this fold: N rows as in the manifest.
 
         Raises:
             UserError: there is no such fold.
@@ -125,7 +126,7 @@ class Cohort:
         return self.manifest["patient"].map(dict(zip(own["patient"], own["split"], strict=True)))
 
     def statistics(self, fold: int) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation per channel, in [0, 1], over the training patients of this fold.
+        """Return mean and standard deviation per channel, in [0, 1], over the training patients of this fold.
 
         Raises:
             UserError: there is none.
@@ -136,7 +137,7 @@ class Cohort:
         return statistics(self.moments[train])
 
     def images(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images of `rows` (ascending): uint8 [n, C, H, W].
+        """Read the images of `rows` (ascending): uint8 [n, C, H, W].
 
         Raises:
             UserError: see `read_images`.
@@ -148,8 +149,8 @@ def read_cohort(store_file: Path, *, needs_store: bool = True) -> Cohort:
     """Read manifest.csv, splits.csv and scans.h5 but for the images, and check them against each other.
 
     Args:
-        store_file: scans.h5; the tables stand beside it.
-        needs_store: whether a missing store is refused; one that is there has to belong to the tables all the same.
+        store_file: scans.h5; the tables are in the same folder.
+        needs_store: whether a missing store is refused; an existing one must match the tables in any case.
 
     Raises:
         UserError: one line; a file is missing or breaks its schema, the store is of other scans than the manifest, or
@@ -168,7 +169,7 @@ def read_cohort(store_file: Path, *, needs_store: bool = True) -> Cohort:
 
 
 def _check_classes(cohort: Cohort) -> None:
-    """Where labels exclude each other, each labelled scan has exactly one."""
+    """Check that each labelled scan has exactly one positive label where labels exclude each other."""
     one = (~np.isnan(cohort.truth)).all(axis=1) & (np.nansum(cohort.truth, axis=1) == 1)
     if cohort.exclusive and (odd := cohort.labelled & ~one).any():
         row = int(np.argmax(odd))
@@ -180,18 +181,18 @@ def _check_classes(cohort: Cohort) -> None:
 
 
 def _warn_of_unranked(cohort: Cohort) -> None:
-    """Say which labelled training patients no arm sees: somebody gave them labels after the cohort stage."""
+    """Warn of labelled training patients without a rank, which no arm uses: labels added after the cohort stage."""
     unranked = cohort.splits[(cohort.splits["split"] == "train") & cohort.splits["rank"].isna()]
     if lost := sorted(set(cohort.manifest["patient"][cohort.labelled]) & set(unranked["patient"])):
         path = cohort.store.with_name("splits.csv")
         log.warning(
-            "%s: %d labelled training patients have no rank, such as %s: no arm sees them; run the cohort stage again "
+            "%s: %d labelled training patients have no rank, such as %s: no arm uses them; run the cohort stage again "
             "with their labels", path, len(lost), lost[0],
         )  # fmt: skip
 
 
 def _check_splits(store_file: Path, manifest: pd.DataFrame, splits: pd.DataFrame) -> None:
-    """Each fold has the manifest's patients, all and no other; fold 0 is the manifest's column `split`."""
+    """Check that each fold has exactly the manifest's patients, and that fold 0 is the manifest's column `split`."""
     table, path = store_file.with_name("manifest.csv"), store_file.with_name("splits.csv")
     if manifest.empty:
         raise UserError(f"{table}: no scan; run the cohort stage again")
@@ -215,7 +216,7 @@ def _check_splits(store_file: Path, manifest: pd.DataFrame, splits: pd.DataFrame
 
 
 def _check_groups(path: Path, splits: pd.DataFrame, manifest: pd.DataFrame) -> None:
-    """A fold's split groups are the manifest's; whether one is in two splits is a question of the audit."""
+    """Check that a fold's split groups are the manifest's; the audit checks that none is in two splits."""
     groups = manifest.drop_duplicates("patient").set_index("patient")["group"]
     if (other := (splits["patient"].map(groups) != splits["group"]).to_numpy(bool)).any():
         row = splits.iloc[int(np.argmax(other))]
@@ -226,7 +227,7 @@ def _check_groups(path: Path, splits: pd.DataFrame, manifest: pd.DataFrame) -> N
 
 
 def _checked_store(path: Path, header: Header, manifest: pd.DataFrame) -> StoreAttributes:
-    """The store's attributes; its scans are the manifest's, in the same order, made of the same pixels."""
+    """Check that the store's scans are the manifest's, in order, with the same pixels; return its attributes."""
     again = "run the cohort stage again"
     attributes = header.checked_attributes(path)
     if len(header.scan_id) != len(manifest):

@@ -1,4 +1,4 @@
-"""CSV tables, read and written by the schemas of `octdino.data.schemas.csv_schemas`: every cell is checked on reading.
+"""Reading and writing of CSV tables by the schemas of `octdino.data.schemas.csv_schemas`; every cell read is checked.
 
 Columns beyond a schema's own are labels (manifest, predictions) or numbers (history).
 """
@@ -15,61 +15,36 @@ import pandas as pd
 from octdino.data.atomic_files import replacing
 from octdino.data.formula_cells import escape_formulas, text_columns, unescape_formulas
 from octdino.data.schemas.column import Column, Schema
-from octdino.data.schemas.csv_schemas import (
-    COMPARISON,
-    EMBEDDING,
-    FINDINGS,
-    FLAGS,
-    HISTORY,
-    JACCARD,
-    JACCARD_IMAGES,
-    MANIFEST,
-    METRICS,
-    OVERLAP,
-    PREDICTIONS,
-    PROBABILITY,
-    QUARANTINE,
-    REASONS,
-    RETRIEVAL,
-    SPLITS,
-    SUBGROUPS,
-)
-from octdino.errors import UserError
-
-__all__ = [
-    "COMPARISON", "EMBEDDING", "FINDINGS", "FLAGS", "HISTORY", "JACCARD", "JACCARD_IMAGES", "MANIFEST", "METRICS",
-    "OVERLAP", "PREDICTIONS", "QUARANTINE", "REASONS", "RETRIEVAL", "SPLITS", "SUBGROUPS", "Column", "Schema",
-    "check_table", "fraction_patients", "label_matrix", "labels_of", "leading_metric", "probability", "read_table",
-    "replacing", "write_table",
-]  # fmt: skip
+from octdino.data.schemas.csv_schemas import MANIFEST, PROBABILITY
+from octdino.errors import UserError, short
 
 
 def labels_of(manifest: pd.DataFrame) -> list[str]:
-    """The label columns of a manifest, in order."""
+    """Return the label columns of a manifest, in order."""
     return [str(name) for name in manifest.columns if name not in MANIFEST.names]
 
 
 def leading_metric(metrics: pd.DataFrame) -> tuple[str, str]:
-    """What arms are compared by, and its name in a sentence: accuracy where labels exclude each other, else AUROC."""
+    """Return the primary metric and its display name: accuracy where labels exclude each other, else macro AUROC."""
     return ("accuracy", "accuracy") if (metrics["metric"] == "accuracy").any() else ("auroc", "macro AUROC")
 
 
 def probability(label: str) -> str:
-    """The column of predictions.csv that holds the predicted probability of `label`."""
+    """Return the column of predictions.csv with the predicted probability of `label`."""
     return f"{PROBABILITY}{label}"
 
 
 def label_matrix(manifest: pd.DataFrame, labels: list[str] | None = None) -> np.ndarray:
-    """Labels as float32 [N, L]: 0, 1, or NaN where missing."""
+    """Return ground-truth labels as float32 [N, L]: 0, 1, or NaN where missing."""
     return manifest[labels if labels is not None else labels_of(manifest)].to_numpy(np.float32, na_value=np.nan)
 
 
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
-    """Read a CSV with the schema's types and check every cell.
+    """Read a CSV table with the schema's types and check every cell.
 
     Raises:
-        UserError: one line; the file or a column is missing, a header stands there twice, or a cell is not what its
-            column may hold.
+        UserError: one line; the file or a column is missing, a column name occurs twice, or a cell has a value that its
+            column does not allow.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such table")
@@ -90,7 +65,7 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
 
 
 def read_csv(path: Path, **how: Any) -> pd.DataFrame:
-    """A CSV of ours as pandas reads it; `how`: further arguments of `pd.read_csv`.
+    """Read a CSV written by octdino with pandas; `how`: further arguments of `pd.read_csv`.
 
     Raises:
         UserError: it cannot be read: missing, empty, no text, rows of different lengths.
@@ -106,17 +81,17 @@ def _check_header(path: Path, names: list[str], schema: Schema) -> None:
     if missing := [name for name in schema.names if name not in names]:
         raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(schema.names)}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{path}: column {twice[0] or 'without a name'} stands there twice")
+        raise UserError(f"{path}: column {twice[0] or 'without a name'} occurs twice")
     for name in names if schema.name_fault else ():
         if name not in schema.names and (fault := schema.name_fault(name)):  # type: ignore[misc]
             raise UserError(f"{path}: column {names.index(name) + 1}, {name!r}, {fault}; rename it or take it out")
 
 
 def check_table(path: Path, table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """The table with the schema's types.
+    """Convert a table to the schema's types and check every cell.
 
     Raises:
-        UserError: a cell is not what its column may hold, or two rows have the same key; names file, row and value.
+        UserError: a cell has a value that its column does not allow, or two rows have the same key.
     """
     typed = {column.name: _checked(path, table[column.name], column) for column in schema}
     rest = [name for name in table.columns if name not in typed]
@@ -126,12 +101,12 @@ def check_table(path: Path, table: pd.DataFrame, schema: Schema) -> pd.DataFrame
     if schema.key and (twice := table.duplicated(list(schema.key))).any():
         row = int(np.argmax(twice))
         words = ", ".join(f"{name} {table[name].iloc[row]}" for name in schema.key)
-        raise UserError(f"{path}: row {row + 2}: {words} stands there twice")
+        raise UserError(f"{path}: row {row + 2}: {words} occurs twice")
     return table.assign(**typed)
 
 
 def _checked(path: Path, cells: pd.Series, column: Column) -> pd.Series:
-    """The cells of one column as its type."""
+    """Convert the cells of one column to its type, after checking them."""
     values: pd.Series[Any]
     if column.dtype == "string":
         values = cells.astype("string").fillna("")
@@ -149,19 +124,19 @@ def _checked(path: Path, cells: pd.Series, column: Column) -> pd.Series:
     if (bad := bad.fillna(False).astype(bool)).any():
         row = int(np.argmax(bad))
         cell = cells.iloc[row]
-        number = f"{cell:g}" if isinstance(cell, float) else str(cell)[:40]  # an integer may have hundreds of digits
-        said = "empty" if empty.iloc[row] else repr(cell) if isinstance(cell, str) else number
-        raise UserError(f"{path}: row {row + 2}: {cells.name} is {said}; expected {column.expected}")
+        shown = f"{cell:g}" if isinstance(cell, float) else short(cell.item() if isinstance(cell, np.generic) else cell)
+        shown = "empty" if empty.iloc[row] else shown
+        raise UserError(f"{path}: row {row + 2}: {cells.name} is {shown}; expected {column.expected}")
     if column.unique and (twice := values.duplicated()).any():
         row = int(np.argmax(twice))
-        raise UserError(f"{path}: row {row + 2}: {cells.name} {values.iloc[row]} stands in two rows; expected one")
+        raise UserError(f"{path}: row {row + 2}: {cells.name} {values.iloc[row]} occurs in two rows; expected one")
     typed: pd.Series[Any] = values.astype(column.dtype)  # type: ignore[call-overload]
     return typed
 
 
 def _numbers(cells: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
-    """The cells as numbers, NaN where they are empty or none, and which of them are not of the column's type."""
-    if cells.dtype == bool:  # pandas takes True and False for a column of its own kind
+    """Convert cells to numbers, NaN where empty or invalid; return also which of them are invalid."""
+    if cells.dtype == bool:  # pandas parses True and False as bool
         return cells.astype("float64"), pd.Series(True, index=cells.index)
     try:
         numbers = pd.to_numeric(cells, errors="coerce")
@@ -177,11 +152,11 @@ def _numbers(cells: pd.Series, column: Column) -> tuple[pd.Series, pd.Series]:
 
 
 def write_table(path: Path, table: pd.DataFrame, schema: Schema) -> None:
-    """Write a CSV whose first columns are the schema's, atomically; integers stay integers, missing stays empty."""
+    """Write a CSV table, atomically, with the schema's columns first; integers stay integers, missing stays empty."""
     rest = [name for name in table.columns if name not in schema.names]
     typed = table.reindex(columns=schema.names + rest).astype({c.name: c.dtype for c in schema})
     safe = escape_formulas(typed)
-    # Python's writer does not quote a cell for a carriage return, which readers take for the end of the row.
+    # Python's CSV writer does not quote a cell with a carriage return, which readers take as the end of the row.
     returns = any("\r" in cell for cells in text_columns(safe).values() for cell in cells)
     with replacing(path) as temporary:
         safe.to_csv(
@@ -190,11 +165,11 @@ def write_table(path: Path, table: pd.DataFrame, schema: Schema) -> None:
 
 
 def fraction_patients(splits: pd.DataFrame, fold: int, fraction: float) -> set[str]:
-    """The training patients that an arm may see at `fraction`: the first groups by rank, at least one; they nest.
+    """Return the training patients of a label fraction: the first groups by rank, at least one; fractions nest.
 
     Args:
         splits: splits.csv.
-        fold: which patients are test.
+        fold: cross-validation fold.
         fraction: share of the labelled training groups, above 0 and at most 1.
     """
     train = splits[(splits["fold"] == fold) & (splits["split"] == "train") & splits["rank"].notna()]

@@ -1,18 +1,18 @@
-"""Whether what is to be written fits."""
+"""Check of free disk space before a file is written."""
 
 import shutil
 from pathlib import Path
 
 from octdino.errors import UserError
 
-SPARE = 0.05  # share of a file's size that must be free beyond it: headers, tables, what others write meanwhile
+SPARE = 0.05  # share of a file's size that must be free in addition: headers, tables, concurrent writes
 
 
 def check_disk(folder: Path, need: int, what: str, spare: float = 0.0) -> None:
     """Check that `need` bytes, and the share `spare` of them on top, fit below `folder`, which exists.
 
     Raises:
-        UserError: they do not; it says how much is needed and how much is free.
+        UserError: they do not; with the bytes needed and free.
     """
     need += round(spare * need)
     free = shutil.disk_usage(folder).free
@@ -21,7 +21,7 @@ def check_disk(folder: Path, need: int, what: str, spare: float = 0.0) -> None:
 
 
 def amount(count: int) -> str:
-    """Bytes as people say them: 32.7 GB."""
+    """Format a number of bytes, such as 32.7 GB."""
     for unit, power in (("GB", 3), ("MB", 2), ("kB", 1)):
         if count >= 1000**power:
             return f"{count / 1000**power:.1f} {unit}"

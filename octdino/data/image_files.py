@@ -1,6 +1,6 @@
-"""Reading image files of unknown origin: four formats, regular files only, bounded memory.
+"""Reading of untrusted image files: four formats, regular files only, bounded memory.
 
-Pillow tells a format by a file's content and not by its name, so that an EPS file called `x.png` would start
+Pillow determines the format by a file's content and not by its name, so that an EPS file called `x.png` would start
 Ghostscript. A file's header is checked before a pixel is decoded.
 """
 
@@ -10,6 +10,8 @@ import warnings
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from octdino.errors import one_line
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 # 8192 x 4096, four times the largest B-scans (4096 A-scans of 2048 px) and 4K screenshots. Decoding takes up to 20
@@ -22,11 +24,11 @@ TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF
 
 
 class ImageError(ValueError):
-    """A file that is no image, a damaged one, or one that is not read: one line that says which."""
+    """An image file that is not read: no image, damaged, or refused; the message is one line with the reason."""
 
 
 def read_image(source: Path | bytes) -> Image.Image:
-    """The decoded image of a file or of a file's content, turned as its EXIF orientation says.
+    """Decode an image file or its content, rotated by its EXIF orientation.
 
     Raises:
         ImageError: another format than `FORMATS`, no regular file, too large, damaged, or more than one image.
@@ -45,12 +47,11 @@ def read_image(source: Path | bytes) -> Image.Image:
     except (FileNotFoundError, PermissionError, ImageError):
         raise
     except UnidentifiedImageError:
-        raise ImageError("no image format that is known; expected PNG, JPEG, TIFF or BMP") from None
+        raise ImageError("no known image format; expected PNG, JPEG, TIFF or BMP") from None
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # decoders raise errors of many kinds at damaged bytes
-        text = " ".join(str(error).split())[:200]
-        raise ImageError(text or type(error).__name__) from error
+        raise ImageError(one_line(error)) from error
 
 
 def check_file(source: Path | bytes) -> None:

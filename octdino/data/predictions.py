@@ -1,6 +1,5 @@
-"""What an arm leaves behind: predictions.csv and classifier.json, written and read in one place."""
+"""Predictions of one arm, predictions.csv and classifier.json: the one place that writes and reads them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from octdino.data.atomic_files import replacing
-from octdino.data.csv_io import PREDICTIONS, label_matrix, probability, read_table, write_table
+from octdino.data.csv_io import label_matrix, probability, read_table, write_table
 from octdino.data.schemas.column import Column, Schema
-from octdino.data.schemas.metadata import ClassifierMetadata, read_metadata
+from octdino.data.schemas.csv_schemas import PREDICTIONS
+from octdino.data.schemas.metadata import ClassifierMetadata, read_metadata, write_metadata
 from octdino.errors import UserError
 
 
@@ -20,21 +19,16 @@ class Predictions:
     """One arm's predictions for the labelled validation and test scans of one fold.
 
     Attributes:
-        folder: where they were read.
-        card: classifier.json.
-        labels: their names, L of them.
+        folder: folder that contains the two files.
+        metadata: classifier.json.
+        labels: L names.
         table: predictions.csv, N rows.
     """
 
     folder: Path
-    card: ClassifierMetadata
+    metadata: ClassifierMetadata
     labels: list[str]
     table: pd.DataFrame
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """classifier.json as plain values."""
-        return self.card.plain()
 
     def truth(self) -> np.ndarray:
         """Labels float32 [N, L]: 0, 1, or NaN where missing."""
@@ -45,17 +39,17 @@ class Predictions:
         return self.table[[probability(label) for label in self.labels]].to_numpy(np.float64)
 
     def thresholds(self) -> list[float | None]:
-        """The operating point of each label, chosen on validation patients; None where that was impossible."""
-        return [self.card.thresholds[label] for label in self.labels]
+        """The decision threshold of each label, chosen on validation patients; None where that was impossible."""
+        return [self.metadata.thresholds[label] for label in self.labels]
 
     def temperature(self) -> float | None:
-        """What its logits are divided by, fitted on validation patients; None where the card has none."""
-        return self.card.calibration.temperature if self.card.calibration else None
+        """The calibration temperature that divides the logits, fitted on validation patients; None if there is none."""
+        return self.metadata.calibration.temperature if self.metadata.calibration else None
 
     def take(self, split: str) -> "Predictions":
         """The rows of one split."""
         rows = self.table[self.table["split"] == split].reset_index(drop=True)
-        return Predictions(self.folder, self.card, self.labels, rows)
+        return Predictions(self.folder, self.metadata, self.labels, rows)
 
 
 def write_predictions(
@@ -67,21 +61,19 @@ def write_predictions(
         manifest_rows: rows of the manifest, N of them, with the label columns; `split` is this fold's, val or test.
         labels: L names.
         probabilities: [N, L] in [0, 1].
-        metadata: what `ClassifierMetadata` wants but the labels, and whatever else tells where
-            the numbers come from. Must be plain JSON values.
+        metadata: the keys of `ClassifierMetadata` except the labels, and any others that document where the numbers
+            come from; plain JSON values.
 
     Raises:
-        UserError: a probability is not a number; the training diverged.
+        UserError: a probability is not finite because training diverged.
     """
     assert probabilities.shape == (len(manifest_rows), len(labels)), probabilities.shape
     check_probabilities(probabilities, labels, str(out))
-    card = ClassifierMetadata.parse({**metadata, "labels": labels}, f"{out}/classifier.json")
+    checked = ClassifierMetadata.parse({**metadata, "labels": labels}, f"{out}/classifier.json")
     table = manifest_rows[PREDICTIONS.names + labels].reset_index(drop=True)
     predicted = pd.DataFrame(np.asarray(probabilities, np.float64), columns=[probability(label) for label in labels])
     write_table(out / "predictions.csv", pd.concat([table, predicted], axis=1), PREDICTIONS)
-    with replacing(out / "classifier.json") as temporary:
-        text = json.dumps(card.plain(), indent=2, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_metadata(out / "classifier.json", checked)
 
 
 def check_probabilities(probabilities: np.ndarray, labels: list[str], where: str) -> None:
@@ -95,18 +87,18 @@ def check_probabilities(probabilities: np.ndarray, labels: list[str], where: str
 
 
 def read_predictions(folder: Path) -> Predictions:
-    """Read what `write_predictions` wrote.
+    """Read the predictions of one arm from its folder.
 
     Raises:
         UserError: a file, a key or a column is missing, or a value is impossible.
     """
-    card = read_metadata(folder / "classifier.json", ClassifierMetadata, "classify")
-    table = read_table(folder / "predictions.csv", schema_of(card.labels))
-    return Predictions(folder, card, card.labels, table)
+    metadata = read_metadata(folder / "classifier.json", ClassifierMetadata, "classify")
+    table = read_table(folder / "predictions.csv", schema_of(metadata.labels))
+    return Predictions(folder, metadata, metadata.labels, table)
 
 
 def schema_of(labels: list[str]) -> Schema:
-    """The columns of predictions.csv with these labels."""
+    """The schema of predictions.csv with these labels."""
     truth = [Column(label, "Float64", "as in the manifest", (0, 1)) for label in labels]
     predicted = [
         Column(probability(label), "Float64", "predicted probability", low=0, high=1, needed=True) for label in labels

@@ -1,4 +1,4 @@
-"""Safetensors files without torch, which evaluate and report do without."""
+"""Reading of safetensors files as NumPy arrays, without importing torch (for evaluate and report)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def read_safetensors(path: Path, made_by: str, load: Callable[[Path], T]) -> T:
-    """What `load` (of safetensors) makes of a file.
+    """Read a safetensors file by `load`, a function of the library.
 
     Args:
         made_by: the command that writes it, for messages.
@@ -32,7 +32,7 @@ def read_safetensors(path: Path, made_by: str, load: Callable[[Path], T]) -> T:
 
 
 def read_arrays(path: Path, made_by: str) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file by name.
+    """Read the arrays of a safetensors file by name.
 
     Raises:
         UserError: as `read_safetensors`.

@@ -1,4 +1,4 @@
-"""Tensors by name in safetensors files: what the library refuses is one line that names the file."""
+"""Reading and writing of safetensors files as torch tensors; errors are one line that names the file."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from octdino.errors import UserError
 
 
 def read_tensors(path: Path, made_by: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+    """Read the tensors of a safetensors file, on the CPU.
 
     Args:
         made_by: the command that writes it, for messages.
@@ -29,7 +29,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file, atomically.
 
     Raises:
-        UserError: it does not fit on the disk, or the system refuses to write.
+        UserError: too little disk space, or the file cannot be written.
     """
     with replacing(path) as temporary:
         check_disk(path.parent, tensor_bytes(tensors), path.name, SPARE)
@@ -40,7 +40,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def tensor_bytes(value: object) -> int:
-    """Bytes of all tensors in nested dicts, lists and tuples."""
+    """Return the total bytes of all tensors in nested dicts, lists and tuples."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Whether the patients of a cohort are known, and the nouns and sentences that follow from it.
+"""Sampling unit of a cohort (patient or image): whether patients are known, and the wording that depends on it.
 
 The cohort stage writes one of three states to the store's attribute `patients`: known; unknown (the table has no
 patient column, so nothing tells which images are of one patient); none (images that have no patients, such as
@@ -19,7 +19,7 @@ WARNINGS = {
 
 @dataclass(frozen=True)
 class Unit:
-    """What splits, fractions and intervals are over.
+    """The sampling unit of splits, fractions and intervals.
 
     Attributes:
         state: one of STATES.
@@ -32,12 +32,12 @@ class Unit:
 
     @property
     def patients(self) -> bool:
-        """Whether it is the patient."""
+        """Whether the unit is the patient."""
         return self.state == "known"
 
     @property
     def warning(self) -> str:
-        """What a reader of any number must know; empty where patients are known."""
+        """The caveat for readers of any result; empty where patients are known."""
         return WARNINGS.get(self.state, "")
 
 

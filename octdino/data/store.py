@@ -1,9 +1,9 @@
-"""The store: one HDF5 file of the accepted scans, in manifest order.
+"""The store, scans.h5: one HDF5 file of the accepted scans in manifest order; `store_writer` writes it.
 
 `images` uint8 [N, C, H, W], chunked and uncompressed so that it is read once, sequentially, at disk speed;
 `scan_id` [N]; `moments` float64 [N, 2, C], each image's mean and mean square in [0, 1], so that the statistics of any
 set of training patients cost nothing; `boxes` int32 [N, 4], top, left, height and width of what was kept of the
-original picture, in its pixels, so that masks follow a crop; attributes `mean`, `std` (training patients of fold 0),
+original image, in its pixels, so that masks follow a crop; attributes `mean`, `std` (training patients of fold 0),
 `source` (content hash), `exclusive` (whether each labelled scan has exactly one label), `exclusive_from` (what says so:
 `setting`, `cohort` or `table`), `patients` (known, unknown or none; see `octdino.data.sampling_units`), `settings`
 (JSON, the cohort stage's), `version`.
@@ -15,50 +15,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
 
 from octdino.config.cohort import ImageSettings
-from octdino.data.atomic_files import DeferringFile, replacing
 from octdino.data.schemas.metadata import StoreAttributes
 from octdino.errors import UserError
 
 VERSION = 1
 CHUNK = 64  # images
-CHECKED = 32  # images of each reading whose moments are compared with those that were written
-Box = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Store:
-    """A store read into memory.
-
-    Attributes:
-        images: uint8 [N, C, H, W].
-        scan_id: [N].
-        moments: float64 [N, 2, C].
-        boxes: int32 [N, 4], top, left, height, width in the original picture.
-        attributes: mean, std, source, exclusive, exclusive_from, settings, version.
-    """
-
-    images: np.ndarray
-    scan_id: list[str]
-    moments: np.ndarray
-    boxes: np.ndarray
-    attributes: dict[str, Any]
+CHECKED = 32  # images per read whose moments are compared with the stored ones
 
 
 def statistics(moments: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation a channel over all pixels of the images with these moments [n, 2, C], in [0, 1]."""
+    """Mean and standard deviation per channel over all pixels of the images with these moments [n, 2, C], in [0, 1]."""
     mean, square = moments.mean(axis=0)
     return mean.tolist(), np.sqrt(np.maximum(square - mean**2, 1e-12)).tolist()
 
 
 def image_moments(image: np.ndarray) -> np.ndarray:
-    """Mean and mean square a channel of one uint8 image [C, H, W], in [0, 1]: float64 [2, C]."""
+    """Mean and mean square per channel of one uint8 image [C, H, W], in [0, 1]: float64 [2, C]."""
     counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
     levels = np.arange(256) / 255
     moments: np.ndarray = np.stack([counts @ levels, counts @ levels**2]) / image[0].size
@@ -66,9 +44,9 @@ def image_moments(image: np.ndarray) -> np.ndarray:
 
 
 def content_hash(image: ImageSettings, paths: Iterable[str], pixel_hashes: Iterable[str]) -> str:
-    """The store's `source`: SHA-256 of what went in, in order, and of how a file became an image.
+    """The store's `source`: SHA-256 over the image settings and the paths and pixel hashes of all scans in order.
 
-    The manifest has the same paths and pixel hashes, so that it is known whether the two belong together.
+    The manifest has the same paths and pixel hashes, so its hash shows whether store and manifest belong together.
     """
     found = hashlib.sha256(json.dumps(image.model_dump(mode="json"), sort_keys=True).encode())
     for path, pixels in zip(paths, pixel_hashes, strict=True):
@@ -78,10 +56,14 @@ def content_hash(image: ImageSettings, paths: Iterable[str], pixel_hashes: Itera
 
 @dataclass(frozen=True)
 class Header:
-    """A store without its images; the attributes of the class are those of `Store`, of all N scans.
+    """The content of a store except its images, for all N scans.
 
     Attributes:
         shape: of the images, (N, C, H, W).
+        scan_id: [N].
+        moments: float64 [N, 2, C], mean and mean square of each image.
+        boxes: int32 [N, 4], top, left, height, width of the kept part of the original image.
+        attributes: mean, std, source, exclusive, exclusive_from, patients, settings (JSON text), version.
     """
 
     shape: tuple[int, int, int, int]
@@ -91,10 +73,10 @@ class Header:
     attributes: dict[str, Any]
 
     def checked_attributes(self, path: Path) -> StoreAttributes:
-        """The attributes by their schema.
+        """The attributes, checked by their schema.
 
         Raises:
-            UserError: one is missing or not what it may be.
+            UserError: one is missing or has a value that is not allowed.
         """
         values = dict(self.attributes)
         try:
@@ -105,7 +87,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read all of a store but its images.
+    """Read a store except its images.
 
     Raises:
         UserError: no such file, or not a store of this version.
@@ -116,14 +98,14 @@ def read_header(path: Path) -> Header:
         return Header(file["images"].shape, ids, file["moments"][:], file["boxes"][:], attributes)
 
 
-def read_images(path: Path, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Read the images `rows` (ascending) of a store, sequentially: uint8 [n, C, H, W].
+def read_images(path: Path, rows: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+    """Read the images `rows` (ascending; all by default) of a store, sequentially: uint8 [n, C, H, W].
 
     Raises:
-        UserError: as `read_header`; or an image is not the one whose moments the store has.
+        UserError: as `read_header`; or the moments of an image differ from those in the store.
     """
-    wanted = np.asarray(rows, dtype=np.int64)
     with _opened(path) as file:
+        wanted = np.arange(len(file["images"])) if rows is None else np.asarray(rows, dtype=np.int64)
         out = np.empty((len(wanted), *file["images"].shape[1:]), np.uint8)
         _read_sequentially(file["images"], wanted, out)
         moments = file["moments"][:][wanted]
@@ -133,18 +115,6 @@ def read_images(path: Path, rows: Sequence[int] | np.ndarray) -> np.ndarray:
                 f"{path}: image {wanted[place]} is not the one that was written there; make the store again"
             )
     return out
-
-
-def read_store(path: Path, rows: Sequence[int] | np.ndarray | None = None) -> Store:
-    """Read a store, or the images `rows` of it (ascending), sequentially.
-
-    Raises:
-        UserError: as `read_header`.
-    """
-    header = read_header(path)
-    wanted = np.arange(header.shape[0]) if rows is None else np.asarray(rows, dtype=np.int64)
-    ids = [header.scan_id[row] for row in wanted]
-    return Store(read_images(path, wanted), ids, header.moments[wanted], header.boxes[wanted], header.attributes)
 
 
 @contextmanager
@@ -162,13 +132,13 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 
 def _check_layout(path: Path, file: h5py.File) -> None:
-    """Check that the datasets and attributes of a store are there, as `StoreWriter` lays them out.
+    """Check names, types and shapes of a store's datasets and attributes against what `StoreWriter` writes.
 
-    All bytes of a dataset must be in this file: none is allocated for a shape without data, and none is read from
-    another file.
+    All bytes of a dataset must be in this file: no memory is allocated for a shape without data, and nothing is read
+    from another file.
 
     Raises:
-        UserError: names what is missing or otherwise.
+        UserError: a dataset or attribute is missing or has another type or shape; it names which.
     """
     version = file.attrs.get("version")
     if not isinstance(version, np.integer) or version != VERSION:
@@ -197,7 +167,7 @@ def _check_layout(path: Path, file: h5py.File) -> None:
 
 
 def _own(file: h5py.File, name: str) -> h5py.Dataset | None:
-    """The dataset whose bytes are in this file, and not in one that it links to."""
+    """The dataset, if its bytes are in this file and not in a linked one."""
     if name not in file or not isinstance(file.get(name, getlink=True), h5py.HardLink):
         return None
     data = file[name]
@@ -209,12 +179,12 @@ def _is(data: Any, dtype: Any, *shape: int) -> bool:
 
 
 def _read_sequentially(images: Any, wanted: np.ndarray, out: np.ndarray) -> None:
-    """Whole blocks of chunks in file order; picking single rows through HDF5 is many times slower."""
+    """Read whole blocks of chunks in file order; selecting single rows through HDF5 is many times slower."""
     block = 16 * CHUNK
     for start in range(0, len(images), block):
         stop = min(start + block, len(images))
         low, high = np.searchsorted(wanted, [start, stop])
-        if high - low == stop - start:  # all of it: straight to its place
+        if high - low == stop - start:  # the whole block: read into place
             images.read_direct(out, np.s_[start:stop], np.s_[low:high])
         elif high > low:
             out[low:high] = images[start:stop][wanted[low:high] - start]
@@ -222,90 +192,3 @@ def _read_sequentially(images: Any, wanted: np.ndarray, out: np.ndarray) -> None
 
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
-
-class StoreWriter:
-    """Writes a store image by image at constant memory; it appears under its name only when closed without an error.
-
-    >>> with StoreWriter(path, channels=1, size=(224, 224)) as writer:
-    ...     writer.append(image, "scan-1")           # uint8 [C, H, W]
-    ...     writer.finish(keep, {"source": "..."})   # the appended positions to keep, and the attributes
-    """
-
-    def __init__(self, path: Path, channels: int, size: tuple[int, int]) -> None:
-        self._replacing = replacing(path)
-        self._shape = (channels, *size)
-
-    def __enter__(self) -> Self:
-        temporary = self._replacing.__enter__()
-        try:
-            self._raw = DeferringFile(temporary)  # HDF5 whose writes fail ends the process later
-        except OSError as error:
-            self._replacing.__exit__(OSError, error)
-            raise
-        self._file = h5py.File(self._raw, "w", libver="latest")
-        shape = self._shape
-        self._images = self._file.create_dataset(
-            "images", (0, *shape), np.uint8, maxshape=(None, *shape), chunks=(CHUNK, *shape)
-        )
-        self._buffer: list[np.ndarray] = []
-        self._ids: list[str] = []
-        self._moments: list[np.ndarray] = []
-        self._boxes: list[Box] = []
-        return self
-
-    def append(
-        self, image: np.ndarray, scan_id: str, moments: np.ndarray | None = None, box: Box | None = None
-    ) -> None:
-        """Add one image, uint8 [C, H, W]; `moments` where a worker has computed them already.
-
-        `box` is top, left, height, width of what was kept of the original picture; the whole image if not given.
-        """
-        assert image.shape == self._shape, (image.shape, self._shape)
-        assert image.dtype == np.uint8, image.dtype
-        self._buffer.append(image)
-        self._ids.append(scan_id)
-        self._moments.append(image_moments(image) if moments is None else moments)
-        self._boxes.append((0, 0, *self._shape[1:]) if box is None else box)
-        if len(self._buffer) == CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._buffer:
-            done = len(self._images)
-            self._images.resize(done + len(self._buffer), axis=0)
-            self._images[done:] = np.stack(self._buffer)
-            self._buffer.clear()
-            self._raw.check()
-
-    @property
-    def moments(self) -> np.ndarray:
-        """Of all images appended so far, float64 [n, 2, C]."""
-        return np.stack(self._moments) if self._moments else np.zeros((0, 2, self._shape[0]))
-
-    def finish(self, keep: np.ndarray, attributes: dict[str, Any]) -> None:
-        """Keep only the appended positions `keep` (ascending), write ids, moments and attributes."""
-        self._flush()
-        for start in range(0, len(keep), CHUNK):  # moves kept images down over dropped ones, in place
-            chosen = keep[start : start + CHUNK]
-            if not np.array_equal(chosen, np.arange(start, start + len(chosen))):
-                runs = np.split(chosen, 1 + np.flatnonzero(np.diff(chosen) > 1))
-                self._images[start : start + len(chosen)] = np.concatenate(
-                    [self._images[run[0] : run[-1] + 1] for run in runs]
-                )
-        self._images.resize(len(keep), axis=0)
-        ids = [self._ids[i].encode() for i in keep]  # of fixed length: what HDF5 keeps for others is not reproducible
-        longest = max(map(len, ids), default=1)
-        self._file.create_dataset("scan_id", data=ids, dtype=h5py.string_dtype("utf-8", longest))
-        self._file["moments"] = self.moments[keep]
-        self._file["boxes"] = np.array(self._boxes, dtype=np.int32).reshape(-1, 4)[keep]
-        for key, value in {**attributes, "version": VERSION}.items():
-            self._file.attrs[key] = json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        self._raw.close()
-        refused = self._raw.error  # an OSError of the block, such as of an image that it reads, is not the store's
-        self._replacing.__exit__(kind if refused is None else OSError, refused)

@@ -9,8 +9,8 @@ import pandas as pd
 
 from octdino.config import EvaluateSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
-from octdino.data.csv_io import COMPARISON, METRICS, SUBGROUPS, write_table
-from octdino.data.schemas.csv_schemas import MACRO, WEIGHTED
+from octdino.data.csv_io import write_table
+from octdino.data.schemas.csv_schemas import COMPARISON, MACRO, METRICS, SUBGROUPS, WEIGHTED
 from octdino.errors import UserError
 from octdino.evaluate.calibration_figures import draw_trust
 from octdino.evaluate.comparison_figures import draw_figures

@@ -151,7 +151,7 @@ def _repeats(folds: dict[int, Predictions]) -> list[list[int]]:
 
 
 def _key(found: Predictions) -> tuple[Key, int]:
-    card = found.card
+    card = found.metadata
     return Key(card.arm, card.backbone, card.fraction, card.seed), card.fold
 
 
@@ -163,18 +163,18 @@ def _exclusive(runs: list[Predictions], labels: list[str], cohort: Cohort) -> bo
     """
     first = runs[0]
     for found in runs:
-        if found.card.exclusive != first.card.exclusive:
-            here, there = (json.dumps(run.card.exclusive) for run in (found, first))
+        if found.metadata.exclusive != first.metadata.exclusive:
+            here, there = (json.dumps(run.metadata.exclusive) for run in (found, first))
             raise UserError(
                 f"{found.folder}/classifier.json: exclusive is {here}, and {there} in {first.folder}; expected the "
                 "same, that of the store that both were trained on; run classify again"
             )
-    if cohort.has_store and first.card.exclusive != cohort.exclusive:
+    if cohort.has_store and first.metadata.exclusive != cohort.exclusive:
         raise UserError(
-            f"{first.folder}/classifier.json: exclusive is {json.dumps(first.card.exclusive)}, and "
+            f"{first.folder}/classifier.json: exclusive is {json.dumps(first.metadata.exclusive)}, and "
             f"{json.dumps(cohort.exclusive)} in {cohort.store}; run classify again"
         )
-    return first.card.exclusive and set(labels) == set(first.labels)
+    return first.metadata.exclusive and set(labels) == set(first.labels)
 
 
 def _same_scans(runs: dict[Key, dict[int, Predictions]], cohort: Cohort) -> list[str]:
@@ -240,7 +240,7 @@ def _pooled(
             ]
             threshold = np.array([np.nan if value is None else value for value in chosen], np.float64)
             at.append(np.where(np.isnan(threshold), np.nan, p >= threshold))
-        trained.append(found.card.n_train_patients)
+        trained.append(found.metadata.n_train_patients)
     place = pd.Index([scan for found in folds.values() for scan in found.table["scan_id"]]).get_indexer(scans)
     said = np.concatenate([label_matrix(found.table, labels) for found in folds.values()])[place]
     if not np.array_equal(said, truth, equal_nan=True):
@@ -264,7 +264,7 @@ def _calibrated(found: Predictions) -> np.ndarray:
     p, temperature = found.probabilities(), found.temperature()
     if temperature is None:
         return np.full_like(p, np.nan)
-    return at_temperature(p, temperature, found.card.exclusive)
+    return at_temperature(p, temperature, found.metadata.exclusive)
 
 
 def tiers(

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import SUBGROUPS
-from octdino.data.schemas.csv_schemas import MACRO
+from octdino.data.schemas.csv_schemas import MACRO, SUBGROUPS
 from octdino.evaluate.gather import Key, Run, TestSet
 from octdino.evaluate.metrics import accuracy, ranking_metrics
 from octdino.evaluate.scores import ACCURACY, ends, mean_of_known, mean_of_repeats, seed_means

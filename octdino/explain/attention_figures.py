@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from octdino.data.csv_io import replacing
+from octdino.data.atomic_files import replacing
 from octdino.plotting import style
 
 CELL, GAP, TITLE = 1.15, 0.08, 0.32  # inches

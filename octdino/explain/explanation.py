@@ -1,6 +1,5 @@
 """Explain one network: maps and masks, their overlap with the truth, neighbours; tables, figures and a card."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,11 @@ from torch import Tensor, nn
 from octdino import made_by
 from octdino.augment import resize, standardize
 from octdino.config import ExplainSettings, ModelSettings
-from octdino.data.csv_io import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL, Schema, replacing, write_table
+from octdino.data.csv_io import write_table
 from octdino.data.safetensors_torch import write_tensors
+from octdino.data.schemas.column import Schema
+from octdino.data.schemas.csv_schemas import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL
+from octdino.data.schemas.metadata import ExplainMetadata, write_metadata
 from octdino.explain.classifier import Classifier, input_size, read_classifier
 from octdino.explain.draw import Figures
 from octdino.explain.embedding import project
@@ -103,8 +105,7 @@ def explain(
         "n_bank": len(shown.bank), "labels": shown.labels, "scan_ids": shown.scans.scan_id.tolist(),
         "figures": figures.written, "settings": settings.needed(), "octdino": made_by("explain"),
     }  # fmt: skip
-    with replacing(out / "explain.json") as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_metadata(out / "explain.json", ExplainMetadata.parse(card, f"{out}/explain.json"))
     patients = f" of {card['n_patients']} patients" if shown.unit.patients else ""
     log.info("%d scans%s, maps: %s", card["n_scans"], patients, what or "none")
 

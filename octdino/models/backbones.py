@@ -1,7 +1,6 @@
 """Backbones: timm models without a classifier, and the two files that carry one."""
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from octdino.config import ModelSettings
-from octdino.data.atomic_files import replacing
-from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata
-from octdino.errors import UserError
+from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata, write_metadata
+from octdino.errors import UserError, one_line
 from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
 from octdino.models.weights_file import read_weights, write_weights
@@ -41,11 +39,10 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
         if not next(backbone.parameters()).is_meta:  # without weights only its shapes are asked for
             _check_forward(backbone, in_chans, size)
     except (TypeError, AssertionError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{model.timm}: timm refuses the arguments {model.args}: {why}") from None
+        raise UserError(f"{model.timm}: timm refuses the arguments {model.args}: {one_line(error)}") from None
     except RuntimeError as error:
         if "pretrained tag" not in str(error):
-            why = " ".join(str(error).split())[:200]
+            why = one_line(error)
             raise UserError(f"{model.timm}: cannot be made with the arguments {model.args}: {why}") from None
         tags = ", ".join(timm.list_pretrained(f"{arch}.*")) or f"none: {arch}"
         raise UserError(f"{model.timm!r}: timm knows no weights of this name; it has {tags}") from None
@@ -95,9 +92,8 @@ def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, card: d
         card: all that `BackboneMetadata` wants but the spec and the weights' hash.
     """
     sha256 = write_weights(folder / "backbone.safetensors", backbone.state_dict())
-    whole = BackboneMetadata.parse({"spec": spec.plain(), "weights_sha256": sha256, **card}, f"{folder}/backbone.json")
-    with replacing(folder / "backbone.json") as temporary:
-        temporary.write_text(json.dumps(whole.plain(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path = folder / "backbone.json"
+    write_metadata(path, BackboneMetadata.parse({"spec": spec.plain(), "weights_sha256": sha256, **card}, str(path)))
 
 
 def load_backbone(folder: Path) -> tuple[nn.Module, BackboneMetadata]:

@@ -1,7 +1,7 @@
 """The healthy eye: layer thicknesses, foveal pit, tilt, curvature, vessels. Lengths in mm across, µm along depth.
 
 Thicknesses follow healthy Spectralis eyes (ILM to BM 218, 249, 321, 356, 370, 365, 343, 314 µm at 0 … 2.5 mm from
-the fovea; central 1 mm about 278 µm, PMC5498048). A picture is 496 rows of 3.87 µm and 504 columns of 11.5 µm; the
+the fovea; central 1 mm about 278 µm, PMC5498048). An image is 496 rows of 3.87 µm and 504 columns of 11.5 µm; the
 49 slices of a volume are 120 µm apart.
 """
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from octdino.phantom.chance import stream
-from octdino.phantom.people import VOLUME, Eye, Visit
+from octdino.phantom.patients import SLICES_PER_VOLUME, Eye, Visit
+from octdino.phantom.random_streams import stream
 
-Rows = NDArray[np.float32]
+FloatArray = NDArray[np.float32]
 
 HEIGHT, WIDTH = 496, 504
 AXIAL, LATERAL, SPACING = 3.87, 0.0115, 0.12  # µm a row, mm a column, mm a slice
-X = ((np.arange(WIDTH) - (WIDTH - 1) / 2) * LATERAL).astype(np.float32)  # mm from the picture's middle
+X = ((np.arange(WIDTH) - (WIDTH - 1) / 2) * LATERAL).astype(np.float32)  # mm from the image's middle
 
 # Layers from the vitreous down. SUB is the space between photoreceptors and RPE (empty unless there is SRF or SHRM),
 # PED the space below the RPE.
@@ -52,7 +52,7 @@ _OUTER = np.array(  # ELM … PED
 _STEP = 0.01  # mm: the table's resolution in distance from the fovea
 
 
-def _thickness_table() -> Rows:
+def _thickness_table() -> FloatArray:
     inner = _INNER * ((_TOTAL - _OUTER.sum(0)) / _INNER.sum(0))
     knots = np.concatenate([inner, _OUTER])  # [layers, knots]
     r = np.arange(0, _KNOTS[-1], _STEP)
@@ -73,12 +73,12 @@ class Vessel:
     slope: float
     bend: float
     width: float  # mm
-    depth: float  # attenuation below it in grey levels
+    depth: float  # attenuation below it in gray levels
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What stays the same at every visit of an eye."""
+    """Parameters of a healthy eye, constant over its visits."""
 
     fovea_x: float
     fovea_y: float
@@ -94,7 +94,7 @@ class Anatomy:
 
 
 def anatomy_of(seed: int, eye: Eye) -> Anatomy:
-    """Fellow eyes share thickness, pit, curvature and choroid: they are one patient's."""
+    """Sample the anatomy of an eye; the two eyes of a patient share thickness, pit, curvature and choroid."""
     own, shared = stream(seed, "eye", eye.key), stream(seed, "patient", eye.patient)
     vessels = [
         Vessel(
@@ -123,27 +123,27 @@ def anatomy_of(seed: int, eye: Eye) -> Anatomy:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the eye sat in front of the camera at one visit: rows, rows per mm."""
+    """Position of the eye before the camera at one visit: rows, rows per mm."""
 
     shift: float
     tilt: float
-    jitter: Rows  # [49] rows: motion between slices
+    jitter: FloatArray  # [49] rows: motion between slices
 
 
 def pose_of(seed: int, eye: Eye, visit: Visit) -> Pose:
     """Shift, tilt and motion between slices of one visit's volume."""
     rng = stream(seed, "pose", eye.key, visit.index)
-    jitter = np.cumsum(rng.normal(0, 0.8, VOLUME)) + rng.normal(0, 1.0, VOLUME)
-    jitter -= np.linspace(jitter[0], jitter[-1], VOLUME)  # eye tracking keeps the volume from drifting away
+    jitter = np.cumsum(rng.normal(0, 0.8, SLICES_PER_VOLUME)) + rng.normal(0, 1.0, SLICES_PER_VOLUME)
+    jitter -= np.linspace(jitter[0], jitter[-1], SLICES_PER_VOLUME)  # eye tracking keeps the volume from drifting away
     return Pose(rng.normal(0, 9), rng.normal(0, 2.5), jitter.astype(np.float32))
 
 
-def distance(anatomy: Anatomy, x: Rows, y: float) -> Rows:
+def distance(anatomy: Anatomy, x: FloatArray, y: float) -> FloatArray:
     """Distance from the fovea in mm."""
     return np.asarray(np.hypot(x - anatomy.fovea_x, y - anatomy.fovea_y), np.float32)
 
 
-def thickness(anatomy: Anatomy, x: Rows, y: float) -> Rows:
+def thickness(anatomy: Anatomy, x: FloatArray, y: float) -> FloatArray:
     """Healthy layer thicknesses [13, len(x)] in µm along a slice at height y (mm)."""
     index = np.minimum((distance(anatomy, x, y) * (anatomy.pit / _STEP)).astype(np.intp), TABLE.shape[1] - 1)
     layers = TABLE[:, index] * np.float32(anatomy.scale)
@@ -152,7 +152,7 @@ def thickness(anatomy: Anatomy, x: Rows, y: float) -> Rows:
     return layers
 
 
-def bruch(anatomy: Anatomy, pose: Pose, x: Rows, y: float, number: int) -> Rows:
+def bruch(anatomy: Anatomy, pose: Pose, x: FloatArray, y: float, number: int) -> FloatArray:
     """Row of Bruch's membrane [len(x)]: tilt, the eyeball's curvature, a slow wave, motion."""
     amplitude, frequency, phase = anatomy.wave
     rows = anatomy.middle + pose.shift + pose.jitter[number] + (anatomy.tilt + pose.tilt) * x
@@ -163,4 +163,4 @@ def bruch(anatomy: Anatomy, pose: Pose, x: Rows, y: float, number: int) -> Rows:
 
 def height_of(number: int) -> float:
     """Position of slice `number` (from 0) in mm from the middle of the volume."""
-    return (number - (VOLUME - 1) / 2) * SPACING
+    return (number - (SLICES_PER_VOLUME - 1) / 2) * SPACING

@@ -1,7 +1,7 @@
 """Where the lesions of one visit lie in three dimensions, and how a slice cuts them.
 
-Everything is an ellipsoid or an elliptic cylinder with centre (x, y) in mm and radii (rx, ry) in mm, so that
-neighbouring slices cut the same lesion and agree as they do in the real table (kappa .59 to .97).
+Everything is an ellipsoid or an elliptic cylinder with center (x, y) in mm and radii (rx, ry) in mm, so that
+neighboring slices cut the same lesion and agree as they do in the real table (kappa .59 to .97).
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from octdino.phantom.anatomy import INL, ONL, OPL, Anatomy
-from octdino.phantom.chance import stream
-from octdino.phantom.people import Eye, Visit
+from octdino.phantom.patients import Eye, Visit
+from octdino.phantom.random_streams import stream
 
 Column = NDArray[np.float64]
 Reals = NDArray[np.floating]
@@ -99,7 +99,7 @@ def lesions_of(seed: int, eye: Eye, visit: Visit, anatomy: Anatomy) -> Lesions:
     )
 
 
-def amplitude(eye: Eye, visit: Visit) -> float:
+def foveal_swelling(eye: Eye, visit: Visit) -> float:
     """Swelling at the fovea in µm. TREX eyes start thick (CST 469 ± 118) and end near normal; PRIME eyes are thin."""
     score = visit.scores["oedema"]
     if eye.trial == "PRIME":
@@ -112,10 +112,10 @@ def amplitude(eye: Eye, visit: Visit) -> float:
 
 def _swelling(seed: int, eye: Eye, visit: Visit, anatomy: Anatomy) -> Shapes:
     rng = stream(seed, "swelling", eye.key)
-    top = amplitude(eye, visit)
-    centre = (anatomy.fovea_x + rng.normal(0, 0.25), anatomy.fovea_y + rng.normal(0, 0.25))
+    top = foveal_swelling(eye, visit)
+    center = (anatomy.fovea_x + rng.normal(0, 0.25), anatomy.fovea_y + rng.normal(0, 0.25))
     radius = rng.uniform(0.9, 1.45) * (0.9 + 0.2 * min(top / 250, 1.6))
-    rows = [(*centre, radius * rng.uniform(0.9, 1.3), radius, 0.0, top)]
+    rows = [(*center, radius * rng.uniform(0.9, 1.3), radius, 0.0, top)]
     # Patches beside the fovea: they make slices oedematous where CST stays normal
     early = 1 - 0.75 * visit.time
     for number in range(3):

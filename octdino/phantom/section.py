@@ -1,7 +1,7 @@
-"""One slice through one visit: surfaces, lesions in it, and the labels that follow. No pixels yet.
+"""Geometry of one B-scan: layer surfaces, lesions that it cuts, and the ground-truth labels; no pixels.
 
-Labels are read off the geometry: a lesion counts from the size at which a grader would see it (`Findings`), never
-from a hidden severity.
+Labels follow from the geometry alone: a lesion is positive from the size at which a grader would see it, never from a
+hidden severity.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from octdino.data.olives_names import BIOMARKERS
 from octdino.phantom import anatomy as an
-from octdino.phantom.anatomy import Anatomy, Pose, Rows, anatomy_of, pose_of
+from octdino.phantom.anatomy import Anatomy, FloatArray, Pose, anatomy_of, pose_of
 from octdino.phantom.lesions import GONE, Lesions, Shapes, lesions_of, swelling_at
-from octdino.phantom.people import VOLUME, Eye, Visit
+from octdino.phantom.patients import SLICES_PER_VOLUME, Eye, Visit
 
 Columns = NDArray[np.bool_]
 
@@ -25,8 +25,8 @@ FACE = 18.0  # µm between retina and vitreous face: detached
 
 
 @dataclass(frozen=True)
-class Examined:
-    """Everything that is needed to cut slices through one visit."""
+class ExaminedEye:
+    """Anatomy, pose and lesions of one eye at one visit: all that `cut_section` needs."""
 
     eye: Eye
     visit: Visit
@@ -35,29 +35,29 @@ class Examined:
     lesions: Lesions
 
 
-def examine(seed: int, eye: Eye, visit: Visit) -> Examined:
-    """Anatomy, pose and lesions of an eye at one visit."""
+def examine_eye(seed: int, eye: Eye, visit: Visit) -> ExaminedEye:
+    """Sample anatomy, pose and lesions of an eye at one visit."""
     anatomy = anatomy_of(seed, eye)
-    return Examined(eye, visit, anatomy, pose_of(seed, eye, visit), lesions_of(seed, eye, visit, anatomy))
+    return ExaminedEye(eye, visit, anatomy, pose_of(seed, eye, visit), lesions_of(seed, eye, visit, anatomy))
 
 
 @dataclass(frozen=True)
 class Section:
-    """A slice. Column arrays have 504 entries, surfaces are rows of the picture."""
+    """A slice. Column arrays have 504 entries, surfaces are rows of the image."""
 
     number: int
     y: float
-    surfaces: Rows  # [14, 504]: top of each of the 13 layers, then BM; surfaces[0] is the ILM
-    swelling: Rows  # µm
+    surfaces: FloatArray  # [14, 504]: top of each of the 13 layers, then BM; surfaces[0] is the ILM
+    swelling: FloatArray  # µm
     thinned: Columns
     ez_gap: Columns
     rpe_gap: Columns
     dril: Columns
-    srf: Rows  # µm
-    shrm: Rows
-    ped: Rows
-    tissue: Rows  # µm of preretinal tissue on the ILM
-    face: Rows | None  # µm of the vitreous face above the ILM; None: it has left the picture
+    srf: FloatArray  # µm
+    shrm: FloatArray
+    ped: FloatArray
+    tissue: FloatArray  # µm of preretinal tissue on the ILM
+    face: FloatArray | None  # µm of the vitreous face above the ILM; None: it has left the image
     cysts: Shapes
     foci: Shapes
     debris: Shapes
@@ -65,28 +65,28 @@ class Section:
     labels: Columns  # [16] before the graders' errors
 
 
-def cut(case: Examined, number: int) -> Section:
-    """Slice `number` (from 0 of 49) of a visit."""
+def cut_section(case: ExaminedEye, number: int) -> Section:
+    """Return the geometry of slice `number` (from 0 of 49) of a visit."""
     y, x, lesions = an.height_of(number), an.X, case.lesions
     layers = an.thickness(case.anatomy, x, y)
     swelling = np.asarray(swelling_at(lesions.swelling, x, y), np.float32)
-    thinned = _within(lesions.atrophy, y)
+    thinned = _covered_columns(lesions.atrophy, y)
     _swell(layers, swelling)
     if thinned.any():
-        loss = _dome(lesions.atrophy, y, power=0.8)
+        loss = _dome_heights(lesions.atrophy, y, power=0.8)
         layers[an.GCL : an.ELM] *= 1 - np.minimum(loss, 0.7)
     r = an.distance(case.anatomy, x, y)
     if lesions.traction:
         layers[an.ONL] += lesions.traction * np.exp(-((r / 0.32) ** 2))
     srf, shrm, ped = (
-        _dome(lesions.srf, y, power=1.5),
-        _dome(lesions.shrm, y, power=0.9),
-        _dome(lesions.ped, y, power=0.8),
+        _dome_heights(lesions.srf, y, power=1.5),
+        _dome_heights(lesions.shrm, y, power=0.9),
+        _dome_heights(lesions.ped, y, power=0.8),
     )
     layers[an.SUB] = np.maximum(srf, shrm)
     layers[an.PED] = ped
-    rpe_gap = _within(lesions.rpe, y)
-    tissue = _dome(lesions.preretinal, y, power=0.35)
+    rpe_gap = _covered_columns(lesions.rpe, y)
+    tissue = _dome_heights(lesions.preretinal, y, power=0.35)
     if tissue.any():  # a membrane wrinkles the retina below it
         fold = 0.5 + 0.5 * np.sin(2 * np.pi * 1.9 * x + case.anatomy.wave[2])
         layers[an.RNFL] += 14 * np.clip(tissue / 40, 0, 1) * fold
@@ -100,26 +100,26 @@ def cut(case: Examined, number: int) -> Section:
         surfaces=surfaces,
         swelling=swelling,
         thinned=thinned,
-        ez_gap=_within(lesions.ez, y),
+        ez_gap=_covered_columns(lesions.ez, y),
         rpe_gap=rpe_gap,
-        dril=_within(lesions.dril, y),
+        dril=_covered_columns(lesions.dril, y),
         srf=srf,
         shrm=shrm,
         ped=ped,
         tissue=tissue,
-        face=_face(case, y, x),
-        cysts=_in_view(lesions.cysts.cut(y)),
-        foci=_in_view(lesions.foci.cut(y, 0.15)),
-        debris=_in_view(lesions.debris.cut(y), surfaces[0]),
-        haemorrhage=_in_view(lesions.haemorrhage.cut(y)),
+        face=_vitreous_face(case, y, x),
+        cysts=_inside_image(lesions.cysts.cut(y)),
+        foci=_inside_image(lesions.foci.cut(y, 0.15)),
+        debris=_inside_image(lesions.debris.cut(y), surfaces[0]),
+        haemorrhage=_inside_image(lesions.haemorrhage.cut(y)),
         labels=np.zeros(len(BIOMARKERS), bool),
     )
     found.labels[:] = _labels(found, case)
     return found
 
 
-def _in_view(shapes: Shapes, ilm: Rows | None = None) -> Shapes:
-    """Those whose centre is in the picture; with `ilm`, z is µm above it."""
+def _inside_image(shapes: Shapes, ilm: FloatArray | None = None) -> Shapes:
+    """Return the shapes whose center is inside the image; with `ilm`, z is µm above it."""
     seen = np.abs(shapes.x) < -an.X[0] - 0.05
     if ilm is not None:
         column = np.clip((shapes.x - an.X[0]) / an.LATERAL, 0, an.WIDTH - 1).astype(np.intp)
@@ -127,14 +127,14 @@ def _in_view(shapes: Shapes, ilm: Rows | None = None) -> Shapes:
     return shapes if seen.all() else shapes.only(seen)
 
 
-def _swell(layers: Rows, swelling: Rows) -> None:
+def _swell(layers: FloatArray, swelling: FloatArray) -> None:
     layers[an.INL] += 0.24 * swelling
     layers[an.OPL] += 0.24 * swelling
     layers[an.ONL] += 0.52 * swelling
 
 
-def _within(shapes: Shapes, y: float) -> Columns:
-    """Columns that a patch covers at height y."""
+def _covered_columns(shapes: Shapes, y: float) -> Columns:
+    """Return the columns that a patch covers at height y, bool [504]."""
     inside = np.zeros(an.WIDTH, bool)
     if len(shapes):
         crossed = shapes.cut(y)
@@ -143,7 +143,7 @@ def _within(shapes: Shapes, y: float) -> Columns:
     return inside
 
 
-def _dome(shapes: Shapes, y: float, power: float = 0.5) -> Rows:
+def _dome_heights(shapes: Shapes, y: float, power: float = 0.5) -> FloatArray:
     """Heights (the shapes' size) over the columns, falling to 0 at their rim; a small power makes a plateau."""
     height = np.zeros(an.WIDTH, np.float32)
     if len(shapes):
@@ -153,7 +153,7 @@ def _dome(shapes: Shapes, y: float, power: float = 0.5) -> Rows:
     return height
 
 
-def _face(case: Examined, y: float, x: Rows) -> Rows | None:
+def _vitreous_face(case: ExaminedEye, y: float, x: FloatArray) -> FloatArray | None:
     """Height of the vitreous face above the ILM in µm: 0 where attached, V-shaped about the fovea when detaching."""
     stage = case.lesions.detachment + case.lesions.slope * y
     if stage <= 0:
@@ -171,7 +171,7 @@ def area(shapes: Shapes) -> float:
     return float((np.pi * shapes.rx / an.LATERAL * shapes.size / an.AXIAL).sum())
 
 
-def _labels(s: Section, case: Examined) -> list[bool]:
+def _labels(s: Section, case: ExaminedEye) -> list[bool]:
     mm = an.LATERAL
     detached = s.face is not None and bool(s.face.max() >= FACE)
     in_view = s.face is not None and ((s.face >= FACE) & (s.surfaces[0] - s.face / an.AXIAL > 3)).sum() * mm >= 0.3
@@ -197,7 +197,7 @@ def _labels(s: Section, case: Examined) -> list[bool]:
 
 
 @dataclass(frozen=True)
-class Centre:
+class CentralSubfield:
     """The central 1 mm circle: mean ILM to BM in µm, and whether there is an EZ gap or SRF in it."""
 
     cst: float
@@ -205,16 +205,16 @@ class Centre:
     srf: bool
 
 
-def central(case: Examined) -> Centre:
-    """Measure the central 1 mm circle on the drawn geometry."""
+def central_subfield(case: ExaminedEye) -> CentralSubfield:
+    """Measure the central 1 mm circle on the geometry."""
     total, count, ez_gap, srf = 0.0, 0, False, False
-    for number in range(VOLUME):
+    for number in range(SLICES_PER_VOLUME):
         y = an.height_of(number)
         if abs(y - case.anatomy.fovea_y) <= 0.5:
             inside = an.distance(case.anatomy, an.X, y) <= 0.5
-            section = cut(case, number)
+            section = cut_section(case, number)
             total += float(((section.surfaces[-1] - section.surfaces[0])[inside]).sum()) * an.AXIAL
             count += int(inside.sum())
             ez_gap |= bool(section.ez_gap[inside].sum() * an.LATERAL > 0.1)
             srf |= bool((section.srf[inside] > 30).any())
-    return Centre(total / count, ez_gap, srf)
+    return CentralSubfield(total / count, ez_gap, srf)

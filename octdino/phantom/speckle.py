@@ -15,18 +15,18 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import gammaincinv, ndtr
 
 from octdino.phantom.anatomy import HEIGHT, WIDTH
-from octdino.phantom.chance import stream
+from octdino.phantom.random_streams import stream
 
 Field = NDArray[np.float32]
 
-NEPER = 30.78  # grey levels per unit of ln intensity: g = (ln(I + 2.44e-4) + 8.3) / 8.285, times 255
+GRAY_PER_NEPER = 30.78  # gray levels per unit of ln intensity: g = (ln(I + 2.44e-4) + 8.3) / 8.285, times 255
 SIDE = 832
 LOOKS = 5.0  # effective number of averaged looks of the fields as made
 
 
 @dataclass(frozen=True)
-class Bank:
-    """Fields [832, 832]. Speckle is in grey levels (NEPER · ln Gamma, mean intensity 1), the others as said."""
+class NoiseFields:
+    """Fields [832, 832]. Speckle is in gray levels (GRAY_PER_NEPER · ln Gamma, mean intensity 1)."""
 
     speckle: tuple[Field, ...]  # fine to coarse grain
     floor: tuple[Field, ...]  # noise intensity, mean 1, Gamma with 2 looks
@@ -35,11 +35,11 @@ class Bank:
 
 
 @lru_cache(maxsize=2)
-def bank(seed: int) -> Bank:
-    """The fields of a cohort."""
+def noise_fields(seed: int) -> NoiseFields:
+    """Return the speckle and noise fields of a cohort, by its seed."""
     rng = stream(seed, "speckle")
     grains = [(0.75, 0.55), (0.85, 0.85), (0.95, 1.25)]
-    return Bank(
+    return NoiseFields(
         speckle=tuple(_gamma(_smooth(rng, *grain), LOOKS, log=True) for grain in grains),
         floor=tuple(_gamma(_smooth(rng, 0.75, sigma), 1.6, log=False) for sigma in (0.5, 0.6)),
         mottle=_smooth(rng, 1.6, 7.0),
@@ -56,12 +56,12 @@ def _gamma(field: Field, looks: float, log: bool) -> Field:
     """A standard normal field as a Gamma one of mean 1 (through its quantiles)."""
     grid = np.linspace(-5.5, 5.5, 2001)
     gamma = gammaincinv(looks, ndtr(grid)) / looks
-    values = NEPER * np.log(np.maximum(gamma, 1e-6)) if log else gamma
+    values = GRAY_PER_NEPER * np.log(np.maximum(gamma, 1e-6)) if log else gamma
     return np.asarray(np.interp(field, grid, values), np.float32)
 
 
-def window(rng: np.random.Generator, field: Field, height: int = HEIGHT, width: int = WIDTH) -> Field:
-    """A random window of a field, upside down at random: a view, do not write to it."""
+def random_window(rng: np.random.Generator, field: Field, height: int = HEIGHT, width: int = WIDTH) -> Field:
+    """Return a random window of a field, flipped vertically at random: a view, not to be written to."""
     row, column = rng.integers(0, SIDE - height), rng.integers(0, SIDE - width)
     view = field[row : row + height, column : column + width]
     return view[:: rng.choice([-1, 1])]

@@ -9,7 +9,7 @@ import torch
 
 from octdino import made_by
 from octdino.config import ModelSettings, PretrainSettings
-from octdino.data.csv_io import replacing
+from octdino.data.atomic_files import replacing
 from octdino.data.schemas.metadata import BackboneSpec
 from octdino.models import save_backbone
 from octdino.models.initial_weights import Start

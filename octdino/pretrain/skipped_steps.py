@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from octdino.data.csv_io import replacing
+from octdino.data.atomic_files import replacing
 from octdino.errors import UserError
 from octdino.training.distributed import is_rank0
 

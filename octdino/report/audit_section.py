@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from octdino.data.csv_io import FINDINGS, read_table
+from octdino.data.csv_io import read_table
+from octdino.data.schemas.csv_schemas import FINDINGS
 from octdino.data.schemas.metadata import AuditMetadata, read_metadata
 from octdino.report.conclusions import NOTHING
 

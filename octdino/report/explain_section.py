@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from octdino.data.csv_io import JACCARD, OVERLAP, RETRIEVAL, Schema, read_table
+from octdino.data.csv_io import read_table
 from octdino.data.image_files import read_image
 from octdino.data.sampling_units import PATIENT, Unit
+from octdino.data.schemas.column import Schema
+from octdino.data.schemas.csv_schemas import JACCARD, OVERLAP, RETRIEVAL
 from octdino.data.schemas.metadata import ExplainMetadata, read_metadata
 from octdino.errors import UserError
 from octdino.report.conclusions import NOTHING, number, pair

@@ -8,7 +8,8 @@ import pandas as pd
 
 from octdino.config.names import fraction_text
 from octdino.config.report import NumberSettings, QuotedSettings
-from octdino.data.csv_io import JACCARD, read_table
+from octdino.data.csv_io import read_table
+from octdino.data.schemas.csv_schemas import JACCARD
 from octdino.data.schemas.metadata import ReportedMetadata, read_metadata
 from octdino.report.conclusions import NOTHING, one_seed
 from octdino.report.results_reader import Results

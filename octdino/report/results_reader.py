@@ -9,8 +9,10 @@ import pandas as pd
 
 from octdino.data.atomic_files import read_text
 from octdino.data.cohort_reader import Cohort, read_cohort
-from octdino.data.csv_io import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS, Schema, read_csv, read_table
+from octdino.data.csv_io import read_csv, read_table
 from octdino.data.sampling_units import Unit
+from octdino.data.schemas.column import Schema
+from octdino.data.schemas.csv_schemas import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, read_metadata
 
 FIGURES = (

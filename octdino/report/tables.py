@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from octdino.data.csv_io import REASONS, leading_metric
+from octdino.data.csv_io import leading_metric
+from octdino.data.schemas.csv_schemas import REASONS, SPLIT_NAMES
 from octdino.report.conclusions import CLINICAL, NOTHING, number, one_seed, outcome_of, pair, percent
 from octdino.report.results_reader import Results
 
@@ -184,7 +185,7 @@ def split_rows(results: Results) -> list[list[str]]:
     manifest = results.manifest
     known = manifest[results.labels].notna().any(axis=1) if results.labels else pd.Series(False, index=manifest.index)
     rows = []
-    for split in ("train", "val", "test"):
+    for split in SPLIT_NAMES:
         part, labelled = manifest[manifest["split"] == split], manifest[(manifest["split"] == split) & known]
         counts = [len(part), len(labelled)]
         if results.unit.patients:

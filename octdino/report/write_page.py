@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from octdino import STAGES, __version__
 from octdino.config import EvaluateSettings, ReportSettings
-from octdino.data.csv_io import leading_metric, replacing
+from octdino.data.atomic_files import replacing
+from octdino.data.csv_io import leading_metric
 from octdino.errors import UserError
 from octdino.report import calibration_tables as trust
 from octdino.report import conclusions as answer

@@ -16,9 +16,10 @@ from octdino.audit.leakage_audit import audit, verdict
 from octdino.audit.near_duplicates import copies, textures
 from octdino.cli import main
 from octdino.config import AuditSettings, PretrainSettings
-from octdino.data.csv_io import FINDINGS, MANIFEST, SPLITS, read_table, write_table
+from octdino.data.csv_io import read_table, write_table
 from octdino.data.predictions import write_predictions
-from octdino.data.store import image_moments, read_store, statistics
+from octdino.data.schemas.csv_schemas import FINDINGS, MANIFEST, SPLITS
+from octdino.data.store import image_moments, read_header, read_images, statistics
 from octdino.errors import UserError
 from octdino.models.weights_file import write_weights
 from octdino.pretrain import pretrain
@@ -75,7 +76,7 @@ def classifier(store, out, chosen_on="val", mean=None):
     thresholds = {
         label: choose_threshold(kept.loc[rows, label].to_numpy(), p[rows, i], HOW) for i, label in enumerate(LABELS)
     }
-    moments = read_store(store).moments
+    moments = read_header(store).moments
     own_mean, own_std = statistics(moments[(manifest["split"] == "train").to_numpy()])
     card = {
         "arm": "scratch-linear", "backbone": "b", "fraction": 1.0, "fold": 0, "seed": 0, "thresholds": thresholds,
@@ -120,13 +121,13 @@ def test_1_a_patient_on_two_sides(store):
 
 def test_2_a_copied_picture(store):
     train, test = rows_of(store)
-    put(store, test, read_store(store).images[train])
+    put(store, test, read_images(store)[train])
     assert found(store) == ["copy"]
 
 
 def test_3_a_mirrored_copy_brightened_and_compressed(store, tmp_path):
     train, test = rows_of(store)
-    image = np.clip(read_store(store).images[train][0, :, ::-1] * 1.2 + 5, 0, 255).astype(np.uint8)
+    image = np.clip(read_images(store)[train][0, :, ::-1] * 1.2 + 5, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=60)
     put(store, test, np.asarray(Image.open(buffer))[None])
@@ -153,7 +154,7 @@ def test_4_one_eye_id_of_two_patients(store):
 
 
 def test_5_test_scans_in_the_statistics(store, tmp_path):
-    everyone = statistics(read_store(store).moments)[0]
+    everyone = statistics(read_header(store).moments)[0]
     assert found(store, classifier(store, tmp_path / "linear", mean=everyone)) == ["statistics"]
 
 
@@ -173,7 +174,7 @@ def test_7_thresholds_from_test_patients(store, tmp_path):
 
 def test_a_finding_fails_with_one_line_unless_it_is_acknowledged(store, tmp_path):
     train, test = rows_of(store)
-    put(store, test, read_store(store).images[train])
+    put(store, test, read_images(store)[train])
     found(store)
     with pytest.raises(UserError, match=r"findings\.csv: copy, fold 0: .* are one picture.*audit\.acknowledged"):
         verdict(tmp_path / "audit/findings.csv")
@@ -202,7 +203,7 @@ def test_what_is_found_fails_though_patients_are_unknown(store, tmp_path):
     with h5py.File(store, "r+") as file:
         file.attrs["patients"] = "unknown"
     train, test = rows_of(store)
-    put(store, test, read_store(store).images[train])
+    put(store, test, read_images(store)[train])
     assert found(store) == ["copy", "patient", "eye", "volume"]
     with pytest.raises(UserError, match=r"copy, fold 0: .* are one picture: correlation [0-9.]+; mend it"):
         verdict(tmp_path / "audit/findings.csv")

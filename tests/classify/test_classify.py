@@ -223,4 +223,4 @@ def test_weights_from_a_file_are_named_by_their_content(store, pretrained, tmp_p
     model = MODEL.model_copy(update={"weights": file})
     where = {"store": store, "backbone": "b", "model": model, "pretrained": None, "out": tmp_path}
     classify("imagenet-linear", SETTINGS, fraction=1.0, fold=0, seed=0, **where)
-    assert read_predictions(tmp_path).metadata["pretrained"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert read_predictions(tmp_path).metadata.plain()["pretrained"] == hashlib.sha256(file.read_bytes()).hexdigest()

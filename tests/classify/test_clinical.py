@@ -8,8 +8,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from octdino.classify.clinical import clinical_control, clinical_features, visit_order
-from octdino.data.csv_io import MANIFEST, SPLITS, fraction_patients, read_table, write_table
+from octdino.data.csv_io import fraction_patients, read_table, write_table
 from octdino.data.predictions import read_predictions
+from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
 from octdino.errors import UserError
 from octdino.stats.calibration import fit_temperature
 from octdino.stats.thresholds import choose_threshold
@@ -40,7 +41,7 @@ def test_it_predicts_every_labelled_val_and_test_scan_and_says_how(tmp_path: Pat
     expected = manifest[manifest["patient"].map(side) != "train"]
     assert found.table["scan_id"].tolist() == expected["scan_id"].tolist()
     assert found.table["split"].tolist() == expected["patient"].map(side).tolist()
-    card = found.metadata
+    card = found.metadata.plain()
     assert (card["arm"], card["backbone"], card["fold"], card["thresholds_from"]) == ("clinical", "none", 2, "val")
     assert card["n_train_patients"] == len(fraction_patients(splits, 2, 0.3))
     val = found.take("val")
@@ -59,7 +60,7 @@ def test_test_labels_and_other_patients_change_nothing(tmp_path: Path) -> None:
     control(tmp_path, tmp_path / "after", fraction=0.3)
     before, after = read_predictions(tmp_path / "before"), read_predictions(tmp_path / "after")
     np.testing.assert_array_equal(before.probabilities(), after.probabilities())
-    assert before.metadata["thresholds"] == after.metadata["thresholds"]
+    assert before.metadata.plain()["thresholds"] == after.metadata.plain()["thresholds"]
 
 
 def test_without_clinical_values_it_predicts_the_prevalence(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_without_clinical_values_it_predicts_the_prevalence(tmp_path: Path) -> N
     found = read_predictions(tmp_path / "out")
     train = manifest[manifest["split"] == "train"]
     np.testing.assert_allclose(found.probabilities()[:, 0], train["IRF"].mean())
-    assert found.metadata["features"] == []
+    assert found.metadata.plain()["features"] == []
 
 
 def test_a_label_of_one_class_and_a_tiny_fraction(tmp_path: Path) -> None:
@@ -78,9 +79,9 @@ def test_a_label_of_one_class_and_a_tiny_fraction(tmp_path: Path) -> None:
     write_table(tmp_path / "manifest.csv", manifest, MANIFEST)
     control(tmp_path, tmp_path / "out", fraction=0.01)
     found = read_predictions(tmp_path / "out")
-    assert found.metadata["n_train_patients"] == 1
+    assert found.metadata.plain()["n_train_patients"] == 1
     assert (found.probabilities()[:, 3] == 0).all()
-    assert found.metadata["thresholds"]["VMT"] is None
+    assert found.metadata.plain()["thresholds"]["VMT"] is None
 
 
 def test_visits_are_ordered_by_number_within_their_eye() -> None:

@@ -95,7 +95,7 @@ def test_every_mode_gives_probabilities_that_beat_chance(arm, exclusive, tmp_pat
         arm, SETTINGS, store=store, backbone="b", model=MODEL, pretrained=None, fraction=1.0, fold=0, seed=0, out=out
     )
     found = read_predictions(out)
-    assert found.metadata["exclusive"] is exclusive
+    assert found.metadata.plain()["exclusive"] is exclusive
     test = found.take("test")
     p = test.probabilities()
     if exclusive:

@@ -1,4 +1,4 @@
-"""When a table's labels are classes, and who says so."""
+"""Mutually exclusive labels: when a table's labels are classes, and which source says so."""
 
 import logging
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from octdino.cohort.exclusive import exclusive_labels
-from octdino.cohort.scan_table import Refused, Rows
+from octdino.cohort import ingest
+from octdino.cohort.exclusive import check_exclusive, exclusive_labels
+from octdino.cohort.scan_table import Quarantine, ScanTable
 from octdino.config import CohortSettings
 from octdino.errors import UserError
 
@@ -25,7 +26,8 @@ def decide(values: list[list[int | None]], reader: bool | None = None, **setting
     labels = ["A", "B", "C"][: len(values[0])]
     truth = pd.DataFrame(values, columns=labels).astype("Int64")
     scans = pd.DataFrame({"path": [f"{row}.png" for row in range(len(truth))]})
-    rows = Rows(Path(), scans, truth, Refused(), False, exclusive=reader)
+    rows = ScanTable(Path(), scans, truth, Quarantine(), False, exclusive=reader)
+    check_exclusive(rows, CohortSettings(**settings))  # type: ignore[arg-type]
     return exclusive_labels(scans, rows, CohortSettings(**settings))  # type: ignore[arg-type]
 
 
@@ -47,3 +49,18 @@ def test_the_setting_and_a_published_cohort_come_first() -> None:
     assert decide(classes, reader=True) == (True, "cohort")
     with pytest.raises(UserError, match=r"1\.png has 2 positive labels \(1 such scans\); expected exactly one"):
         decide(several, exclusive=True)
+
+
+def test_labels_that_are_not_exclusive_are_refused_before_an_image_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cohort.exclusive: true is judged by the table, even where the images themselves are missing or damaged."""
+    table = pd.DataFrame({"path": [f"{row}.png" for row in range(6)], "patient": list("abcdef"), "A": 1, "B": 0})
+    table.loc[4, "B"] = 1
+    table.to_csv(tmp_path / "scans.csv", index=False)
+    for path in table["path"]:
+        (tmp_path / path).write_bytes(b"no image")
+    monkeypatch.setattr(ingest, "decode_scans", lambda *_: pytest.fail("an image was decoded"))
+    settings = CohortSettings(name="folder", root=tmp_path, exclusive=True)
+    with pytest.raises(UserError, match=r"cohort\.exclusive: 4\.png has 2 positive labels \(1 such scans\)"):
+        ingest.build_cohort(settings, tmp_path / "out")

@@ -8,7 +8,7 @@ from octdino.cohort.duplicates import Duplicates, find_duplicates, split_groups
 
 def scans(rows: list[tuple[str, str, int | None]], known: bool = True, given: str = "") -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["digest", "patient", "L"])
-    return table.assign(known=known, given=given, L=table["L"].astype("Int64"))
+    return table.assign(known=known, given_split=given, L=table["L"].astype("Int64"))
 
 
 def duplicates(table: pd.DataFrame) -> Duplicates:
@@ -41,7 +41,7 @@ def test_unknown_patients_with_one_picture_are_one() -> None:
 
 def test_test_copy_of_a_users_split_is_kept() -> None:
     table = scans([("x", "1.png", 1), ("x", "2.png", 1)], known=False)
-    table["given"] = ["train", "test"]
+    table["given_split"] = ["train", "test"]
     assert duplicates(table).dropped == {0: 1}
 
 

@@ -42,7 +42,7 @@ def left(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("checksum", [SHA, MD5])
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
-def test_a_whole_file(site: Site, path: Path, checksum: str, size: int | None) -> None:
+def test_a_file_is_downloaded_once_and_complete(site: Site, path: Path, checksum: str, size: int | None) -> None:
     assert fetch(f"{site.url}/big.zip", path, checksum, size) == path
     assert path.read_bytes() == CONTENT
     assert left(path) == ["big.zip"]
@@ -115,14 +115,14 @@ def test_a_wrong_checksum_leaves_nothing(site: Site, path: Path) -> None:
     assert left(path) == []
 
 
-def test_a_file_that_is_not_there(site: Site, path: Path) -> None:
+def test_a_missing_file_is_one_line_and_not_retried(site: Site, path: Path) -> None:
     with pytest.raises(UserError) as caught:
         fetch(f"{site.url}/none.zip", path, SHA)
     assert str(caught.value) == f"{site.url}/none.zip: 404 Not Found; or fetch it elsewhere and put it at {path}"
     assert len(site.requests) == 1
 
 
-def test_no_server(path: Path, site: Site) -> None:
+def test_no_server_is_one_line(path: Path, site: Site) -> None:
     with serve(path.parents[2]) as other:
         url = other.url
     with pytest.raises(UserError, match=r"no connection: .*refused.*put it at .*big.zip") as caught:
@@ -142,7 +142,7 @@ def test_too_little_disk(site: Site, path: Path, size: int | None, monkeypatch: 
     assert path.read_bytes() == CONTENT
 
 
-def test_what_is_there_is_not_sent(site: Site, path: Path) -> None:
+def test_an_existing_file_is_not_downloaded_again(site: Site, path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT)
     fetch("http://127.0.0.1:1/big.zip", path, SHA)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from octdino.cohort.folder import read_folder
-from octdino.cohort.scan_table import Rows
+from octdino.cohort.scan_table import ScanTable
 from octdino.errors import UserError
 
 from .trees import picture, settings
 
 
-def read(root: Path, rows: list[dict[str, Any]] | None, files: list[str] | None = None, **changes: Any) -> Rows:
+def read(root: Path, rows: list[dict[str, Any]] | None, files: list[str] | None = None, **changes: Any) -> ScanTable:
     if files is None:
         files = [str(row["path"]) for row in rows or [] if row["path"]]
     for number, name in enumerate(files):
@@ -57,7 +57,7 @@ def test_named_labels_with_other_values_refuse_the_row(tmp_path: Path) -> None:
     table[3]["B"] = None
     rows = read(tmp_path, table, labels=["B"])
     assert rows.labels == ["B"]
-    refused = rows.refused.rows
+    refused = rows.quarantine.rows
     assert [(r["reason"], r["row"]) for r in refused] == [("bad_label", 4)]
     assert "B: 'maybe', expected 0, 1 or empty" in refused[0]["detail"]
     assert rows.truth["B"].isna().sum() == 1
@@ -105,8 +105,8 @@ def test_a_bad_row_is_refused_with_its_reason(tmp_path: Path, change: dict, reas
     files = [row["path"] for row in table]
     table[4].update(change)
     rows = read(tmp_path, table, files)
-    assert [(r["reason"], r["row"]) for r in rows.refused.rows] == [(reason, 6)]
-    assert detail in rows.refused.rows[0]["detail"]
+    assert [(r["reason"], r["row"]) for r in rows.quarantine.rows] == [(reason, 6)]
+    assert detail in rows.quarantine.rows[0]["detail"]
     assert len(rows.scans) == 5
 
 
@@ -115,7 +115,7 @@ def test_a_slice_may_be_empty_or_written_as_a_decimal(tmp_path: Path) -> None:
     table[4]["slice"] = None  # so that pandas writes the others as 7.0
     rows = read(tmp_path, table)
     assert rows.scans["slice"].tolist() == [7, 7, 7, 7, pd.NA, 7]
-    assert not rows.refused.rows
+    assert not rows.quarantine.rows
 
 
 def test_a_file_name_that_is_not_utf_8_is_one_line(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_other_case_separators_and_absolute_paths(tmp_path: Path) -> None:
 
 def test_users_split(tmp_path: Path) -> None:
     table = [row | {"split": ["training", "Test", "valid"][i // 2]} for i, row in enumerate(rows_of())]
-    assert read(tmp_path, table).scans["given"].tolist() == ["train"] * 2 + ["test"] * 2 + ["val"] * 2
+    assert read(tmp_path, table).scans["given_split"].tolist() == ["train"] * 2 + ["test"] * 2 + ["val"] * 2
     table[1]["split"] = "test"
     with pytest.raises(UserError, match=r"patient p0 is in two splits: train in row 2, test in row 3"):
         read(tmp_path, table)
@@ -181,7 +181,7 @@ def test_row_numbers_count_blank_rows(tmp_path: Path) -> None:
     read(tmp_path, rows_of())
     (tmp_path / "scans.csv").write_text("path,A\nimages/0.png,1\n\n,,\n".replace(",,", ",") + "none.png,1\n")
     rows = read_folder(settings(tmp_path, "folder"))
-    assert [r["row"] for r in rows.refused.rows] == [5]
+    assert [r["row"] for r in rows.quarantine.rows] == [5]
 
 
 def test_folders_as_classes(tmp_path: Path) -> None:
@@ -199,11 +199,11 @@ def test_folders_as_classes(tmp_path: Path) -> None:
 def test_split_folders_with_classes(tmp_path: Path) -> None:
     rows = read(tmp_path, None, ["train/A/1.png", "train/B/1.png", "test/A/2.png", "test/B/1.png"])
     assert rows.labels == ["A", "B"]
-    assert dict(zip(rows.scans["path"], rows.scans["given"], strict=True))["test/A/2.png"] == "test"
+    assert dict(zip(rows.scans["path"], rows.scans["given_split"], strict=True))["test/A/2.png"] == "test"
 
 
 def test_nothing_to_classify(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no table with a path column and no image"):
+    with pytest.raises(UserError, match="neither a table with a path column nor an image"):
         read(tmp_path, None)
     with pytest.raises(UserError, match="class folders: A; expected two or more"):
         read(tmp_path, None, ["A/1.png"])
@@ -216,7 +216,7 @@ def test_nothing_to_classify(tmp_path: Path) -> None:
 def test_real_kermany_table(shared_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = read_folder(settings(shared_data / "oct_kermany", "folder"))
     assert rows.labels == ["CNV", "DME", "DRUSEN", "NORMAL"]
-    assert not rows.refused.rows
+    assert not rows.quarantine.rows
     assert len(rows.scans) == 534
     assert (rows.truth.sum(axis=1) == 1).all()
     assert "width" in caplog.text
@@ -233,6 +233,6 @@ def test_any_text_in_a_table_is_refused_row_by_row(tmp_path: Path, cells: list[t
     table = pd.DataFrame([("a.png", "p", "1"), *cells], columns=["path", "patient", "A"])
     table.to_csv(tmp_path / "wild.csv", index=False)
     rows = read_folder(settings(tmp_path, "folder", table="wild.csv", labels=["A"]))
-    assert len(rows.scans) + len(rows.refused.rows) <= 1 + len(cells)
+    assert len(rows.scans) + len(rows.quarantine.rows) <= 1 + len(cells)
     assert rows.scans["path"].tolist() == ["a.png"]
     assert set(np.unique(rows.truth["A"].dropna())) <= {0, 1}

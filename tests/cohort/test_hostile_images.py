@@ -19,10 +19,10 @@ from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 import octdino.cohort.olives.archives
 import octdino.cohort.olives.parquet
-from octdino.cohort.images import read_picture, to_uint8
+from octdino.cohort.images import decode_scan, to_uint8
 from octdino.cohort.ingest import build_cohort
 from octdino.cohort.olives import read_olives
-from octdino.cohort.olives.parquet import Shards
+from octdino.cohort.olives.parquet import ShardSource
 from octdino.cohort.vision import read_vision
 from octdino.config import ImageSettings
 from octdino.data.image_files import MAX_PIXELS, ImageError, read_image
@@ -114,7 +114,7 @@ def test_hostile_files_are_refused_with_a_reason(
     content, expected = HOSTILE[kind][0](), HOSTILE[kind][1]
     (tmp_path / "x.png").write_bytes(content)
     for source in (Path, lambda _: content):  # a file, and a member of an archive
-        got = read_picture(tmp_path / "x.png", PLAIN, source)
+        got = decode_scan(tmp_path / "x.png", PLAIN, source)
         assert (got.image, got.reason) == (None, "unreadable")
         assert expected in got.detail
         assert "\n" not in got.detail
@@ -147,7 +147,7 @@ SPECIAL: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("kind", SPECIAL)
 def test_what_is_no_regular_file_is_not_opened(kind: str, tmp_path: Path) -> None:
     SPECIAL[kind](tmp_path / "x.png")
-    got = read_picture(tmp_path / "x.png", PLAIN)
+    got = decode_scan(tmp_path / "x.png", PLAIN)
     assert (got.reason, got.detail) == ("unreadable", f"{kind}; expected a regular file")
 
 
@@ -155,13 +155,13 @@ def test_a_sparse_file_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "x.png").open("wb") as file:
         file.write(png(50, 50)[:33] + struct.pack(">I", 2**31 - 1) + b"tEXt")
         file.truncate(3 * 2**30)
-    assert "3,221,225,472 bytes; expected at most 134,217,728" in read_picture(tmp_path / "x.png", PLAIN).detail
+    assert "3,221,225,472 bytes; expected at most 134,217,728" in decode_scan(tmp_path / "x.png", PLAIN).detail
 
 
 def test_links_largest_images_and_late_pixels_stay_legal(tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "a.png")
     (tmp_path / "link.png").symlink_to("a.png")
-    assert read_picture(tmp_path / "link.png", PLAIN).size == (60, 40)
+    assert decode_scan(tmp_path / "link.png", PLAIN).size == (60, 40)
     image = read_image(encoded("PNG", np.zeros((4096, 8192), np.uint8)))  # as many pixels as are allowed
     assert image.size == (8192, 4096)
     assert image.size[0] * image.size[1] == MAX_PIXELS
@@ -191,13 +191,13 @@ def test_bad_files_end_in_the_quarantine_and_the_cohort_is_built(tmp_path: Path)
 
 MEASURE = """
 import pathlib, re, sys
-from octdino.cohort.images import read_picture
+from octdino.cohort.images import decode_scan
 from octdino.config import ImageSettings
 import octdino.data.store, octdino.cohort.retina
 def peak(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 for path in sys.argv[1:]:
     before = peak()
-    got = read_picture(path, ImageSettings(channels=3, crop="retina", percentiles=(1, 99)))
+    got = decode_scan(path, ImageSettings(channels=3, crop="retina", percentiles=(1, 99)))
     print(got.reason or "read", before, peak() - before)
 """
 
@@ -231,17 +231,17 @@ def test_members_that_are_too_large_or_packed_otherwise_are_unreadable(
     rows = read_olives(settings(write(tmp_path / "root")))
     path = rows.scans["path"].iloc[1]
     monkeypatch.setattr(octdino.cohort.olives.archives, "MAX_BYTES", 100)
-    got = read_picture(path, PLAIN, rows.pictures())
+    got = decode_scan(path, PLAIN, rows.image_source())
     assert got.reason == "unreadable"
     assert "bytes; expected at most 100" in got.detail
 
 
 def test_a_row_group_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.table({"Image": [{"bytes": encoded("PNG", GREY)}]}), tmp_path / "a.parquet")
-    assert read_picture("a.parquet/0", PLAIN, Shards(tmp_path)).image is not None
-    octdino.cohort.olives.parquet._pictures.cache_clear()
+    assert decode_scan("a.parquet/0", PLAIN, ShardSource(tmp_path)).image is not None
+    octdino.cohort.olives.parquet._images_of_group.cache_clear()
     monkeypatch.setattr(octdino.cohort.olives.parquet, "MAX_GROUP", 100)
-    got = read_picture("a.parquet/0", PLAIN, Shards(tmp_path))
+    got = decode_scan("a.parquet/0", PLAIN, ShardSource(tmp_path))
     assert got.reason == "unreadable"
     assert "a row group of " in got.detail
 

@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from octdino.cohort.images import load_pixels, read_picture, resized
+from octdino.cohort.images import decode_scan, load_pixels, resized
 from octdino.config import ImageSettings
 
 PLAIN = ImageSettings(size=(20, 30))
@@ -38,8 +38,8 @@ def test_jpeg_is_near(tmp_path: Path) -> None:
 
 
 def test_grey_stored_as_rgb_is_the_same_picture_with_the_same_hash(tmp_path: Path) -> None:
-    grey = read_picture(save(tmp_path / "a.png", GREY), PLAIN)
-    rgb = read_picture(save(tmp_path / "b.tif", np.repeat(GREY[:, :, None], 3, axis=2)), PLAIN)
+    grey = decode_scan(save(tmp_path / "a.png", GREY), PLAIN)
+    rgb = decode_scan(save(tmp_path / "b.tif", np.repeat(GREY[:, :, None], 3, axis=2)), PLAIN)
     assert np.array_equal(grey.image, rgb.image)
     assert grey.digest == rgb.digest
 
@@ -75,7 +75,7 @@ def test_sixteen_bits_become_the_high_byte(tmp_path: Path, name: str) -> None:
     else:
         save(tmp_path / name, deep)
     assert np.array_equal(load_pixels(tmp_path / name, 1), deep)
-    got = read_picture(tmp_path / name, ImageSettings(size=(40, 60)))
+    got = decode_scan(tmp_path / name, ImageSettings(size=(40, 60)))
     assert np.array_equal(got.image[0], deep // 256)
 
 
@@ -87,8 +87,8 @@ def test_sixteen_bit_rgb_tiff(tmp_path: Path) -> None:
 
 def test_twelve_bits_in_sixteen_are_flagged_and_stretched_on_request(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", GREY.astype(np.uint16) * 16)
-    assert read_picture(path, PLAIN).flags == "narrow_grey"
-    stretched = read_picture(path, ImageSettings(size=(40, 60), percentiles=(0, 100)))
+    assert decode_scan(path, PLAIN).flags == "narrow_grey"
+    stretched = decode_scan(path, ImageSettings(size=(40, 60), percentiles=(0, 100)))
     assert stretched.flags == ""
     low, high = int(GREY.min()), int(GREY.max())
     expected = np.rint((GREY.astype(float) - low) * 255 / (high - low))
@@ -97,25 +97,25 @@ def test_twelve_bits_in_sixteen_are_flagged_and_stretched_on_request(tmp_path: P
 
 def test_floats(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GREY.astype(np.float32) / 255)
-    assert np.array_equal(read_picture(tmp_path / "a.tif", ImageSettings(size=(40, 60))).image[0], GREY)
+    assert np.array_equal(decode_scan(tmp_path / "a.tif", ImageSettings(size=(40, 60))).image[0], GREY)
     tifffile.imwrite(tmp_path / "b.tif", GREY.astype(np.float32))
-    assert read_picture(tmp_path / "b.tif", PLAIN).reason == "unreadable"
+    assert decode_scan(tmp_path / "b.tif", PLAIN).reason == "unreadable"
     tifffile.imwrite(tmp_path / "c.tif", np.full((40, 60), np.nan, np.float32))
-    assert read_picture(tmp_path / "c.tif", PLAIN).reason == "unreadable"
+    assert decode_scan(tmp_path / "c.tif", PLAIN).reason == "unreadable"
 
 
 def test_three_channels(tmp_path: Path) -> None:
     colours = np.random.default_rng(2).integers(0, 256, (40, 60, 3)).astype(np.uint8)
-    got = read_picture(save(tmp_path / "a.png", colours), ImageSettings(size=(40, 60), channels=3))
+    got = decode_scan(save(tmp_path / "a.png", colours), ImageSettings(size=(40, 60), channels=3))
     assert np.array_equal(got.image, colours.transpose(2, 0, 1))
-    grey = read_picture(save(tmp_path / "b.png", GREY), ImageSettings(size=(40, 60), channels=3))
+    grey = decode_scan(save(tmp_path / "b.png", GREY), ImageSettings(size=(40, 60), channels=3))
     assert np.array_equal(grey.image, np.stack([GREY] * 3))
 
 
 def test_up_stays_up_and_left_stays_left(tmp_path: Path) -> None:
     picture = np.full((100, 60), 10, np.uint8)
     picture[:20, :15] = 250
-    got = read_picture(save(tmp_path / "a.png", picture), PLAIN).image[0]  # 20 x 30
+    got = decode_scan(save(tmp_path / "a.png", picture), PLAIN).image[0]  # 20 x 30
     assert got[:3, :6].min() > 240
     assert got[8:].max() == 10
     assert got[:, 12:].max() == 10
@@ -134,7 +134,7 @@ def test_shrinking_is_antialiased() -> None:
 
 
 def test_moments_are_the_stored_pictures(tmp_path: Path) -> None:
-    got = read_picture(save(tmp_path / "a.png", GREY), PLAIN)
+    got = decode_scan(save(tmp_path / "a.png", GREY), PLAIN)
     values = got.image / 255
     assert got.moments[:, 0] == pytest.approx([values.mean(), (values**2).mean()])
     assert got.size == (60, 40)
@@ -142,9 +142,9 @@ def test_moments_are_the_stored_pictures(tmp_path: Path) -> None:
 
 
 def test_constant(tmp_path: Path) -> None:
-    assert read_picture(save(tmp_path / "a.png", np.full((9, 9), 7, np.uint8)), PLAIN).reason == "constant"
+    assert decode_scan(save(tmp_path / "a.png", np.full((9, 9), 7, np.uint8)), PLAIN).reason == "constant"
     faint = np.arange(81, dtype=np.uint16).reshape(9, 9)
-    got = read_picture(save(tmp_path / "b.png", faint), PLAIN)
+    got = decode_scan(save(tmp_path / "b.png", faint), PLAIN)
     assert got.reason == "constant"
     assert "percentiles" in got.detail
 
@@ -152,16 +152,16 @@ def test_constant(tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "zero.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("not a picture")
-    assert read_picture(tmp_path / "zero.png", PLAIN).detail == "the file is empty"
-    assert "no image format" in read_picture(tmp_path / "text.png", PLAIN).detail
-    assert read_picture(tmp_path / "none.png", PLAIN).reason == "missing_file"
+    assert decode_scan(tmp_path / "zero.png", PLAIN).detail == "the file is empty"
+    assert "no image format" in decode_scan(tmp_path / "text.png", PLAIN).detail
+    assert decode_scan(tmp_path / "none.png", PLAIN).reason == "missing_file"
     tifffile.imwrite(tmp_path / "stack.tif", np.stack([GREY, GREY]), photometric="minisblack")
-    assert "more than one image" in read_picture(tmp_path / "stack.tif", PLAIN).detail
+    assert "more than one image" in decode_scan(tmp_path / "stack.tif", PLAIN).detail
 
 
 def test_a_folder_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
-    assert read_picture(tmp_path / "a.png", PLAIN).reason == "unreadable"
+    assert decode_scan(tmp_path / "a.png", PLAIN).reason == "unreadable"
 
 
 FORMATS = {
@@ -184,7 +184,7 @@ def test_truncated_or_damaged_files_never_raise(tmp_path: Path, kind: str, share
     else:
         content[int(share * (len(content) - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / f"a.{kind}").write_bytes(content)
-    got = read_picture(tmp_path / f"a.{kind}", PLAIN)
+    got = decode_scan(tmp_path / f"a.{kind}", PLAIN)
     assert got.reason in ("unreadable", "constant") if got.image is None else got.image.shape == (1, 20, 30)
 
 
@@ -193,4 +193,4 @@ def test_half_a_file_is_unreadable(tmp_path: Path, kind: str) -> None:
     out = io.BytesIO()
     Image.fromarray(GREY).save(out, **FORMATS[kind])
     (tmp_path / f"a.{kind}").write_bytes(out.getvalue()[: len(out.getvalue()) // 2])
-    assert read_picture(tmp_path / f"a.{kind}", PLAIN).reason == "unreadable"
+    assert decode_scan(tmp_path / f"a.{kind}", PLAIN).reason == "unreadable"

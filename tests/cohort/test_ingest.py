@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import h5py
@@ -19,8 +18,9 @@ from PIL import Image
 
 from octdino.cohort.ingest import OUTPUTS, build_cohort
 from octdino.data.cohort_reader import read_cohort
-from octdino.data.csv_io import MANIFEST, QUARANTINE, SPLITS, labels_of, read_table
-from octdino.data.store import read_store
+from octdino.data.csv_io import labels_of, read_table
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, SPLITS
+from octdino.data.store import read_header, read_images
 from octdino.errors import UserError
 
 from .trees import BIOMARKERS, PATH, OlivesTree, olives_tree, picture, settings
@@ -42,11 +42,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_outputs_agree_with_each_other(tmp_path: Path) -> None:
     manifest, quarantine, splits = build(olives_tree(), tmp_path)
-    store = read_store(tmp_path / "out" / "scans.h5")
+    store = read_header(tmp_path / "out" / "scans.h5")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(OUTPUTS)
     assert labels_of(manifest) == BIOMARKERS
     assert store.scan_id == manifest["scan_id"].tolist()
-    assert store.images.shape == (72, 1, 32, 32)
+    assert store.shape == (72, 1, 32, 32)
     assert len(quarantine) == 0
     assert set(splits["patient"]) == set(manifest["patient"])
     sides = dict(zip(splits["patient"], splits["split"], strict=True))
@@ -58,16 +58,16 @@ def test_manifest_keeps_table_order_and_pixels_follow(tmp_path: Path) -> None:
     manifest, _, _ = build(tree, tmp_path)
     order = list(dict.fromkeys([row[PATH] for row in tree.labels] + [row["File_Path"] for row in tree.clinical]))
     assert ["/" + path for path in manifest["path"]] == order
-    store = read_store(tmp_path / "out" / "scans.h5")
+    images = read_images(tmp_path / "out" / "scans.h5")
     for row in (0, 40, 71):
         expected = Image.fromarray(tree.pictures[order[row]]).resize((32, 32), Image.Resampling.BILINEAR)
-        assert np.array_equal(store.images[row, 0], np.asarray(expected))
+        assert np.array_equal(images[row, 0], np.asarray(expected))
 
 
 def test_statistics_are_of_training_patients(tmp_path: Path) -> None:
     manifest, _, _ = build(olives_tree(), tmp_path)
-    store = read_store(tmp_path / "out" / "scans.h5")
-    values = store.images[(manifest["split"] == "train").to_numpy()] / 255
+    store = read_header(tmp_path / "out" / "scans.h5")
+    values = read_images(tmp_path / "out" / "scans.h5")[(manifest["split"] == "train").to_numpy()] / 255
     assert store.attributes["mean"] == pytest.approx([values.mean()])
     assert store.attributes["std"] == pytest.approx([values.std()])
 
@@ -78,7 +78,7 @@ def test_statistics_are_of_training_patients(tmp_path: Path) -> None:
         (b"", "unreadable", "the file is empty"),
         (b"II*\x00nothing", "unreadable", ""),
         (np.full((40, 48), 9, np.uint8), "constant", "every pixel is 9"),
-        (picture(0, (50, 50)), "wrong_size", "50 x 50 pixels, the cohort's scans have 48 x 40; a square picture"),
+        (picture(0, (50, 50)), "wrong_size", "50 x 50 pixels, the cohort's scans have 48 x 40; a square image"),
         (picture(0, (50, 40)), "wrong_size", "50 x 40 pixels, the cohort's scans have 48 x 40"),
     ],
 )
@@ -91,11 +91,11 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: bytes | np.ndarray, reas
     assert quarantine["path"].tolist() == [tree.labels[4][PATH]]
     assert detail in quarantine["detail"].iloc[0]
     assert len(manifest) == 71
-    store = read_store(tmp_path / "out" / "scans.h5")
+    store = read_header(tmp_path / "out" / "scans.h5")
     assert store.scan_id == manifest["scan_id"].tolist()
 
 
-def test_cut_off_files_are_refused(tmp_path: Path) -> None:
+def test_truncated_files_are_refused(tmp_path: Path) -> None:
     tree = olives_tree()
     root = tree.write(tmp_path / "root")
     file = root / tree.labels[0][PATH].lstrip("/")
@@ -140,7 +140,7 @@ def test_nothing_left_is_one_line(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_too_few_patients_is_known_before_pictures_are_read(tmp_path: Path) -> None:
+def test_too_few_patients_are_refused_before_an_image_is_decoded(tmp_path: Path) -> None:
     tree = olives_tree(patients=2)
     tree.pictures = dict.fromkeys(tree.pictures, b"")
     with pytest.raises(UserError, match="2 patients with a label"):
@@ -162,7 +162,7 @@ def test_folder_cohort_takes_any_size(tmp_path: Path) -> None:
     assert set(manifest["split"]) == {"train", "val", "test"}
 
 
-def test_workers_and_places_change_nothing(tmp_path: Path) -> None:
+def test_outputs_are_independent_of_workers_and_folders(tmp_path: Path) -> None:
     """Two processes, another folder, a nested tree, other clock: the same bytes."""
     tree = olives_tree(patients=18)
     build_cohort(settings(tree.write(tmp_path / "a")), tmp_path / "one", workers=1)
@@ -176,7 +176,7 @@ def test_other_settings_or_pixels_change_the_attributes(tmp_path: Path) -> None:
     build(tree, tmp_path / "a")
     tree.pictures[tree.labels[0][PATH]] = picture(12345)
     build(tree, tmp_path / "b", image={"size": (32, 32), "crop": "retina"})
-    one, two = (read_store(tmp_path / x / "out" / "scans.h5").attributes for x in "ab")
+    one, two = (read_header(tmp_path / x / "out" / "scans.h5").attributes for x in "ab")
     assert one["source"] != two["source"]
     assert json.loads(one["settings"])["image"]["crop"] == "none"
     assert json.loads(two["settings"])["image"]["crop"] == "retina"
@@ -278,52 +278,3 @@ def test_store_is_chunked_and_plain(tmp_path: Path) -> None:
         assert file["images"].dtype == np.uint8
         assert file["images"].compression is None
         assert file["boxes"][0].tolist() == [0, 0, 40, 48]
-
-
-def test_real_volumes_as_an_olives_tree(shared_data: Path, tmp_path: Path) -> None:
-    """Two Spectralis volumes under four patients' names: the fundus pictures go, the 98 B-scans stay."""
-    scans = pd.read_csv(shared_data / "oct_volumes" / "scans.csv")
-    tree = OlivesTree()
-    for number, (path, subject) in enumerate(zip(scans["path"], scans["subject"], strict=True)):
-        patient = 201 + 2 * (subject != scans["subject"][0]) + number % 2
-        name = f"/TREX DME/GILA/0{patient}GOD/V1/OD/{Path(path).stem}.tif"
-        tree.pictures[name] = (shared_data / "oct_volumes" / path).read_bytes()
-        values = {"Eye_ID": patient, "BCVA": 70, "CST": 300, "Patient_ID": patient}
-        tree.clinical.append({"File_Path": name, **values})
-        tree.labels.append({PATH: name, **{b: (number + i) % 2 for i, b in enumerate(BIOMARKERS)}, **values})
-    manifest, quarantine, _ = build(tree, tmp_path, image={"size": (64, 64), "crop": "retina"})
-    assert len(manifest) == 98
-    assert Counter(quarantine["reason"]) == {"wrong_size": 2}
-    store = read_store(tmp_path / "out" / "scans.h5")
-    assert 0.1 < store.attributes["mean"][0] < 0.35
-    assert (store.boxes[:, 3] == 512).all()
-
-
-@pytest.mark.slow
-def test_real_tables_with_stand_in_pixels(shared_data: Path, tmp_path: Path) -> None:
-    """Both real tables; files for every labelled scan and 1,000 others, the rest is refused as missing."""
-    labels = pd.read_csv(shared_data / "olives" / "Biomarker_Clinical_Data_Images.csv")
-    clinical = pd.read_excel(shared_data / "olives" / "Training_Unlabeled_Clinical_Data.xlsx")
-    root = tmp_path / "root"
-    root.mkdir()
-    labels.to_csv(root / "Biomarker_Clinical_Data_Images.csv", index=False)
-    clinical.to_excel(root / "Clinical_Data_Images.xlsx", index=False)
-    others = sorted(set(clinical["File_Path"]) - set(labels[PATH]))[::60][:1000]
-    for number, path in enumerate([*labels[PATH], *others]):
-        file = root / "OLIVES" / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.zeros((496, 504), np.uint8)
-        pixels[::8, ::8] = 40
-        pixels[:136].reshape(17, 8, 504)[:, :, :] = (200 * (number >> np.arange(17) & 1))[:, None, None]
-        Image.fromarray(pixels).save(file, **({"compression": "tiff_lzw"} if path.endswith("tif") else {}))
-    build_cohort(settings(root), tmp_path / "out", workers=2)
-    manifest = read_table(tmp_path / "out" / "manifest.csv", MANIFEST)
-    quarantine = read_table(tmp_path / "out" / "quarantine.csv", QUARANTINE)
-    assert Counter(quarantine["reason"]) == {"missing_file": 78_283 - 9_408 - len(others)}
-    assert len(manifest) == 9_408 + len(others)
-    assert manifest[BIOMARKERS].notna().any(axis=1).sum() == 9_408
-    assert manifest["patient"].nunique() == 87
-    assert manifest["eye"].nunique() == 96
-    assert manifest[BIOMARKERS].isna().to_numpy().sum() == 19 + 16 * len(others)
-    assert (manifest["flags"] == "laterality_clash").sum() == 98
-    assert read_store(tmp_path / "out" / "scans.h5", np.arange(5)).images.shape == (5, 1, 32, 32)

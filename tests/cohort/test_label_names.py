@@ -15,7 +15,19 @@ from octdino.errors import UserError
 from .trees import picture, settings
 
 # Columns of the tables that readers, ingest, split and duplicates work on; words that pandas takes for missing.
-INTERNAL = ["row", "known", "digest", "position", "width", "height", "named", "given", "short", "index", "truth"]
+INTERNAL = [
+    "row",
+    "known",
+    "digest",
+    "position",
+    "width",
+    "height",
+    "table_path",
+    "given_split",
+    "id_path",
+    "index",
+    "truth",
+]
 INTERNAL += ["record", "(row)", "level_0", "0", "NA", "None", "nan", "null", "N/A", "<NA>", "true", "prob", "Macro"]
 
 
@@ -77,7 +89,7 @@ def test_reserved_names_are_refused_when_the_table_is_read(tmp_path: Path, name:
 @pytest.mark.parametrize("twice", [["A", "A"], ["A", "a"]])
 def test_a_label_named_twice_is_refused(tmp_path: Path, twice: list[str]) -> None:
     table_of(tmp_path / "files", ["A"], scans=6)
-    with pytest.raises(UserError, match=r"cohort\.labels: label 'A' stands there twice"):
+    with pytest.raises(UserError, match=r"cohort\.labels: label 'A' occurs twice"):
         read_folder(settings(tmp_path / "files", "folder", labels=twice))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octdino.cohort.images import read_picture
+from octdino.cohort.images import decode_scan
 from octdino.cohort.retina import find_retina, retina_box, retina_window
 from octdino.config import ImageSettings
 
@@ -91,7 +91,7 @@ def test_tiny_pictures_do_not_fail() -> None:
 def test_stored_picture_is_the_box(tmp_path: Path) -> None:
     image = scan(330, 0.1)
     Image.fromarray(image).save(tmp_path / "a.png")
-    got = read_picture(tmp_path / "a.png", ImageSettings(size=(H, W), crop="retina"))
+    got = decode_scan(tmp_path / "a.png", ImageSettings(size=(H, W), crop="retina"))
     top, left, height, width = got.box
     part = Image.fromarray(image[top : top + height, left : left + width])
     assert np.array_equal(got.image[0], np.asarray(part.resize((W, H), Image.Resampling.BILINEAR)))

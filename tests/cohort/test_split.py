@@ -11,7 +11,8 @@ from sklearn.model_selection import GroupShuffleSplit
 
 from octdino.cohort.split import PUBLISHED, make_splits
 from octdino.config import SplitSettings
-from octdino.data.csv_io import SPLITS, fraction_patients, label_matrix, write_table
+from octdino.data.csv_io import fraction_patients, label_matrix, write_table
+from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.errors import UserError
 
 from .trees import BIOMARKERS, PATH
@@ -28,12 +29,12 @@ def scans(patients: int, seed: int = 0, labels: int = 4, each: int = 4, unlabell
             marks = (has & (rng.random(labels) < 0.7)).astype(float) if known else np.full(labels, np.nan)
             row = {"patient": f"p{patient}", "trial": "AB"[patient % 2], "path": f"{patient}-{number}", "row": number}
             rows.append(row | {f"L{i}": mark for i, mark in enumerate(marks)})
-    return pd.DataFrame(rows).assign(given="").assign(group=lambda t: t["patient"])
+    return pd.DataFrame(rows).assign(given_split="").assign(group=lambda t: t["patient"])
 
 
 def real_scans(shared_data: Path) -> pd.DataFrame:
     table = pd.read_csv(shared_data / "olives" / "Biomarker_Clinical_Data_Images.csv")
-    table = table.rename(columns={PATH: "path", "Patient_ID": "patient"}).assign(given="", row=0)
+    table = table.rename(columns={PATH: "path", "Patient_ID": "patient"}).assign(given_split="", row=0)
     table["patient"] = table["group"] = table["patient"].astype(str)
     return table.assign(trial=np.where(table["path"].str.contains("Prime"), "PRIME", "TREX"))
 
@@ -155,32 +156,32 @@ def test_too_few_patients() -> None:
 
 def test_users_split_is_honoured_and_val_comes_out_of_train() -> None:
     table = scans(40, unlabelled=0)
-    table["given"] = np.where(table["patient"].str[1:].astype(int) < 30, "train", "test")
+    table["given_split"] = np.where(table["patient"].str[1:].astype(int) < 30, "train", "test")
     sides = make_splits(table, table[LABELS], SplitSettings(val=0.2)).set_index("patient")["split"]
     assert {p for p in sides.index if sides[p] == "test"} == {f"p{i}" for i in range(30, 40)}
     assert (sides == "val").sum() == 8  # 20 % of all 40, since test has the 25 % that it would have by default
-    table.loc[table["patient"].isin(["p0", "p1"]), "given"] = "val"
+    table.loc[table["patient"].isin(["p0", "p1"]), "given_split"] = "val"
     sides = make_splits(table, table[LABELS], SplitSettings()).set_index("patient")["split"]
     assert set(sides[sides == "val"].index) == {"p0", "p1"}
 
 
 def test_nothing_is_chosen_on_scans_without_labels() -> None:
     table = scans(60)
-    table["given"] = np.where(table["patient"].str[1:].astype(int) < 45, "train", "test")
+    table["given_split"] = np.where(table["patient"].str[1:].astype(int) < 45, "train", "test")
     sides = make_splits(table, table[LABELS], SplitSettings()).set_index("patient")["split"]
-    unlabelled = sorted(set(table.loc[table["L0"].isna() & (table["given"] == "train"), "patient"]))
+    unlabelled = sorted(set(table.loc[table["L0"].isna() & (table["given_split"] == "train"), "patient"]))
     assert unlabelled
     assert (sides[unlabelled] == "train").all()
 
 
 def test_users_split_needs_train_and_test() -> None:
-    with pytest.raises(UserError, match="nobody in test"):
-        split(scans(9).assign(given="train"), SplitSettings())
+    with pytest.raises(UserError, match="no patient in test"):
+        split(scans(9).assign(given_split="train"), SplitSettings())
 
 
 def test_users_split_parts_a_group() -> None:
     table = scans(9, unlabelled=0)
-    table["given"] = np.where(table["patient"] == "p0", "test", "train")
+    table["given_split"] = np.where(table["patient"] == "p0", "test", "train")
     table.loc[table["patient"] == "p1", "group"] = "p0"
     with pytest.raises(UserError, match=r"p0 \(test\) and p1 \(train\) share identical"):
         make_splits(table, table[LABELS], SplitSettings())
@@ -197,7 +198,7 @@ def test_file_is_reused(tmp_path: Path) -> None:
     sides = first.set_index("patient")["split"]
     train, test = sides[sides == "train"].index[0], sides[sides == "test"].index[0]
     table.loc[table["patient"].isin([train, test]), "group"] = min(train, test)
-    with pytest.raises(UserError, match="share identical pictures"):
+    with pytest.raises(UserError, match="share identical scans"):
         make_splits(table, table[LABELS], SplitSettings(file=tmp_path / "splits.csv"))
     with pytest.raises(UserError, match="no such table"):
         make_splits(table, table[LABELS], SplitSettings(file=tmp_path / "none.csv"))
@@ -206,7 +207,9 @@ def test_file_is_reused(tmp_path: Path) -> None:
 def test_many_patients_are_quick() -> None:
     """Images without patients are their own; a collection of ten thousand must not take minutes."""
     rng = np.random.default_rng(0)
-    table = pd.DataFrame({"patient": [f"p{i}" for i in range(10_000)], "trial": "", "given": "", "path": "", "row": 0})
+    table = pd.DataFrame(
+        {"patient": [f"p{i}" for i in range(10_000)], "trial": "", "given_split": "", "path": "", "row": 0}
+    )
     table["group"] = table["patient"]
     for i in range(4):
         table[f"L{i}"] = (rng.integers(0, 4, 10_000) == i).astype(float)
@@ -260,7 +263,7 @@ def test_crossval_refuses_what_it_cannot_divide() -> None:
     with pytest.raises(UserError, match="expected 7 or more for 5 folds"):
         split(scans(5, unlabelled=0), SplitSettings(protocol="crossval"))
     with pytest.raises(UserError, match="split column, and"):
-        split(scans(30).assign(given="train"), SplitSettings(protocol="crossval"))
+        split(scans(30).assign(given_split="train"), SplitSettings(protocol="crossval"))
 
 
 @pytest.mark.parametrize("number", ["2", "3"])

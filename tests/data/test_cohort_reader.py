@@ -12,7 +12,8 @@ import pytest
 import octdino.data.store
 from octdino.cli import main
 from octdino.data.cohort_reader import read_cohort
-from octdino.data.csv_io import MANIFEST, read_table
+from octdino.data.csv_io import read_table
+from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
 from tests.small import LABELS, store_attributes, write_small_cohort
 
@@ -113,7 +114,7 @@ BROKEN: Attacks = {
     "label inf": (cell("manifest.csv", "square", "inf"), "row 3: square is inf; expected 0, 1 or empty"),
     "label -1": (cell("manifest.csv", "square", -1), "row 3: square is -1; expected 0, 1 or empty"),
     "label yes": (cell("manifest.csv", "square", "yes"), "row 3: square is 'yes'; expected 0, 1 or empty"),
-    "scan twice": (cell("manifest.csv", "scan_id", "p0-0"), "row 3: scan_id p0-0 stands in two rows"),
+    "scan twice": (cell("manifest.csv", "scan_id", "p0-0"), "row 3: scan_id p0-0 occurs in two rows"),
     "no patient": (cell("manifest.csv", "patient", ""), "row 3: patient is empty"),
     "split tset": (cell("manifest.csv", "split", "tset"), "row 3: split is 'tset'; expected train, val or test"),
     "another split": (cell("manifest.csv", "split", "test"), "scan p0-1 of patient p0 is in test; splits.csv has this"),
@@ -128,7 +129,7 @@ BROKEN: Attacks = {
     "unknown patient": (cell("splits.csv", "patient", "p99", 9), "splits.csv: patient p9 is in manifest.csv and not"),
     "rank -1": (cell("splits.csv", "rank", -1), "splits.csv: row 3: rank is -1; expected a whole number from 0"),
     "a cell too many": (splits_text("fold,patient,group,split,rank\n0,a,a,val,,1\n"), "more cells than the header"),
-    "column twice": (splits_text("fold,fold,patient,group,split,rank\n"), "fold stands there twice"),
+    "column twice": (splits_text("fold,fold,patient,group,split,rank\n"), "fold occurs twice"),
     "no row": (splits_text("fold,patient,group,split,rank\n"), "splits.csv: no fold 0"),
 }  # fmt: skip
 
@@ -181,7 +182,7 @@ def test_labelled_training_patients_that_no_arm_sees_are_named(cohort: Path, cap
     assert not caplog.records
     cell("splits.csv", "rank", "")(cohort)
     read_cohort(cohort / "scans.h5")
-    assert "1 labelled training patients have no rank, such as p1: no arm sees them" in caplog.text
+    assert "1 labelled training patients have no rank, such as p1: no arm uses them" in caplog.text
 
 
 def test_a_cohort_is_what_its_files_say(cohort: Path) -> None:

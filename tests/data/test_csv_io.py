@@ -7,17 +7,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from octdino.data.csv_io import (
-    MANIFEST,
-    QUARANTINE,
-    SPLITS,
-    fraction_patients,
-    label_matrix,
-    labels_of,
-    read_table,
-    replacing,
-    write_table,
-)
+from octdino.data.atomic_files import replacing
+from octdino.data.csv_io import fraction_patients, label_matrix, labels_of, read_table, write_table
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, SPLITS
 from octdino.errors import UserError
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from octdino import cli
-from octdino.data.csv_io import MANIFEST, QUARANTINE, SPLITS, read_table, write_table
+from octdino.data.csv_io import read_table, write_table
 from octdino.data.formula_cells import escape_formulas, unescape_formulas
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, SPLITS
 from tests.cohort.trees import picture
 
 STARTS = ("=", "+", "-", "@", "\t", "\r")

@@ -13,14 +13,16 @@ from safetensors.torch import load_file, save_file
 from octdino.classify import classify
 from octdino.cli import main
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
-from octdino.data.csv_io import FINDINGS, read_table
+from octdino.data.csv_io import read_table
 from octdino.data.predictions import read_predictions
+from octdino.data.schemas.csv_schemas import FINDINGS
 from octdino.data.schemas.metadata import (
     AuditMetadata,
     BackboneMetadata,
     ExplainMetadata,
     ReportedMetadata,
     read_metadata,
+    write_metadata,
 )
 from octdino.errors import UserError
 from octdino.explain.classifier import read_classifier
@@ -119,10 +121,17 @@ def test_impossible_values_of_a_backbones_card(tmp_path: Path, values: dict[str,
 
 @pytest.mark.parametrize("kind", [AuditMetadata, ExplainMetadata, ReportedMetadata, BackboneMetadata])
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '{"a": NaN}', "{}", "[" * 100_000, "\x00"])
-def test_what_is_no_card_is_one_line(tmp_path: Path, kind: type, text: str) -> None:
+def test_a_file_that_is_no_metadata_is_refused_in_one_line(tmp_path: Path, kind: type, text: str) -> None:
     (tmp_path / "card.json").write_text(text)
     with pytest.raises(UserError, match=r"card\.json"):
         read_metadata(tmp_path / "card.json", kind, "verb")
+
+
+def test_written_metadata_keeps_all_values_and_no_defaults(tmp_path: Path) -> None:
+    values = {"asked": {"patient": "?"}, "patients": "known", "not_checkable": {}, "scans": 3, "runs": 1, "extra": [1]}
+    write_metadata(tmp_path / "audit.json", AuditMetadata.parse(values, "audit.json"))
+    assert (tmp_path / "audit.json").read_text() == json.dumps(values, indent=2) + "\n"
+    assert read_metadata(tmp_path / "audit.json", AuditMetadata, "audit").plain() == values
 
 
 @pytest.fixture
@@ -217,5 +226,5 @@ def test_the_report_reads_a_card_as_it_was_written(arms: Path) -> None:
     path = next(arms.glob("pretrain/*/*/*/backbone.json"))
     assert read_metadata(path, BackboneMetadata, "pretrain").plain() == json.loads(path.read_text())
     found = read_predictions(next(arms.glob("classify/*/*/*/*")))
-    assert found.metadata == json.loads((found.folder / "classifier.json").read_text())
+    assert found.metadata.plain() == json.loads((found.folder / "classifier.json").read_text())
     assert np.isfinite(found.temperature() or NAN)

@@ -36,7 +36,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_predictions(tmp_path / "new", rows(), LABELS, p, METADATA)
     found = read_predictions(tmp_path / "new")
     assert found.labels == LABELS
-    assert found.metadata == {**METADATA, "labels": LABELS}
+    assert found.metadata.plain() == {**METADATA, "labels": LABELS}
     assert found.table["scan_id"].tolist() == ["a", "b", "NA"]
     assert found.table["patient"].tolist() == ["01", "1", "null"]
     np.testing.assert_allclose(found.probabilities(), p, rtol=1e-15)
@@ -67,7 +67,7 @@ def change(folder: Path, column: str, value: object) -> None:
         ("prob:IRF", "", "prob:IRF is empty; expected a number from 0 to 1"),
         ("prob:IRF", "high", "prob:IRF is 'high'; expected a number from 0 to 1"),
         ("split", "train", "split is 'train'; expected val or test"),
-        ("scan_id", "a", "row 3: scan_id a stands in two rows"),
+        ("scan_id", "a", "row 3: scan_id a occurs in two rows"),
     ],
 )
 def test_impossible_values_are_named(tmp_path: Path, column: str, value: object, message: str) -> None:

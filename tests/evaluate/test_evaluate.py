@@ -13,9 +13,10 @@ import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import COMPARISON, MANIFEST, METRICS, SPLITS, SUBGROUPS, probability, read_table, write_table
+from octdino.data.csv_io import probability, read_table, write_table
 from octdino.data.predictions import read_predictions
 from octdino.data.sampling_units import PATIENT
+from octdino.data.schemas.csv_schemas import COMPARISON, MANIFEST, METRICS, SPLITS, SUBGROUPS
 from octdino.errors import UserError
 from octdino.evaluate import evaluate
 from octdino.evaluate.comparison_figures import apart, forest
@@ -61,7 +62,7 @@ def test_values_are_scikit_learns_on_test_scans(done: Path) -> None:
     for label in ("IRF", "DRT/ME", "FAVF"):
         rows = table[table[label].notna()]
         y, p = rows[label].astype(int), rows[probability(label)].astype(float)
-        positive = p >= found.metadata["thresholds"][label]
+        positive = p >= found.metadata.plain()["thresholds"][label]
         expected = {
             "auroc": roc_auc_score(y, p), "average_precision": average_precision_score(y, p),
             "f1": f1_score(y, positive), "balanced_accuracy": balanced_accuracy_score(y, positive),

@@ -11,8 +11,9 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import MANIFEST, METRICS, SUBGROUPS, read_table, write_table
+from octdino.data.csv_io import read_table, write_table
 from octdino.data.predictions import write_predictions
+from octdino.data.schemas.csv_schemas import MANIFEST, METRICS, SUBGROUPS
 from octdino.errors import UserError
 from octdino.evaluate import evaluate
 from octdino.stats.calibration import calibration_of

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import COMPARISON, METRICS, read_table
+from octdino.data.csv_io import read_table
+from octdino.data.schemas.csv_schemas import COMPARISON, METRICS
 from octdino.evaluate import evaluate
 from tests.results import write_arm, write_cohort
 

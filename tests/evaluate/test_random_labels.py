@@ -8,7 +8,8 @@ import pytest
 
 from octdino.classify import classify  # only tests may join two stages
 from octdino.config import AugmentSettings, ClassifySettings, EvaluateSettings, ModelSettings
-from octdino.data.csv_io import COMPARISON, MANIFEST, METRICS, read_table, write_table
+from octdino.data.csv_io import read_table, write_table
+from octdino.data.schemas.csv_schemas import COMPARISON, MANIFEST, METRICS
 from octdino.evaluate import evaluate
 from tests.results import LABELS, write_cohort, write_store
 

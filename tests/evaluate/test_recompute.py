@@ -23,7 +23,8 @@ from sklearn.metrics import (
 )
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import METRICS, read_table
+from octdino.data.csv_io import read_table
+from octdino.data.schemas.csv_schemas import METRICS
 from octdino.evaluate import evaluate
 from tests.results import write_arm, write_cohort
 

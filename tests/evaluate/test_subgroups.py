@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from octdino.config import EvaluateSettings
 from octdino.data.cohort_reader import read_cohort
-from octdino.data.csv_io import MANIFEST, SUBGROUPS, probability, read_table
+from octdino.data.csv_io import probability, read_table
+from octdino.data.schemas.csv_schemas import MANIFEST, SUBGROUPS
 from octdino.evaluate import evaluate
 from octdino.evaluate.quality import noise, qualities, quality
 from octdino.evaluate.subgroups import by_band, by_name, groupings, position

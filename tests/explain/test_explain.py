@@ -13,19 +13,10 @@ from safetensors.torch import load_file
 
 from octdino.cohort.ingest import build_cohort  # only tests may join two stages
 from octdino.config import CohortSettings, ExplainSettings, ModelSettings, PhantomSettings
-from octdino.data.csv_io import (
-    EMBEDDING,
-    JACCARD,
-    JACCARD_IMAGES,
-    MANIFEST,
-    OVERLAP,
-    RETRIEVAL,
-    SPLITS,
-    labels_of,
-    read_table,
-    write_table,
-)
-from octdino.data.store import StoreWriter, read_store
+from octdino.data.csv_io import labels_of, read_table, write_table
+from octdino.data.schemas.csv_schemas import EMBEDDING, JACCARD, JACCARD_IMAGES, MANIFEST, OVERLAP, RETRIEVAL, SPLITS
+from octdino.data.store import read_header, read_images
+from octdino.data.store_writer import StoreWriter
 from octdino.errors import UserError
 from octdino.explain import explain
 from octdino.explain.explained_scans import read_shown
@@ -144,11 +135,11 @@ def test_masks_follow_the_crop(phantom: tuple[Path, Path]) -> None:
     """The scans themselves, read as masks are, look as the store's images do."""
     files, store = phantom
     manifest = read_table(store.with_name("manifest.csv"), MANIFEST)
-    read = read_store(store)
+    images, boxes = read_images(store), read_header(store).boxes
     tiff = [row for row, path in enumerate(manifest["path"]) if Image.open(files / path).mode == "L"][:20]
     paths = manifest["path"].iloc[tiff].tolist()
-    found = read_truth(files, paths, read.boxes[tiff], (48, 48), ["a"]).classes.numpy()
-    for one, image in zip(found, read.images[tiff, 0], strict=True):
+    found = read_truth(files, paths, boxes[tiff], (48, 48), ["a"]).classes.numpy()
+    for one, image in zip(found, images[tiff, 0], strict=True):
         assert np.corrcoef(one.ravel(), image.ravel())[0, 1] > 0.9
 
 

@@ -17,11 +17,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from octdino.cli.flags import mapping
-from octdino.cohort.spreadsheet import read_sheet
+from octdino.cohort.spreadsheet import read_spreadsheet
 from octdino.data.atomic_files import read_json
-from octdino.data.csv_io import SPLITS, read_table, write_table
+from octdino.data.csv_io import read_table, write_table
 from octdino.data.image_files import ImageError, read_image
 from octdino.data.safetensors_torch import read_tensors
+from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.errors import UserError
 from octdino.training.checkpoint_reader import CheckpointError, read_checkpoint
 
@@ -42,7 +43,7 @@ def write_image(path: Path) -> None:
 CARD = {"spec": {"timm": "resnet18", "mean": [0.5]}, "labels": ["a", "b"], "thresholds": {"a": 0.5, "b": None}}
 READERS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "splits.csv": (write_splits, lambda path: read_table(path, SPLITS)),
-    "sheet.csv": (write_splits, lambda path: read_sheet(path, "cohort.table")),
+    "sheet.csv": (write_splits, lambda path: read_spreadsheet(path, "cohort.table")),
     "card.json": (lambda path: path.write_text(json.dumps(CARD)), lambda path: read_json(path, "pretrain")),
     "config.yaml": (lambda path: path.write_text("a: &x {b: [1, 2.5]}\nc: *x\n"), lambda path: mapping(str(path))),
     "a.safetensors": (

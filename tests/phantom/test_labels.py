@@ -37,7 +37,7 @@ def check_statistics(table: pd.DataFrame) -> None:
     real = pd.Series(PREVALENCE, BIOMARKERS)
     assert (share - real).abs()[COMMON].max() <= 0.05, (share - real)[COMMON]
     assert (share[[b for b in BIOMARKERS if b not in COMMON]] < 0.05).all()
-    follows = (table.slice.diff() == 1).to_numpy()[1:]  # the row before is the neighbouring slice of the volume
+    follows = (table.slice.diff() == 1).to_numpy()[1:]  # the row before is the neighboring slice of the volume
     for name, expected in KAPPA.items():
         values = table[name].to_numpy()
         found = kappa(values[:-1][follows], values[1:][follows])
@@ -73,9 +73,9 @@ def test_who_has_what(labels: pd.DataFrame) -> None:
     assert labels[FAVF].corr(labels[PAVF]) < -0.6  # -.76
     assert (labels[FAVF] & labels[PAVF]).mean() < 0.03
     assert labels[DRT].corr(labels[IRF]) > 0.45  # .71
-    edge, centre = labels[labels.slice.isin([3, 4, 45, 46])], labels[labels.slice.isin([24, 25])]
-    assert centre[IRF].mean() > edge[IRF].mean() + 0.2  # .23 to .57
-    assert abs(centre[FAVF].mean() - edge[FAVF].mean()) < 0.08
+    edge, center = labels[labels.slice.isin([3, 4, 45, 46])], labels[labels.slice.isin([24, 25])]
+    assert center[IRF].mean() > edge[IRF].mean() + 0.2  # .23 to .57
+    assert abs(center[FAVF].mean() - edge[FAVF].mean()) < 0.08
     cst = labels.groupby(["trial", "visit"]).cst.mean()
     assert abs(cst["TREX", 0] - 469) < 35
     assert abs(cst["TREX", 1] - 303) < 30

@@ -14,7 +14,8 @@ import pytest
 from playwright import sync_api
 
 from octdino.config import ReportSettings
-from octdino.data.csv_io import FINDINGS, write_table
+from octdino.data.csv_io import write_table
+from octdino.data.schemas.csv_schemas import FINDINGS
 from octdino.report import write_report
 from tests.data.test_formula_cells import FORMULAS, HARMLESS
 from tests.report.test_report import CONFIG, make_results

@@ -12,9 +12,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from octdino.config import ReportSettings
-from octdino.data.csv_io import FINDINGS, SPLITS, write_table
+from octdino.data.csv_io import write_table
 from octdino.data.predictions import read_predictions
 from octdino.data.sampling_units import WARNINGS
+from octdino.data.schemas.csv_schemas import FINDINGS, SPLITS
 from octdino.report import write_report
 from octdino.report.audit_section import Leaks
 from octdino.report.checklist import AUTHORS, ITEMS, NOT_RUN, checklist

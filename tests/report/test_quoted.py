@@ -10,7 +10,8 @@ import yaml
 
 from octdino.config import EvaluateSettings
 from octdino.config.report import QuotedSettings
-from octdino.data.csv_io import JACCARD, write_table
+from octdino.data.csv_io import write_table
+from octdino.data.schemas.csv_schemas import JACCARD
 from octdino.evaluate import evaluate
 from octdino.report.conclusions import NOTHING
 from octdino.report.quoted import HEADS, quoted_rows

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from octdino.config import Config, EvaluateSettings, ReportSettings
-from octdino.data.csv_io import MANIFEST, QUARANTINE, write_table
+from octdino.data.csv_io import write_table
+from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE
 from octdino.errors import UserError
 from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report

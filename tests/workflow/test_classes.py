@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from octdino import cli
-from octdino.data.csv_io import METRICS, leading_metric, read_table
+from octdino.data.csv_io import leading_metric, read_table
 from octdino.data.predictions import read_predictions
+from octdino.data.schemas.csv_schemas import METRICS
 
 CLASSES = ["CNV", "DME", "NORMAL"]
 MODEL = ["--backbone", "tiny", "--model", '{"timm": "test_resnet"}', "--augment.global-size", "32"]
@@ -61,7 +62,7 @@ def test_every_arm_and_the_clinical_baseline_have_an_accuracy(results: Path) -> 
     accuracy = metrics[metrics["metric"] == "accuracy"].set_index("arm")["value"]
     assert set(accuracy.index) == {"scratch-linear", "scratch-knn", "clinical"}
     found = read_predictions(results / "classify/clinical/none/f1/fold0-seed0")
-    assert found.metadata["exclusive"] is True
+    assert found.metadata.plain()["exclusive"] is True
     np.testing.assert_allclose(found.probabilities().sum(1), 1)
     test = found.take("test")
     assert accuracy["clinical"] == pytest.approx((test.probabilities().argmax(1) == test.truth().argmax(1)).mean())

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from octdino.data.csv_io import COMPARISON, MANIFEST, METRICS, SUBGROUPS, labels_of, read_table
+from octdino.data.csv_io import labels_of, read_table
+from octdino.data.schemas.csv_schemas import COMPARISON, MANIFEST, METRICS, SUBGROUPS
 from tests.workflow.conftest import Workflow
 
 VIEWS = {"global_size": 32, "local_size": 16, "local_views": 2}

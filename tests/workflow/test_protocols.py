@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from octdino.config import load_config
-from octdino.data.csv_io import MANIFEST, METRICS, SPLITS, labels_of, read_table
+from octdino.data.csv_io import labels_of, read_table
 from octdino.data.predictions import read_predictions
+from octdino.data.schemas.csv_schemas import MANIFEST, METRICS, SPLITS
 from octdino.errors import UserError
 from tests.workflow.conftest import ROOT, Workflow
 from tests.workflow.test_end_to_end import TINY

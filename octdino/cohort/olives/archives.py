@@ -1,8 +1,7 @@
-"""The archives of OLIVES as they are downloaded, read without unpacking their 156,000 pictures.
+"""Zip archives of OLIVES as downloaded, read without unpacking their 156,000 images.
 
 OLIVES.zip holds OLIVES/TREX_DME.zip and OLIVES/Prime_FULL.zip, which hold the trees. A member has the path that
-unpacking each archive where it lies would give it, so the manifest is the same either way; what is unpacked already
-goes before what an archive holds.
+unpacking each archive in place would give it, so the manifest is the same either way; unpacked files take precedence.
 """
 
 import io
@@ -14,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from octdino.cohort.file_index import Tree, clean_path, is_hidden
+from octdino.cohort.file_index import FileIndex, clean_path, is_hidden
 from octdino.cohort.sources import DAMAGED
 from octdino.data.disk_space import amount, check_disk
 from octdino.data.image_files import MAX_BYTES
@@ -22,25 +21,25 @@ from octdino.errors import UserError
 from octdino.progress import progress
 
 MEGABYTE = 1_000_000
-PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what Python unpacks in bounded memory
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # compression methods that Python unpacks in bounded memory
 MAX_DEPTH = 4  # zips in zips; the published form has two
 MAX_ARCHIVES = 60  # no more than are kept open; the published form has four
 MAX_MEMBERS = 500_000  # files in an archive; the published form has 99,000 and 57,000
-MAX_RATIO = 20  # of a zip in a zip; packed twice, a true one shrinks by some per cent
+MAX_RATIO = 20  # of a zip in a zip; a valid one shrinks by a few per cent when packed twice
 
 log = logging.getLogger("octdino.cohort")
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip: a file, or a part of one, for a zip that lies uncompressed in another.
+    """A zip: a file, or a byte range of one, for a zip stored uncompressed in another.
 
     Attributes:
         file: the file on disk.
         start: where the zip begins in it.
         size: its bytes.
-        changed: time of the file's last change in ns: another file of this name is another archive.
-        prefix: the folder below root in which its members lie, with a final slash, or empty.
+        changed: modification time of the file in ns, so that a replaced file is another archive.
+        prefix: the folder of its members below root, with a final slash, or empty.
     """
 
     file: Path
@@ -51,12 +50,12 @@ class Archive:
 
     @classmethod
     def of(cls, root: Path, name: str) -> "Archive":
-        """The zip file `name` below root."""
+        """Return the zip file `name` below root."""
         status = (root / name).stat()
         return cls(root / name, 0, status.st_size, status.st_mtime_ns, _folder(name))
 
     def inner(self, name: str) -> "Archive":
-        """The zip that is the uncompressed member `name`."""
+        """Return the zip that is the uncompressed member `name`."""
         info = _opened(self).members[name]
         head = b""
         if 0 <= info.header_offset < self.size:
@@ -72,18 +71,18 @@ class Archive:
 
     @property
     def members(self) -> "dict[str, zipfile.ZipInfo]":
-        """What it holds, by clean path.
+        """The members by clean path.
 
         Raises:
-            UserError: it is no whole zip.
+            UserError: the zip is damaged.
         """
         return _opened(self).members
 
     def read(self, name: str) -> bytes:
-        """A member's bytes.
+        """Return the bytes of a member.
 
         Raises:
-            OSError, zipfile.BadZipFile, zlib.error: it is damaged, too large, or packed in a way that cannot be read.
+            OSError, zipfile.BadZipFile, zlib.error: it is damaged, too large, or its compression is not supported.
         """
         zipped, info = _opened(self).zipped, _opened(self).members[name]
         if info.file_size > MAX_BYTES:
@@ -95,13 +94,13 @@ class Archive:
         try:
             with zipped.open(info) as member:
                 return member.read(info.file_size + 1)  # without a size zipfile inflates up to 2 GiB before it cuts
-        except RuntimeError as error:  # a feature of zips that Python lacks
+        except RuntimeError as error:  # a zip feature that Python does not support
             raise OSError(f"{self.file}: {error}") from None
 
 
 @dataclass(frozen=True)
-class Members:
-    """Source of pictures: files below `root`, then members of archives. Each process opens the archives itself."""
+class ArchiveSource:
+    """Image source: files below `root`, then members of archives. Each process opens the archives itself."""
 
     root: Path
     archives: tuple[Archive, ...]
@@ -117,26 +116,26 @@ class Members:
         raise FileNotFoundError(path)
 
 
-def open_archives(tree: Tree) -> None:
-    """Add what the zips below the tree's root hold, and the zips in these, to the tree and to its source.
+def open_archives(file_index: FileIndex) -> None:
+    """Add the members of all zips below root, and of zips in zips, to the file index and to its image source.
 
-    A zip that is compressed in another is written beside it first, once: nothing can be found in it otherwise.
+    A zip that is compressed in another is extracted beside it once, since random access needs it uncompressed.
 
     Raises:
         UserError: a zip is damaged, nested too deep or larger than it may be, or the disk lacks the space.
     """
     archives: list[Archive] = []
-    for name in sorted(file for file in tree.files if _is_zip(file)):
-        _add_with_inner(tree, Archive.of(tree.root, name), archives, MAX_DEPTH)
+    for name in sorted(file for file in file_index.files if _is_zip(file)):
+        _add_with_inner(file_index, Archive.of(file_index.root, name), archives, MAX_DEPTH)
     if not archives:
         return
     for archive in archives:
-        tree.add(archive.prefix + name for name in archive.members)
+        file_index.add(archive.prefix + name for name in archive.members)
         log.info("%s: %d files in %s", archive.file, len(archive.members), archive.prefix or "it")
-    tree.source = Members(tree.root, tuple(archives))
+    file_index.source = ArchiveSource(file_index.root, tuple(archives))
 
 
-def _add_with_inner(tree: Tree, archive: Archive, archives: list[Archive], depth: int) -> None:
+def _add_with_inner(file_index: FileIndex, archive: Archive, archives: list[Archive], depth: int) -> None:
     """Add an archive and the zips in it to `archives`.
 
     Raises:
@@ -151,19 +150,19 @@ def _add_with_inner(tree: Tree, archive: Archive, archives: list[Archive], depth
         )
     for name, info in archive.members.items():
         below = archive.prefix + name
-        if not _is_zip(name) or below in tree.files:  # unpacked already: it is on the list itself
+        if not _is_zip(name) or below in file_index.files:  # already unpacked, so listed as a file
             continue
         if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
             inner = archive.inner(name)
-        elif tree.find_folder(Path(name).stem):  # its scans are unpacked: no need for them twice
+        elif file_index.find_folder(Path(name).stem):  # its scans are already unpacked
             continue
         else:
-            inner = _extracted(tree.root, archive, name)
-        _add_with_inner(tree, inner, archives, depth - 1)
+            inner = _extracted(file_index.root, archive, name)
+        _add_with_inner(file_index, inner, archives, depth - 1)
 
 
 def _extracted(root: Path, archive: Archive, name: str) -> Archive:
-    """The compressed inner zip as a file, where unpacking the outer one would put it."""
+    """Extract a compressed inner zip to the place where unpacking the outer one would put it."""
     info, path = archive.members[name], root / archive.prefix / name
     if info.file_size > MAX_RATIO * info.compress_size or info.compress_type not in PACKINGS:
         raise UserError(
@@ -194,7 +193,7 @@ class _Opened:
 
 @lru_cache(maxsize=64)
 def _opened(archive: Archive) -> _Opened:
-    """One handle a process: reading the list of 99,000 names takes a second."""
+    """Open an archive once per process: reading the list of 99,000 names takes a second."""
     if not archive.file.is_file():
         raise UserError(f"{archive.file}: no regular file; expected a zip")
     try:
@@ -215,7 +214,7 @@ def _opened(archive: Archive) -> _Opened:
 
 
 class _Window(io.RawIOBase):
-    """`size` bytes of a file from `start`, as a file."""
+    """Read-only file object over `size` bytes of a file from `start`."""
 
     def __init__(self, path: Path, start: int, size: int) -> None:
         self._file = path.open("rb", buffering=0)
@@ -230,7 +229,7 @@ class _Window(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
-            raise OSError("before the beginning")  # what a file says, and zipfile expects
+            raise OSError("before the beginning")  # as files do; zipfile expects it
         self._at = base + offset
         return self._at
 
@@ -251,5 +250,5 @@ def _is_zip(name: str) -> bool:
 
 
 def _folder(name: str) -> str:
-    """The folder of a file with a final slash; empty at the top."""
+    """Return the folder of a file with a final slash; empty for root."""
     return name[: name.rfind("/") + 1]

@@ -1,10 +1,9 @@
-"""Tables over an image tree: the published form of OLIVES, and the VIP Cup's.
+"""Reader of OLIVES' biomarker and clinical tables over an image tree, in the published form and in the VIP Cup's.
 
-The trees hold both eyes and derived pictures; only the scans that the tables name are the cohort, so the tables drive
-and nothing is globbed.
+The trees contain both eyes and derived images; only the scans that the tables name are read, and nothing is globbed.
 
-IEEE SPS VIP Cup 2023: six of the biomarkers under the names B1 to B6, a label table of paths without patients (the
-clinical table, or the folder that a scan shares with rows of it, says whose it is), and zeros where the published table
+IEEE SPS VIP Cup 2023: six of the biomarkers under the names B1 to B6, a label table of paths without patients (they
+come from the scan's row of the clinical table, or from rows with the same folder), and zeros where the published table
 has no value (12 scans): they are kept as they are published.
 """
 
@@ -17,95 +16,106 @@ from typing import Any
 
 import pandas as pd
 
-from octdino.cohort.file_index import Tree, clean_path
-from octdino.cohort.scan_table import Refuse, Refused, Rows, scan_tables
-from octdino.cohort.spreadsheet import column, find_column, identifier, label_value, number, read_sheet
+from octdino.cohort.file_index import FileIndex, clean_path
+from octdino.cohort.scan_table import Quarantine, RowRefused, ScanTable, build_scan_tables
+from octdino.cohort.spreadsheet import (
+    find_column,
+    parse_identifier,
+    parse_label,
+    parse_number,
+    read_spreadsheet,
+    require_column,
+)
 from octdino.data.olives_names import BIOMARKERS, PATH, VIP_BIOMARKERS, VIP_PATH
 from octdino.errors import UserError
 
 BCVA = (0.0, 100.0)  # ETDRS letters
 CST = (50.0, 2000.0)  # µm
-WHOSE = ("Patient_ID", "Eye_ID", "BCVA", "CST")
+PATIENT_COLUMNS = ("Patient_ID", "Eye_ID", "BCVA", "CST")
 
 Records = dict[str, dict[str, Any]]  # by path
 
 log = logging.getLogger("octdino.cohort")
 
 
-def read_tables(tree: Tree, label_table: Path, clinical_table: Path, cohort: str) -> Rows:
-    """Labelled scans in the order of the label table, then the others in the order of the clinical table.
+def read_tables(file_index: FileIndex, label_table: Path, clinical_table: Path, cohort: str) -> ScanTable:
+    """Read labelled scans in the order of the label table, then the others in the order of the clinical table.
 
     Raises:
         UserError: a table, a column or all of the tree is missing.
     """
     named = ((label_table, "cohort.table"), (clinical_table, "cohort.clinical"))
-    sheets = [read_sheet(path, key, tree.content(path)) for path, key in named]
-    vip = bool(find_column(sheets[0], "B1"))
-    if find_column(sheets[0], VIP_PATH):
+    spreadsheets = [read_spreadsheet(path, key, file_index.content(path)) for path, key in named]
+    vip = bool(find_column(spreadsheets[0], "B1"))
+    if find_column(spreadsheets[0], VIP_PATH):
         raise UserError(f"{label_table}: the VIP Cup's test scans, which have no labels; expected its training labels")
     labels = list(VIP_BIOMARKERS.values() if vip else BIOMARKERS)
-    reader = TableReader(tree)
+    reader = TableReader(file_index)
     names = (
-        {label: column(sheets[0], label_table, name) for name, label in VIP_BIOMARKERS.items()}
+        {label: require_column(spreadsheets[0], label_table, name) for name, label in VIP_BIOMARKERS.items()}
         if vip
-        else {label: column(sheets[0], label_table, label) for label in BIOMARKERS}
+        else {label: require_column(spreadsheets[0], label_table, label) for label in BIOMARKERS}
     )
-    labelled = reader.read(sheets[0], label_table, names, whose=not vip)
-    clinical = reader.read(sheets[1], clinical_table, {})
+    labelled = reader.read(spreadsheets[0], label_table, names, has_patients=not vip)
+    clinical = reader.read(spreadsheets[1], clinical_table, {})
     reader.check_folders()
     if vip:
-        _say_whose(labelled, clinical)
+        _fill_patients(labelled, clinical)
     _flag_laterality(labelled.values(), clinical.values())
     for path, record in labelled.items():
         if path in clinical:
-            _complete(record, clinical[path], reader.refused)
+            _complete(record, clinical[path], reader.quarantine)
         elif not record["patient"]:
             detail = (
                 f"{label_table.name} row {record['row']}: neither the scan nor its folder is in {clinical_table.name}"
             )
-            reader.refused.add(record["named"], record["row"], "missing_patient", detail)
+            reader.quarantine.add(record["table_path"], record["row"], "missing_patient", detail)
     records = [r for r in labelled.values() if r["patient"]]
     records += [r for path, r in clinical.items() if path not in labelled]
     log.info("%s and %s name %d scans, %d labelled", label_table, clinical_table, len(records), len(labelled))
-    return Rows(tree.root, *scan_tables(records, cohort, labels), reader.refused, True, source=tree.source)
+    return ScanTable(
+        file_index.root, *build_scan_tables(records, cohort, labels), reader.quarantine, True, source=file_index.source
+    )
 
 
 def read_values(cell: dict[str, str], labels: Iterable[str]) -> dict[str, Any]:
-    """What a row says of a scan but for where it is: patient, eye, labels, bcva, cst, slice.
+    """Parse a row's patient, eye, labels, bcva, cst and slice.
 
     Raises:
-        Refuse: a label or a value is not what it can be.
+        RowRefused: a label or a value is not allowed.
     """
     record: dict[str, Any] = {
-        "patient": identifier(cell.get("Patient_ID", "")), "eye": identifier(cell.get("Eye_ID", "")), "truth": {}
-    }  # fmt: skip
+        "patient": parse_identifier(cell.get("Patient_ID", "")),
+        "eye": parse_identifier(cell.get("Eye_ID", "")),
+        "truth": {},
+    }
     for name in labels:
         try:
-            record["truth"][name] = label_value(cell[name])
+            record["truth"][name] = parse_label(cell[name])
         except ValueError as error:
-            raise Refuse("bad_label", f"{name}: {error}") from None
+            raise RowRefused("bad_label", f"{name}: {error}") from None
     for name, bounds in (("BCVA", BCVA), ("CST", CST), ("slice", (1, 10_000))):
         try:
-            record[name.lower()] = number(cell.get(name, ""), *bounds)
+            record[name.lower()] = parse_number(cell.get(name, ""), *bounds)
         except ValueError as error:
-            raise Refuse("bad_value", f"{name}: {error}") from None
+            raise RowRefused("bad_value", f"{name}: {error}") from None
     return record
 
 
 class TableReader:
-    """Rows of the tables as records by the file that they mean."""
+    """Reader of table rows as records, by the file that each row names."""
 
-    def __init__(self, tree: Tree) -> None:
-        self.tree = tree
-        self.refused = Refused()
+    def __init__(self, file_index: FileIndex) -> None:
+        self.file_index = file_index
+        self.quarantine = Quarantine()
         self._gone: set[str] = set()  # paths refused by an earlier table: a scan is in the quarantine once
         self._folders: dict[str, str | None] = {}  # first step of a path: the folder that it means
 
-    def read(self, table: pd.DataFrame, path: Path, labels: dict[str, str], whose: bool = True) -> Records:
-        """The accepted rows of one table; `labels` by column, `whose`: whether it says whose scans they are."""
-        names = {"path": column(table, path, PATH, "File_Path", "Path", VIP_PATH), **labels}
-        if whose:
-            names |= {name: column(table, path, name) for name in WHOSE}
+    def read(self, table: pd.DataFrame, path: Path, labels: dict[str, str], has_patients: bool = True) -> Records:
+        """Return the accepted rows of one table; `labels` by column; `has_patients`: whether it has patient columns."""
+        names = {"path": require_column(table, path, PATH, "File_Path", "Path", VIP_PATH), **labels}
+        if has_patients:
+            names |= {name: require_column(table, path, name) for name in PATIENT_COLUMNS}
         if scan := find_column(table, "Scan (n/49)"):
             names["slice"] = scan
         records: Records = {}
@@ -115,64 +125,64 @@ class TableReader:
         for row, *cells in zip(table.index.tolist(), *columns, strict=True):
             cell = dict(zip(names, cells, strict=True))
             try:
-                record = self._record(cell, list(labels), whose)
+                record = self._record(cell, list(labels), has_patients)
                 if record is None:
                     continue
                 if (first := rows.setdefault(record["path"], row)) != row:
-                    raise Refuse("duplicate_path", f"named in row {first} of {path.name} already")
-            except Refuse as why:
-                self.refused.add(cell["path"], row, why.reason, f"{path.name} row {row}: {why.detail}")
+                    raise RowRefused("duplicate_path", f"named in row {first} of {path.name} already")
+            except RowRefused as why:
+                self.quarantine.add(cell["path"], row, why.reason, f"{path.name} row {row}: {why.detail}")
                 gone.add(_key(cell["path"]))
                 continue
-            record |= {"row": row, "named": cell["path"], "known": True, "given": ""}
+            record |= {"row": row, "table_path": cell["path"], "known": True, "given_split": ""}
             records[record["path"]] = record
-        self._gone |= gone - {_key(record["named"]) for record in records.values()}
+        self._gone |= gone - {_key(record["table_path"]) for record in records.values()}
         return records
 
-    def _record(self, cell: dict[str, str], labels: list[str], whose: bool) -> dict[str, Any] | None:
-        """One row, checked; None if an earlier table's row of this path was refused."""
+    def _record(self, cell: dict[str, str], labels: list[str], has_patients: bool) -> dict[str, Any] | None:
+        """Check one row and return it as a record; None if an earlier table's row of this path was refused."""
         if not cell["path"]:
-            raise Refuse("missing_path", "the path is empty; expected the path of a scan")
+            raise RowRefused("missing_path", "the path is empty; expected the path of a scan")
         if _key(cell["path"]) in self._gone:
             return None
         clean, place = _place(cell["path"])
         found = self._resolve(clean)
-        if whose and not cell["Patient_ID"]:
-            raise Refuse("missing_patient", "Patient_ID is empty; without it the scan could be on two sides")
+        if has_patients and not cell["Patient_ID"]:
+            raise RowRefused("missing_patient", "Patient_ID is empty; without it the scan could be in two splits")
         values = read_values(cell, labels)
-        record = place | values | {"path": found, "short": clean, "slice": values["slice"] or place["slice"]}
+        record = place | values | {"path": found, "id_path": clean, "slice": values["slice"] or place["slice"]}
         record["flags"] = "" if found.endswith(cell["path"].lstrip("/")) else "path_changed"
-        record["mask"] = self.tree.mask_of(found, found[: -len(clean)])
+        record["mask"] = self.file_index.mask_of(found, found[: -len(clean)])
         return record
 
     def _resolve(self, clean: str) -> str:
-        """The file below root that a clean path means, wherever the tree lies."""
+        """Return the file below root that a clean path names, in whichever folder the image tree is."""
         first, _, rest = clean.partition("/")
         if first not in self._folders:
-            self._folders[first] = self.tree.find_folder(first)
+            self._folders[first] = self.file_index.find_folder(first)
         folder = self._folders[first]
         if folder is None:
-            raise Refuse("missing_file", f"no folder {first!r} below the root")
+            raise RowRefused("missing_file", f"no folder {first!r} below the root")
         try:
-            found = self.tree.resolve(f"{folder}/{rest}")
+            found = self.file_index.resolve(f"{folder}/{rest}")
         except LookupError as error:
-            raise Refuse("bad_path", str(error)) from None
+            raise RowRefused("bad_path", str(error)) from None
         if found is None:
-            raise Refuse("missing_file", f"no file {folder}/{rest} below the root")
+            raise RowRefused("missing_file", f"no file {folder}/{rest} below the root")
         return found
 
     def check_folders(self) -> None:
-        """All rows refused for want of a tree is a wrong root, not a cohort with bad rows.
+        """Refuse a root without any of the tables' folders: it is wrong, rather than a cohort with bad rows.
 
         Raises:
             UserError: none of the tables' folders lies below root.
         """
         if self._folders and not any(self._folders.values()):
             names = " or ".join(repr(name) for name in sorted(self._folders)[:4])
-            raise UserError(f"{self.tree.root}: no folder {names} below it; the tables' paths begin with these")
+            raise UserError(f"{self.file_index.root}: no folder {names} below it; the tables' paths begin with these")
         for name, folder in self._folders.items():
             if folder is None:
-                log.warning("no folder %r below %s: its scans are refused", name, self.tree.root)
+                log.warning("no folder %r below %s: its scans are refused", name, self.file_index.root)
 
 
 def _key(path: str) -> str:
@@ -180,22 +190,22 @@ def _key(path: str) -> str:
 
 
 def _place(path: str) -> tuple[str, dict[str, Any]]:
-    """The clean path, and what it says: `{trial}/…/{visit}/{OD|OS}/{file}`; the name's last number counts from 0."""
+    """Parse `{trial}/…/{visit}/{OD|OS}/{file}`: the clean path and its fields; the last number counts slices from 0."""
     try:
         clean = clean_path(path)
     except ValueError as error:
-        raise Refuse("bad_path", str(error)) from None
+        raise RowRefused("bad_path", str(error)) from None
     parts = clean.split("/")
     if len(parts) < 4 or parts[-2].upper() not in ("OD", "OS"):
-        raise Refuse("bad_path", f"{path}; expected {{trial}}/…/{{visit}}/{{OD or OS}}/{{file}}")
+        raise RowRefused("bad_path", f"{path}; expected {{trial}}/…/{{visit}}/{{OD or OS}}/{{file}}")
     numbers = re.findall(r"\d+", parts[-1].rsplit(".", 1)[0])
     trial = next((name for name in ("PRIME", "TREX") if name in parts[0].upper()), parts[0])
     place = {"trial": trial, "visit": parts[-3], "laterality": parts[-2].upper()}
     return clean, place | {"slice": int(numbers[-1]) + 1 if numbers else None}
 
 
-def _say_whose(labelled: Records, clinical: Records) -> None:
-    """Give scans the patient and values of their row in the clinical table, else those of their folder and visit.
+def _fill_patients(labelled: Records, clinical: Records) -> None:
+    """Fill patient and clinical values from the scan's row in the clinical table, else from its folder and visit.
 
     In the real tables 98 scans of 02-016 are not in the clinical table: it has them on the other side.
     """
@@ -212,17 +222,17 @@ def _say_whose(labelled: Records, clinical: Records) -> None:
 
 
 def _folders(record: dict[str, Any]) -> tuple[str, str]:
-    """The folder of the scan's patient and of its visit: `{trial}/…/{folder}` and `{trial}/…/{folder}/{visit}`."""
-    visit = record["short"].rsplit("/", 2)[0]
+    """Return the folders of the scan's patient and visit: `{trial}/…/{folder}` and `{trial}/…/{folder}/{visit}`."""
+    visit = record["id_path"].rsplit("/", 2)[0]
     return visit.rpartition("/")[0], visit
 
 
-def _complete(record: dict[str, Any], clinical: dict[str, Any], refused: Refused) -> None:
-    """Fill a labelled scan's clinical values from the clinical table, which is the wider one; say where they differ."""
+def _complete(record: dict[str, Any], clinical: dict[str, Any], quarantine: Quarantine) -> None:
+    """Fill a labelled scan's clinical values from the clinical table, and flag differences."""
     if record["patient"] != clinical["patient"]:
         detail = f"Patient_ID {record['patient']} in row {record['row']} of the biomarker table, "
         detail += f"{clinical['patient']} in row {clinical['row']} of the clinical table"
-        refused.add(record["named"], record["row"], "missing_patient", detail)
+        quarantine.add(record["table_path"], record["row"], "missing_patient", detail)
         record["patient"] = None
         return
     for name in ("bcva", "cst", "eye"):
@@ -234,7 +244,7 @@ def _complete(record: dict[str, Any], clinical: dict[str, Any], refused: Refused
 
 
 def _flag_laterality(labelled: Any, clinical: Any) -> None:
-    """Flag labelled scans whose eye lies on another side in the clinical table: 98 scans of 02-016 in the real one."""
+    """Flag labelled scans with another laterality in the clinical table: 98 scans of 02-016 in the real tables."""
     sides: dict[str, set[str]] = defaultdict(set)
     for record in clinical:
         sides[record["eye"]].add(record["laterality"])

@@ -1,8 +1,8 @@
-"""The parquet shards of gOLIVES/OLIVES_Dataset on Hugging Face: pictures and labels in one table, without paths.
+"""Reader of the parquet shards of gOLIVES/OLIVES_Dataset on Hugging Face: images and labels, without paths.
 
 `disease_classification` has the sixteen biomarkers of every scan (empty where it was not graded) and the disease;
 `biomarker_detection` has the VIP Cup's six, and its test scans, which have no patient. Visits and sides are not in
-them. A fifth of the rows are copies of others of the same patient; the ingest finds these by their pixels.
+them. A fifth of the rows are duplicates within a patient; the ingest finds these by their pixels.
 """
 
 import logging
@@ -16,10 +16,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from octdino.cohort.olives.biomarker_tables import WHOSE, read_values
-from octdino.cohort.scan_table import Refuse, Refused, Rows, scan_tables
+from octdino.cohort.olives.biomarker_tables import PATIENT_COLUMNS, read_values
+from octdino.cohort.scan_table import Quarantine, RowRefused, ScanTable, build_scan_tables
 from octdino.cohort.sources import DAMAGED
-from octdino.cohort.spreadsheet import column, find_column, text_of
+from octdino.cohort.spreadsheet import cell_text, find_column, require_column
 from octdino.data.image_files import MAX_BYTES
 from octdino.data.olives_names import BIOMARKERS, VIP_BIOMARKERS
 from octdino.errors import UserError
@@ -33,23 +33,23 @@ log = logging.getLogger("octdino.cohort")
 
 
 @dataclass(frozen=True)
-class Shards:
-    """Source of pictures: `{shard below root}/{row}`, rows from 0. A row group is in memory at a time."""
+class ShardSource:
+    """Image source: `{shard below root}/{row}`, rows from 0. One row group is in memory at a time."""
 
     root: Path
 
     def __call__(self, path: str) -> bytes:
         shard, _, row = path.rpartition("/")
         group, begin = _group_of(self.root / shard, int(row))
-        cell = _pictures(self.root / shard, group)[int(row) - begin].as_py()
+        cell = _images_of_group(self.root / shard, group)[int(row) - begin].as_py()
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(content, bytes):
-            raise ValueError("no picture in the row")
+            raise ValueError("no image in the row")
         return content
 
 
-def read_shards(root: Path, shards: list[str], cohort: str) -> Rows:
-    """Every row of every shard as a scan; shards with the sixteen biomarkers first, so that of two copies theirs stays.
+def read_shards(root: Path, shards: list[str], cohort: str) -> ScanTable:
+    """Read each row of each shard as a scan; shards with the sixteen biomarkers first, so that their copy is kept.
 
     Raises:
         UserError: a shard is damaged or lacks a column.
@@ -57,24 +57,24 @@ def read_shards(root: Path, shards: list[str], cohort: str) -> Rows:
     tables = {shard: _read_labels(root / shard) for shard in shards}
     full = {shard: bool(find_column(table, BIOMARKERS[0])) for shard, table in tables.items()}
     labels = list(BIOMARKERS if any(full.values()) else VIP_BIOMARKERS.values())
-    refused, records = Refused(), []
+    quarantine, records = Quarantine(), []
     for shard in sorted(shards, key=lambda shard: (not full[shard], shard)):
         kind = "disease" if full[shard] else "biomarker"
         for row, cell in enumerate(_cells(tables[shard], root / shard, full[shard])):
             named = f"{shard}/{row}"
             try:
                 record = _record(cell, BIOMARKERS if full[shard] else tuple(VIP_BIOMARKERS.values()))
-            except Refuse as why:
-                refused.add(named, row, why.reason, f"{shard} row {row}: {why.detail}")
+            except RowRefused as why:
+                quarantine.add(named, row, why.reason, f"{shard} row {row}: {why.detail}")
                 continue
             short = f"{kind}/{Path(shard).stem}/{row}"
-            records.append(record | {"path": named, "named": named, "short": short, "row": row})
+            records.append(record | {"path": named, "table_path": named, "id_path": short, "row": row})
     log.info("%s: %d shards of %d scans, labels %s", root, len(shards), len(records), ", ".join(labels))
-    return Rows(root, *scan_tables(records, cohort, labels), refused, True, source=Shards(root))
+    return ScanTable(root, *build_scan_tables(records, cohort, labels), quarantine, True, source=ShardSource(root))
 
 
 def _read_labels(path: Path) -> pd.DataFrame:
-    """A shard's columns as text, without the pictures."""
+    """Read a shard's columns as text, without the images."""
     if not path.is_file():
         raise UserError(f"{path}: no regular file; expected a parquet file")
     try:
@@ -82,7 +82,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
         names = [name for name in schema.names if name != IMAGE]
         if (rows := pq.read_metadata(path).num_rows) > MAX_ROWS:
             raise UserError(f"{path}: {rows:,} rows; expected at most {MAX_ROWS:,}")
-        table: pd.DataFrame = pq.read_table(path, columns=names).to_pandas(ignore_metadata=True).map(text_of)
+        table: pd.DataFrame = pq.read_table(path, columns=names).to_pandas(ignore_metadata=True).map(cell_text)
     except UserError:
         raise
     except (pa.ArrowException, *DAMAGED) as error:
@@ -93,10 +93,14 @@ def _read_labels(path: Path) -> pd.DataFrame:
 
 
 def _cells(table: pd.DataFrame, path: Path, full: bool) -> Iterable[dict[str, str]]:
-    """The rows by our names."""
+    """Yield the rows by octdino's column names."""
     labels = {name: name for name in BIOMARKERS} if full else {new: old for old, new in VIP_BIOMARKERS.items()}
-    names = {ours: column(table, path, theirs) for ours, theirs in labels.items()}
-    for ours, theirs in (*((name, name) for name in WHOSE), ("slice", "Scan (n/49)"), ("disease", "Disease Label")):
+    names = {ours: require_column(table, path, theirs) for ours, theirs in labels.items()}
+    for ours, theirs in (
+        *((name, name) for name in PATIENT_COLUMNS),
+        ("slice", "Scan (n/49)"),
+        ("disease", "Disease Label"),
+    ):
         if found := find_column(table, theirs):
             names[ours] = found
     for cells in zip(*[table[name].tolist() for name in names.values()], strict=True):
@@ -105,14 +109,14 @@ def _cells(table: pd.DataFrame, path: Path, full: bool) -> Iterable[dict[str, st
 
 def _record(cell: dict[str, str], labels: tuple[str, ...]) -> dict[str, Any]:
     if not cell.get("Patient_ID"):
-        raise Refuse("missing_patient", "Patient_ID is empty; without it the scan could be on two sides")
+        raise RowRefused("missing_patient", "Patient_ID is empty; without it the scan could be in two splits")
     record = read_values(cell, labels)
     record["trial"] = TRIALS.get(cell.get("disease", "").upper(), "") or _trial(record["patient"])
-    return record | {"flags": "", "known": True, "given": ""}
+    return record | {"flags": "", "known": True, "given_split": ""}
 
 
 def _trial(patient: str) -> str:
-    """The trial by the published numbers: patients 57 to 96 are PRIME's, from 201 TREX's."""
+    """Return the trial by the published patient numbers: patients 57 to 96 are PRIME's, from 201 TREX's."""
     number = int(patient) if patient.isdecimal() else 0
     return "PRIME" if 57 <= number <= 96 else "TREX" if number > 200 else ""
 
@@ -123,11 +127,11 @@ def _shard(path: Path) -> pq.ParquetFile:
 
 
 @lru_cache(maxsize=1)
-def _pictures(path: Path, group: int) -> Any:
-    """The pictures of one row group: batches come in order, so a process reads each once.
+def _images_of_group(path: Path, group: int) -> Any:
+    """Return the images of one row group: batches come in order, so a process reads each once.
 
     Raises:
-        ValueError: the group says that it is larger than `MAX_GROUP`.
+        ValueError: the group's size in the metadata is larger than `MAX_GROUP`.
     """
     size = _shard(path).metadata.row_group(group).total_byte_size
     if size > MAX_GROUP:
@@ -136,7 +140,7 @@ def _pictures(path: Path, group: int) -> Any:
 
 
 def _group_of(path: Path, row: int) -> tuple[int, int]:
-    """The row group that holds a row, and the row at which it begins."""
+    """Return the row group of a row, and its first row."""
     meta, begin = _shard(path).metadata, 0
     for group in range(meta.num_row_groups):
         if row < begin + meta.row_group(group).num_rows:

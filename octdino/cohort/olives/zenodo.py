@@ -1,6 +1,6 @@
-"""The archives of OLIVES from Zenodo, 33 GB, checked against the record's own checksums.
+"""Download of the OLIVES archives from Zenodo, 33 GB, checked by the record's checksums.
 
-https://doi.org/10.5281/zenodo.7105232, CC BY 4.0. The answer's form: https://developers.zenodo.org/#records.
+https://doi.org/10.5281/zenodo.7105232, CC BY 4.0. Format of the response: https://developers.zenodo.org/#records.
 """
 
 import json
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from octdino.cohort.fetch import CHECKSUM, fetch
 from octdino.cohort.web import read_small
 from octdino.data.disk_space import amount, check_disk
-from octdino.errors import UserError
+from octdino.errors import UserError, one_line, short
 
 API = "https://zenodo.org/api/records"  # tests serve their own
 RECORD = "7105232"
@@ -23,14 +23,14 @@ log = logging.getLogger("octdino.fetch")
 
 
 class Links(BaseModel):
-    """Where a file of the record is."""
+    """URL of a file of the record."""
 
     model_config = ConfigDict(strict=True)
     content: str = Field(alias="self", pattern="^https?://")
 
 
 class RecordFile(BaseModel):
-    """What the record says of one of its files; bytes, and a checksum that `fetch` knows."""
+    """A file of the record: bytes, checksum and URL."""
 
     model_config = ConfigDict(strict=True)
     size: int = Field(gt=0, lt=10**12)
@@ -39,7 +39,7 @@ class RecordFile(BaseModel):
 
 
 def fetch_olives(root: Path) -> None:
-    """The archives below `root`, where `octdino cohort olives` reads them without unpacking.
+    """Download the archives to `root`, where `octdino cohort olives` reads them without unpacking.
 
     Raises:
         UserError: no network, another record than expected, too little disk, or a file with another checksum.
@@ -55,7 +55,7 @@ def fetch_olives(root: Path) -> None:
 
 
 def _record(root: Path) -> dict[str, RecordFile]:
-    """The record's files by name: size, checksum and link."""
+    """Return the record's files by name: size, checksum and link."""
     url = f"{API}/{RECORD}"
     by_hand = f"or put {' and '.join(FILES)} of https://doi.org/10.5281/zenodo.{RECORD} into {root}"
     try:
@@ -65,15 +65,15 @@ def _record(root: Path) -> dict[str, RecordFile]:
         raise UserError(f"{error}; {by_hand}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where, value = ".".join(map(str, first["loc"])), repr(first["input"])[:60]
+        where, value = ".".join(map(str, first["loc"])), short(first["input"])
         raise UserError(f"{url}: {error.title}: {where}: {first['msg']}, got {value}; {by_hand}") from None
     except KeyError as error:
         raise UserError(f"{url}: the record has no {error}; {by_hand}") from None
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{url}: no record as expected: {str(error)[:100]}; {by_hand}") from None
+        raise UserError(f"{url}: no record as expected: {one_line(error)}; {by_hand}") from None
 
 
 def _there(path: Path) -> int:
-    """The bytes of a file that need not be fetched, or not again."""
+    """Return the bytes of a file that are already downloaded."""
     part = path.with_name(f"{path.name}.part")
     return next((file.stat().st_size for file in (path, part) if file.is_file()), 0)

@@ -1,1 +1,1 @@
-"""What every file holds that one stage writes and another reads: tables, JSON cards, the store's attributes."""
+"""Schemas of all files that one stage writes and another reads: tables, JSON metadata, the store's attributes."""

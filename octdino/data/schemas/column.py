@@ -1,4 +1,4 @@
-"""What a schema of a CSV table consists of."""
+"""Column and Schema: the parts of a CSV table's schema."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ class Column:
 
     Attributes:
         dtype: string, Int64 or Float64 (pandas' names).
-        allowed: all that a cell may hold; None: anything of the type.
+        allowed: allowed values of a cell; None: any of the type.
         low, high: the range of a number; None: open.
         needed: whether an empty cell is refused.
         unique: whether two rows with the same cell are refused.
@@ -29,7 +29,7 @@ class Column:
 
     @property
     def expected(self) -> str:
-        """What a cell may hold, in words."""
+        """The allowed values of a cell, in words."""
         if self.allowed is not None:
             *others, last = map(str, self.allowed)
             words = f"{', '.join(others)} or {last}" if others else last
@@ -46,9 +46,9 @@ class Schema:
 
     Attributes:
         columns: those that every such table has.
-        rest: what a cell of any further column may hold; None: further columns are not looked at.
-        name_fault: says why a further column may not have its name; empty if it may.
-        key: columns that together name a row; two rows that agree in all of them are refused.
+        rest: schema of any further column; None: further columns are not checked.
+        name_fault: returns why a further column's name is not allowed; empty if it is.
+        key: columns that together identify a row; two rows with equal values in all of them are refused.
     """
 
     columns: tuple[Column, ...]
@@ -61,5 +61,5 @@ class Schema:
 
     @property
     def names(self) -> list[str]:
-        """Of the columns, in order."""
+        """The names of the columns, in order."""
         return [column.name for column in self.columns]

@@ -1,4 +1,4 @@
-"""The columns of every table that one stage writes and another reads: names, types and what a cell may hold.
+"""Schemas of the CSV tables that one stage writes and another reads: column names, types and allowed values.
 
 `octdino.data.csv_io` reads and writes by these schemas. A cell that breaks one is refused with file, row and column.
 """
@@ -22,18 +22,10 @@ REASONS = {
     "bad_label": "a label is neither 0, 1 nor empty",
     "bad_value": "a clinical value is not a number in its range",
 }
-FLAGS = {
-    "path_changed": "the table spells the path otherwise than the file: case, separators or a renamed folder",
-    "laterality_clash": "the label table has this eye on another side than the clinical table",
-    "table_clash": "the two tables differ in BCVA, CST or eye; the clinical table's values are used",
-    "shared_pixels": "another patient has the same pixels; both are in one split group",
-    "label_clash": "a dropped scan with the same pixels had other labels",
-    "narrow_grey": "16 bits a pixel of which at most 12 are used: nearly black in 8 bits unless stretched",
-}
 
 
 def label_fault(name: str) -> str:
-    """Why a label may not have this name; empty if it may."""
+    """Return why a label must not have this name; empty if it may."""
     if not name.strip():
         return "has no name"
     if name in MANIFEST.names:
@@ -55,8 +47,8 @@ MANIFEST = Schema(
             unique=True,
         ),
         Column("path", "string", "below the cohort's root, with forward slashes", needed=True),
-        Column("cohort", "string", "which body of images", needed=True),
-        Column("patient", "string", "who; images without patients are their own patient", needed=True),
+        Column("cohort", "string", "name of the cohort", needed=True),
+        Column("patient", "string", "patient id; images without patients are their own patient", needed=True),
         Column(
             "group",
             "string",
@@ -72,7 +64,15 @@ MANIFEST = Schema(
         Column("bcva", "Float64", "best corrected visual acuity, ETDRS letters", low=-1e6, high=1e6),
         Column("cst", "Float64", "central subfield thickness, µm", low=-1e6, high=1e6),
         Column("mask", "string", "lesion mask below the cohort's root; empty if there is none"),
-        Column("flags", "string", "what is odd but kept, separated by spaces"),
+        Column(
+            "flags",
+            "string",
+            "unusual properties of a kept scan, separated by spaces: path_changed (the table spells the path otherwise "
+            "than the file), laterality_clash (the label table has this eye on another side than the clinical table), "
+            "table_clash (the two tables differ in BCVA, CST or eye; the clinical table's values are used), "
+            "shared_pixels (another patient has the same pixels; both are in one split group), label_clash (a dropped "
+            "scan with the same pixels had other labels), narrow_grey (16 bits per pixel, at most 12 of them used)",
+        ),
         Column("pixel_hash", "string", "of the decoded file; the store's content hash is over these"),
     ),
     rest=Column("label", "Float64", "whether the scan shows it", (0, 1)),
@@ -88,9 +88,9 @@ QUARANTINE = Schema(
 )
 SPLITS = Schema(
     (
-        Column("fold", "Int64", "which patients are test", low=0, needed=True),
-        Column("patient", "string", "who", needed=True),
-        Column("group", "string", "split group; never on two sides", needed=True),
+        Column("fold", "Int64", "cross-validation fold", low=0, needed=True),
+        Column("patient", "string", "patient id", needed=True),
+        Column("group", "string", "split group; never in two splits", needed=True),
         Column("split", "string", "where the patient is in this fold", SPLIT_NAMES, needed=True),
         Column("rank", "Int64", "labelled training groups join the fractions in this order; empty for others", low=0),
     ),
@@ -166,7 +166,7 @@ COMPARISON = Schema(
 )
 FINDINGS = Schema(
     (
-        Column("check", "string", "what was asked", AUDIT_CHECKS, needed=True),
+        Column("check", "string", "name of the check", AUDIT_CHECKS, needed=True),
         Column("where", "string", "fold, or folder of the run"),
         Column("count", "Int64", "how many there are; 0 where it cannot be checked", low=0, needed=True),
         Column("detail", "string", "the first of them, or the worst; or why it cannot be checked"),
@@ -186,9 +186,7 @@ SUBGROUPS = Schema(
         Column("fraction", "Float64", "the largest", low=0, high=1),
         Column("fold", "string", "fold, or pooled"),
         Column("seed", "Int64", "empty: the mean over seeds, where there are several", low=0),
-        Column(
-            "subgroup", "string", "all, trial, eye side, CST, BCVA, position in the volume, or quality of the picture"
-        ),
+        Column("subgroup", "string", "all, trial, eye side, CST, BCVA, position in the volume, or image quality"),
         Column("group", "string", "which part of the test scans"),
         Column("label", "string", "a label, or macro: the mean over the labels evaluable in all groups but small ones"),
         Column("metric", "string", "auroc; accuracy of exclusive labels, at macro"),
@@ -207,9 +205,9 @@ SUBGROUPS = Schema(
 EMBEDDING = Schema(
     (
         Column("scan_id", "string", "as in the manifest"),
-        Column("x", "Float64", "place in the plane; near scans have near features"),
+        Column("x", "Float64", "position in the plane; near scans have similar features"),
         Column("y", "Float64", ""),
-        Column("how", "string", "how features became places"),
+        Column("how", "string", "projection method"),
     ),
 )
 OVERLAP = Schema(
@@ -240,7 +238,7 @@ JACCARD = Schema(
         Column("high", "Float64", "upper end"),
         Column("n_images", "Int64", "images with an object", low=0),
         Column("n_patients", "Int64", "their patients", low=0),
-        Column("n_objects", "Int64", "their objects; one an image for largest and union", low=0),
+        Column("n_objects", "Int64", "their objects; one per image for largest and union", low=0),
     ),
 )
 JACCARD_IMAGES = Schema(

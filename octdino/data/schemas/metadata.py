@@ -1,8 +1,9 @@
-"""The JSON cards that one stage writes and another reads, and the attributes of the store.
+"""Schemas of the JSON metadata files that one stage writes and another reads, and of the store's attributes.
 
-A card may hold more than its schema names: that is for people, and no stage computes with it.
+A metadata file may contain more keys than its schema: these are for people, and no stage computes with them.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -11,7 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 from octdino.config.cohort import ImageSettings
 from octdino.config.networks import TimmArgs, TimmName
 from octdino.config.settings_base import Settings
-from octdino.data.atomic_files import read_json
+from octdino.data.atomic_files import read_json, replacing
 from octdino.data.schemas.csv_schemas import label_fault
 
 Count = Annotated[int, Field(ge=0)]
@@ -23,12 +24,12 @@ Names = Annotated[list[str], Field(min_length=1)]
 
 
 class Metadata(Settings):
-    """A JSON object: types are taken literally, and NaN and infinity are no numbers."""
+    """A JSON object with strict types: no conversions, and neither NaN nor infinity where a number is expected."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
     def plain(self) -> dict[str, Any]:
-        """What the file holds, as plain values."""
+        """The content of the file as plain JSON values: the schema's keys in its order, then all others."""
         return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
 
 
@@ -133,7 +134,7 @@ class ClassifierMetadata(Metadata):
     """classifier.json.
 
     Attributes:
-        input: None for the clinical control, which sees no image.
+        input: None for the clinical baseline, which uses no image.
         weights_sha256: of classifier.safetensors; None where there is none.
     """
 
@@ -169,6 +170,16 @@ class ClassifierMetadata(Metadata):
 class ReportedMetadata(Metadata):
     """reported.json."""
 
+    arm: str | None = None
+    model: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    origin: Any = None
+    source: str | None = None
+    backbone: str | None = None
+    fraction: Share | None = None
+    fold: Count | None = None
+    seed: Count | None = None
+    contaminated: bool | None = None
     best: Probability
     last: Probability
     epochs: Count
@@ -176,12 +187,21 @@ class ReportedMetadata(Metadata):
 
 
 class AuditMetadata(Metadata):
-    """audit.json; `not_checkable` holds why, by check."""
+    """audit.json.
+
+    Attributes:
+        asked: question that each check answers.
+        patients: whether patients are known, see `octdino.data.sampling_units`.
+        not_checkable: reason why a check is impossible, by check.
+        similarity: threshold above which two scans count as near duplicates.
+    """
 
     asked: dict[str, str]
+    patients: Literal["known", "unknown", "none"] | None = None
     not_checkable: dict[str, str] = Field(default_factory=dict)
     scans: Count
     runs: Count
+    similarity: float | None = None
 
 
 class Figure(Metadata):
@@ -192,15 +212,28 @@ class Figure(Metadata):
 
 
 class ExplainMetadata(Metadata):
-    """explain.json."""
+    """explain.json.
+
+    Attributes:
+        size: px, the side of the network's input.
+        maps: kind of the maps that need no classifier.
+        arms: classifiers whose maps were made.
+        split: which scans are explained; `n_scans` of `n_patients`.
+        n_bank: scans of the retrieval gallery.
+    """
 
     init: str
     backbone: str
+    seed: Count | None = None
+    size: Annotated[int, Field(ge=1)] | None = None
+    maps: str | None = None
+    arms: list[str] = Field(default_factory=list)
     split: str
-    labels: list[str]
-    scan_ids: list[str]
     n_scans: Count
     n_patients: Count
+    n_bank: Count | None = None
+    labels: list[str]
+    scan_ids: list[str]
     figures: list[Figure]
 
 
@@ -239,7 +272,7 @@ C = TypeVar("C", bound=Metadata)
 
 
 def read_metadata(path: Path, kind: type[C], made_by: str) -> C:
-    """Read a JSON card and check it.
+    """Read a JSON metadata file and check it by its schema.
 
     Args:
         made_by: the command that writes it, for messages.
@@ -249,3 +282,9 @@ def read_metadata(path: Path, kind: type[C], made_by: str) -> C:
     """
     values = read_json(path, made_by)
     return kind.parse(values, str(path))
+
+
+def write_metadata(path: Path, metadata: Metadata) -> None:
+    """Write a JSON metadata file, atomically. `Metadata.parse` has checked the values by the file's schema."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(metadata.plain(), indent=2, allow_nan=False) + "\n", encoding="utf-8")

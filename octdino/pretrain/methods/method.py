@@ -96,8 +96,10 @@ class Method(nn.Module):
         return torch.zeros(len(manifest), 0, dtype=torch.int64)
 
     def sample(self, batch: int, generator: torch.Generator) -> Features:
-        """Sample random choices for a batch beyond its views (masks, orders), each [V, batch, ...], on the host:
-        reading them there does not wait for the device."""
+        """Sample random choices for a batch beyond its views (masks, orders), each [V, batch, ...].
+
+        They are on the host, where reading them does not wait for the device.
+        """
         return {}
 
     def encode_teacher(self, batch: Batch) -> Features:
@@ -116,8 +118,10 @@ class Method(nn.Module):
         """Called between the backward pass and the optimizer's step."""
 
     def after_step(self, progress: float, taken: Tensor) -> None:
-        """Called after the optimizer's step; a no-op if `taken` (bool [], on the device) is false; the trainer restores
-        the buffers."""
+        """Called after the optimizer's step; a no-op if `taken` (bool [], on the device) is false.
+
+        The trainer restores the buffers.
+        """
 
     def end_epoch(self) -> dict[str, float]:
         """Return scalars over the epoch, and reset their accumulators."""

@@ -65,9 +65,9 @@ def test_members_that_would_leave_the_root_are_no_files(tmp_path: Path, caplog: 
         rows = read_olives(settings(root))
     assert len(rows.scans) == 72
     assert sum("evil.tif leaves the root" in record.message for record in caplog.records) == 2
-    assert rows.pictures()("OLIVES/TREX DME/ok.tif") == b"x"
+    assert rows.image_source()("OLIVES/TREX DME/ok.tif") == b"x"
     with pytest.raises(FileNotFoundError):
-        rows.pictures()("evil.tif")
+        rows.image_source()("evil.tif")
     assert not list(tmp_path.rglob("evil*"))
 
 
@@ -81,7 +81,7 @@ def test_a_member_packed_as_no_python_can_is_unreadable(tmp_path: Path) -> None:
     (root / "OLIVES.zip").write_bytes(changed)
     rows = read_olives(settings(root))
     with pytest.raises(OSError, match=r"OLIVES.zip: .*compression"):
-        rows.pictures()(rows.scans["path"].iloc[1])
+        rows.image_source()(rows.scans["path"].iloc[1])
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.0])
@@ -155,7 +155,7 @@ def test_members_of_other_methods_are_unreadable(method: int, tmp_path: Path) ->
     root = write(tmp_path / "root")
     (root / "more.zip").write_bytes(zipped({"a.tif": bytes(100)}, method))
     with pytest.raises(OSError, match=rf"more.zip: a.tif: compression {method}; expected deflate or none"):
-        read_olives(settings(root)).pictures()("a.tif")
+        read_olives(settings(root)).image_source()("a.tif")
 
 
 def test_more_files_than_any_cohort_has_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_a_link_in_an_archive_is_bytes(tmp_path: Path) -> None:
     root = write(tmp_path / "root")
     with zipfile.ZipFile(root / "more.zip", "w") as packed:
         packed.writestr(link, "/etc/passwd")
-    assert read_olives(settings(root)).pictures()("TREX DME/link.tif") == b"/etc/passwd"
+    assert read_olives(settings(root)).image_source()("TREX DME/link.tif") == b"/etc/passwd"
 
 
 def test_a_table_in_an_archive_that_is_too_large_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import octdino.cohort.file_index
 from octdino.cohort.olives import read_olives
-from octdino.cohort.scan_table import Rows
+from octdino.cohort.scan_table import ScanTable
 from octdino.errors import UserError
 
 from ..trees import BIOMARKERS, PATH, OlivesTree, olives_tree, settings
@@ -20,7 +20,7 @@ POSITIVES = [166, 604, 32, 373, 6341, 2984, 5222, 807, 2836, 10, 3003, 4088, 233
 
 
 @pytest.fixture(scope="module")
-def real_rows(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
+def real_rows(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> ScanTable:
     """The real tables over a tree that only pretends to hold their 78,283 files."""
     root = tmp_path_factory.mktemp("olives")
     labels = shared_data / "olives" / "Biomarker_Clinical_Data_Images.csv"
@@ -43,10 +43,10 @@ def real_rows(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ro
         return read_olives(settings(root, table=labels, clinical=root / "clinical.csv"))
 
 
-def test_real_tables_give_the_published_counts(real_rows: Rows) -> None:
+def test_real_tables_give_the_published_counts(real_rows: ScanTable) -> None:
     scans = real_rows.scans.join(real_rows.truth)
     assert real_rows.labels == BIOMARKERS
-    assert not real_rows.refused.rows
+    assert not real_rows.quarantine.rows
     assert len(scans) == 78_283
     labelled = scans[scans[BIOMARKERS].notna().any(axis=1)]
     assert len(labelled) == 9_408
@@ -63,7 +63,7 @@ def test_real_tables_give_the_published_counts(real_rows: Rows) -> None:
     assert scans["path"].is_unique
 
 
-def test_real_scans_that_clash_are_kept_with_their_values(real_rows: Rows) -> None:
+def test_real_scans_that_clash_are_kept_with_their_values(real_rows: ScanTable) -> None:
     clash = real_rows.scans.join(real_rows.truth)[real_rows.scans["flags"] == "laterality_clash"]
     assert set(clash["patient"]) == {"79"}
     assert set(clash["visit"]) == {"W0", "W52"}
@@ -71,8 +71,8 @@ def test_real_scans_that_clash_are_kept_with_their_values(real_rows: Rows) -> No
     assert clash[["bcva", "cst", *BIOMARKERS]].notna().all(axis=None)
 
 
-def test_real_rows_say_what_the_path_says(real_rows: Rows) -> None:
-    scans = real_rows.scans.set_index("named")
+def test_real_rows_say_what_the_path_says(real_rows: ScanTable) -> None:
+    scans = real_rows.scans.set_index("table_path")
     first = scans.loc["/TREX DME/GILA/0201GOD/V1/OD/TREXJ_000000.tif"]
     assert first["path"] == "OLIVES/TREX DME/GILA/0201GOD/V1/OD/TREXJ_000000.tif"
     assert first["scan_id"] == "olives-TREX_DME-GILA-0201GOD-V1-OD-TREXJ_000000"
@@ -86,19 +86,19 @@ def test_real_rows_say_what_the_path_says(real_rows: Rows) -> None:
     assert labelled[:9_408].all()  # table order, the labelled first
 
 
-def read(tree: OlivesTree, root: Path, nested: str = "", **changes: object) -> Rows:
+def read(tree: OlivesTree, root: Path, nested: str = "", **changes: object) -> ScanTable:
     return read_olives(settings(tree.write(root, nested), **changes))
 
 
-def reasons(rows: Rows) -> list[str]:
-    return [refused["reason"] for refused in rows.refused.rows]
+def reasons(rows: ScanTable) -> list[str]:
+    return [refused["reason"] for refused in rows.quarantine.rows]
 
 
 @pytest.mark.parametrize("nested", ["", "OLIVES", "data/OLIVES"])
 def test_tree_is_found_wherever_it_lies(tmp_path: Path, nested: str) -> None:
     rows = read(olives_tree(), tmp_path, nested)
     assert len(rows.scans) == 8 * 3 * 3
-    assert not rows.refused.rows
+    assert not rows.quarantine.rows
     assert all((tmp_path / path).is_file() for path in rows.scans["path"])
     assert set(rows.scans["flags"]) == {""}
 
@@ -149,8 +149,8 @@ def test_a_bad_row_is_refused_with_its_reason(tmp_path: Path, change: dict, reas
     tree.labels[0].update(change)
     rows = read(tree, tmp_path)
     assert reasons(rows) == [reason]
-    assert detail in rows.refused.rows[0]["detail"]
-    assert rows.refused.rows[0]["row"] == 2
+    assert detail in rows.quarantine.rows[0]["detail"]
+    assert rows.quarantine.rows[0]["row"] == 2
     lost = "Patient" in str(change) or reason in ("bad_label", "bad_value")  # else the clinical table still names it
     assert len(rows.scans) == (71 if lost else 72)
 
@@ -163,7 +163,7 @@ def test_a_path_named_twice(tmp_path: Path) -> None:
     )
     rows = read(tree, tmp_path)
     assert reasons(rows) == ["duplicate_path"] * 2
-    assert "named in row 5" in rows.refused.rows[0]["detail"]
+    assert "named in row 5" in rows.quarantine.rows[0]["detail"]
     assert len(rows.scans) == 72
 
 
@@ -173,7 +173,7 @@ def test_other_case_and_separators_are_resolved_and_flagged(tmp_path: Path) -> N
     tree.labels[1][PATH] = tree.labels[1][PATH].lower()
     tree.labels[2][PATH] = tree.labels[2][PATH].lstrip("/")
     rows = read(tree, tmp_path)
-    assert not rows.refused.rows
+    assert not rows.quarantine.rows
     assert len(rows.scans) == 72
     assert rows.scans["flags"].tolist() == ["path_changed"] * 2 + [""] * 70
     assert (tmp_path / rows.scans["path"].iloc[1]).is_file()
@@ -186,14 +186,14 @@ def test_ambiguous_case_is_refused(tmp_path: Path) -> None:
     tree.labels[0][PATH] = path.replace("TREXJ", "TrexJ")
     rows = read(tree, tmp_path)
     assert reasons(rows) == ["bad_path"]
-    assert "differ only in case" in rows.refused.rows[0]["detail"]
+    assert "differ only in case" in rows.quarantine.rows[0]["detail"]
 
 
 def test_renamed_tree_is_found(tmp_path: Path) -> None:
     tree = olives_tree()
     tree.pictures = {path.replace("TREX DME", "TREX_DME"): p for path, p in tree.pictures.items()}
     rows = read(tree, tmp_path)
-    assert not rows.refused.rows
+    assert not rows.quarantine.rows
     assert set(rows.scans["flags"]) == {"", "path_changed"}
 
 
@@ -202,7 +202,7 @@ def test_one_tree_missing_refuses_its_rows(tmp_path: Path) -> None:
     tree.pictures = {path: p for path, p in tree.pictures.items() if "TREX" in path}
     rows = read(tree, tmp_path)
     assert set(reasons(rows)) == {"missing_file"}
-    assert len(rows.scans) == len(rows.refused.rows) == 36
+    assert len(rows.scans) == len(rows.quarantine.rows) == 36
 
 
 def test_clinical_values_join_by_path(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_source_travels_light(part: Real, tmp_path: Path) -> None:
     rows = read_olives(settings(tmp_path))
     assert len(pickle.dumps(rows.source)) < 2000
     path = str(rows.scans["path"].iloc[0])
-    assert pickle.loads(pickle.dumps(rows.source))(path) == rows.pictures()(path)
+    assert pickle.loads(pickle.dumps(rows.source))(path) == rows.image_source()(path)
 
 
 def test_vip_cup_tables_give_the_same_scans(part: Real, unpacked: pd.DataFrame, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_vip_cup_tables_at_full_size(real: Real, shared_data: Path, tmp_path: Pa
         patch.setattr(octdino.cohort.file_index, "_listing", listing)
         rows = read_olives(settings(tmp_path, table=tmp_path / "labels.csv", clinical=tmp_path / "clinical.csv"))
     scans = rows.scans.join(rows.truth)
-    assert not rows.refused.rows
+    assert not rows.quarantine.rows
     assert rows.labels == B
     assert len(scans) == 78_283
     labelled = scans[scans["IR HRF"].notna()]
@@ -176,7 +176,7 @@ def test_vip_cup_tables_at_full_size(real: Real, shared_data: Path, tmp_path: Pa
     assert [int(labelled[name].sum()) for name in B] == [6341, 2984, 5222, 2836, 3003, 4088]
     assert scans["patient"].nunique() == 87
     assert scans["eye"].nunique() == 96
-    published = real.labels.set_index(PATH).loc[labelled["named"]]
+    published = real.labels.set_index(PATH).loc[labelled["table_path"]]
     assert labelled["patient"].tolist() == published["Patient_ID"].astype(str).tolist()
     assert labelled["eye"].tolist() == published["Eye_ID"].astype(str).tolist()
     np.testing.assert_array_equal(labelled["bcva"], published["BCVA"])

@@ -10,20 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from octdino import cli
-from octdino.cohort.file_index import Tree
-from octdino.cohort.images import read_picture
+from octdino.cohort.file_index import FileIndex
+from octdino.cohort.images import decode_scan
 from octdino.cohort.olives.archives import Archive, open_archives
-from octdino.cohort.olives.parquet import Shards, read_shards
 from octdino.config import ImageSettings
 from octdino.errors import EXIT_USER, UserError
 
-from ..trees import BIOMARKERS, olives_tree
+from ..trees import olives_tree
 
 PLAIN = ImageSettings(size=(20, 30))
 NAME = "TREX DME/GILA/0201GOD/V1/OD/TREXJ_000001.tif"
@@ -218,18 +215,18 @@ def test_a_zip_that_holds_itself_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/outer.zip").write_bytes(data)
     with pytest.raises(UserError, match=r"nested more than 4 deep|does not begin where the zip says"):
-        open_archives(Tree(tmp_path / "a"))
+        open_archives(FileIndex(tmp_path / "a"))
 
 
 def read_all(root: Path) -> None:
     """Open what lies below root and read each file of it: only UserError may be raised, when they are opened."""
-    tree = Tree(root)
+    tree = FileIndex(root)
     try:
         open_archives(tree)
     except UserError:
         return
     for name in sorted(tree.files):
-        read_picture(name, PLAIN, tree.source)
+        decode_scan(name, PLAIN, tree.source)
 
 
 def small_nested() -> bytes:
@@ -260,14 +257,14 @@ def test_any_changed_byte_of_a_zip_is_one_line_or_unreadable(value: int, tmp_pat
 BOMB = """
 import resource, sys
 from pathlib import Path
-from octdino.cohort.images import read_picture
+from octdino.cohort.images import decode_scan
 from octdino.cohort.olives.archives import open_archives
-from octdino.cohort.file_index import Tree
+from octdino.cohort.file_index import FileIndex
 from octdino.config import ImageSettings
-tree = Tree(Path(sys.argv[1]))
+tree = FileIndex(Path(sys.argv[1]))
 open_archives(tree)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-picture = read_picture("a.tif", ImageSettings(size=(20, 30)), tree.source)
+picture = decode_scan("a.tif", ImageSettings(size=(20, 30)), tree.source)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, picture.reason)
 """
 
@@ -279,88 +276,3 @@ def test_a_member_that_unpacks_to_more_than_it_says_takes_no_memory(tmp_path: Pa
     taken, reason = done.stdout.split()
     assert reason == "unreadable"
     assert int(taken) < 50_000  # KiB
-
-
-def shard(path: Path, **columns: object) -> Path:
-    """Four rows of the published form; `columns` replace or add to its own."""
-    rows = 4
-    image = [{"bytes": tiff(np.random.default_rng(row).integers(0, 255, (8, 9), np.uint8))} for row in range(rows)]
-    table: dict[str, object] = {"Image": image, **{name: [0.0, 1.0, 0.0, 1.0] for name in BIOMARKERS}}
-    table |= {"Patient_ID": [57, 58, 59, 60], "Eye_ID": [1, 2, 3, 4], "BCVA": [60.0] * rows, "CST": [300.0] * rows}
-    table |= {"Disease Label": ["DR"] * rows, "Scan (n/49)": [1, 2, 3, 4], **columns}
-    pq.write_table(pa.table(table), path)
-    return path
-
-
-def read_shard(root: Path) -> list[str]:
-    """The reasons of the rows that are not accepted; raises UserError."""
-    rows = read_shards(root, ["a.parquet"], "olives")
-    read = [read_picture(path, PLAIN, Shards(root)) for path in rows.scans["path"]]
-    return [*(picture.reason for picture in read if picture.reason), *(row["reason"] for row in rows.refused.rows)]
-
-
-def test_a_good_shard_is_read(tmp_path: Path) -> None:
-    shard(tmp_path / "a.parquet")
-    assert read_shard(tmp_path) == []
-
-
-@pytest.mark.parametrize("kind", ["numbers", "texts", "nulls", "no bytes", "bytes of another kind"])
-def test_a_shard_without_images_in_the_image_column_is_quarantined(kind: str, tmp_path: Path) -> None:
-    shard(tmp_path / "a.parquet", Image={
-        "numbers": [1, 2, 3, 4], "texts": ["a"] * 4, "nulls": [None] * 4, "no bytes": [{"path": "x"}] * 4,
-        "bytes of another kind": [{"bytes": b"%!PS"}] * 4,
-    }[kind])  # fmt: skip
-    assert read_shard(tmp_path) == ["unreadable"] * 4
-
-
-@pytest.mark.parametrize("text", [b"{", b"[]", b"null", b'{"index_columns": [7]}', b"\xff"])
-def test_pandas_metadata_of_a_shard_is_not_trusted(text: bytes, tmp_path: Path) -> None:
-    path = shard(tmp_path / "a.parquet")
-    pq.write_table(pq.read_table(path).replace_schema_metadata({b"pandas": text}), path)
-    try:
-        assert read_shard(tmp_path) == []
-    except UserError as error:
-        assert str(error).startswith(f"{path}: no whole parquet file: ")  # noqa: PT017  both are right
-
-
-def test_text_of_a_shard_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
-    offsets = pa.array([0, 1, 2, 3, 4], pa.int32()).buffers()[1]
-    odd = pa.StringArray.from_buffers(4, offsets, pa.py_buffer(b"\xff\xfe\xff\xfe"))
-    shard(tmp_path / "a.parquet", **{"Disease Label": odd})
-    with pytest.raises(UserError, match=r"a.parquet: no whole parquet file"):
-        read_shard(tmp_path)
-
-
-def test_two_columns_of_one_name_in_a_shard_are_one_line(tmp_path: Path) -> None:
-    path = shard(tmp_path / "a.parquet")
-    table = pq.read_table(path)
-    pq.write_table(table.append_column("Patient_ID", table["Patient_ID"]), path)
-    with pytest.raises(UserError, match=r"a.parquet: .*Patient_ID"):
-        read_shard(tmp_path)
-
-
-def test_a_shard_of_more_rows_than_any_cohort_has_is_one_line(tmp_path: Path) -> None:
-    rows = 20_000_000
-    columns = {"Image": pa.nulls(rows, pa.binary()), "Patient_ID": pa.nulls(rows, pa.int8())}
-    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    assert (tmp_path / "a.parquet").stat().st_size < 100_000
-    with pytest.raises(UserError, match=r"a.parquet: 20,000,000 rows; expected at most"):
-        read_shard(tmp_path)
-
-
-def test_a_damaged_shard_is_one_line_or_quarantined(tmp_path: Path) -> None:
-    data, rng = shard(tmp_path / "good.parquet").read_bytes(), np.random.default_rng(0)
-    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    for number in range(150):
-        root = tmp_path / str(number)
-        root.mkdir()
-        changed = bytearray(data)
-        begin = rng.choice([0, footer])
-        for at in rng.integers(begin, len(data), rng.choice([1, 3, 20])):
-            changed[at] = rng.choice([0, 255, rng.integers(256)])
-        cut = int(rng.integers(len(data))) if number % 5 == 0 else len(data)
-        (root / "a.parquet").write_bytes(changed[:cut])
-        try:
-            read_shard(root)
-        except UserError as error:
-            assert str(error).startswith(f"{root}/a.parquet: ")  # noqa: PT017  many changes do no harm

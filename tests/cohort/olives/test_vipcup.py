@@ -8,7 +8,7 @@ import pytest
 
 from octdino.cohort.olives import read_olives
 from octdino.cohort.olives.vipcup import read_vip_test, write_submission
-from octdino.data.csv_io import MANIFEST
+from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
 
 from ..trees import olives_tree, settings
@@ -45,7 +45,7 @@ def predictions() -> pd.DataFrame:
 
 def test_the_test_scans_are_rows_of_a_manifest(tmp_path: Path, template: Path) -> None:
     rows = read_vip_test(write(tmp_path / "root/data").parent, template)
-    assert not rows.refused.rows
+    assert not rows.quarantine.rows
     assert rows.labels == B
     assert set(rows.scans) >= {column.name for column in MANIFEST} - {"group"}
     assert rows.scans["path"].tolist() == [f"data/{path}" for path in PATHS]
@@ -61,7 +61,7 @@ def test_a_scan_that_is_not_there_is_refused(tmp_path: Path, template: Path) -> 
     root = write(tmp_path / "root")
     (root / PATHS[3]).unlink()
     rows = read_vip_test(root, template)
-    assert [refused["reason"] for refused in rows.refused.rows] == ["missing_file"]
+    assert [refused["reason"] for refused in rows.quarantine.rows] == ["missing_file"]
     assert len(rows.scans) == len(PATHS) - 1
 
 
@@ -72,7 +72,7 @@ def test_the_real_template(tmp_path: Path, shared_data: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     rows = read_vip_test(tmp_path, template)
-    assert not rows.refused.rows
+    assert not rows.quarantine.rows
     assert len(rows.scans) == 3_871
     assert rows.scans["patient"].nunique() == 40
     assert rows.scans.groupby(["eye", "visit"]).ngroups == 79

@@ -15,8 +15,8 @@ from PIL import Image
 from octdino.cohort.olives import BIOMARKERS
 from octdino.errors import UserError
 from octdino.phantom import PhantomSettings, write_phantom
-from octdino.phantom.people import enrol, slice_numbers
-from octdino.phantom.plan import volumes_of
+from octdino.phantom.patients import enroll_patients, slice_numbers
+from octdino.phantom.study_plan import volumes_of
 
 SMALL = PhantomSettings(seed=5, patients=10, visits=2, slices=3)
 # Byte for byte the first line of the published file
@@ -122,12 +122,12 @@ def _other_side(path: str) -> str:
 
 
 def test_identical_pixels_within_and_across_patients(root: Path) -> None:
-    owners: dict[str, list[str]] = {}
+    patient_of_eye: dict[str, list[str]] = {}
     for entry in clinical(root)[1:]:
         file = root / str(entry[0]).lstrip("/")
         if file.is_file() and file.stat().st_size:
-            owners.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), []).append(str(entry[4]))
-    copies = [patients for patients in owners.values() if len(patients) > 1]
+            patient_of_eye.setdefault(hashlib.sha256(file.read_bytes()).hexdigest(), []).append(str(entry[4]))
+    copies = [patients for patients in patient_of_eye.values() if len(patients) > 1]
     assert any(len(set(patients)) == 1 for patients in copies)
     assert any(len(set(patients)) > 1 for patients in copies)
 
@@ -145,7 +145,7 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def fail(*_: object) -> None:
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr("octdino.phantom.files.write_clinical", fail)
+    monkeypatch.setattr("octdino.phantom.phantom_files.write_clinical", fail)
     with pytest.raises(RuntimeError, match="disk full"):
         write_phantom(PhantomSettings(patients=8, visits=2, slices=1), tmp_path / "cohort")
     assert list(tmp_path.iterdir()) == []
@@ -174,7 +174,7 @@ def test_masks_are_16_bit_fields(root: Path) -> None:
 def test_every_size_of_cohort_has_every_flaw(patients: int, visits: int) -> None:
     for slices in (1, 2, 7, 49):
         settings = PhantomSettings(seed=patients, patients=patients, visits=visits, slices=slices)
-        eyes = enrol(settings)
+        eyes = enroll_patients(settings)
         volumes = volumes_of(settings, eyes)
         kinds = {kind for volume in volumes for _, kind in volume.defects}
         assert kinds == {"truncated", "empty", "wrong size", "missing", "16 bit", "rgb"}, (settings, kinds)

@@ -1,7 +1,7 @@
-"""A section becomes a picture and a mask.
+"""Rendering of a B-scan: image and lesion mask of a section.
 
-Everything is added up in grey levels, which are logarithms of intensity on a Spectralis: what absorbs takes grey
-levels away, what scatters brings them. `contrast` scales what a lesion changes against its surroundings.
+All terms are added in gray levels, which are logarithms of intensity on a Spectralis: absorption subtracts gray levels,
+scattering adds them. `contrast` scales the difference between a lesion and its surroundings.
 """
 
 import numpy as np
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from octdino.phantom import anatomy as an
 from octdino.phantom import section as se
 from octdino.phantom import speckle as sp
-from octdino.phantom.anatomy import HEIGHT, WIDTH, Rows
-from octdino.phantom.camera import Exposure, develop, exposure_of, lumens, shadows
-from octdino.phantom.chance import stream
+from octdino.phantom.acquisition import Acquisition, acquisition_of, apply_acquisition, vessel_lumens, vessel_shadows
+from octdino.phantom.anatomy import HEIGHT, WIDTH, FloatArray
 from octdino.phantom.lesions import Shapes
-from octdino.phantom.section import Examined, Section
+from octdino.phantom.random_streams import stream
+from octdino.phantom.section import ExaminedEye, Section
 
 Mask = NDArray[np.uint16]
 
-# Grey at the top and the bottom of each layer, and of the space below the retina; from real Spectralis scans
+# Gray at the top and the bottom of each layer, and of the space below the retina; from real Spectralis scans
 _TONES = np.array(
     [
         *[[208, 190], [146, 138], [146, 150], [110, 106], [138, 130]],  # RNFL, GCL, IPL, INL, OPL
@@ -33,28 +33,30 @@ _VITREOUS = -60.0  # empty: only the noise floor shows
 _FACE_LINE = 92.0
 
 
-def paint(seed: int, case: Examined, section: Section, difficulty: float, frame: int) -> tuple[NDArray[np.uint8], Mask]:
-    """Picture uint8 [496, 504] and mask uint16 [496, 504]: bit i where BIOMARKERS[i] is to be seen.
+def render_scan(
+    seed: int, case: ExaminedEye, section: Section, difficulty: float, frame: int
+) -> tuple[NDArray[np.uint8], Mask]:
+    """Render image uint8 [496, 504] and mask uint16 [496, 504], whose bit i is set where BIOMARKERS[i] is visible.
 
-    A lesion below the size that makes its label positive is painted but not in the mask: before the graders' errors
-    a label is positive exactly when its bit is somewhere in the mask. `frame` names the noise: a second pass over a
-    place has the same anatomy.
+    A lesion below the size that makes its label positive is rendered but not in the mask: before the graders' errors
+    a label is positive exactly when its bit is somewhere in the mask. `frame` selects the noise: a second pass over the
+    same slice has the same anatomy.
     """
     contrast = 1.25 - 0.6 * difficulty
-    exposure = exposure_of(seed, case, difficulty)
+    exposure = acquisition_of(seed, case, difficulty)
     scene = np.full((HEIGHT, WIDTH), _VITREOUS, np.float32)
     mask = np.zeros((HEIGHT, WIDTH), np.uint16)
-    _retina(seed, case, section, scene, contrast)
-    _inside(seed, case, section, scene, mask, contrast)
-    _vitreous(seed, case, section, scene, mask, contrast, exposure)
-    _outline(section, mask)
-    picture = develop(seed, case, frame, scene, exposure)
-    return (picture + 0.5).astype(np.uint8), mask
+    _render_retina(seed, case, section, scene, contrast)
+    _render_inside_retina(seed, case, section, scene, mask, contrast)
+    _render_vitreous(seed, case, section, scene, mask, contrast, exposure)
+    _mask_regions(section, mask)
+    image = apply_acquisition(seed, case, frame, scene, exposure)
+    return (image + 0.5).astype(np.uint8), mask
 
 
-def _retina(seed: int, case: Examined, s: Section, scene: Rows, contrast: float) -> None:
-    """Layers, choroid, shadows."""
-    fields, eye = sp.bank(seed), stream(seed, "texture", case.eye.key)
+def _render_retina(seed: int, case: ExaminedEye, s: Section, scene: FloatArray, contrast: float) -> None:
+    """Render layers, choroid and vessel shadows in place."""
+    fields, eye = sp.noise_fields(seed), stream(seed, "texture", case.eye.key)
     surfaces = s.surfaces
     top = max(0, int(surfaces[0].min()))
     bottom = min(HEIGHT, int(surfaces[-1].max()) + 2)
@@ -69,18 +71,18 @@ def _retina(seed: int, case: Examined, s: Section, scene: Rows, contrast: float)
     index += layer * np.int32(_STEPS)
     tones = _TONE[index]
     _layer_changes(s, tones, layer, contrast)
-    tones += 3.2 * sp.window(eye, fields.mottle, bottom - top, WIDTH)
-    lost = shadows(case, s)
+    tones += 3.2 * sp.random_window(eye, fields.mottle, bottom - top, WIDTH)
+    lost = vessel_shadows(case, s)
     tones -= lost * (layer >= an.IPL)
     # Blending over a row each way is the axial point spread; done on the small window only
     tones[1:-1] = 0.25 * (tones[:-2] + tones[2:]) + 0.5 * tones[1:-1]
     inside = (rows >= surfaces[0]) & (rows < surfaces[-1])
     np.copyto(scene[top:bottom], tones, where=inside)
-    _choroid(seed, case, s, scene, lost)
+    _render_choroid(seed, case, s, scene, lost)
 
 
-def _layer_changes(s: Section, tones: Rows, layer: NDArray[np.uint8], contrast: float) -> None:
-    """Changes of a whole layer over some columns: EZ, RPE, DRIL, sponge-like swelling, fluid below the retina."""
+def _layer_changes(s: Section, tones: FloatArray, layer: NDArray[np.uint8], contrast: float) -> None:
+    """Apply lesions of whole layers in place: EZ, RPE, DRIL, sponge-like swelling, fluid below the retina."""
     if s.ez_gap.any():
         tones[:, s.ez_gap] -= np.where(np.isin(layer[:, s.ez_gap], (an.EZ, an.OS)), 128 * contrast, 0)
     if s.rpe_gap.any():
@@ -98,9 +100,9 @@ def _layer_changes(s: Section, tones: Rows, layer: NDArray[np.uint8], contrast: 
         tones += (layer == an.RPE) * np.where(s.srf > 20, 8, 0)
 
 
-def _choroid(seed: int, case: Examined, s: Section, scene: Rows, lost: Rows) -> None:
-    """The choroid is made flat, then each column is slid to its Bruch's membrane."""
-    fields, rng = sp.bank(seed), stream(seed, "choroid", case.eye.key)
+def _render_choroid(seed: int, case: ExaminedEye, s: Section, scene: FloatArray, lost: FloatArray) -> None:
+    """Render the choroid flat, then shift each column to Bruch's membrane."""
+    fields, rng = sp.noise_fields(seed), stream(seed, "choroid", case.eye.key)
     thick = case.anatomy.choroid / an.AXIAL
     deep = min(int(2.2 * thick), 240)
     depth = np.arange(deep)
@@ -120,17 +122,19 @@ def _choroid(seed: int, case: Examined, s: Section, scene: Rows, lost: Rows) -> 
     np.copyto(scene[top:end], flat.ravel()[index], where=below >= 0)
 
 
-def _inside(seed: int, case: Examined, s: Section, scene: Rows, mask: Mask, contrast: float) -> None:
-    """Cysts, haemorrhages, foci and vessels within the layers."""
+def _render_inside_retina(
+    seed: int, case: ExaminedEye, s: Section, scene: FloatArray, mask: Mask, contrast: float
+) -> None:
+    """Render cysts, haemorrhages, foci and vessels within the layers, in place."""
     rng = stream(seed, "inside", case.eye.key, case.visit.index, s.number)
-    for column, width in lumens(case, s):
+    for column, width in vessel_lumens(case, s):
         c = int(np.clip(column, 0, WIDTH - 1))
         row = float(s.surfaces[an.GCL, c] * 0.6 + s.surfaces[an.IPL, c] * 0.4)
         _ellipse(scene, row, column, 0.55 * width * 2.2, 0.5 * width, add=26)
     retina = (s.surfaces[-1] - s.surfaces[0]) * an.AXIAL
     bit = se.IRF if s.labels[se.IRF] else None
-    for x, rx, z, size in _each(s.cysts):
-        row, column = _at(s, x, z)
+    for x, rx, z, size in _rows_of(s.cysts):
+        row, column = _row_and_column(s, x, z)
         c = int(column)
         half = min(size, 0.36 * float(retina[c])) / an.AXIAL
         # A cyst has retina around it
@@ -139,19 +143,19 @@ def _inside(seed: int, case: Examined, s: Section, scene: Rows, mask: Mask, cont
         fluid = 96 - 78 * contrast
         _ellipse(scene, row, column, half, rx / an.LATERAL, towards=fluid, mask=mask, bit=bit)
     bit = se.HAEMORRHAGE if s.labels[se.HAEMORRHAGE] else None
-    for x, rx, z, size in _each(s.haemorrhage):
-        row, column = _at(s, x, z)
+    for x, rx, z, size in _rows_of(s.haemorrhage):
+        row, column = _row_and_column(s, x, z)
         _ellipse(scene, row, column, size / an.AXIAL, rx / an.LATERAL, towards=120 + 75 * contrast, mask=mask, bit=bit)
         _shadow(scene, row, column, rx / an.LATERAL, float(s.surfaces[-1, int(column)]), 48 * contrast)
     bit = se.HRF if s.labels[se.HRF] else None
-    for x, rx, z, size in _each(s.foci):
-        row, column = _at(s, x, z)
+    for x, rx, z, size in _rows_of(s.foci):
+        row, column = _row_and_column(s, x, z)
         level = rng.uniform(150, 190) + 45 * contrast
         _ellipse(scene, row, column, size / an.AXIAL, rx / an.LATERAL, towards=level, mask=mask, bit=bit)
 
 
-def _shadow(scene: Rows, row: float, column: float, half_width: float, bm: float, depth: float) -> None:
-    """What absorbs takes light from all below it, fading into the choroid."""
+def _shadow(scene: FloatArray, row: float, column: float, half_width: float, bm: float, depth: float) -> None:
+    """Render the shadow below an absorbing lesion, in place; it fades into the choroid."""
     c0, c1 = max(0, int(column - 2 * half_width)), min(WIDTH, int(column + 2 * half_width) + 1)
     r0, r1 = max(0, int(row)), min(HEIGHT, int(bm) + 70)
     across = np.exp(-(((np.arange(c0, c1) - column) / (0.8 * half_width)) ** 2))
@@ -159,19 +163,19 @@ def _shadow(scene: Rows, row: float, column: float, half_width: float, bm: float
     scene[r0:r1, c0:c1] -= (depth * along[:, None] * across).astype(np.float32)
 
 
-def _each(shapes: Shapes) -> list[tuple[float, float, float, float]]:
+def _rows_of(shapes: Shapes) -> list[tuple[float, float, float, float]]:
     return list(zip(shapes.x, shapes.rx, shapes.z, shapes.size, strict=True))
 
 
-def _at(s: Section, x: float, z: float) -> tuple[float, float]:
-    """Row and column of a place given in mm and layer coordinates."""
+def _row_and_column(s: Section, x: float, z: float) -> tuple[float, float]:
+    """Return row and column of a position in mm and layer coordinates."""
     column = min(max((x - float(an.X[0])) / an.LATERAL, 0.0), WIDTH - 1.0)
     c, layer = int(column), int(z)
     return float(s.surfaces[layer, c] + (z - layer) * (s.surfaces[layer + 1, c] - s.surfaces[layer, c])), column
 
 
 def _ellipse(
-    scene: Rows,
+    scene: FloatArray,
     row: float,
     column: float,
     half_height: float,
@@ -181,7 +185,7 @@ def _ellipse(
     mask: Mask | None = None,
     bit: int | None = None,
 ) -> None:
-    """Draw a soft-edged ellipse in place: shift the grey by `add`, or pull it to the level `towards`."""
+    """Draw a soft-edged ellipse in place: shift the gray by `add`, or pull it to the level `towards`."""
     half_height, half_width = max(half_height, 1.0), max(half_width, 1.0)
     r0, r1 = max(0, int(row - half_height - 1)), min(HEIGHT, int(row + half_height + 3))
     c0, c1 = max(0, int(column - half_width - 1)), min(WIDTH, int(column + half_width + 3))
@@ -198,16 +202,16 @@ def _ellipse(
         mask[r0:r1, c0:c1] |= (distance <= max(1.0, float(distance.min()))).astype(np.uint16) << np.uint16(bit)
 
 
-def _vitreous(
-    seed: int, case: Examined, s: Section, scene: Rows, mask: Mask, contrast: float, exposure: Exposure
+def _render_vitreous(
+    seed: int, case: ExaminedEye, s: Section, scene: FloatArray, mask: Mask, contrast: float, exposure: Acquisition
 ) -> None:
-    """Gel, vitreous face, tissue on the retina, debris."""
+    """Render vitreous gel and face, preretinal tissue and debris, in place."""
     ilm = s.surfaces[0]
     reach = min(HEIGHT, int(ilm.max()) + 1)
     view, marks = scene[:reach], mask[:reach]
     above = (ilm - np.arange(reach, dtype=np.float32)[:, None]) * np.float32(an.AXIAL)  # µm over the ILM
     if s.face is not None:
-        _gel_and_face(case, s, s.face, view, marks, above, contrast, exposure.haze)
+        _render_gel_and_face(case, s, s.face, view, marks, above, contrast, exposure.haze)
     if s.tissue.any():
         band = (above > -6) & (above < s.tissue)
         view[band] = 112 + 72 * contrast
@@ -215,17 +219,24 @@ def _vitreous(
             marks |= band.astype(np.uint16) << np.uint16(se.PRERETINAL)
     rng = stream(seed, "debris look", case.eye.key, case.visit.index)
     bit = se.DEBRIS if s.labels[se.DEBRIS] else None
-    for x, rx, z, size in _each(s.debris):
+    for x, rx, z, size in _rows_of(s.debris):
         column = (x - an.X[0]) / an.LATERAL
         row = float(ilm[int(column)]) - z / an.AXIAL
         level = rng.uniform(58, 92) + 30 * contrast
         _ellipse(scene, row, column, size / an.AXIAL, rx / an.LATERAL, level, mask=mask, bit=bit)
 
 
-def _gel_and_face(
-    case: Examined, s: Section, face: Rows, view: Rows, marks: Mask, above: Rows, contrast: float, haze: float
+def _render_gel_and_face(
+    case: ExaminedEye,
+    s: Section,
+    face: FloatArray,
+    view: FloatArray,
+    marks: Mask,
+    above: FloatArray,
+    contrast: float,
+    haze: float,
 ) -> None:
-    """The gel above the face scatters a little; the face is a fine line, close to the ILM where it is attached."""
+    """Render the weakly scattering gel and the vitreous face, a thin line close to the ILM where it is attached."""
     attached = bool(face.max() < se.FACE)
     free = above > 0
     over = above - face
@@ -242,8 +253,8 @@ def _gel_and_face(
         marks |= ((np.abs(over) < 9) & free).astype(np.uint16) << np.uint16(bit)
 
 
-def _outline(s: Section, mask: Mask) -> None:
-    """Masks of the findings that are regions between two surfaces."""
+def _mask_regions(s: Section, mask: Mask) -> None:
+    """Set the mask bits of lesions that are regions between two surfaces, in place."""
     regions = [
         (se.ATROPHY, 0, an.ELM, s.thinned),
         (se.EZ, an.EZ, an.OS + 1, s.ez_gap),

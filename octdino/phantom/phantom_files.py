@@ -1,4 +1,4 @@
-"""Pictures and tables as files, byte for byte the same for the same input."""
+"""Writing of the phantom's image files and tables; the same input gives the same bytes."""
 
 import csv
 import io
@@ -29,48 +29,48 @@ CLINICAL_HEADER = ("File_Path", "BCVA", "CST", "Eye_ID", "Patient_ID")
 Row = tuple[str | int | None, ...]
 
 
-def save_scan(picture: NDArray[np.uint8], path: Path, defect: str = "") -> None:
-    """Write a scan; `defect` is one of plan.UNREADABLE or plan.ODD_BUT_READABLE."""
+def save_scan(image: NDArray[np.uint8], path: Path, defect: str = "") -> None:
+    """Write a scan; `defect` is one of study_plan.UNREADABLE or study_plan.ODD_BUT_READABLE."""
     if defect == "missing":
         return
     if defect == "empty":
         path.write_bytes(b"")
     elif defect == "truncated":
         data = io.BytesIO()
-        Image.fromarray(picture).save(data, "TIFF")
+        Image.fromarray(image).save(data, "TIFF")
         path.write_bytes(data.getvalue()[: data.tell() // 3])
     elif defect == "wrong size":
-        Image.fromarray(picture[:256, :256]).save(path)
+        Image.fromarray(image[:256, :256]).save(path)
     elif defect == "16 bit":
-        Image.fromarray(picture.astype(np.uint16) * 257).save(path)
+        Image.fromarray(image.astype(np.uint16) * 257).save(path)
     elif defect == "rgb":
-        Image.fromarray(np.repeat(picture[..., None], 3, axis=2)).save(path)
+        Image.fromarray(np.repeat(image[..., None], 3, axis=2)).save(path)
     elif path.suffix == ".jpg":
-        Image.fromarray(picture).save(path, quality=92)
+        Image.fromarray(image).save(path, quality=92)
     elif path.suffix == ".png":
-        Image.fromarray(picture).save(path, compress_level=1)
+        Image.fromarray(image).save(path, compress_level=1)
     else:
-        Image.fromarray(picture).save(path)
+        Image.fromarray(image).save(path)
 
 
 def save_mask(mask: NDArray[np.uint16], path: Path) -> None:
-    """16-bit PNG, bit i set where BIOMARKERS[i] is to be seen."""
+    """Write a lesion mask as 16-bit PNG; bit i is set where BIOMARKERS[i] is visible."""
     # Run lengths suit a mask: smaller than the usual strategy at this level, and faster
     Image.fromarray(mask).save(path, compress_level=1, compress_type=3)
 
 
-def save_fundus(rng: np.random.Generator, path: Path) -> None:
-    """A square infrared picture of the back of the eye, which is not a B-scan."""
+def save_fundus_image(rng: np.random.Generator, path: Path) -> None:
+    """Write a square infrared fundus image, which is not a B-scan."""
     side = 384
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-    picture = 120 - 45 * (x**2 + y**2) - 40 * np.exp(-(x**2 + y**2) / 0.04)
-    picture += 90 * np.exp(-((x - 0.8) ** 2 + y**2) / 0.02)
+    image = 120 - 45 * (x**2 + y**2) - 40 * np.exp(-(x**2 + y**2) / 0.04)
+    image += 90 * np.exp(-((x - 0.8) ** 2 + y**2) / 0.02)
     for sign in (-1, 1):
         for bend in rng.uniform(0.3, 1.2, 4):
-            picture -= 35 * np.exp(-(((y - sign * bend * np.sqrt(np.maximum(0.9 - x, 0))) / 0.015) ** 2))
-    picture += rng.normal(0, 6, picture.shape)
-    grey = np.clip(picture, 0, 255).astype(np.uint8)
-    Image.fromarray(grey).save(path)
+            image -= 35 * np.exp(-(((y - sign * bend * np.sqrt(np.maximum(0.9 - x, 0))) / 0.015) ** 2))
+    image += rng.normal(0, 6, image.shape)
+    gray = np.clip(image, 0, 255).astype(np.uint8)
+    Image.fromarray(gray).save(path)
 
 
 def write_biomarkers(rows: list[Row], root: Path) -> None:
@@ -84,7 +84,7 @@ def write_biomarkers(rows: list[Row], root: Path) -> None:
 
 
 def write_clinical(rows: list[Row], root: Path) -> None:
-    """The time that stands in a workbook and in its archive is set to a fixed day, for bytes that return."""
+    """Write the clinical table as XLSX; its timestamps are set to a fixed day, so that the bytes are reproducible."""
     table = pd.DataFrame(rows, columns=list(CLINICAL_HEADER), dtype=object)
     data = io.BytesIO()
     table.to_excel(data, sheet_name="clinical_data_images", index=False, engine="openpyxl")

@@ -1,4 +1,4 @@
-"""Random streams that depend on names and never on order, and stratified draws."""
+"""Named random number streams, independent of the order of use, and stratified sampling."""
 
 import zlib
 
@@ -12,42 +12,42 @@ Bools = NDArray[np.bool_]
 
 
 def stream(seed: int, *keys: int | str) -> np.random.Generator:
-    """The generator of one purpose: the same keys give the same numbers, whoever asks and in whatever order."""
+    """Return the random generator of these keys: the same keys give the same numbers in any order of calls."""
     words = [zlib.crc32(key.encode()) if isinstance(key, str) else key for key in keys]
     return np.random.default_rng(np.random.SeedSequence([seed, *words]))
 
 
 def stratified_uniform(rng: np.random.Generator, n: int) -> Floats:
-    """n shuffled draws, one from each n-th of (0, 1): a cohort of 12 patients still spans mild to severe."""
+    """Sample n shuffled uniform values, one per n-th of (0, 1): a cohort of 12 patients still spans mild to severe."""
     return (rng.permutation(n) + rng.uniform(0.02, 0.98, n)) / n
 
 
 def stratified_normal(rng: np.random.Generator, n: int) -> Floats:
-    """n shuffled standard normal draws, one from each n-th of the distribution."""
+    """Sample n shuffled standard normal values, one per n-th of the distribution."""
     return np.asarray(ndtri(stratified_uniform(rng, n)), float)
 
 
 def as_normal(values: Floats) -> Floats:
-    """The values' ranks as standard normal scores; keeps who is worse than whom and fixes the margin."""
+    """Return the normal scores of the values' ranks: the order stays, the distribution is standard normal."""
     ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     return np.asarray(ndtri((ranks + 0.5) / len(values)), float)
 
 
-def balanced_normal(rng: np.random.Generator, beside: Floats, block: int = 6) -> Floats:
-    """Standard normal draws, stratified within every `block` neighbours in the order of `beside`.
+def balanced_normal(rng: np.random.Generator, reference: Floats, block: int = 6) -> Floats:
+    """Sample standard normal values, stratified within every `block` neighbors in the order of `reference`.
 
     The two are then unrelated in a small cohort too, not only on average over many.
     """
-    result = np.empty(len(beside))
-    order = np.argsort(beside, kind="stable")
+    result = np.empty(len(reference))
+    order = np.argsort(reference, kind="stable")
     for start in range(0, len(order), block):
         members = order[start : start + block]
         result[members] = stratified_normal(rng, len(members))
     return result
 
 
-def chosen(rng: np.random.Generator, weights: Floats, share: float) -> Bools:
-    """Mark share of the rows, at least one; a row's chance grows with its weight."""
+def weighted_choice(rng: np.random.Generator, weights: Floats, share: float) -> Bools:
+    """Sample a share of the rows without replacement, at least one, with probability by weight: bool [n]."""
     count = max(1, round(share * len(weights)))
     order = np.argsort(-np.log(rng.uniform(1e-9, 1, len(weights))) / np.maximum(weights, 1e-9), kind="stable")
     mask = np.zeros(len(weights), bool)

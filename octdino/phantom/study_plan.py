@@ -1,4 +1,4 @@
-"""What is written: one `Volume` per visit and side, and the flaws of the real release among them.
+"""Plan of the files to write: one `Volume` per visit and side, with the flaws of the real release.
 
 The kinds of flaws are those found in OLIVES: identical volumes within a patient and across two patients, missing
 label cells, a visit without BCVA and CST, volumes with too many or too few slices, an eye whose side differs between
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from octdino.config.cohort import PhantomSettings
-from octdino.phantom.chance import stream
-from octdino.phantom.people import VOLUME, Eye, Visit, slice_numbers
+from octdino.phantom.patients import SLICES_PER_VOLUME, Eye, Visit, slice_numbers
+from octdino.phantom.random_streams import stream
 from octdino.phantom.section import DEBRIS, FAVF, PAVF, PRERETINAL
 
 UNREADABLE = ("truncated", "empty", "wrong size", "missing")
@@ -21,9 +21,9 @@ ODD_BUT_READABLE = ("16 bit", "rgb")
 class Volume:
     """One visit's files. `number` in a file name is the slice, plus 49 for a second pass."""
 
-    eye: Eye  # whose name, chart and graders
+    eye: Eye  # eye whose name, clinical values and labels are written
     visit: Visit
-    seen: Eye  # whose retina is in the pictures, and at which visit of theirs
+    seen: Eye  # eye whose retina is rendered, and the visit of that eye
     seen_visit: Visit
     side: str
     numbers: tuple[int, ...]
@@ -41,18 +41,18 @@ class Volume:
 
 
 def volumes_of(settings: PhantomSettings, eyes: list[Eye]) -> list[Volume]:
-    """All volumes in table order, with flaws where the settings ask for them."""
+    """Return all volumes in table order, with flaws if the settings ask for them."""
     numbers = tuple(slice_numbers(settings.slices))
     volumes = [
         Volume(eye, visit, eye, visit, eye.side, numbers, graded=visit.labelled, charted=True)
         for eye in eyes
         for visit in eye.visits
     ]
-    return _Flaws(settings, volumes).all() if settings.flaws else volumes
+    return _FlawPlanner(settings, volumes).all() if settings.flaws else volumes
 
 
-class _Flaws:
-    """Puts the flaws in, each volume bearing one at most, so that statistics and reasons stay readable."""
+class _FlawPlanner:
+    """Inserts flaws, at most one per volume, so that statistics and quarantine reasons stay readable."""
 
     def __init__(self, settings: PhantomSettings, volumes: list[Volume]) -> None:
         self.rng = stream(settings.seed, "flaws")
@@ -91,7 +91,7 @@ class _Flaws:
             return
         key = int(self.rng.choice(keys))
         own = [i for i, v in enumerate(self.volumes) if v.eye.key == key]
-        self.extra += [fellow(self.volumes[i], charted=True) for i in own]
+        self.extra += [fellow_eye_volume(self.volumes[i], charted=True) for i in own]
         for index in own:
             self._change(index, charted=False)
             self.free.discard(index)
@@ -121,7 +121,7 @@ class _Flaws:
         index = self._take(lambda v: not v.graded)
         if index is not None:
             numbers = self.volumes[index].numbers
-            self._change(index, numbers=(*numbers, *(n + VOLUME for n in numbers)))
+            self._change(index, numbers=(*numbers, *(n + SLICES_PER_VOLUME for n in numbers)))
         index = self._take(lambda v: not v.graded and len(v.numbers) > 1)
         if index is not None:
             numbers = self.volumes[index].numbers
@@ -151,7 +151,7 @@ class _Flaws:
                 self._spoil(index, kinds[len(here) :])
 
     def _blank_cells(self) -> None:
-        """Only the four labels of the vitreous lack values in the real table."""
+        """Remove labels of the vitreous: only these four lack values in the real table."""
         for _ in range(max(1, len({v.eye.key for v in self.volumes}) // 24)):
             index = self._take(lambda v: v.graded)
             if index is not None:
@@ -164,17 +164,17 @@ class _Flaws:
         return tuple(sorted(int(i) for i in self.rng.choice(labels, self.rng.integers(1, 3), replace=False)))
 
     def _untabled(self) -> None:
-        """Fellow eyes, fundus pictures and arrays that a search of the folders would pick up."""
+        """Fellow eyes, fundus scans and arrays that a search of the folders would pick up."""
         own = {v.eye.folder for v in self.extra}
         candidates = [v for v in self.volumes if v.eye.folder not in own]
         for index in self.rng.choice(len(candidates), min(2 * self.few, len(candidates)), replace=False):
-            self.extra.append(fellow(candidates[int(index)], charted=False))
+            self.extra.append(fellow_eye_volume(candidates[int(index)], charted=False))
         for index in self.rng.choice(len(self.volumes), min(2 * self.few, len(self.volumes)), replace=False):
             self._change(int(index), fundus=True)
         self._change(int(self.rng.integers(len(self.volumes))), array=True)
 
 
-def fellow(volume: Volume, charted: bool) -> Volume:
+def fellow_eye_volume(volume: Volume, charted: bool) -> Volume:
     """The same visit's scan of the other eye: another retina, in the other eye's folder."""
     side = "OS" if volume.side == "OD" else "OD"
     other = replace(volume.eye, key=volume.eye.key + 100_000, side=side)

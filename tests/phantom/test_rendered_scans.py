@@ -1,4 +1,4 @@
-"""What the pictures hold: grey levels, masks, and how much simple features can and cannot tell."""
+"""What the scans hold: gray levels, masks, and how much simple features can and cannot tell."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from octdino.phantom.section import BIOMARKERS
-from tests.phantom.conftest import Pictures
+from tests.phantom.conftest import RenderedScans
 
 HEADLINE = ["IR HRF", "Partially attached vitreous face", "Fully attached vitreous face", "DRT/ME", "Fluid (IRF)"]
 
@@ -29,9 +29,9 @@ def features(image: NDArray[np.uint8]) -> list[float]:
     inside = (depth > 14) & (np.arange(len(image))[:, None] > ilm + 12)
     dark, level = inside & (smooth < 0.5 * uniform_filter(smooth, (25, 61)) + 4), np.median(smooth[inside])
     under = (depth > 4) & (depth < 22) & (smooth < 40)
-    centre = under[:, 190:314]
+    center = under[:, 190:314]
     parts = [np.percentile(thick, q) for q in (5, 50, 95)]
-    return [*parts, thick[200:274].mean(), np.sqrt(dark.sum()), dark.any(0).mean(), level, np.sqrt(centre.sum())]
+    return [*parts, thick[200:274].mean(), np.sqrt(dark.sum()), dark.any(0).mean(), level, np.sqrt(center.sum())]
 
 
 def out_of_fold(x: NDArray[np.float64], y: pd.Series, groups: pd.Series, folds: int = 5) -> float:
@@ -40,28 +40,28 @@ def out_of_fold(x: NDArray[np.float64], y: pd.Series, groups: pd.Series, folds: 
     return float(roc_auc_score(y, score))
 
 
-def test_grey_levels(pictures: Pictures) -> None:
+def test_gray_levels_follow_real_scans(rendered_scans: RenderedScans) -> None:
     """The real corpus has mean .171 and standard deviation .211."""
-    assert 0.15 <= pictures.images.mean() / 255 <= 0.19
-    assert 0.19 <= pictures.images.std() / 255 <= 0.23
-    assert pictures.images.dtype == np.uint8
-    assert pictures.images.shape[1:] == (496, 504)
+    assert 0.15 <= rendered_scans.images.mean() / 255 <= 0.19
+    assert 0.19 <= rendered_scans.images.std() / 255 <= 0.23
+    assert rendered_scans.images.dtype == np.uint8
+    assert rendered_scans.images.shape[1:] == (496, 504)
 
 
-def test_masks_agree_with_labels_before_noise(pictures: Pictures) -> None:
-    bits = np.array(pictures.masks)[:, None] >> np.arange(len(BIOMARKERS)) & 1
-    np.testing.assert_array_equal(bits.astype(bool), pictures.true_labels)
+def test_masks_agree_with_labels_before_noise(rendered_scans: RenderedScans) -> None:
+    bits = np.array(rendered_scans.masks)[:, None] >> np.arange(len(BIOMARKERS)) & 1
+    np.testing.assert_array_equal(bits.astype(bool), rendered_scans.true_labels)
 
 
-def check_learnability(pictures: Pictures) -> dict[str, float]:
-    rows = pictures.rows
-    x = np.array([features(image) for image in pictures.images])
+def check_learnability(rendered_scans: RenderedScans) -> dict[str, float]:
+    rows = rendered_scans.rows
+    x = np.array([features(image) for image in rendered_scans.images])
     found = {name: out_of_fold(x, rows[name], rows.patient) for name in ("Fluid (IRF)", "Fluid (SRF)")}
     found["FAVF by CST"] = out_of_fold(rows[["cst"]].to_numpy(float), rows[HEADLINE[2]], rows.patient)
     rng = np.random.default_rng(0)
     shuffled = [pd.Series(rng.permutation(rows["Fluid (IRF)"])) for _ in range(4)]
     found["permuted"] = float(np.mean([out_of_fold(x, y, rows.patient) for y in shuffled]))
-    small = pictures.images[:, :480, :496].reshape(len(rows), 20, 24, 31, 16).mean((2, 4)).reshape(len(rows), -1)
+    small = rendered_scans.images[:, :480, :496].reshape(len(rows), 20, 24, 31, 16).mean((2, 4)).reshape(len(rows), -1)
     near = make_pipeline(StandardScaler(), KNeighborsClassifier(7))
     as_scans = pd.Series(np.arange(len(rows)))
     for name, groups in (("patient split", rows.patient), ("scan split", as_scans)):
@@ -80,8 +80,8 @@ def check_learnability(pictures: Pictures) -> dict[str, float]:
     return found
 
 
-def test_learnable_but_not_from_the_chart_and_leaky_splits_pay(pictures: Pictures) -> None:
-    found = check_learnability(pictures)
+def test_learnable_but_not_from_the_chart_and_leaky_splits_pay(rendered_scans: RenderedScans) -> None:
+    found = check_learnability(rendered_scans)
     assert found["Fluid (IRF)"] > 0.8, found
     assert found["Fluid (SRF)"] > 0.8, found
     assert found["FAVF by CST"] < 0.65, found

@@ -1,4 +1,4 @@
-"""Who is in the cohort: patients, eyes, visits, their names on disk, and how ill each one is.
+"""Patients, eyes and visits of the synthetic cohort: names on disk, severity scores, lesions that each eye carries.
 
 Counts and shares are those of the real tables (OLIVES: 87 patients, of them 40 PRIME and 47 TREX DME, nine TREX
 patients with both eyes), see the constants.
@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from octdino.config.cohort import PhantomSettings
-from octdino.phantom.chance import (
+from octdino.phantom.random_streams import (
     Bools,
     Floats,
     Ints,
     as_normal,
     balanced_normal,
-    chosen,
     stratified_normal,
     stream,
+    weighted_choice,
 )
 
-VOLUME = 49  # B-scans of a full volume
+SLICES_PER_VOLUME = 49  # B-scans of a full volume
 TREX_SHARE = 47 / 87
 BOTH_EYES_SHARE = 9 / 47  # of TREX patients
 ARMS = {"GILA": "G", "TREX": "T", "Monthly": "M"}
@@ -70,7 +70,7 @@ class Eye:
     pattern: str
     carries: frozenset[str]
     sizes: dict[str, float]  # how large each carried lesion is, as a standard normal score
-    sight: float  # how well this person reads whatever the retina looks like, as a standard normal score
+    sight: float  # visual acuity beyond what the retina explains, as a standard normal score
     visits: tuple[Visit, ...] = field(default=())
 
     def path(self, visit: Visit, number: int, side: str | None = None) -> str:
@@ -79,28 +79,28 @@ class Eye:
 
 
 def slice_numbers(slices: int) -> list[int]:
-    """Which of the 49 positions are written, from 0, spread evenly and symmetric about the fovea."""
+    """Return the positions of a volume's 49 that are written, from 0, evenly spaced and symmetric about the fovea."""
     if slices == 1:
-        return [VOLUME // 2]
-    edge = (VOLUME - 1) / (2 * slices)  # half a gap at each end: no slice sits on the very border
-    return [int(number) for number in np.linspace(edge, VOLUME - 1 - edge, slices).round()]
+        return [SLICES_PER_VOLUME // 2]
+    edge = (SLICES_PER_VOLUME - 1) / (2 * slices)  # half a gap at each end: no slice sits on the very border
+    return [int(number) for number in np.linspace(edge, SLICES_PER_VOLUME - 1 - edge, slices).round()]
 
 
-def enrol(settings: PhantomSettings) -> list[Eye]:
-    """All eyes of the cohort in table order (TREX, then PRIME), with their visits."""
+def enroll_patients(settings: PhantomSettings) -> list[Eye]:
+    """Sample all eyes of the cohort with their visits, in table order (TREX, then PRIME)."""
     patients = settings.patients
     trex = min(patients - 2, max(2, round(patients * TREX_SHARE)))
     both = max(1, round(trex * BOTH_EYES_SHARE))
-    owners = np.array([p for p in range(patients) for _ in range(2 if p < both else 1)])
-    visit_counts = _visit_counts(settings, len(owners))
-    scores = _scores(settings, owners, owners < trex, int(visit_counts.max()))
-    severity = np.array([scores["oedema"][owners == p, 0].max() for p in range(patients)])
-    carries, sizes = _carriers(settings, trex, owners, severity)
+    patient_of_eye = np.array([p for p in range(patients) for _ in range(2 if p < both else 1)])
+    visit_counts = _visit_counts(settings, len(patient_of_eye))
+    scores = _scores(settings, patient_of_eye, patient_of_eye < trex, int(visit_counts.max()))
+    severity = np.array([scores["oedema"][patient_of_eye == p, 0].max() for p in range(patients)])
+    carries, sizes = _carriers(settings, trex, patient_of_eye, severity)
     worse = severity + 10.0 * (np.arange(patients) < trex)
     sight = balanced_normal(stream(settings.seed, "sight"), worse)
-    numbers = _numbers(settings, both, trex, len(owners))
+    numbers = _trex_names(settings, both, trex, len(patient_of_eye))
     eyes = []
-    for key, owner in enumerate(int(o) for o in owners):
+    for key, owner in enumerate(int(o) for o in patient_of_eye):
         side, folder, pattern, patient_id = numbers[key] if owner < trex else _prime_name(settings, key, owner - trex)
         trial = "TREX" if owner < trex else "PRIME"
         eyes.append(
@@ -115,7 +115,7 @@ def enrol(settings: PhantomSettings) -> list[Eye]:
 
 
 def _visit_counts(settings: PhantomSettings, n: int) -> Floats:
-    """Visits per eye: at least 2, `settings.visits` on average, spread as widely as the real ones."""
+    """Sample the number of visits per eye: at least 2, `settings.visits` on average, as dispersed as the real ones."""
     rng = stream(settings.seed, "visit counts")
     low, high = 2, 2 * settings.visits - 2
     counts = np.round(np.linspace(low, high, n)) if n > 1 else np.array([settings.visits])
@@ -125,16 +125,16 @@ def _visit_counts(settings: PhantomSettings, n: int) -> Floats:
     return np.asarray(counts, float)
 
 
-def _scores(settings: PhantomSettings, owners: Ints, is_trex: Bools, visits: int) -> dict[str, Floats]:
+def _scores(settings: PhantomSettings, patient_of_eye: Ints, is_trex: Bools, visits: int) -> dict[str, Floats]:
     """Standard normal scores [eyes, visits] per name; stratified within trial at the first and the last visit."""
     result = {}
     for name, between_visits in SCORES.items():
         rng = stream(settings.seed, "scores", name)
-        patient = np.empty(int(owners.max()) + 1)
-        for people in (np.unique(owners[is_trex]), np.unique(owners[~is_trex])):
-            patient[people] = stratified_normal(rng, len(people))
-        eye = np.sqrt(0.75) * patient[owners] + np.sqrt(0.25) * rng.standard_normal(len(owners))
-        noise = rng.standard_normal((len(owners), max(visits, 2)))
+        patient = np.empty(int(patient_of_eye.max()) + 1)
+        for patients in (np.unique(patient_of_eye[is_trex]), np.unique(patient_of_eye[~is_trex])):
+            patient[patients] = stratified_normal(rng, len(patients))
+        eye = np.sqrt(0.75) * patient[patient_of_eye] + np.sqrt(0.25) * rng.standard_normal(len(patient_of_eye))
+        noise = rng.standard_normal((len(patient_of_eye), max(visits, 2)))
         value = np.sqrt(between_visits) * eye[:, None] + np.sqrt(1 - between_visits) * noise
         for column in (0, 1):  # column 1 is the last visit: the labelled ones carry the statistics
             for group in (is_trex, ~is_trex):
@@ -144,27 +144,27 @@ def _scores(settings: PhantomSettings, owners: Ints, is_trex: Bools, visits: int
 
 
 def _carriers(
-    settings: PhantomSettings, trex: int, owners: Ints, severity: Floats
+    settings: PhantomSettings, trex: int, patient_of_eye: Ints, severity: Floats
 ) -> tuple[list[frozenset[str]], list[dict[str, float]]]:
     rng = stream(settings.seed, "carriers")
     patients = settings.patients
-    carries: list[set[str]] = [set() for _ in owners]
-    sizes: list[dict[str, float]] = [{} for _ in owners]
+    carries: list[set[str]] = [set() for _ in patient_of_eye]
+    sizes: list[dict[str, float]] = [{} for _ in patient_of_eye]
     for name, (share, ratio) in CARRIERS.items():
         weights = np.where(np.arange(patients) < trex, ratio, 1.0)
         if name == "srf":  # follows the swelling: CST alone tells it with AUROC .87 in the real table
             weights = weights * np.exp(1.6 * severity)
-        mask = chosen(rng, weights, share)
+        mask = weighted_choice(rng, weights, share)
         scores = np.zeros(patients)
         scores[mask] = stratified_normal(rng, int(mask.sum()))
-        for key, owner in enumerate(owners):
+        for key, owner in enumerate(patient_of_eye):
             sizes[key][name] = float(scores[int(owner)])
             if mask[int(owner)]:
                 carries[key].add(name)
     return [frozenset(c) for c in carries], sizes
 
 
-def _numbers(settings: PhantomSettings, both: int, trex: int, eyes: int) -> dict[int, tuple[str, str, str, int]]:
+def _trex_names(settings: PhantomSettings, both: int, trex: int, eyes: int) -> dict[int, tuple[str, str, str, int]]:
     """Side, folder, file pattern and Patient_ID of the TREX eyes: numbers start at 201 as in the real trial."""
     first = next(n for n in (201, 1001, 10_001, 100_001) if eyes < n)  # PRIME's numbers are below
     names = {}
