@@ -73,8 +73,10 @@ format: setup
 lock:
 	uv pip compile --universal --generate-hashes --no-header --extra dev --extra cluster pyproject.toml --output-file requirements.lock
 
+# The two files that are generated from the settings classes.
 schema: setup
 	octdino schema > workflow/schemas/config.schema.json
+	octdino schema --defaults > config/default.yaml
 
 clean:
 	rm -rf results logs benchmarks/.work

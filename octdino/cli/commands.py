@@ -35,6 +35,7 @@ from octdino.config import (
     PretrainSettings,
     ReportSettings,
 )
+from octdino.config.defaults import default_yaml
 from octdino.errors import UserError
 
 LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # the workflow's; by hand one command is one run
@@ -241,8 +242,15 @@ def run_report(args: argparse.Namespace) -> None:
     write_report(settings, args.results, args.config, args.out)
 
 
-def run_schema(_: argparse.Namespace) -> None:
-    """Print the JSON schema of config.yaml."""
+def _add_schema(parser: Parser) -> None:
+    parser.add_argument("--defaults", action="store_true", help="print config/default.yaml: each key with its default")
+
+
+def run_schema(args: argparse.Namespace) -> None:
+    """Print the JSON schema of config.yaml, or every key with its meaning and default as YAML."""
+    if args.defaults:
+        print(default_yaml(), end="")
+        return
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
     print(json.dumps(schema, indent=2, ensure_ascii=False))
 
@@ -265,5 +273,5 @@ VERBS: dict[str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], 
     "explain": (_add_explain, run_explain),
     "report": (_add_report, run_report),
     "verdict": (_add_verdict, run_verdict),
-    "schema": (lambda _: None, run_schema),
+    "schema": (_add_schema, run_schema),
 }
