@@ -48,16 +48,18 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _sections_in_part(cls, values: Any) -> Any:
-        """Fill a partly given section from the defaults of its field; null (every key commented out) is empty."""
+        """Lay a partly given section or mapping over its default; a null section (all commented out) is empty."""
         if not isinstance(values, dict):
             return values
         values = dict(values)
         for name, field in cls.model_fields.items():
-            if name in values and isinstance(field.default, Settings):
-                given = {} if values[name] is None else values[name]
-                if isinstance(given, dict):
-                    given = merged(field.default.model_dump(exclude_unset=True), given)
-                values[name] = given
+            default = field.default
+            if isinstance(default, Settings):
+                default = default.model_dump(exclude_unset=True)
+                if name in values and values[name] is None:
+                    values[name] = {}
+            if isinstance(default, dict) and isinstance(values.get(name), dict):
+                values[name] = merged(default, values[name])
         return values
 
     @classmethod

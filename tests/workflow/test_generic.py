@@ -15,7 +15,7 @@ from tests.workflow.conftest import ROOT, Workflow, until
 pytestmark = pytest.mark.slow
 
 COMMANDS = {"pbs": ("qsub", "qstat", "qdel"), "lsf": ("bsub", "bjobs", "bkill"), "sge": ("qsub", "qstat", "qdel")}
-TARGET = "results/phantom/pretrain/dino/resnet18_narrow/fold0-seed0/backbone.json"
+TARGET = "results/phantom/pretrain/dino/resnet18/fold0-seed0/backbone.json"
 # What each is asked for: 8 cores, 8 GB, a day and a GPU.
 ASKED = {
     "pbs": "-l select=1:ncpus=8:mem=8000mb:ngpus=1 -l walltime=1440:00",
