@@ -26,8 +26,9 @@ FEW: dict[str, Any] = {  # few runs, for the stub
 class Workflow:
     """One working directory; its config.yaml, if there is one, is laid over the built-in defaults."""
 
-    def __init__(self, folder: Path, stub: bool) -> None:
+    def __init__(self, folder: Path, stub: bool, snakefile: Path = ROOT / "Snakefile") -> None:
         self.folder = folder
+        self.snakefile = snakefile
         path = f"{BIN}:{os.environ['PATH']}"
         self.env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
         if stub:
@@ -46,7 +47,7 @@ class Workflow:
 
     def command(self, *args: str) -> list[str]:
         """The command line of Snakemake with `args`."""
-        return [str(BIN / "snakemake"), "--directory", str(self.folder), *args]
+        return [str(BIN / "snakemake"), "--snakefile", str(self.snakefile), "--directory", str(self.folder), *args]
 
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Snakemake with `args`, to its end."""
