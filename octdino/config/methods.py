@@ -57,7 +57,7 @@ class MethodSettings(Settings):
             parts = [("{", None, None, None)]
         for text, field, form, conversion in parts:
             if {"{", "}"} & set(text) or field not in (None, "backbone", "fold", "seed") or form or conversion:
-                raise ValueError("init: the places to be filled in are {backbone}, {fold} and {seed}")
+                raise ValueError("init: the placeholders are {backbone}, {fold} and {seed}")
         return self
 
     def start_folder(self, backbone: str, fold: int | str, seed: int) -> str | None:

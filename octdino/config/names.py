@@ -103,4 +103,4 @@ def check_seeds(seeds: Sequence[int]) -> None:
 def check_once(values: Sequence[Hashable]) -> None:
     """Values that name runs: each once, or two jobs would write the same files."""
     if twice := [value for value, count in Counter(values).items() if count > 1]:
-        raise ValueError(f"{short(twice[0])} stands there {Counter(values)[twice[0]]} times; expected each once")
+        raise ValueError(f"{short(twice[0])} is given {Counter(values)[twice[0]]} times; expected each once")

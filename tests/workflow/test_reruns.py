@@ -33,7 +33,11 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     ),
     "a model not in use": ({"models": {"another": {"timm": "resnet34"}}}, {"report": 1}),
     "what methods share": ({"pretrain": {"epochs": 7}}, {"pretrain": 3, **TRAINED}),
-    "views": ({"pretrain": {"augment": {"flip_p": 0}}}, {"pretrain": 3, **TRAINED}),
+    "views, which classify inherits": (
+        {"pretrain": {"augment": {"flip_p": 0}}},
+        {"pretrain": 3, **TRAINED, "classify": 15},
+    ),
+    "views of pretraining only": ({"pretrain": {"augment": {"local_views": 3}}}, {"pretrain": 3, **TRAINED}),
     "one method": (
         {"pretrain": {"variants": {"dino": {"prototypes": 64}}}},
         {"pretrain": 1, "classify": 6, "explain": 1, **END},

@@ -42,7 +42,7 @@ MISTAKES = {
     "{explain: {arms: [scratch-linear]}}": "explain.arms: scratch-linear not among classify.arms",
     "{models: {a: {tim: resnet18}}}": "models.a.tim: unknown key; did you mean timm?",
     "{pretrain: {backbones: ['{x}']}}": "pretrain.backbones: '{x}' cannot be a folder's name; expected 1 to 80 ",
-    "{pretrain: {seeds: [0, 0]}}": "pretrain.seeds: 0 stands there 2 times; expected each once",
+    "{pretrain: {seeds: [0, 0]}}": "pretrain.seeds: 0 is given 2 times; expected each once",
     "{classify: {fractions: [1.0e-9]}}": "classify.fractions: 1e-09; expected a share from 0.0001 to 1",
 }
 
