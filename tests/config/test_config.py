@@ -200,7 +200,7 @@ def model(**args: Any) -> dict[str, Any]:
         (model(checkpoint_path="/etc/passwd"), "config.yaml: models.a.args.checkpoint_path: refused: "),
         (model(cache_dir="/tmp"), "config.yaml: models.a.args.cache_dir: refused: "),
         (model(features_only=True), "config.yaml: models.a.args.features_only: refused: "),
-        (model(in_chans=3), "config.yaml: models.a.args.in_chans: refused: cohort.image.channels says it"),
+        (model(in_chans=3), "config.yaml: models.a.args.in_chans: refused: set by cohort.image.channels"),
         (model(act_layer={"a": 1}), "config.yaml: models.a.args.act_layer: {'a': 1}; expected a number, a text, "),
         (model(channels=[1, [2, {}]]), "config.yaml: models.a.args.channels: [1, [2, {}]]; expected a number, a text"),
         (model(drop_rate=float("nan")), "config.yaml: models.a.args.drop_rate: nan; expected a number, a text, "),
