@@ -1,4 +1,4 @@
-"""The commands: flags are made from the settings, mistakes are one line, and each verb calls its stage."""
+"""The command line: flags are generated from the settings, mistakes are one line, each verb calls its stage."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ RUN = ["--store", "s.h5", "--backbone", "resnet18", "--out", "out"]
 
 
 class Called:
-    """Stands in for a stage's function and keeps what it was called with."""
+    """A mock of a stage's function that records its arguments."""
 
     def __init__(self, raises: BaseException | None = None) -> None:
         self.args: tuple[Any, ...] = ()
@@ -49,7 +49,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """Run a command that must fail as the user's mistake; the one line that it prints."""
+    """Run a command that must exit with code 2; return the one line that it prints."""
     try:
         code = cli.main(list(argv))
     except SystemExit as end:
@@ -264,7 +264,7 @@ def test_exit_codes(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("out", ["a.txt", "a.txt/deep", "x" * 300])
-def test_where_results_cannot_go_is_told_before_the_work(
+def test_an_impossible_out_is_refused_before_the_work(
     stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
     called = stage("octdino.pretrain", "pretrain")
@@ -277,7 +277,9 @@ def test_where_results_cannot_go_is_told_before_the_work(
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe\x00", b"a: 2024-99-99", b"[" * 5000, b"a: &x [*x]", b"\0", b"a: [1, 2", b"- 1", b""]
 )
-def test_settings_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+def test_settings_that_are_no_mapping_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
     path = tmp_path / "settings.yaml"
     path.write_bytes(content)
     line = failing(capsys, "phantom", "--out", "o", "--settings", str(path))

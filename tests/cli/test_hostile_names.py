@@ -28,7 +28,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def mistake(key: str, value: Any) -> str:
-    """What is said about `value` at `key`: one line that names the key."""
+    """The error for `value` at `key`: one line with the key."""
     with pytest.raises(UserError) as error:
         load_config(nested(key, value))
     line = str(error.value)

@@ -1,4 +1,4 @@
-"""The settings: one definition, clear errors, a schema and an environment in step with it."""
+"""Settings classes: defaults, inheritance, errors, renamed keys; the generated files and the environments match."""
 
 import ast
 import json
@@ -142,7 +142,7 @@ def test_the_environment_of_evaluate_and_report_has_what_they_import() -> None:
 
 
 def third_party(*modules: str) -> set[str]:
-    """Top-level packages that modules of octdino import anywhere, whatever they import of octdino included.
+    """Top-level packages that modules of octdino import anywhere, also through other modules of octdino.
 
     What the command line imports when a verb runs belongs to that verb.
     """
@@ -262,7 +262,7 @@ def test_every_new_name_is_a_key() -> None:
 
 
 def message(values: dict[str, Any], allowed: str = "config.yaml: ") -> str:
-    """What is said about `values`; `allowed` where they are."""
+    """The error for `values`, or `allowed` without one."""
     try:
         load_config(values)
     except UserError as error:

@@ -42,7 +42,7 @@ class Generic:
         self.profile += ("--seconds-between-status-checks", "1")
 
     def jobs(self) -> list[dict[str, Any]]:
-        """What was submitted."""
+        """The submitted jobs."""
         return [json.loads(path.read_text()) for path in sorted(self.state.glob("*.json"))]
 
     def begin(self, **env: str) -> subprocess.Popen[str]:

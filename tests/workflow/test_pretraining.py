@@ -1,4 +1,4 @@
-"""Which pretraining runs are asked for, where they start, and what of their settings makes them run again."""
+"""Pretraining runs in the workflow: backbones, initial weights, rerun triggers."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The ways in which people start, inspect, stop and restart the workflow."""
+"""Start, dry run, stop and restart of the workflow; errors in the configuration."""
 
 import os
 import re
@@ -71,7 +71,7 @@ def test_every_rule_runs_once_and_then_nothing(stubbed: Workflow) -> None:
     assert "metrics.csv" in page.read_text()
 
 
-def test_a_cohort_without_methods_and_arms_is_looked_at(tmp_path: Path) -> None:
+def test_explain_runs_without_methods_and_arms(tmp_path: Path) -> None:
     flow = Workflow(tmp_path, stub=True)
     values = {"pretrain": {"methods": []}, "classify": {"arms": []}, "explain": {"inits": ["scratch", "imagenet"]}}
     flow.configure(values)
