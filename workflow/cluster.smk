@@ -10,7 +10,7 @@ def on_cluster():
 
 
 def grows(value):
-    """Return memory or minutes of a rule by attempt: twice as much at the second, three times at the third."""
+    """Return memory or minutes that grow with the attempt: twice as much at the second, three times at the third."""
     return lambda wildcards, attempt: value * attempt
 
 
