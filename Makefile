@@ -89,8 +89,10 @@ lock: setup
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
+# The two files that are generated from the settings classes.
 schema: setup
 	octdino schema > workflow/schemas/config.schema.json
+	octdino schema --defaults > config/default.yaml
 
 clean:
 	rm -rf results logs benchmarks/.work

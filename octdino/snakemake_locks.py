@@ -1,9 +1,9 @@
-"""What a killed Snakemake leaves behind, its lock and its jobs on a cluster; imported by the Snakefile alone.
+"""Cleanup after a killed Snakemake: its lock files and its jobs on a cluster; imported by the Snakefile only.
 
-Each run of Snakemake that starts jobs keeps a record below .snakemake/octdino as long as it lives: host, process, lock
-files and jobs. The next run on the same host removes what a dead process has recorded, and nothing else. Dry runs,
---lint, --unlock and graphs read the Snakefile, too, but do not call `workflow.execute` with an executor that starts
-jobs. This is no .smk file, because Snakemake would name it as the place of every error that passes through `guard`.
+Each run of Snakemake that starts jobs has a record below .snakemake/octdino until it ends: host, process, lock files
+and jobs. The next run on the same host removes the lock files and cancels the jobs of a dead process, and no others.
+Dry runs, --lint, --unlock and graphs read the Snakefile too, but do not call `workflow.execute` with an executor that
+starts jobs. This is no .smk file, since Snakemake would report it as the place of every error that passes `guard`.
 """
 
 import fcntl
@@ -34,7 +34,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 SECONDS_TO_END = 300  # for jobs that are canceled: training saves first
 Record = dict[str, Any]
 
-recorded: list[IO[str]] = []  # the record of this run, open and locked as long as this process lives
+recorded: list[IO[str]] = []  # the record of this run, open and locked until this process ends
 
 
 def guard(workflow: Any) -> None:
@@ -91,23 +91,23 @@ def record_this_run(workflow: Any) -> None:
 
 
 def forget_this_run() -> None:
-    """Remove the record: this run ends by itself and leaves nothing behind."""
+    """Remove the record of a run that ends by itself."""
     while recorded:
         with recorded.pop() as file:
             remove_record(Path(file.name))
 
 
 def remove_record(path: Path) -> None:
-    """Remove a record with its list of jobs."""
+    """Remove a record and its list of jobs."""
     path.with_suffix(".jobs").unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
 def try_flock(file: IO[str]) -> bool:
-    """Whether this process now holds the lock of an open file; the system frees it when the process ends.
+    """Lock an open file; return whether this process now holds the lock, which the system releases at its end.
 
-    Never enough by itself: on some file systems (Lustre with `localflock`) each machine has locks of its own, and some
-    have none.
+    Not sufficient alone: on some file systems (Lustre with `localflock`) each machine has its own locks, and some have
+    none.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,7 +117,7 @@ def try_flock(file: IO[str]) -> bool:
 
 
 def lives(record: Record) -> bool:
-    """Whether the process of a record of this host runs. A process that has got the same id since began later."""
+    """Whether the process of a record of this host still runs; a later process with the same id started later."""
     try:
         process = psutil.Process(record["pid"])
         same = abs(process.create_time() - record["started"]) < 2  # the system's clock may be adjusted
@@ -127,7 +127,7 @@ def lives(record: Record) -> bool:
 
 
 def read_records() -> list[tuple[Path, Record]]:
-    """(path, values) of each record; a damaged one, which nothing is done about, is left out."""
+    """Return (path, values) of each record, without damaged ones."""
     found = []
     for path in sorted(RECORDS.glob("*.json")):
         try:
@@ -142,11 +142,11 @@ def read_records() -> list[tuple[Path, Record]]:
 def clean_up_after_the_dead() -> None:
     """Cancel the jobs and remove the locks of each Snakemake that was killed on this host in this folder.
 
-    The canceled jobs end before anything begins: two jobs would write the same files, and the second trainer of a run
-    is refused by the first one's lock. Training saves when it is told to end, so the job that follows resumes.
+    The canceled jobs end before new ones start: two jobs would write the same files, and the lock of the first trainer
+    of a run refuses a second one. Training saves at SIGTERM, so the next job resumes.
 
     Raises:
-        UserError: jobs do not end, or the scheduler does not answer.
+        UserError: jobs do not end, or the scheduler does not respond.
     """
     me = (socket.gethostname(), os.getuid())
     for path, record in read_records():
@@ -164,7 +164,7 @@ def clean_up_after_the_dead() -> None:
 
 
 def end_leftover_jobs(path: Path, record: Record) -> None:
-    """Cancel the jobs of a dead run that its scheduler still has, and wait for their end."""
+    """Cancel the jobs of a dead run that its scheduler still lists, and wait for their end."""
     found = leftover_jobs(path, record)
     if not found:
         return
@@ -183,7 +183,7 @@ def end_leftover_jobs(path: Path, record: Record) -> None:
 
 
 def leftover_jobs(path: Path, record: Record) -> list[str]:
-    """The jobs that a run has submitted and that have not ended."""
+    """Return the jobs of a run that have not ended."""
     if record["slurm"]:
         listed = call(["squeue", "-h", "--me", "--name", record["slurm"], "-o", "%A"])
         return sorted(set(listed.split()))
@@ -196,7 +196,7 @@ def leftover_jobs(path: Path, record: Record) -> list[str]:
 
 
 def call(command: list[str], check: bool = True) -> str:
-    """What a command of the scheduler prints."""
+    """Return the output of a command of the scheduler."""
     try:
         return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=check).stdout
     except (OSError, subprocess.CalledProcessError) as error:
@@ -204,7 +204,7 @@ def call(command: list[str], check: bool = True) -> str:
 
 
 def who_holds_the_lock() -> str:
-    """One line for a user whose run finds the folder locked."""
+    """Return the one-line error for a folder that another run has locked."""
     owners = [f"process {record['pid']} on host {record['host']}" for _, record in read_records()]
     owner = " or ".join(owners) or "another Snakemake, or one that was killed,"
     return (
@@ -214,10 +214,10 @@ def who_holds_the_lock() -> str:
 
 
 def handle_sigterm_in_a_thread() -> None:
-    """Let Snakemake's handler of SIGTERM run in a thread of its own, where it cannot deadlock.
+    """Run Snakemake's handler of SIGTERM in a thread of its own, where it cannot deadlock.
 
-    Python runs a handler in the main thread, between any two of its instructions. Snakemake's waits there for a lock
-    that, as a job ends or jobs are chosen, the interrupted main thread itself holds: the process hangs for ever.
+    Python runs a handler in the main thread, between any two of its instructions. Snakemake's handler waits for a lock
+    that the interrupted main thread holds while a job ends or jobs are selected: the process would hang for ever.
     """
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler):

@@ -55,7 +55,7 @@ def test_a_cohorts_files_are_read_in_one_place(stage: str) -> None:
 
 
 def test_every_stage_has_one_name_in_three_places() -> None:
-    rules = {path.stem for path in (PACKAGE.parent / "workflow/rules").glob("*.smk")} - {"common"}
+    rules = {path.stem for path in (PACKAGE.parent / "workflow/rules").glob("*.smk")}
     packages = {path.name for path in PACKAGE.iterdir() if path.name in STAGES}
     assert rules == packages
 

@@ -1,23 +1,23 @@
-# What differs where a cluster runs the jobs.
+# Jobs on a cluster: resources, time limit, processes, groups of jobs.
 
 
 def on_cluster():
-    """Whether jobs run elsewhere: here is the process that submits them, or one of them.
+    """Whether jobs run on a cluster: this process submits them, or is one of them.
 
-    Known already while this file is read: what is submitted has a number of nodes, what runs here one of cores.
+    Available while this file is read: submitted jobs have a number of nodes, local ones of cores.
     """
     return workflow.remote_exec or workflow.resource_settings.nodes is not None
 
 
 def grows(value):
-    """Memory or minutes of a rule: twice as much at the second try, three times at the third."""
+    """Return memory or minutes that grow with the attempt: twice as much at the second, three times at the third."""
     return lambda wildcards, attempt: value * attempt
 
 
 def time_flag(resources):
-    """Inside of a cluster's job, stop and save by oneself before the scheduler stops it; nowhere else is there an end.
+    """Return the flag with which a job on a cluster saves and stops before its time limit; elsewhere there is none.
 
-    What is left over is for reading the scans before the clock starts, and for the end of a step.
+    The remaining minutes are for reading the scans before the clock starts, and for the end of a step.
     """
     if not workflow.remote_exec:
         return ""
@@ -25,9 +25,9 @@ def time_flag(resources):
 
 
 def lift_gpu_limit():
-    """On a cluster the limit of profiles/default, one GPU in use at a time, is that of a job, and as high as its rule's.
+    """Raise the GPU limit of profiles/default (one at a time) on a cluster to the GPUs of the largest job.
 
-    A profile's key overwrites the same key of another, so profiles/slurm has no say in it.
+    A profile's key overwrites the same key of another profile, so profiles/slurm cannot set it.
     """
     asked = workflow.resource_settings.overwrite_resources.values()
     wanted = [rule["gpu"] for rule in asked if "gpu" in rule]
@@ -36,13 +36,13 @@ def lift_gpu_limit():
 
 
 def processes_flag(resources):
-    """As many processes as GPUs, on each machine."""
+    """Return the flag for one process per GPU of each machine."""
     per_machine = resources.gpu // resources.get("nodes", 1)
     return f" --processes {per_machine}" if per_machine > 1 else ""
 
 
 def over_nodes(wildcards, resources):
-    """Starts a command on every machine of a job that has several."""
+    """Return the srun command that starts a program on every machine of a job with several."""
     nodes = resources.get("nodes", 1)
     return (
         f"srun --overlap --nodes {nodes} --ntasks-per-node 1 --kill-on-bad-exit=1 "
@@ -52,7 +52,7 @@ def over_nodes(wildcards, resources):
 
 
 def probe_group(wildcards):
-    """Scores of frozen features take seconds to a minute: on a cluster several are one job. Fine-tuning stands alone."""
+    """Return the group of a classifier on frozen features, which takes seconds: on a cluster several are one job."""
     return None if wildcards.arm.endswith("-finetune") else "probe"
 
 

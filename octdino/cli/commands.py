@@ -1,4 +1,4 @@
-"""The commands: one verb a stage. Only this module knows all stages; each is imported when its verb runs."""
+"""The commands: one verb per stage. Only this module uses all stages; each is imported when its verb runs."""
 
 import argparse
 import json
@@ -6,22 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from octdino.cli.flags import (
-    Parser,
-    add_common,
-    add_flags,
-    add_part,
-    add_run,
-    add_store,
-    arm,
-    file_path,
-    fold,
-    given,
-    init,
-    mapping,
-    merged,
-    settings_of,
-)
+from octdino.cli.arguments import add_common, add_part, add_run, add_store, arm, file_path, fold, init, mapping
+from octdino.cli.flags import Parser, add_flags, given, settings_of
 from octdino.config import (
     METHODS,
     AuditSettings,
@@ -35,9 +21,11 @@ from octdino.config import (
     PretrainSettings,
     ReportSettings,
 )
+from octdino.config.defaults import default_yaml
+from octdino.config.settings_base import merged
 from octdino.errors import UserError
 
-LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # the workflow's; by hand one command is one run
+LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # of the workflow; one command is one run
 
 
 def _add_phantom(parser: Parser) -> None:
@@ -76,7 +64,7 @@ def _add_fetch(parser: Parser) -> None:
 
 
 def run_fetch(args: argparse.Namespace) -> None:
-    """Download a published cohort, resuming what broke off."""
+    """Download a published cohort; an interrupted download resumes."""
     settings = settings_of(args, CohortSettings, {"name": args.name, "root": args.root})
     from octdino.cohort.registry import fetch_cohort
 
@@ -86,8 +74,12 @@ def run_fetch(args: argparse.Namespace) -> None:
 def _add_pretrain(parser: Parser) -> None:
     parser.add_argument("method", metavar="METHOD", help=f"{', '.join(METHODS)}, or a name below --variants")
     add_run(parser, out="folder for backbone.safetensors, backbone.json and history.csv", together=True)
-    parser.add_argument("--fold", type=fold, default=0, metavar="N", help="whose training patients are seen, or all")
-    parser.add_argument("--max-minutes", type=float, metavar="X", help="save and stop with exit code 75 after so long")
+    parser.add_argument(
+        "--fold", type=fold, default=0, metavar="N", help="fold whose training patients are used, or all (default: 0)"
+    )
+    parser.add_argument(
+        "--max-minutes", type=float, metavar="X", help="save and stop with exit code 75 after this time"
+    )
     add_flags(parser, PretrainSettings, skip=[name for name in LISTS if name != "variants"])
     for name, method in METHODS.items():
         add_flags(parser, method, f"{name}.", skip=("method", "backbones"))
@@ -95,7 +87,7 @@ def _add_pretrain(parser: Parser) -> None:
 
 
 def run_pretrain(args: argparse.Namespace) -> None:
-    """Pretrain a backbone without labels, resuming a run that was stopped."""
+    """Pretrain a backbone without labels; a stopped run resumes from its checkpoint."""
     settings = _pretrain_settings(args)
     from octdino.pretrain import pretrain
 
@@ -106,7 +98,7 @@ def run_pretrain(args: argparse.Namespace) -> None:
 
 
 def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
-    """Settings with `--dino.lr` and the like in the variant that runs, and nothing that belongs to other runs."""
+    """Return the settings with `--dino.lr` and the like in the variant that runs, without those of other runs."""
     scope = "all" if args.fold is None else "train_patients"
     settings = settings_of(args, PretrainSettings, merged(args.settings, {"methods": [args.method], "scope": scope}))
     kind = settings.variant(args.method).method
@@ -128,7 +120,7 @@ def _add_classify(parser: Parser, together: bool = True) -> None:
 
 
 def run_classify(args: argparse.Namespace) -> None:
-    """Train the classifier of one arm and predict validation and test patients."""
+    """Train the classifier of one arm and predict scans of validation and test patients."""
     settings = settings_of(args, ClassifySettings)
     from octdino.classify import classify
 
@@ -139,7 +131,7 @@ def run_classify(args: argparse.Namespace) -> None:
 
 
 def run_reported(args: argparse.Namespace) -> None:
-    """Train an arm as the report did that the project began with, faults and all; for the table that compares."""
+    """Train an arm in the faulty protocol of the report that the project began with, for a table beside ours."""
     settings = settings_of(args, ClassifySettings)
     from octdino.classify import reported_protocol
 
@@ -156,21 +148,23 @@ def _add_clinical(parser: Parser) -> None:
 
 
 def run_clinical(args: argparse.Namespace) -> None:
-    """Predict from clinical values alone, without a picture: the control beside the arms."""
+    """Predict from clinical values alone, without scans: the clinical baseline beside the arms."""
     from octdino.classify.clinical import clinical_control
 
     clinical_control(args.store, fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out)
 
 
 def _add_evaluate(parser: Parser) -> None:
-    parser.add_argument("classifiers", type=Path, nargs="+", metavar="FOLDER", help="what classify and clinical wrote")
+    parser.add_argument(
+        "classifiers", type=Path, nargs="+", metavar="FOLDER", help="output folders of classify and clinical"
+    )
     add_common(parser, out="folder for metrics.csv, comparison.csv and figures")
     parser.add_argument("--manifest", type=file_path, required=True, metavar="FILE", help="the cohort's manifest.csv")
     add_flags(parser, EvaluateSettings)
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
-    """Compare the arms on test patients, with intervals."""
+    """Compare the arms on test patients, with bootstrap confidence intervals."""
     settings = settings_of(args, EvaluateSettings)
     from octdino.evaluate import evaluate
 
@@ -178,14 +172,14 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 
 def _add_audit(parser: Parser) -> None:
-    parser.add_argument("runs", type=Path, nargs="*", metavar="FOLDER", help="of pretrainings and classifiers")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="FOLDER", help="output folders of pretrain and classify")
     add_common(parser, out="folder for findings.csv and audit.json")
     parser.add_argument("--store", type=file_path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
     add_flags(parser, AuditSettings)
 
 
 def run_audit(args: argparse.Namespace) -> None:
-    """Look for anything of the test patients in what is trained, chosen or standardised."""
+    """Check training, model selection and standardization for leakage of test patients."""
     settings = settings_of(args, AuditSettings)
     from octdino.audit.leakage_audit import audit
 
@@ -197,26 +191,31 @@ def _add_verdict(parser: Parser) -> None:
 
 
 def run_verdict(args: argparse.Namespace) -> None:
-    """Fail, with exit code 2, if an audit found what nobody has acknowledged; else print what it could not check."""
+    """Fail with exit code 2 if an audit has a finding that is not acknowledged; else print what it could not check."""
     from octdino.audit.leakage_audit import verdict
 
     print(verdict(args.findings))
 
 
 def _add_explain(parser: Parser) -> None:
-    parser.add_argument("init", type=init, metavar="INIT", help="whose weights: scratch, imagenet or a pretraining's")
+    parser.add_argument("init", type=init, metavar="INIT", help="initial weights: scratch, imagenet or a method")
     add_run(parser, out="folder for overlap.csv, jaccard.csv, retrieval.csv, figures and explain.json")
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run")
     parser.add_argument(
-        "--classifier", type=Path, nargs="*", default=[], metavar="PATH", help="linear or finetune arms that start here"
+        "--classifier",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="PATH",
+        help="classifiers, linear or finetune, with these weights",
     )
-    parser.add_argument("--masks-root", type=Path, metavar="DIR", help="the cohort's root, to compare maps with masks")
+    parser.add_argument("--masks-root", type=Path, metavar="DIR", help="root of the cohort, to compare maps with masks")
     add_flags(parser, ExplainSettings, skip=("inits", "arms", "seeds"))
     add_flags(parser, ModelSettings, "model.")
 
 
 def run_explain(args: argparse.Namespace) -> None:
-    """Show where a network looks and which scans it finds alike, and measure both."""
+    """Compute attention and saliency maps, their overlap with lesion masks, and retrieval of similar scans."""
     settings = settings_of(args, ExplainSettings)
     from octdino.explain import explain
 
@@ -229,20 +228,29 @@ def run_explain(args: argparse.Namespace) -> None:
 def _add_report(parser: Parser) -> None:
     add_common(parser, out="the page, a file", metavar="FILE")
     parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="a cohort's results/{cohort}")
-    parser.add_argument("--config", type=mapping, default={}, metavar="FILE", help="config.yaml, to be shown (or JSON)")
+    parser.add_argument(
+        "--config", type=mapping, default={}, metavar="FILE", help="configuration shown on the page (YAML or JSON)"
+    )
     add_flags(parser, ReportSettings)
 
 
 def run_report(args: argparse.Namespace) -> None:
-    """Gather all tables and figures in one self-contained HTML page."""
+    """Write all tables and figures on one self-contained HTML page."""
     settings = settings_of(args, ReportSettings)
     from octdino.report import write_report
 
     write_report(settings, args.results, args.config, args.out)
 
 
-def run_schema(_: argparse.Namespace) -> None:
-    """Print the JSON schema of config.yaml."""
+def _add_schema(parser: Parser) -> None:
+    parser.add_argument("--defaults", action="store_true", help="print config/default.yaml: each key with its default")
+
+
+def run_schema(args: argparse.Namespace) -> None:
+    """Print the JSON schema of config.yaml, or every key with its meaning and default as YAML."""
+    if args.defaults:
+        print(default_yaml(), end="")
+        return
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
     print(json.dumps(schema, indent=2, ensure_ascii=False))
 
@@ -265,5 +273,5 @@ VERBS: dict[str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], 
     "explain": (_add_explain, run_explain),
     "report": (_add_report, run_report),
     "verdict": (_add_verdict, run_verdict),
-    "schema": (lambda _: None, run_schema),
+    "schema": (_add_schema, run_schema),
 }

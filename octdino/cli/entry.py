@@ -1,4 +1,4 @@
-"""The program `octdino`: parse the command line, run one verb, turn its errors into one line and an exit code."""
+"""The program `octdino`: parse the command line, run one verb, print errors as one line, return an exit code."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from octdino.training.launcher import launch, launched, nodes
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; its exit code: 0 done, 2 the user's mistake, 75 stopped early but saved, 130 interrupted."""
+    """Run one verb and return its exit code: 0 done, 2 the user's mistake, 75 stopped but saved, 130 interrupted."""
     args, unknown = build_parser().parse_known_args(argv)
     if unknown:
         args.parser.refuse(unknown)
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    """All verbs with all their flags."""
+    """Return the parser of all verbs with all their flags."""
     parser = Parser(prog="octdino", description="Self-supervised pretraining on retinal OCT scans, compared fairly.")
     parser.add_argument("--version", action="version", version=f"octdino {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")

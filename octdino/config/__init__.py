@@ -1,6 +1,7 @@
-"""Settings: the only definition of every key of `config.yaml`, of the commands' flags and of the JSON schema.
+"""Settings classes: the only definition of the keys of `config.yaml` and of their default values.
 
-Imports nothing heavy: the Snakefile reads it.
+The flags of the commands, the JSON schema and `config/default.yaml` are generated from them. Imports nothing heavy: the
+Snakefile reads it.
 """
 
 from typing import Any, Self
@@ -49,16 +50,23 @@ __all__ = [
 
 
 class Config(Settings):
-    """`config.yaml`: one section a stage, and the models they share."""
+    """The whole configuration: one section per stage, and the models they share."""
 
     cohort: CohortSettings = CohortSettings()
-    models: dict[str, ModelSettings] = Field({}, description="backbones by the name that results/ carries")
+    models: dict[str, ModelSettings] = Field(
+        {}, description="backbones by their name in results/; a name that is not here is timm's own"
+    )
     pretrain: PretrainSettings = PretrainSettings()
     classify: ClassifySettings = ClassifySettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     audit: AuditSettings = AuditSettings()
     explain: ExplainSettings = ExplainSettings()
     report: ReportSettings = ReportSettings()
+
+    @model_validator(mode="after")
+    def _inherits(self) -> Self:
+        object.__setattr__(self, "classify", self.classify.with_augment_of(self.pretrain.augment))  # it is frozen
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -80,14 +88,14 @@ class Config(Settings):
         return self
 
     def model(self, backbone: str) -> ModelSettings:
-        """The timm model behind a backbone's name; a name without an entry is timm's own."""
+        """Return the timm model of a backbone's name; a name without an entry is timm's own."""
         return self.models.get(backbone) or ModelSettings(timm=backbone)
 
 
 def load_config(values: dict[str, Any], where: str = "config.yaml") -> Config:
-    """Validate the whole configuration.
+    """Return the whole configuration, validated; keys that `values` lacks have the built-in defaults.
 
     Raises:
-        UserError: one line that names each wrong key and what is allowed.
+        UserError: one line with each wrong key and what is allowed.
     """
     return Config.parse(values, where)

@@ -8,11 +8,14 @@ from octdino.config.settings_base import Settings
 
 
 class AuditSettings(Settings):
-    """What must not reach training, choice or standardisation from the test patients."""
+    """Leakage checks: no test patient may reach training, model selection or standardization."""
 
     similarity: float = Field(
-        0.8, gt=0, le=1, description="correlation of fine detail from which two scans are one picture"
+        0.8,
+        gt=0,
+        le=1,
+        description="correlation of fine detail from which two scans count as the same image, also mirrored",
     )
     acknowledged: list[
         Literal["patient", "eye", "volume", "copy", "exposure", "statistics", "threshold", "weights"]
-    ] = Field([], description="checks whose findings are shown and do not fail the run")
+    ] = Field([], description="checks whose findings are reported without failing the run")

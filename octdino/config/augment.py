@@ -8,10 +8,11 @@ from pydantic_core import PydanticCustomError
 from octdino.config.settings_base import Settings
 
 VIEWS = "; three values: of the first large view, the second, and all small ones"
+SMALL_VIEWS = frozenset({"local_size", "local_views", "local_scale"})  # keys of pretraining only
 
 
 def _per_view(value: Any) -> tuple[float, ...]:
-    """One probability for all views, or three."""
+    """Return three probabilities from one (for all views) or three."""
     given = list(value) if isinstance(value, list | tuple) else [value]
     try:
         found = tuple(float(one) for one in given)
@@ -27,32 +28,45 @@ PerView = Annotated[Three, BeforeValidator(_per_view, json_schema_input_type=flo
 
 
 class ColorSettings(Settings):
-    """Changes of color, for RGB cohorts; on gray scans each must be 0."""
+    """Color jitter and grayscale of RGB cohorts; on gray scans each must be 0."""
 
-    saturation_max: float = Field(0.0, ge=0, le=1, description="at most, as a share, either way (0.4 on photographs)")
-    hue_max: float = Field(0.0, ge=0, le=0.5, description="at most, share of the color circle (0.1 on photographs)")
-    gray_p: float = Field(0.0, ge=0, le=1, description="probability of losing all color (0.2 on photographs)")
+    saturation_max: float = Field(
+        0.0, ge=0, le=1, description="largest change of saturation, as a share, either way (0.4 on photographs)"
+    )
+    hue_max: float = Field(
+        0.0, ge=0, le=0.5, description="largest shift of hue, as a share of the color circle (0.1 on photographs)"
+    )
+    gray_p: float = Field(0.0, ge=0, le=1, description="probability of conversion to gray (0.2 on photographs)")
 
 
 class AugmentSettings(Settings):
-    """Random views: weak by default, for OCT; never a vertical flip; colour changes are for RGB cohorts only."""
+    """Augmentation (random views): weak by default, for OCT; no vertical flip; color only for RGB cohorts."""
 
     global_size: int = Field(96, ge=16, description="px, side of the large views")
     local_size: int = Field(48, ge=16, description="px, side of the small views")
-    local_views: int = Field(4, ge=0, description="small views an image, for the methods that use them")
+    local_views: int = Field(4, ge=0, description="small views per image (multi-crop), for the methods that use them")
     global_scale: tuple[float, float] = Field((0.4, 1.0), description="share of the image's area in a large view")
     local_scale: tuple[float, float] = Field((0.08, 0.4), description="share of the image's area in a small view")
     ratio: tuple[float, float] = Field((0.8, 1.25), description="aspect ratio of a view before it is resized")
     flip_p: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    rotate_degrees: float = Field(8.0, ge=0, le=180, description="degrees, at most, either way")
-    brightness_max: float = Field(0.2, ge=0, le=1, description="at most, as a share, either way")
-    contrast_max: float = Field(0.2, ge=0, le=1, description="at most, as a share, either way")
-    jitter_p: float = Field(1.0, ge=0, le=1, description="probability of the four changes above (0.8 on photographs)")
+    rotate_degrees: float = Field(8.0, ge=0, le=180, description="largest rotation in degrees, either way")
+    brightness_max: float = Field(
+        0.2, ge=0, le=1, description="largest change of brightness, as a share, either way (0.4 on photographs)"
+    )
+    contrast_max: float = Field(
+        0.2, ge=0, le=1, description="largest change of contrast, as a share, either way (0.4 on photographs)"
+    )
+    jitter_p: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="probability of the changes of brightness, contrast, saturation and hue (0.8 on photographs)",
+    )
     color: ColorSettings = ColorSettings()
-    gamma_max: float = Field(1.25, ge=1, description="exponent at most, and its inverse at least")
+    gamma_max: float = Field(1.25, ge=1, description="largest exponent of a gamma correction; its inverse the smallest")
     blur_p: PerView = Field((0.3, 0.3, 0.3), description=f"probability of a Gaussian blur{VIEWS} (1, 0.1, 0.5 in DINO)")
-    blur_sigma: tuple[float, float] = Field((0.1, 1.0), description="px in the view")
-    speckle_max: float = Field(0.1, ge=0, le=1, description="standard deviation of multiplicative noise, at most")
+    blur_sigma: tuple[float, float] = Field((0.1, 1.0), description="px in the view, standard deviation of the blur")
+    speckle_max: float = Field(0.1, ge=0, le=1, description="largest standard deviation of multiplicative noise")
     solarize_p: PerView = Field(
         (0.0, 0.0, 0.0), description=f"probability of inverting bright pixels{VIEWS} (0, 0.2, 0 on photographs in DINO)"
     )

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from octdino.config.augment import AugmentSettings
+from octdino.config.augment import SMALL_VIEWS, AugmentSettings
 from octdino.config.names import (
     NETWORK_MODES,
     Arm,
@@ -13,10 +13,10 @@ from octdino.config.names import (
     check_once,
     check_seeds,
 )
-from octdino.config.settings_base import Settings, checked
+from octdino.config.settings_base import Settings, checked, merged
 from octdino.errors import short
 
-OWN = {  # what the modes on frozen features depend on, beside the size of the input and the thresholds
+OWN = {  # keys that the modes on frozen features depend on, beside the input size and the thresholds
     "linear": ("inverse_regularization", "class_weights"),
     "knn": ("knn",),
     "mlp": ("mlp_hidden", "epochs", "min_steps", "batch_size", "lr", "weight_decay", "class_weights"),
@@ -43,41 +43,57 @@ class ReportedSettings(Settings):
 
 
 class ClassifySettings(Settings):
-    """The arms and how a classifier is trained; all arms get the same budget."""
+    """Arms and the training of their classifiers on few labels; all arms have the same budget."""
 
     arms: list[str] = Field(
         ["scratch-finetune", "dino-linear", "dino-finetune", "simclr-linear", "supcon_cst-linear"],
         description="{init}-{mode}: init is scratch, imagenet or a pretraining method; mode is linear, knn or mlp, on "
-        "frozen features, or finetune; "
-        "scratch-linear are random features, the floor that every linear arm has to leave behind",
+        "frozen features, or finetune; scratch-linear are random features, the baseline of every linear arm",
     )
     fractions: list[float] = Field(
-        [0.1, 0.3, 1.0], min_length=1, description="shares of the labelled training patients, 0.0001 to 1; they nest"
+        [0.1, 0.3, 1.0],
+        min_length=1,
+        description="shares of the labelled training patients, 0.0001 to 1; nested subsets",
     )
     arm_fractions: dict[str, list[float]] = Field(
-        {}, description="arms that are run at fractions of their own, such as {dino-knn: [1.0]}"
+        {}, description="arms with fractions of their own, such as {dino-knn: [1.0]}"
     )
-    seeds: list[int] = Field([0], min_length=1, description="seeds of the classifier; run names carry them")
+    seeds: list[int] = Field(
+        [0],
+        min_length=1,
+        description="one run per seed; it starts from the pretraining of the same seed if there is one",
+    )
     augment: AugmentSettings = Field(
-        AugmentSettings(global_scale=(0.6, 1.0)), description="of the labelled scans; global_size is every arm's input"
+        AugmentSettings(global_scale=(0.6, 1.0), local_views=0),
+        description="augmentation when fine-tuning; global_size is the input size of every arm",
     )
     epochs: int = Field(30, ge=1, description="finetune: passes over the labelled training scans")
-    min_steps: int = Field(200, ge=1, description="finetune: at least so many steps, however few scans there are")
-    batch_size: int = Field(32, ge=2)
+    min_steps: int = Field(200, ge=1, description="finetune: least number of steps, however few scans there are")
+    batch_size: int = Field(32, ge=2, description="finetune: scans per step")
     lr: float = Field(1e-3, gt=0, description="finetune: peak learning rate of the head and of a scratch backbone")
-    backbone_lr: float = Field(0.3, gt=0, le=1, description="finetune: a pretrained backbone's share of lr")
-    weight_decay: float = Field(0.05, ge=0)
-    patience: int = Field(8, ge=1, description="finetune: checks without a better validation score before the end")
-    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: positives weigh as negatives do")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="as in pretrain")
+    backbone_lr: float = Field(
+        0.3, gt=0, le=1, description="finetune: learning rate of a pretrained backbone, as a share of lr"
+    )
+    weight_decay: float = Field(0.05, ge=0, description="finetune: none on biases and norms")
+    patience: int = Field(
+        8, ge=1, description="finetune: validations without a better score before training stops early"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: positives have the same total weight as negatives"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="finetune: as in pretrain")
     deterministic: bool = Field(True, description="as in pretrain")
     checkpoint_seconds: float = Field(60.0, ge=0, description="finetune: seconds between two checkpoints")
     inverse_regularization: list[float] = Field(
-        [0.001, 0.01, 0.1, 1.0, 10.0, 100.0], min_length=1, description="linear: inverse L2 strengths, chosen on val"
+        [0.001, 0.01, 0.1, 1.0, 10.0, 100.0],
+        min_length=1,
+        description="linear: candidates for C, the inverse L2 penalty; validation patients choose",
     )
     mlp_hidden: int = Field(512, ge=1, description="mlp: width of its hidden layer")
-    knn: int = Field(20, ge=1, description="knn: neighbours that vote, weighted by similarity")
-    threshold: Literal["youden", "f1"] = Field("youden", description="what a label's threshold maximises on val")
+    knn: int = Field(20, ge=1, description="knn: number of neighbors that vote, weighted by similarity")
+    threshold: Literal["youden", "f1"] = Field(
+        "youden", description="score that a label's threshold maximizes on validation patients"
+    )
     reported: ReportedSettings = ReportedSettings()
 
     @model_validator(mode="after")
@@ -102,12 +118,18 @@ class ClassifySettings(Settings):
         reported = self.reported.model_dump(mode="json", exclude={"arms"})
         return {**self.needed(Arm.parse(arm).init + "-finetune"), "reported": reported}
 
+    def with_augment_of(self, pretrain: AugmentSettings) -> Self:
+        """Return a copy whose augment inherits from `pretrain` every key that it does not set, except small views."""
+        own = self.augment.model_dump(exclude_unset=True)
+        inherited = pretrain.model_dump(exclude=set(SMALL_VIEWS))
+        return self.model_copy(update={"augment": AugmentSettings.model_validate(merged(inherited, own))})
+
     def fractions_at(self, arm: str) -> list[float]:
-        """The fractions that the workflow runs the arm at."""
+        """Return the fractions at which the workflow runs the arm."""
         return self.arm_fractions.get(arm, self.fractions)
 
     def needed(self, arm: str) -> dict[str, Any]:
-        """The part that this arm depends on, as plain values: a change of the rest need not train it again."""
+        """Return the settings that this arm depends on as plain values (`params` of its rule, its rerun trigger)."""
         mode = Arm.parse(arm).mode
         if mode in OWN:
             used: dict[str, Any] = {
@@ -120,6 +142,6 @@ class ClassifySettings(Settings):
         others: dict[str, Any] = {
             **dict.fromkeys(("arms", "fractions", "arm_fractions", "seeds", "checkpoint_seconds"), True),
             **dict.fromkeys(("inverse_regularization", "knn", "mlp_hidden", "reported"), True),
-            "augment": {"local_size", "local_views", "local_scale"},
+            "augment": set(SMALL_VIEWS),
         }
         return self.model_dump(mode="json", exclude=others)

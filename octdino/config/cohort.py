@@ -1,4 +1,4 @@
-"""Settings of the cohort stage: where the scans are, how they become the store, who is in which split."""
+"""Settings of the cohort stage: location and kind of the files, image preprocessing, train/val/test splits."""
 
 import os
 import re
@@ -12,36 +12,38 @@ from octdino.config.settings_base import Settings
 
 COHORTS = Literal["phantom", "olives", "folder", "imagenette", "cifar10", "stl10", "voc12"]
 UNPUBLISHED = ("phantom", "folder")  # two cohorts of such a kind need not hold the same patients
-TITLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # one folder name, safe on every file system
+TITLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # one folder name, valid on every file system
 
 
 class PhantomSettings(Settings):
-    """The synthetic cohort. Defaults are the real cohort's size and statistics; `config.yaml` makes it laptop-sized."""
+    """The synthetic cohort, written as files in the published form of OLIVES, by default as large."""
 
-    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="every random choice of the cohort descends from it")
-    patients: int = Field(87, ge=8, description="patients; about one in ten with both eyes in the study, as in OLIVES")
-    visits: int = Field(4, ge=2, description="mean visits per eye; labels exist for the first and the last only")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of every random choice of the cohort")
+    patients: int = Field(87, ge=8, description="number of patients (OLIVES: 87); about one in ten with both eyes")
+    visits: int = Field(4, ge=2, description="mean visits per eye; only the first and the last have labels")
     slices: int = Field(7, ge=1, le=49, description="B-scans per visit, spread evenly over the 49-slice volume")
     difficulty: float = Field(
-        0.5, ge=0, le=1, description="0: large, contrasty lesions and little speckle; 1: as hard as it gets"
+        0.5,
+        ge=0,
+        le=1,
+        description="0: large lesions of high contrast, little speckle; 1: small, faint lesions, strong speckle",
     )
     label_noise: float = Field(0.04, ge=0, le=0.2, description="share of label cells flipped, as graders err")
-    flaws: bool = Field(
-        True, description="write the real cohort's kinds of flaws: duplicates, missing cells, bad files"
-    )
+    flaws: bool = Field(True, description="write the flaws of the real cohort: duplicates, missing cells, bad files")
 
 
 class ImageSettings(Settings):
-    """How a file becomes a row of the store."""
+    """Image preprocessing: how a file becomes a row of the store."""
 
     size: tuple[int, int] = Field((224, 224), description="height, width of the stored image in pixels")
     crop: Literal["none", "retina"] = Field(
         "none",
-        description="retina: a window around the retina that keeps the vitreous above it; three biomarkers live there",
+        description="retina: a window around the retina with the vitreous above it, where three biomarkers are",
     )
-    channels: Literal[1, 3] = Field(1, description="1: grey from file to first convolution; 3: RGB")
+    channels: Literal[1, 3] = Field(1, description="1: gray from file to first convolution; 3: RGB")
     percentiles: tuple[float, float] | None = Field(
-        None, description="stretch grey levels between these percentiles of each image; null keeps absolute grey"
+        None,
+        description="[low, high]: stretch gray levels between these percentiles per image; null: absolute gray",
     )
 
     @model_validator(mode="after")
@@ -54,59 +56,63 @@ class ImageSettings(Settings):
 
 
 class SplitSettings(Settings):
-    """Who trains, who validates, who tests: by patient, stratified over the labels."""
+    """Training, validation and test patients: split by patient, stratified over the labels."""
 
     protocol: Literal["holdout", "crossval", "published2", "published3"] = Field(
         "holdout",
-        description="holdout: one division; crossval: each patient is tested once a repeat, predictions are pooled; "
+        description="holdout: one split; crossval: each patient is tested once per repeat, predictions are pooled; "
         "published2, published3: the OLIVES papers' second and third list of test patients",
     )
-    folds: int = Field(5, ge=2, le=20, description="crossval: parts of the patients, each tested once")
-    repeats: int = Field(1, ge=1, le=20, description="crossval: divisions into folds; scores are their mean")
-    val: float = Field(0.15, gt=0, lt=0.5, description="share of patients that choose epochs and thresholds")
-    test: float = Field(0.25, gt=0, lt=0.5, description="share of patients that are read once, at the end")
-    seed: int = Field(0, ge=0, le=LARGEST_SEED)
-    file: Path | None = Field(None, description="reuse this splits.csv of an earlier run in place of making one")
+    folds: int = Field(
+        5, ge=2, le=20, description="crossval: number of folds; each is tested once by models that trained on others"
+    )
+    repeats: int = Field(
+        1, ge=1, le=20, description="crossval: number of repeated partitions into folds; scores are their mean"
+    )
+    val: float = Field(0.15, gt=0, lt=0.5, description="share of patients that choose epochs, penalties and thresholds")
+    test: float = Field(0.25, gt=0, lt=0.5, description="holdout: share of patients that are read once, at the end")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of the split")
+    file: Path | None = Field(None, description="reuse this splits.csv of an earlier run instead of a new split")
 
     @property
     def count(self) -> int:
-        """How many folds there are to train and test, numbered from 0 through all repeats."""
+        """Return the number of folds to train and test, numbered from 0 through all repeats."""
         return self.folds * self.repeats if self.protocol == "crossval" else 1
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if self.file is not None and self.protocol != "holdout":
-            raise ValueError(f"file: holds one division; leave it out, or protocol {self.protocol}")
+            raise ValueError(f"file: holds one split; leave it out, or protocol {self.protocol}")
         return self
 
 
 class CohortSettings(Settings):
-    """Which cohort, and how it becomes manifest, splits and store."""
+    """Which cohort, and how its files become manifest, splits and store."""
 
-    name: COHORTS = Field("phantom", description="which kind of cohort: it decides how the files are read")
+    name: COHORTS = Field("phantom", description="kind of cohort, which decides how the files are read")
     title: str | None = Field(
         None,
-        description="the {cohort} in results/ and in the manifest, so that two cohorts of one kind keep apart; "
-        "letters, digits, _, - and .; null: the name",
+        description="the {cohort} in results/ and in the manifest, different for two cohorts of one kind; letters, "
+        "digits, _, - and .; null: the name",
     )
     root: Path | None = Field(
         None,
-        description="where the files are (not for phantom); imagenette, cifar10, stl10 and voc12 are downloaded to it "
-        "if they are not there, null: to the user's cache",
+        description="folder of the files (not for phantom); imagenette, cifar10, stl10 and voc12 are downloaded to it "
+        "if missing; null: to the user's cache",
     )
     table: Path | None = Field(
         None, description="folder: CSV with a path column; olives: the biomarker table, if not below root"
     )
     clinical: Path | None = Field(None, description="olives: the clinical table, if not below root")
     labels: list[str] | None = Field(
-        None, description="folder: the label columns; null: every column that is not one of the known others"
+        None, description="folder: the label columns; null: every column but the known others"
     )
     exclusive: bool | None = Field(
         None,
-        description="each scan has exactly one label: one softmax over all; null: as the cohort is published; of a "
-        "folder's table: whether each labelled row has exactly one 1",
+        description="true: each scan has exactly one label, one softmax over all; null: as the cohort is published; "
+        "folder: true if each labelled row of the table has exactly one 1",
     )
-    imagenette: Literal["160px", "320px", "full"] = Field("160px", description="which of the published sizes")
+    imagenette: Literal["160px", "320px", "full"] = Field("160px", description="published image size")
     phantom: PhantomSettings = PhantomSettings()
     image: ImageSettings = ImageSettings()
     split: SplitSettings = SplitSettings()
@@ -116,7 +122,7 @@ class CohortSettings(Settings):
         if self.split.protocol.startswith("published") and self.name != "olives":
             raise ValueError(f"split.protocol: {self.split.protocol} lists patients of olives, not of {self.name}")
         if self.name in ("olives", "folder") and self.root is None:
-            raise ValueError(f"root: missing; say where the files of the cohort {self.name!r} are")
+            raise ValueError(f"root: missing; write the folder of the files of the cohort {self.name!r}")
         if self.title is not None:
             if not TITLE.fullmatch(self.title):
                 raise ValueError(
@@ -129,16 +135,16 @@ class CohortSettings(Settings):
 
     @property
     def results_name(self) -> str:
-        """The {cohort} in results/ and the manifest's column `cohort`: the title, or the name where there is none."""
+        """Return the {cohort} in results/ and the manifest's column `cohort`: the title, or else the name."""
         return self.title or self.name
 
     @property
     def files(self) -> Path:
-        """Where the files are: root, or for what can be downloaded the user's cache."""
+        """Return the folder of the files: root, or the user's cache for cohorts that can be downloaded."""
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         return self.root or cache / "octdino" / self.name
 
     @property
     def clinical_values(self) -> bool:
-        """Whether scans are of patients, whom a clinical control may describe."""
+        """Whether the cohort has patients, so that a clinical baseline is possible."""
         return self.name in ("phantom", "olives", "folder")

@@ -11,23 +11,27 @@ from octdino.config.settings_base import Settings
 
 
 class EvaluateSettings(Settings):
-    """How the arms are compared."""
+    """Comparison of arms on test patients: metrics, bootstrap confidence intervals, subgroups."""
 
-    reference: str = Field("scratch-finetune", description="the arm that the others are compared with")
-    labels: list[str] | None = Field(None, description="the labels that are compared; null: all of the cohort")
-    resamples: int = Field(1000, ge=100, description="bootstrap resamples of test patients")
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    reference: str = Field("scratch-finetune", description="arm with which the others are compared")
+    labels: list[str] | None = Field(
+        None, description="labels that are compared and averaged (macro); null: all of the cohort"
+    )
+    resamples: int = Field(1000, ge=100, description="number of bootstrap resamples of test patients")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of every confidence interval")
     interval: Literal["percentile", "bca"] = Field(
-        "percentile", description="percentile of the resamples, or bias-corrected and accelerated"
+        "percentile", description="kind of bootstrap interval; bca: bias-corrected and accelerated (Efron 1987)"
     )
     small_sample_correction: bool = Field(
-        True, description="widen intervals, and p, for few test patients (Hesterberg 2015)"
+        True, description="widen intervals and p for few test patients: to 96.8 % for 95 % with 20 (Hesterberg 2015)"
     )
     operating_point: float = Field(
-        0.9, gt=0, lt=1, description="specificity (sensitivity) that a label's threshold is set to on val"
+        0.9, gt=0, lt=1, description="specificity (and sensitivity) at which thresholds are set on validation patients"
     )
-    pooling: Literal["mean", "max"] = Field("mean", description="a patient's score from those of their scans")
-    bins: int = Field(10, ge=2, description="of the calibration error, with as many scans each")
+    pooling: Literal["mean", "max"] = Field(
+        "mean", description="aggregation of the scores of a patient's scans into one score"
+    )
+    bins: int = Field(10, ge=2, description="bins of the calibration error, with equal numbers of scans")
     min_positive_patients: int = Field(
         10, ge=1, description="labels with fewer positive patients in the labelled cohort are not evaluable"
     )
@@ -35,10 +39,14 @@ class EvaluateSettings(Settings):
     min_test_patients: int = Field(
         3, ge=2, description="labels with fewer positive, or fewer negative, test patients are not evaluable"
     )
-    cst_bands: list[float] = Field([320.0, 400.0], description="subgroups: where bands of retinal thickness meet, µm")
-    bcva_bands: list[float] = Field([70.0, 80.0], description="subgroups: where bands of acuity meet, letters")
+    cst_bands: list[float] = Field(
+        [320.0, 400.0], description="subgroups: boundaries between bands of central retinal thickness, µm"
+    )
+    bcva_bands: list[float] = Field(
+        [70.0, 80.0], description="subgroups: boundaries between bands of visual acuity, letters (70: Snellen 20/40)"
+    )
     small_group: int = Field(10, ge=2, description="subgroups with fewer test patients are marked as small")
-    seed: int = Field(0, ge=0, le=LARGEST_SEED)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of the bootstrap")
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

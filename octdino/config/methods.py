@@ -1,10 +1,10 @@
-"""The pretraining methods: one settings class each, and the registry.
+"""Settings of the pretraining methods, one class per method, and the registry `METHODS`.
 
-A method is this class, the registry line below and `octdino/pretrain/methods/{name}.py`. The settings live here and
-not beside the method because the Snakefile reads them and must not import torch.
+A method is this class, the registry line below and `octdino/pretrain/methods/{name}.py`. The settings are here and not
+beside the method because the Snakefile reads them and must not import torch.
 
-Values that depend on how many scans there are default to null, which means: by the cohort's size (`by_size`). For half
-a million scans and more they are the paper's; for fewer they follow what small data were found to need.
+Settings that depend on the number of scans default to null: by the cohort's size (`by_size`). For 500,000 scans and
+more they are the paper's; for fewer they are values that work on small data (LightlyTrain).
 """
 
 import math
@@ -18,34 +18,34 @@ from pydantic import Field, model_validator
 from octdino.config.names import check_once
 from octdino.config.settings_base import Settings, checked
 
-SIZES = (20_000, 50_000, 100_000, 200_000, 500_000)  # scans: where the columns of every `by_size` begin
+SIZES = (20_000, 50_000, 100_000, 200_000, 500_000)  # scans: from these on the next column of `by_size` holds
 HEAD = (512, 512, 1024, 2048, 2048, 2048)
 WIDE_HEAD = (512, 1024, 2048, 4096, 4096, 4096)
 
 
 class MethodSettings(Settings):
-    """What every method has: its optimiser. Learning rates are per 256 images and scale with the batch."""
+    """Settings of every method: optimizer and schedules. Learning rates are per 256 images, scaled with the batch."""
 
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     method: str
     backbones: list[str] | None = Field(
-        None, min_length=1, description="which of pretrain.backbones the workflow trains with it; null: all"
+        None, min_length=1, description="those of pretrain.backbones that the workflow trains with it; null: all"
     )
     init: str | None = Field(
         None,
-        description="the backbone's first weights; null: random; imagenet: the model's `weights`, or timm's download; "
-        "or the folder of an earlier run, in which {backbone}, {fold} and {seed} are filled in",
+        description="initial weights of the backbone; null: random; imagenet: the model's `weights`, or timm's "
+        "download; or the folder of an earlier run, in which {backbone}, {fold} and {seed} are replaced",
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW for ViTs and small data, SGD for long runs")
     lr: float = Field(1e-3, gt=0, description="peak learning rate for a batch of 256")
     lr_scaling: Literal["linear", "sqrt", "none"] = Field(
-        "linear", description="how it grows with batch_size / 256 (linear: Goyal 2017; sqrt: DINOv2)"
+        "linear", description="scaling of lr with batch_size / 256 (linear: Goyal 2017; sqrt: DINOv2)"
     )
-    min_lr: float = Field(1e-6, ge=0, description="where the cosine ends")
+    min_lr: float = Field(1e-6, ge=0, description="learning rate at the end of the cosine schedule")
     warmup: float = Field(0.1, ge=0, le=0.5, description="share of the run in which the learning rate rises from 0")
-    weight_decay: float = Field(0.04, ge=0, description="at the start; none on biases and norms")
-    weight_decay_end: float = Field(0.04, ge=0, description="at the end, on a cosine")
+    weight_decay: float = Field(0.04, ge=0, description="weight decay at the start; none on biases and norms")
+    weight_decay_end: float = Field(0.04, ge=0, description="weight decay at the end, on a cosine")
     clip_grad: float | None = Field(3.0, gt=0, description="global gradient norm; null: no clipping")
 
     @model_validator(mode="after")
@@ -57,33 +57,33 @@ class MethodSettings(Settings):
             parts = [("{", None, None, None)]
         for text, field, form, conversion in parts:
             if {"{", "}"} & set(text) or field not in (None, "backbone", "fold", "seed") or form or conversion:
-                raise ValueError("init: the places to be filled in are {backbone}, {fold} and {seed}")
+                raise ValueError("init: the placeholders are {backbone}, {fold} and {seed}")
         return self
 
     def start_folder(self, backbone: str, fold: int | str, seed: int) -> str | None:
-        """The folder of the earlier run that a run starts from, if it does."""
+        """Return the folder of the earlier run whose weights a run starts from, or None."""
         if self.init in (None, "imagenet"):
             return None
         return str(Path(self.init.format(backbone=backbone, fold=fold, seed=seed)))
 
     def resolved(self, scans: int) -> Self:
-        """With a value for every setting that depends on the number of scans and was left to it."""
+        """Return a copy with a value, by the number of scans, for every setting of `by_size` that is null."""
         column = bisect_right(SIZES, scans)
         chosen = {name: row[column] for name, row in self.by_size.items() if getattr(self, name) is None}
         return self.model_copy(update=chosen)
 
     def for_backbone(self, batch_norm: bool) -> Self:
-        """With a value for every setting that was left to the backbone, which has batch norms or none."""
+        """Return a copy with a value for every null setting that depends on whether the backbone has batch norm."""
         return self
 
     def peak_lr(self, batch: int) -> float:
-        """The peak learning rate for a batch of `batch` images."""
+        """Return the peak learning rate for a batch of `batch` images."""
         power = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}[self.lr_scaling]
         return self.lr * math.pow(batch / 256, power)
 
 
 class PrototypeSettings(MethodSettings):
-    """Self-distillation over prototypes: what DINO and DINOv2 share (by size: LightlyTrain's values)."""
+    """Self-distillation over prototypes: settings of DINO and DINOv2 (by size: LightlyTrain's values)."""
 
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
         "prototypes": (1024, 2048, 4096, 16384, 32768, 65536),
@@ -94,7 +94,7 @@ class PrototypeSettings(MethodSettings):
         "momentum": (0.99, 0.99, 0.99, 0.991, 0.992, 0.996),
     }
 
-    weight_decay_end: float = Field(0.4, ge=0, description="at the end, on a cosine")
+    weight_decay_end: float = Field(0.4, ge=0, description="weight decay at the end, on a cosine")
     prototypes: int | None = Field(None, ge=2, description="K, the head's outputs; null: by the cohort's size")
     hidden_dim: int | None = Field(None, ge=8, description="width of the head's hidden layers; null: by size")
     bottleneck_dim: int | None = Field(None, ge=8, description="width before the prototypes; null: by size")
@@ -106,19 +106,27 @@ class PrototypeSettings(MethodSettings):
     bottleneck_norm: bool | None = Field(
         None, description="batch norm without scale before the prototypes, which no paper has; null: as head_norm"
     )
-    student_temp: float = Field(0.1, gt=0)
-    teacher_temp: float | None = Field(None, gt=0, description="after warm-up; null: by the cohort's size")
-    teacher_temp_start: float | None = Field(None, gt=0, description="at the first step; null: by the cohort's size")
-    teacher_temp_warmup: float = Field(0.3, ge=0, le=1, description="share of the run in which it moves")
+    student_temp: float = Field(0.1, gt=0, description="temperature of the student's softmax")
+    teacher_temp: float | None = Field(
+        None, gt=0, description="temperature of the teacher's softmax after warm-up; null: by the cohort's size"
+    )
+    teacher_temp_start: float | None = Field(
+        None, gt=0, description="temperature at the first step; null: by the cohort's size"
+    )
+    teacher_temp_warmup: float = Field(0.3, ge=0, le=1, description="share of the run in which it rises")
     momentum: float | None = Field(
         None, ge=0, le=1, description="teacher's EMA at the start; null: by the cohort's size"
     )
     momentum_end: float = Field(1.0, ge=0, le=1, description="teacher's EMA at the end, on a cosine")
     centering: Literal["mean", "sinkhorn", "none"] = Field(
-        "mean", description="mean: the paper's centre; sinkhorn: SwAV's, which settles in fewer steps; none: collapses"
+        "mean",
+        description="of the teacher's outputs; mean: the paper's center; sinkhorn: SwAV's, which settles in fewer "
+        "steps; none: collapses",
     )
-    center_momentum: float = Field(0.9, ge=0, lt=1, description="of the mean")
-    freeze_last_layer: float = Field(0.05, ge=0, le=1, description="share of the run in which prototypes are fixed")
+    center_momentum: float = Field(0.9, ge=0, lt=1, description="EMA of the mean center")
+    freeze_last_layer: float = Field(
+        0.05, ge=0, le=1, description="share of the run in which the prototypes are frozen"
+    )
 
     def for_backbone(self, batch_norm: bool) -> Self:
         head = batch_norm if self.head_norm is None else self.head_norm
@@ -138,19 +146,19 @@ class Dinov2Settings(PrototypeSettings):
     method: Literal["dinov2"] = "dinov2"
     lr: float = Field(2e-3, gt=0, description="peak learning rate for a batch of 256 (the paper's 4e-3 for 1024)")
     lr_scaling: Literal["linear", "sqrt", "none"] = Field(
-        "sqrt", description="how it grows with batch_size / 256 (linear: Goyal 2017; sqrt: DINOv2)"
+        "sqrt", description="scaling of lr with batch_size / 256 (linear: Goyal 2017; sqrt: DINOv2)"
     )
     centering: Literal["mean", "sinkhorn", "none"] = Field(
-        "sinkhorn", description="of views and of patches; mean: DINO's centre; sinkhorn: SwAV's; none: collapses"
+        "sinkhorn", description="of views and of patches; mean: DINO's center; sinkhorn: SwAV's; none: collapses"
     )
     mask_probability: float = Field(0.5, gt=0, le=1, description="share of large views with patches masked")
     mask_ratio: tuple[float, float] = Field((0.1, 0.5), description="share of patches masked, from and to")
-    patch_weight: float = Field(1.0, ge=0, description="of iBOT's loss on masked patches")
-    koleo_weight: float = Field(0.1, ge=0, description="of KoLeo, which spreads scans apart")
+    patch_weight: float = Field(1.0, ge=0, description="weight of iBOT's loss on masked patches")
+    koleo_weight: float = Field(0.1, ge=0, description="weight of the KoLeo loss, which spreads features")
     koleo_neighbors: Literal["all", "other_eyes", "other_patients"] = Field(
-        "other_eyes", description="which scans KoLeo drives apart: slices of one volume are near-copies"
+        "other_eyes", description="scans that KoLeo pushes apart: slices of one volume are near-duplicates"
     )
-    shared_head: bool = Field(False, description="one head for views and patches (iBOT), not one each (DINOv2)")
+    shared_head: bool = Field(False, description="one head for views and patches (iBOT) instead of one each (DINOv2)")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -171,7 +179,7 @@ class ByolSettings(MethodSettings):
     hidden_dim: int | None = Field(
         None, ge=8, description="width of the projector's and the predictor's hidden layer; null: by size"
     )
-    out_dim: int = Field(256, ge=2, description="width of the embeddings that are compared")
+    out_dim: int = Field(256, ge=2, description="width of the projected embeddings")
     momentum: float | None = Field(
         None, ge=0, le=1, description="teacher's EMA at the start; null: by the cohort's size"
     )
@@ -184,11 +192,11 @@ class SimclrSettings(MethodSettings):
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden_dim": HEAD}
 
     method: Literal["simclr"] = "simclr"
-    temperature: float = Field(0.1, gt=0)
+    temperature: float = Field(0.1, gt=0, description="temperature of the softmax")
     hidden_dim: int | None = Field(None, ge=8, description="width of the head's hidden layer; null: by size")
-    out_dim: int = Field(128, ge=2, description="width of the embeddings that are compared")
+    out_dim: int = Field(128, ge=2, description="width of the projected embeddings")
     negatives: Literal["all", "other_eyes", "other_patients"] = Field(
-        "all", description="which scans repel each other: slices of one volume are near-copies"
+        "all", description="scans that are negatives of each other: slices of one volume are near-duplicates"
     )
 
 
@@ -203,15 +211,15 @@ class MocoSettings(MethodSettings):
 
     method: Literal["moco"] = "moco"
     version: Literal["auto", "v2", "v3"] = Field("auto", description="auto: v3 for a VisionTransformer, v2 otherwise")
-    temperature: float = Field(0.2, gt=0)
+    temperature: float = Field(0.2, gt=0, description="temperature of the softmax")
     hidden_dim: int | None = Field(None, ge=8, description="width of the heads' hidden layers; null: by size")
     out_dim: int | None = Field(
-        None, ge=2, description="width of the embeddings that are compared; null: the papers' 128 for v2, 256 for v3"
+        None, ge=2, description="width of the projected embeddings; null: the papers' 128 for v2, 256 for v3"
     )
     negatives: Literal["all", "other_eyes", "other_patients"] = Field(
-        "all", description="which scans repel each other; never a scan's own earlier keys in the queue"
+        "all", description="scans that are negatives of each other; never a scan's own earlier keys in the queue"
     )
-    queue: int | None = Field(None, ge=1, description="v2: how many of the last keys are negatives; null: by size")
+    queue: int | None = Field(None, ge=1, description="v2: number of the last keys that are negatives; null: by size")
     key_groups: int = Field(4, ge=1, description="v2: shuffled groups in which keys pass batch norm")
     momentum: float | None = Field(None, ge=0, le=1, description="v2: the key network's EMA, constant; null: by size")
     momentum_start: float = Field(0.99, ge=0, le=1, description="v3: the key network's EMA at the start, cosine to 1")
@@ -227,7 +235,7 @@ class VicregSettings(MethodSettings):
     invariance: float = Field(25.0, ge=0, description="weight of the distance between a scan's two views")
     variance: float = Field(25.0, ge=0, description="weight of the hinge that keeps each dimension's deviation at 1")
     covariance: float = Field(1.0, ge=0, description="weight of the squared covariances between dimensions")
-    width: int | None = Field(None, ge=8, description="of all three layers of the expander; null: by size")
+    width: int | None = Field(None, ge=8, description="width of all three layers of the expander; null: by size")
 
 
 class SupconSettings(MethodSettings):
@@ -241,11 +249,11 @@ class SupconSettings(MethodSettings):
     )
     cst_bin: float = Field(25.0, gt=0, description="µm; central subfield thickness is binned to this width")
     bcva_bin: float = Field(5.0, gt=0, description="letters; visual acuity is binned to this width")
-    temperature: float = Field(0.07, gt=0)
+    temperature: float = Field(0.07, gt=0, description="temperature of the softmax")
     hidden_dim: int | None = Field(None, ge=8, description="width of the head's hidden layer; null: by size")
-    out_dim: int = Field(128, ge=2, description="width of the embeddings that are compared")
+    out_dim: int = Field(128, ge=2, description="width of the projected embeddings")
     negatives: Literal["all", "other_eyes", "other_patients"] = Field(
-        "all", description="which scans repel each other: slices of one volume are near-copies"
+        "all", description="scans that are negatives of each other: slices of one volume are near-duplicates"
     )
 
 

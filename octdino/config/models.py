@@ -1,4 +1,4 @@
-"""Settings of backbones: timm's name, its arguments, a file of weights."""
+"""Settings of backbones: timm name, arguments of timm.create_model, file of weights."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from octdino.config.settings_base import Settings
 
 
 class ModelSettings(Settings):
-    """A backbone: a timm model and the arguments that `timm.create_model` takes."""
+    """A backbone: a timm model and the arguments of `timm.create_model`."""
 
-    timm: TimmName = Field(description="timm's name")
+    timm: TimmName = Field(description="name of the timm model")
     args: TimmArgs = Field({}, description="further arguments of timm.create_model")
     weights: Path | None = Field(
         None,

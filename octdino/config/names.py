@@ -1,9 +1,9 @@
-"""Names and numbers of the configuration that become parts of paths below results/ and logs/: their checks.
+"""Checks of the names and numbers that become parts of paths below results/ and logs/: methods, arms, fractions, seeds.
 
     results/{cohort}/classify/{init}-{mode}/{backbone}/f{fraction}/fold{fold}-seed{seed}/
 
-The patterns are the wildcards' too, so a name that passes here always fits its rule. Checks return the value, or raise
-a ValueError that names it and says what is expected.
+The patterns are those of the wildcards, so a name that passes here always fits its rule. Checks return the value, or
+raise a ValueError with the value and what is expected.
 """
 
 import re
@@ -13,10 +13,10 @@ from typing import NamedTuple, Self
 
 from octdino.errors import short
 
-METHOD_NAME = r"[A-Za-z0-9_][A-Za-z0-9_+]*"  # no dash: {init}-{mode} is taken apart at it
+METHOD_NAME = r"[A-Za-z0-9_][A-Za-z0-9_+]*"  # no dash: it separates {init}-{mode}
 BACKBONE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"  # timm's names have dots
 MODES = ("linear", "knn", "mlp", "finetune")
-NETWORK_MODES = ("linear", "finetune")  # those whose classifier is a network that maps can be made of
+NETWORK_MODES = ("linear", "finetune")  # their classifier is a network, for which saliency maps are possible
 LONGEST_NAME = 80  # the names of logs hold two of them, and a file's name at most 255 bytes
 FRACTION_TEXT = r"1|0\.[0-9]{0,5}[1-9]"
 SMALLEST_FRACTION = 0.0001
@@ -24,7 +24,7 @@ LARGEST_SEED = 2**32 - 1  # what scikit-learn takes
 
 
 def check_method_name(name: str) -> str:
-    """The name of a pretraining method, of a variant or of an init."""
+    """Return the name of a pretraining method, of a variant or of an init, checked."""
     return _check_name(name, METHOD_NAME, "A-Z a-z 0-9 _ +, the first no +")
 
 
@@ -59,13 +59,13 @@ class Arm(NamedTuple):
 
 
 def check_arm(name: str, modes: Sequence[str] = MODES) -> str:
-    """The name of an arm, checked."""
+    """Return the name of an arm, checked."""
     Arm.parse(name, modes)
     return name
 
 
 def check_backbone_name(name: str) -> str:
-    """The name of a backbone."""
+    """Return the name of a backbone, checked."""
     return _check_name(name, BACKBONE_NAME, "A-Z a-z 0-9 _ . + -, the first a letter, a digit or _")
 
 
@@ -78,25 +78,25 @@ def _check_name(name: str, pattern: str, allowed: str) -> str:
 
 
 def check_fraction(fraction: float) -> float:
-    """A share of the labelled training patients, whose text in paths (`fraction_text`) is exactly its value."""
+    """Return a share of the labelled training patients, checked: its text in paths is exactly its value."""
     if not SMALLEST_FRACTION <= fraction <= 1 or float(fraction_text(fraction)) != fraction:
         raise ValueError(f"{fraction}; expected a share from {SMALLEST_FRACTION} to 1 with at most 6 decimals")
     return fraction
 
 
 def fraction_text(fraction: float) -> str:
-    """A fraction as paths and commands hold it: 1, 0.1, 0.00025; never 0.10, 1.0 or 1e-05."""
+    """Return a fraction as it is written in paths and commands: 1, 0.1, 0.00025; never 0.10, 1.0 or 1e-05."""
     return f"{fraction:.6f}".rstrip("0").rstrip(".")
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Seeds of runs: from 0, each once."""
+    """Check seeds of runs: from 0, each once."""
     if wrong := [seed for seed in seeds if not 0 <= seed <= LARGEST_SEED]:
         raise ValueError(f"{short(wrong[0])}; expected whole numbers from 0 to {LARGEST_SEED}")
     check_once(seeds)
 
 
 def check_once(values: Sequence[Hashable]) -> None:
-    """Values that name runs: each once, or two jobs would write the same files."""
+    """Check values that name runs: each once, or two jobs would write the same files."""
     if twice := [value for value, count in Counter(values).items() if count > 1]:
-        raise ValueError(f"{short(twice[0])} stands there {Counter(values)[twice[0]]} times; expected each once")
+        raise ValueError(f"{short(twice[0])} is given {Counter(values)[twice[0]]} times; expected each once")

@@ -1,7 +1,7 @@
-"""What a configuration or a file beside weights may say of a timm model: its name, and arguments that shape a network.
+"""Checks of timm model names and arguments in a configuration or in metadata: only those that shape a network.
 
-timm's `create_model` takes arguments that fetch and open files, too (`checkpoint_path`, `pretrained_cfg`), and names
-that are addresses (`hf-hub:`, `local-dir:`). Both come from files that others wrote, so both are refused here.
+timm's `create_model` also takes arguments that download or open files (`checkpoint_path`, `pretrained_cfg`), and names
+that are addresses (`hf-hub:`, `local-dir:`). Configurations and metadata can be from others, so both are refused here.
 """
 
 import math
@@ -25,11 +25,11 @@ LOADING = frozenset(
         "scriptable", "variant",
     }
 )  # fmt: skip
-OURS = {"in_chans": "cohort.image.channels says it", "num_classes": "backbones have no classifier"}
+OURS = {"in_chans": "set by cohort.image.channels", "num_classes": "backbones have no classifier"}
 
 
 def is_timm_name(name: str) -> bool:
-    """Whether it can be the name of a timm model, and is no address or path."""
+    """Whether a text can be the name of a timm model, and is no address or path."""
     return NAME.fullmatch(name) is not None
 
 

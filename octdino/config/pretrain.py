@@ -10,56 +10,68 @@ from octdino.config.names import check_backbone_name, check_method_name, check_o
 from octdino.config.settings_base import Settings, checked
 from octdino.errors import UserError
 
-UNTRACKED = (
+UNTRACKED = (  # keys that change no weight of a finished run: no rerun trigger
     "extend",
     "max_skipped",
     "tensorboard",
     "checkpoint_seconds",
     "keep_checkpoints",
-)  # no weight of a finished run
+)
 
 
 class PretrainSettings(Settings):
-    """What all methods share (so that the comparison is fair), and each method's own settings by name."""
+    """Pretraining without labels: settings shared by all methods (a fair comparison), and variants."""
 
     methods: list[str] = Field(
-        ["dino", "simclr", "supcon_cst"], description="which to run: a method's name or a name below variants"
+        ["dino", "simclr", "supcon_cst"],
+        description="pretraining methods to run: a method's name or a name below variants",
     )
     variants: dict[str, dict[str, Any]] = Field(
         {"supcon_cst": {"method": "supcon", "positives": ["cst"]}},
-        description="settings by name; `method` says whose they are and may be left out where the name says it",
+        description="settings of methods by name; `method` may be left out where the name is a method's",
     )
     backbones: list[str] = Field(["resnet18"], min_length=1, description="names below models, or timm's own")
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[int] = Field([0], min_length=1, description="one run per seed")
     scope: Literal["train_patients", "all"] = Field(
-        "train_patients", description="which unlabelled scans are seen; all: the test patients' too, labels unseen"
+        "train_patients",
+        description="scans to pretrain on; train_patients: none of test patients; all: every one, labels unused",
     )
-    epochs: int = Field(100, ge=1)
-    batch_size: int = Field(128, ge=2, description="scans a step; losses and learning rates see the whole of it")
+    epochs: int = Field(100, ge=1, description="passes over the scans")
+    batch_size: int = Field(
+        128, ge=2, description="scans per step, over all processes; loss and learning rate use the whole batch"
+    )
     grad_cache_chunks: int = Field(
-        1, ge=1, description="parts in which a batch passes the backbone, where memory is short"
+        1, ge=1, description="GradCache chunks in which a batch passes the backbone, where memory is short"
     )
     augment: AugmentSettings = AugmentSettings()
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the hardware is fast at it, else float32"
     )
     deterministic: bool = Field(
-        True, description="ask torch for the same bits every time; false: a GPU may take faster algorithms"
+        True, description="bit-identical repetition of a run; false: a GPU may use faster algorithms"
     )
-    compile: bool = Field(False, description="compile the backbone, a minute a run: measure whether it pays for yours")
-    knn: int = Field(20, ge=1, description="neighbours of the online kNN, never of the same patient")
+    compile: bool = Field(
+        False, description="torch.compile of the backbone, about a minute per run; measure with benchmarks/ first"
+    )
+    knn: int = Field(
+        20, ge=1, description="number of neighbors in the online kNN evaluation, never of the same patient"
+    )
     online_eval_max_scans: int = Field(
-        2000, ge=2, description="labelled scans, at most, that the online kNN and the spread of features are taken from"
+        2000, ge=2, description="largest number of labelled scans in online evaluation: kNN and spread of the features"
     )
     eval_every: int = Field(1, ge=1, description="epochs between two online evaluations")
     export: Literal["last", "best"] = Field(
-        "last", description="which weights are handed on; best: of the epoch with the best kNN on validation patients"
+        "last", description="exported weights; best: of the epoch with the best kNN score on validation patients"
     )
-    extend: bool = Field(False, description="more epochs than a finished run had go on from its end")
-    max_skipped: int = Field(10, ge=0, description="steps without a finite loss and gradient before the run gives up")
-    tensorboard: bool = Field(False, description="write the history for TensorBoard, too")
-    checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between two checkpoints")
-    keep_checkpoints: int = Field(1, ge=1, description="how many of the latest checkpoints stay")
+    extend: bool = Field(False, description="resume a finished run for more epochs, instead of training from the start")
+    max_skipped: int = Field(
+        10, ge=0, description="skipped steps (non-finite loss or gradient) before the run stops with an error"
+    )
+    tensorboard: bool = Field(False, description="also write the history for TensorBoard (pip install tensorboard)")
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="seconds between two checkpoints; a killed run loses at most these"
+    )
+    keep_checkpoints: int = Field(1, ge=1, description="number of the latest checkpoints that are kept")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -70,7 +82,7 @@ class PretrainSettings(Settings):
             checked(key, check_once, getattr(self, key))
         checked("seeds", check_seeds, self.seeds)
         if taken := sorted({"scratch", "imagenet"} & set(self.variants)):
-            raise ValueError(f"variants: {taken[0]!r} is an init of its own; expected another name")
+            raise ValueError(f"variants: {taken[0]!r} is the name of an init; expected another name")
         for name in [*self.methods, *self.variants]:
             try:
                 chosen = self.backbones_of(name)
@@ -82,7 +94,7 @@ class PretrainSettings(Settings):
         return self
 
     def variant(self, name: str) -> MethodSettings:
-        """The settings of the method `name`, which is a method's own name or one of `variants`."""
+        """Return the settings of the method `name`, which is a method's own name or one of `variants`."""
         values = {"method": name, **self.variants.get(name, {})}
         if not isinstance(values["method"], str) or values["method"] not in METHODS:
             known = f"{', '.join(METHODS)}, or a name below pretrain.variants"
@@ -90,11 +102,11 @@ class PretrainSettings(Settings):
         return METHODS[values["method"]].parse(values, f"variants.{name}")
 
     def backbones_of(self, name: str) -> list[str]:
-        """The backbones that the workflow trains with the method `name`: all, or those that its settings name."""
+        """Return the backbones that the workflow trains with the method `name`: all, or those in its settings."""
         return self.variant(name).backbones or self.backbones
 
     def needed(self, name: str) -> dict[str, Any]:
-        """The part that the run `name` depends on, as plain values: a change of the rest need not train it again."""
+        """Return the settings that the run `name` depends on as plain values (`params` of its rule: rerun trigger)."""
         others = {"methods", "variants", "backbones", "seeds", "scope", *UNTRACKED}
         return {
             "methods": [name],

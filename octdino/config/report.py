@@ -46,12 +46,16 @@ class QuotedSettings(Settings):
 
 
 class ReportSettings(Settings):
-    """The page."""
+    """The HTML page."""
 
-    title: str = Field("Does self-supervised pretraining find retinal biomarkers better?")
-    examples: int = Field(8, ge=0, description="example scans with predictions")
-    mistakes: int = Field(2, ge=0, description="worst misses and worst false alarms shown of each label")
-    license: str | None = Field(None, description="of the data, as their owners give it; stands in the data card")
+    title: str = Field(
+        "Does self-supervised pretraining find retinal biomarkers better?", description="title of the page"
+    )
+    examples: int = Field(8, ge=0, description="number of example scans with predictions")
+    mistakes: int = Field(2, ge=0, description="number of worst misses and of worst false alarms shown per label")
+    license: str | None = Field(
+        None, description="license of the data, as their owners give it; the data card shows it"
+    )
     quoted: list[QuotedSettings] = Field(
         [], description="numbers of the report that the project began with, in a table beside ours"
     )

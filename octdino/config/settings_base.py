@@ -1,7 +1,7 @@
-"""What every settings class has in common, and how a wrong value becomes one line."""
+"""Base class of all settings: validation, and one-line errors for wrong, unknown and renamed keys."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -10,7 +10,7 @@ from octdino.errors import UserError, short
 
 T = TypeVar("T")
 
-RENAMED = {  # keys of earlier versions, and what they are now, in the same section
+RENAMED = {  # old key: its new name, relative to the same section
     "accumulate": "grad_cache_chunks",
     "bank": "retrieval_gallery",
     "blur": "blur_p",
@@ -38,9 +38,9 @@ RENAMED = {  # keys of earlier versions, and what they are now, in the same sect
 
 
 class Settings(BaseModel):
-    """A section of `config.yaml`: unknown keys are refused, values are checked, instances do not change.
+    """A section of `config.yaml`: unknown keys are refused, values are checked, instances are immutable.
 
-    A validator's message begins with the key that it is about: "size: at least 16 pixels each way".
+    A validator's message begins with the key that it refers to: "size: at least 16 pixels each way".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
@@ -48,24 +48,26 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _sections_in_part(cls, values: Any) -> Any:
-        """A section given in part keeps its own defaults for the rest; one with every key commented out is empty."""
+        """Lay a partly given section or mapping over its default; a null section (all commented out) is empty."""
         if not isinstance(values, dict):
             return values
         values = dict(values)
         for name, field in cls.model_fields.items():
-            if name in values and isinstance(field.default, Settings):
-                given = {} if values[name] is None else values[name]
-                if isinstance(given, dict):
-                    given = {**field.default.model_dump(exclude_unset=True), **given}
-                values[name] = given
+            default = field.default
+            if isinstance(default, Settings):
+                default = default.model_dump(exclude_unset=True)
+                if name in values and values[name] is None:
+                    values[name] = {}
+            if isinstance(default, dict) and isinstance(values.get(name), dict):
+                values[name] = merged(default, values[name])
         return values
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str) -> Self:
-        """Validate `values`; `where` (a file or section) opens the message.
+        """Return `values` as validated settings; `where` (a file or section) begins the error message.
 
         Raises:
-            UserError: one line naming each wrong key, its value and what is allowed.
+            UserError: one line with each wrong key, its value and what is allowed.
         """
         try:
             return cls.model_validate(values)
@@ -73,8 +75,17 @@ class Settings(BaseModel):
             raise UserError(f"{where}: " + "; ".join(_line(e, cls) for e in error.errors())) from None
 
 
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` updated with `over`, recursively: mappings are merged key by key, other values are replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
 def checked(key: str, check: Callable[[T], object], *values: T) -> None:
-    """Check each value in a validator; a message begins with `key`."""
+    """Check each value in a validator; the error message begins with `key`."""
     for value in values:
         try:
             check(value)
@@ -82,12 +93,21 @@ def checked(key: str, check: Callable[[T], object], *values: T) -> None:
             raise ValueError(f"{key}: {error}") from None
 
 
+def renamed(key: str) -> str | None:
+    """Return the new name of a dotted key of an earlier version, or None if its last part was not renamed."""
+    *section, name = key.split(".")
+    new = RENAMED.get(name)
+    return ".".join([*section, new]) if new else None
+
+
 def _line(error: Any, cls: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        if new := RENAMED.get(str(error["loc"][-1])):
+        *section, name = error["loc"]
+        names = _keys(_class_at(cls, section))
+        if (new := renamed(key)) and RENAMED[str(name)].split(".")[0] in names:
             return f"{key}: renamed; write {new}"
-        return f"{key}: unknown key; " + _allowed(cls, error["loc"])
+        return f"{key}: unknown key; " + _allowed(str(name), names)
     if error["type"] == "missing":
         return f"{key}: missing; it has no default"
     if error["type"] == "value_error":  # the message names the key below this one
@@ -95,14 +115,22 @@ def _line(error: Any, cls: type[BaseModel]) -> str:
     return f"{key}: {short(error['input'])} is not allowed; {error['msg']}"
 
 
-def _allowed(cls: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    """What may stand where the unknown key `loc` stands, the likeliest first."""
+def _class_at(cls: type[BaseModel], section: Sequence[int | str]) -> Any:
+    """The type of the section at a path of keys below `cls`."""
     kind: Any = cls
-    for part in loc[:-1]:
+    for part in section:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = kind.model_fields[str(part)].annotation
         elif get_origin(kind) is dict:
             kind = get_args(kind)[1]
-    names = sorted(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
-    close = difflib.get_close_matches(str(loc[-1]), names, n=1)
+    return kind
+
+
+def _keys(kind: Any) -> list[str]:
+    return sorted(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _allowed(name: str, names: list[str]) -> str:
+    """The keys allowed in place of an unknown `name`, the closest match first."""
+    close = difflib.get_close_matches(name, names, n=1)
     return (f"did you mean {close[0]}? " if close else "") + f"allowed here: {', '.join(names)}"

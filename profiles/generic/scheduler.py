@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""submit, status and cancel for profiles/generic: PBS (and Torque), LSF or SGE, whichever this machine has.
+"""Commands submit, status and cancel for profiles/generic: PBS (and Torque), LSF or SGE, whichever is installed.
 
-A job writes its own exit code down, so the scheduler is only asked whether the job is still there: their memories of
-jobs that have ended differ too much. A job that is gone and has written nothing was killed.
+Each job writes its exit code to a file, so the scheduler is only asked whether the job still exists: schedulers differ
+in how long they list ended jobs. A job that no longer exists and has written no code was killed.
 """
 
 import json
@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-# Options for a name, a file that takes what the job says, cores, MB of memory in all, minutes and GPUs. Edit these
-# where a site names its resources otherwise.
+# Options for job name, log file, cores, total memory in MB, minutes and GPUs. Edit these where a site has other names
+# for its resources.
 SUBMIT = {
     "pbs": "qsub -V -N {name} -j oe -o {log} -l select=1:ncpus={cores}:mem={memory}mb{gpus} -l walltime={minutes}:00",
     "lsf": "bsub -J {name} -o {log} -n {cores} -R span[hosts=1] -R rusage[mem={memory}MB] -W {minutes}{gpus}",
@@ -24,10 +24,10 @@ SUBMIT = {
 GPUS = {"pbs": ":ngpus={}", "lsf": " -gpu num={}", "sge": " -l gpu={}"}
 ASK = {"pbs": "qstat -f {}", "lsf": "bjobs -noheader -o stat {}", "sge": "qstat -j {}"}
 CANCEL = {"pbs": "qdel", "lsf": "bkill", "sge": "qdel"}
-ENDED = {"pbs": r"job_state = [FC]\b", "lsf": r"^(DONE|EXIT)\b", "sge": r"(?!)"}  # among those it still knows
-GONE = r"[Uu]nknown [Jj]ob|has finished|not found|do not exist"  # anything else is a scheduler that is busy or down
-CODES = Path(".snakemake", "generic")  # in the working directory, on the disk that all machines share
-# A scheduler that ends a job sends TERM to all of its processes. Both shells outlive it, so that the job is not over
+ENDED = {"pbs": r"job_state = [FC]\b", "lsf": r"^(DONE|EXIT)\b", "sge": r"(?!)"}  # among those it still lists
+GONE = r"[Uu]nknown [Jj]ob|has finished|not found|do not exist"  # any other error: the scheduler is busy or down
+CODES = Path(".snakemake", "generic")  # in the working directory, on a shared disk
+# A scheduler that ends a job sends TERM to all of its processes. Both shells ignore it, so that the job does not end
 # before training has saved.
 SCRIPT = """#!/bin/sh
 cd {folder} || exit 1
@@ -38,11 +38,11 @@ id=${{PBS_JOBID:-${{LSB_JOBID:-$JOB_ID}}}}
 echo $code > {codes}/"${{id%%.*}}"
 exit $code
 """
-PATIENCE = 20.0  # seconds until what a job has written shows up here
+PATIENCE = 20.0  # seconds until a file of a job is visible on this machine
 
 
 def system() -> str:
-    """pbs, lsf or sge."""
+    """Return the kind of scheduler: pbs, lsf or sge."""
     if named := os.environ.get("OCTDINO_SCHEDULER"):
         return named
     if any(Path(folder, "bsub").exists() for folder in os.get_exec_path()):
@@ -51,7 +51,7 @@ def system() -> str:
 
 
 def number(job: str) -> str:
-    """The number of a job: of `123.server`, `123` or `Job <123> is submitted to queue <normal>.`."""
+    """Return the job id in `123.server`, `123` or `Job <123> is submitted to queue <normal>.`."""
     found = re.search(r"\d+", job)
     if not found:
         sys.exit(f"no job id in {job!r}")
@@ -59,7 +59,7 @@ def number(job: str) -> str:
 
 
 def submit(jobscript: str) -> None:
-    """Submit what Snakemake has written, which names its needs in a comment, and print the job's id."""
+    """Submit a job script of Snakemake, whose resources are in a comment, and print the job's id."""
     text = Path(jobscript).read_text()
     needs = json.loads(re.search(r"^# properties = (.*)$", text, re.MULTILINE)[1])
     resources, cores = needs["resources"], int(needs["threads"])
@@ -83,22 +83,22 @@ def submit(jobscript: str) -> None:
     script = SCRIPT.format(
         folder=shlex.quote(str(Path.cwd())), job=shlex.quote(str(Path(jobscript).absolute())), codes=CODES
     )
-    begin = time.time() - 1  # disks count coarsely
+    begin = time.time() - 1  # file times can be coarse
     done = subprocess.run(command, input=script, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
     job = number(done.stdout)
     code = CODES / job
-    if not code.exists() or code.stat().st_mtime < begin:  # of a job long ago, with the same number
+    if not code.exists() or code.stat().st_mtime < begin:  # of an old job with the same number
         code.write_text("")
-    if noted := os.environ.get("OCTDINO_SUBMITTED"):  # so that they can be canceled if Snakemake is killed
+    if noted := os.environ.get("OCTDINO_SUBMITTED"):  # for cancelation if Snakemake is killed
         with Path(noted).open("a") as submitted:
             submitted.write(f"{job}\n")
     print(job)
 
 
 def status(job: str) -> str:
-    """running, success or failed."""
+    """Return the state of a job for Snakemake: running, success or failed."""
     if (code := code_of(job)) is None and not is_there(job):
         end = time.monotonic() + float(os.environ.get("OCTDINO_PATIENCE", PATIENCE))
         while (code := code_of(job)) is None and time.monotonic() < end:
@@ -110,13 +110,13 @@ def status(job: str) -> str:
 
 
 def code_of(job: str) -> str | None:
-    """The exit code that a job has written down, or None."""
+    """Return the exit code that a job has written, or None."""
     path = CODES / number(job)
     return (path.read_text().strip() or None) if path.exists() else None
 
 
 def is_there(job: str) -> bool:
-    """Whether the scheduler has the job, or cannot say."""
+    """Whether the scheduler lists the job, or gives no answer."""
     done = subprocess.run(shlex.split(ASK[system()].format(job)), capture_output=True, text=True)
     if done.returncode or not done.stdout.strip():
         return not re.search(GONE, done.stdout + done.stderr)
@@ -124,7 +124,7 @@ def is_there(job: str) -> bool:
 
 
 def main() -> None:
-    """By the name that this was called with."""
+    """Run submit, status or cancel, by the name of the link with which this file is called."""
     called, args = Path(sys.argv[0]).name, sys.argv[1:]
     if called == "submit":
         submit(args[-1])

@@ -1,4 +1,4 @@
-"""The commands: flags are made from the settings, mistakes are one line, and each verb calls its stage."""
+"""The command line: flags are generated from the settings, mistakes are one line, each verb calls its stage."""
 
 import os
 import subprocess
@@ -11,14 +11,17 @@ import pytest
 import yaml
 
 from octdino import cli
+from octdino.cli.entry import build_parser
+from octdino.cli.flags import MARK, _written
 from octdino.config import ClassifySettings, CohortSettings, PhantomSettings
 from octdino.errors import StoppedEarly, UserError
 
+ROOT = Path(__file__).parents[2]
 RUN = ["--store", "s.h5", "--backbone", "resnet18", "--out", "out"]
 
 
 class Called:
-    """Stands in for a stage's function and keeps what it was called with."""
+    """A mock of a stage's function that records its arguments."""
 
     def __init__(self, raises: BaseException | None = None) -> None:
         self.args: tuple[Any, ...] = ()
@@ -46,7 +49,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """Run a command that must fail as the user's mistake; the one line that it prints."""
+    """Run a command that must exit with code 2; return the one line that it prints."""
     try:
         code = cli.main(list(argv))
     except SystemExit as end:
@@ -261,7 +264,7 @@ def test_exit_codes(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("out", ["a.txt", "a.txt/deep", "x" * 300])
-def test_where_results_cannot_go_is_told_before_the_work(
+def test_an_impossible_out_is_refused_before_the_work(
     stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
     called = stage("octdino.pretrain", "pretrain")
@@ -274,7 +277,9 @@ def test_where_results_cannot_go_is_told_before_the_work(
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe\x00", b"a: 2024-99-99", b"[" * 5000, b"a: &x [*x]", b"\0", b"a: [1, 2", b"- 1", b""]
 )
-def test_settings_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+def test_settings_that_are_no_mapping_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
     path = tmp_path / "settings.yaml"
     path.write_bytes(content)
     line = failing(capsys, "phantom", "--out", "o", "--settings", str(path))
@@ -305,6 +310,86 @@ def test_help_is_quick_and_complete(verb: list[str], capsys: pytest.CaptureFixtu
     assert "PydanticUndefined" not in text
     if verb == ["classify"]:
         assert "default: 0.6 1.0" in " ".join(text.split())  # the section's own default, not the class's
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (
+            ["pretrain", "dino", *RUN, "--augment.blur", "0"],
+            "pretrain: error: --augment.blur: renamed; write --augment.blur-p",
+        ),
+        (
+            ["pretrain", "dino", *RUN, "--accumulate=2"],
+            "pretrain: error: --accumulate: renamed; write --grad-cache-chunks",
+        ),
+        (
+            ["pretrain", "dinov2", *RUN, "--dinov2.koleo-neighbours", "all"],
+            "pretrain: error: --dinov2.koleo-neighbours: renamed; write --dinov2.koleo-neighbors",
+        ),
+        (
+            ["classify", "dino-linear", *RUN, "--penalties", "1", "10"],
+            "classify: error: --penalties: renamed; write --inverse-regularization",
+        ),
+        (
+            ["classify", "dino-finetune", *RUN, "--augment.grey", "0.2"],
+            "classify: error: --augment.grey: renamed; write --augment.color.gray-p",
+        ),
+        (
+            ["evaluate", "a", "--manifest", "m", "--out", "o", "--no-expand"],
+            "evaluate: error: --no-expand: renamed; write --no-small-sample-correction",
+        ),
+        (
+            ["classify", "dino-linear", *RUN, "--settings", "{penalties: [1]}"],
+            "classify: error: settings: penalties: renamed; write inverse_regularization",
+        ),
+        (
+            ["classify", "dino-finetune", *RUN, "--settings", "{augment: {blur: 0}}"],
+            "classify: error: settings: augment.blur: renamed; write augment.blur_p",
+        ),
+    ],
+)
+def test_an_old_flag_is_told_its_new_name(argv: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failing(capsys, *argv).removesuffix(f"; see octdino {argv[0]} --help") == f"octdino {line}"
+
+
+@pytest.mark.parametrize(
+    ("verb", "section"),
+    [
+        ("phantom", "cohort.phantom"),
+        ("cohort", "cohort"),
+        ("pretrain", "pretrain"),
+        ("classify", "classify"),
+        ("evaluate", "evaluate"),
+        ("audit", "audit"),
+        ("explain", "explain"),
+        ("report", "report"),
+    ],
+)
+def test_help_has_the_defaults_of_default_yaml(verb: str, section: str) -> None:
+    values: Any = yaml.safe_load((ROOT / "config/default.yaml").read_text())
+    for part in section.split("."):
+        values = values[part]
+    parser = build_parser()._subparsers._group_actions[0].choices[verb]  # type: ignore[union-attr, index]
+    helps = {action.dest.removeprefix(MARK): action.help for action in parser._actions if action.dest.startswith(MARK)}
+    compared = 0
+    for key, text in helps.items():
+        value, found = values, True
+        for part in key.split("."):
+            found = found and isinstance(value, dict) and part in value
+            value = value[part] if found else None
+        if found:
+            assert text is not None
+            assert text.replace("%%", "%").endswith(f"(default: {_written(value)})"), key
+            compared += 1
+    assert compared
+
+
+def test_schema_prints_both_generated_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["schema", "--defaults"]) == 0
+    assert capsys.readouterr().out == (ROOT / "config/default.yaml").read_text()
+    assert cli.main(["schema"]) == 0
+    assert capsys.readouterr().out == (ROOT / "workflow/schemas/config.schema.json").read_text()
 
 
 def test_help_from_a_shell_takes_less_than_two_seconds() -> None:

@@ -28,7 +28,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def mistake(key: str, value: Any) -> str:
-    """What is said about `value` at `key`: one line that names the key."""
+    """The error for `value` at `key`: one line with the key."""
     with pytest.raises(UserError) as error:
         load_config(nested(key, value))
     line = str(error.value)
@@ -56,20 +56,20 @@ def test_a_method_that_cannot_be_a_folder_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("pretrain.backbones", ["resnet18", "resnet18"], "'resnet18' stands there 2 times; expected each once"),
-        ("pretrain.methods", ["dino", "dino"], "'dino' stands there 2 times; expected each once"),
-        ("pretrain.seeds", [0, 1, 0, 0], "0 stands there 3 times; expected each once"),
+        ("pretrain.backbones", ["resnet18", "resnet18"], "'resnet18' is given 2 times; expected each once"),
+        ("pretrain.methods", ["dino", "dino"], "'dino' is given 2 times; expected each once"),
+        ("pretrain.seeds", [0, 1, 0, 0], "0 is given 3 times; expected each once"),
         ("pretrain.seeds", [-1], "-1; expected whole numbers from 0 to 4294967295"),
         ("pretrain.seeds", [10**30], "1000000000000000000000000000000; expected whole numbers from 0 to 4294967295"),
-        ("classify.seeds", [2, 2], "2 stands there 2 times"),
+        ("classify.seeds", [2, 2], "2 is given 2 times"),
         ("classify.seeds", [-3], "-3; expected whole numbers from 0"),
-        ("explain.seeds", [0, 0], "0 stands there 2 times"),
+        ("explain.seeds", [0, 0], "0 is given 2 times"),
         ("cohort.split.seed", 2**32, "4294967296 is not allowed"),
-        ("classify.arms", ["scratch-linear", "scratch-linear"], "'scratch-linear' stands there 2 times"),
+        ("classify.arms", ["scratch-linear", "scratch-linear"], "'scratch-linear' is given 2 times"),
         ("classify.arms", ["scratch-linear", "scratch-linear\n"], "'scratch-linear\\n' is not {init}-linear"),
-        ("classify.reported.arms", ["dino-linear", "dino-linear"], "'dino-linear' stands there 2 times"),
-        ("explain.inits", ["dino", "dino"], "'dino' stands there 2 times"),
-        ("explain.arms", ["dino-linear", "dino-linear"], "'dino-linear' stands there 2 times"),
+        ("classify.reported.arms", ["dino-linear", "dino-linear"], "'dino-linear' is given 2 times"),
+        ("explain.inits", ["dino", "dino"], "'dino' is given 2 times"),
+        ("explain.arms", ["dino-linear", "dino-linear"], "'dino-linear' is given 2 times"),
         ("classify.fractions", [1e-9, 1], "1e-09; expected a share from 0.0001 to 1 with at most 6 decimals"),
         ("classify.fractions", [1e-05], "1e-05; expected a share"),
         ("classify.fractions", [0.1, 0.30000000000000004], "0.30000000000000004; expected a share"),
@@ -78,16 +78,16 @@ def test_a_method_that_cannot_be_a_folder_is_refused(name: str) -> None:
         ("classify.fractions", [0], "0.0; expected a share"),
         ("classify.fractions", [float("nan")], "nan is not allowed"),
         ("classify.fractions", [float("inf")], "inf is not allowed"),
-        ("classify.fractions", [0.1, 0.10], "0.1 stands there 2 times; expected each once"),
+        ("classify.fractions", [0.1, 0.10], "0.1 is given 2 times; expected each once"),
         ("classify.arm_fractions", {"dino-linear": []}, "empty; expected at least one fraction"),
-        ("classify.arm_fractions", {"dino-linear": [1, 1.0]}, "1.0 stands there 2 times"),
+        ("classify.arm_fractions", {"dino-linear": [1, 1.0]}, "1.0 is given 2 times"),
         ("classify.arm_fractions", {"dino-linear": [1e-7]}, "1e-07; expected a share"),
-        ("pretrain.variants", {"imagenet": {"method": "dino"}}, "'imagenet' is an init of its own"),
-        ("pretrain.variants", {"dino": {"backbones": ["resnet18", "resnet18"]}}, "'resnet18' stands there 2 times"),
-        ("pretrain.variants", {"dino": {"init": "runs/{x}"}}, "the places to be filled in are {backbone}, {fold} and"),
-        ("pretrain.variants", {"dino": {"init": "{seed[a]}"}}, "the places to be filled in are {backbone}, {fold} and"),
-        ("pretrain.variants", {"dino": {"init": "runs/{{x}}"}}, "the places to be filled in are"),
-        ("pretrain.variants", {"dino": {"init": "{seed.real}"}}, "the places to be filled in are"),
+        ("pretrain.variants", {"imagenet": {"method": "dino"}}, "'imagenet' is the name of an init"),
+        ("pretrain.variants", {"dino": {"backbones": ["resnet18", "resnet18"]}}, "'resnet18' is given 2 times"),
+        ("pretrain.variants", {"dino": {"init": "runs/{x}"}}, "the placeholders are {backbone}, {fold} and"),
+        ("pretrain.variants", {"dino": {"init": "{seed[a]}"}}, "the placeholders are {backbone}, {fold} and"),
+        ("pretrain.variants", {"dino": {"init": "runs/{{x}}"}}, "the placeholders are"),
+        ("pretrain.variants", {"dino": {"init": "{seed.real}"}}, "the placeholders are"),
     ],
 )
 def test_other_names_and_numbers_of_paths(key: str, value: Any, said: str) -> None:

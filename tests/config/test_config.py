@@ -1,10 +1,11 @@
-"""The settings: one definition, clear errors, a schema and an environment in step with it."""
+"""Settings classes: defaults, inheritance, errors, renamed keys; the generated files and the environments match."""
 
 import ast
 import json
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from octdino.config import ClassifySettings, CohortSettings, Config, PretrainSettings, Settings, load_config
+from octdino.config import METHODS, ClassifySettings, CohortSettings, Config, PretrainSettings, Settings, load_config
+from octdino.config.defaults import default_yaml
+from octdino.config.settings_base import RENAMED
 from octdino.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -29,19 +32,83 @@ def keys(cls: type[Settings], above: str = "") -> list[str]:
     return found
 
 
+def leaf_values(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """The values of a mapping that are no mappings, by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= leaf_values(value, f"{above}{key}.") if isinstance(value, dict) and value else {above + key: value}
+    return found
+
+
 def leaves(values: dict[str, Any], above: str = "") -> list[str]:
-    """All dotted keys of a mapping."""
-    inner = [leaves(v, f"{above}{k}.") for k, v in values.items() if isinstance(v, dict)]
-    return [above + k for k in values] + [key for found in inner for key in found]
+    """All dotted keys of a mapping, but those below `variants`."""
+    found = []
+    for key, value in values.items():
+        found += [above + key]
+        found += leaves(value, f"{above}{key}.") if isinstance(value, dict) and key != "variants" else []
+    return found
 
 
-def test_config_yaml_names_every_key_and_says_what_it_means() -> None:
-    text = (ROOT / "config.yaml").read_text()
-    expected = {key for key in keys(Config) if not re.match(r"classify\.augment\.local_", key)}
-    assert expected <= set(leaves(yaml.safe_load(text)))
-    for line in text.splitlines():
-        if re.match(r" *[a-z_]+:", line) and line.strip() not in ("arms:",):
-            assert "# " in line or line.startswith("  title:"), f"no comment: {line}"
+def without_meaning(cls: type[Settings]) -> Iterator[str]:
+    """Keys of a settings class that have no description."""
+    for name, field in cls.model_fields.items():
+        if isinstance(field.default, Settings):
+            yield from without_meaning(type(field.default))
+        elif not field.description and name != "method":
+            yield name
+
+
+def test_default_yaml_is_generated_and_equals_the_built_in_defaults() -> None:
+    text = (ROOT / "config/default.yaml").read_text()
+    assert text == default_yaml(), "run `make schema`"
+    assert load_config(yaml.safe_load(text)) == load_config({}) == Config()
+
+
+def test_default_yaml_has_every_key_in_order_with_its_meaning() -> None:
+    text = (ROOT / "config/default.yaml").read_text()
+    inherited = re.compile(r"classify\.augment\.(?!global_scale)")
+    assert leaves(yaml.safe_load(text)) == [key for key in keys(Config) if not inherited.match(key)]
+    assert max(map(len, text.splitlines())) <= 120
+    for cls in (Config, *METHODS.values()):
+        assert not list(without_meaning(cls)), cls
+    assert "#   koleo_neighbors: other_eyes" in text, "the keys of methods, too"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("config/*.yaml")), ids=lambda path: path.stem)
+def test_a_preset_holds_only_what_differs_from_the_defaults(path: Path) -> None:
+    """A default may be repeated below `variants` and `models`, and where a preset would read as incomplete."""
+    if path.name == "default.yaml":
+        return
+    defaults = leaf_values(Config().model_dump(mode="json"))
+    given = leaf_values(yaml.safe_load(path.read_text()))
+    kept = {key for key in given if re.match(r"pretrain\.(variants|scope$|backbones$)|models|classify\.reported", key)}
+    kept |= {key for key in given if key.replace("classify", "pretrain") in given}  # else inherited
+    assert not {key for key in given.keys() - kept if key in defaults and given[key] == defaults[key]}
+
+
+def test_classify_augment_inherits_from_pretrain_augment() -> None:
+    views = {"global_size": 64, "local_size": 32, "local_views": 8, "global_scale": [0.2, 1.0], "flip_p": 0.0}
+    color = {"saturation_max": 0.4, "hue_max": 0.1, "gray_p": 0.2}
+    own = {"rotate_degrees": 3.0, "color": {"gray_p": 0.0}}
+    found = load_config({"pretrain": {"augment": {**views, "color": color}}, "classify": {"augment": own}})
+    augment = found.classify.augment
+    assert (augment.global_size, augment.flip_p, augment.rotate_degrees) == (64, 0.0, 3.0)
+    assert augment.color.model_dump() == {**color, "gray_p": 0.0}
+    assert augment.global_scale == (0.6, 1.0), "its own default"
+    assert augment.local_views == 0, "no small views"
+    assert load_config(found.model_dump(mode="json")) == found
+
+
+def test_what_classify_augment_inherits_is_wrong_once() -> None:
+    with pytest.raises(UserError) as error:
+        load_config({"pretrain": {"augment": {"flip_p": 7}}})
+    assert str(error.value).count("flip_p") == 1
+
+
+def test_the_variants_of_the_defaults_can_be_changed_in_part() -> None:
+    found = load_config({"pretrain": {"variants": {"supcon_cst": {"lr": 0.5}, "dino": {"lr": 0.1}}}})
+    variant = found.pretrain.variant("supcon_cst")
+    assert (variant.method, variant.lr) == ("supcon", 0.5)
 
 
 def test_the_schema_is_current() -> None:
@@ -74,7 +141,7 @@ def test_the_environment_of_evaluate_and_report_has_what_they_import() -> None:
 
 
 def third_party(*modules: str) -> set[str]:
-    """Top-level packages that modules of octdino import anywhere, whatever they import of octdino included.
+    """Top-level packages that modules of octdino import anywhere, also through other modules of octdino.
 
     What the command line imports when a verb runs belongs to that verb.
     """
@@ -132,7 +199,7 @@ def model(**args: Any) -> dict[str, Any]:
         (model(checkpoint_path="/etc/passwd"), "config.yaml: models.a.args.checkpoint_path: refused: "),
         (model(cache_dir="/tmp"), "config.yaml: models.a.args.cache_dir: refused: "),
         (model(features_only=True), "config.yaml: models.a.args.features_only: refused: "),
-        (model(in_chans=3), "config.yaml: models.a.args.in_chans: refused: cohort.image.channels says it"),
+        (model(in_chans=3), "config.yaml: models.a.args.in_chans: refused: set by cohort.image.channels"),
         (model(act_layer={"a": 1}), "config.yaml: models.a.args.act_layer: {'a': 1}; expected a number, text, "),
         (model(channels=[1, [2, {}]]), "config.yaml: models.a.args.channels: [1, [2, {}]]; expected a number, text"),
         (model(drop_rate=float("nan")), "config.yaml: models.a.args.drop_rate: nan; expected a number, text, "),
@@ -154,8 +221,47 @@ def test_a_mistake_is_one_line_that_names_the_key(values: dict[str, Any], line: 
     assert len(str(error.value)) < 400
 
 
+@pytest.mark.parametrize(
+    ("section", "old", "new"),
+    [
+        ("pretrain.augment", "blur", "pretrain.augment.blur_p"),
+        ("pretrain.augment", "grey", "pretrain.augment.color.gray_p"),
+        ("classify.augment", "saturation", "classify.augment.color.saturation_max"),
+        ("classify.augment", "rotate", "classify.augment.rotate_degrees"),
+        ("pretrain", "accumulate", "pretrain.grad_cache_chunks"),
+        ("pretrain", "watch", "pretrain.online_eval_max_scans"),
+        ("classify", "penalties", "classify.inverse_regularization"),
+        ("classify", "fractions_of", "classify.arm_fractions"),
+        ("evaluate", "expand", "evaluate.small_sample_correction"),
+        ("explain", "mass", "explain.attention_mass"),
+        ("explain", "bank", "explain.retrieval_gallery"),
+        ("report", "licence", "report.license"),
+    ],
+)
+def test_an_old_key_is_told_its_new_name(section: str, old: str, new: str) -> None:
+    values: dict[str, Any] = {old: 1}
+    for part in reversed(section.split(".")):
+        values = {part: values}
+    assert message(values) == f"config.yaml: {section}.{old}: renamed; write {new}"
+
+
+def test_an_old_key_of_a_variant_is_told_its_new_name() -> None:
+    found = message({"pretrain": {"variants": {"dinov2": {"koleo_neighbours": "all"}}}})
+    assert found == "config.yaml: pretrain.variants.dinov2: koleo_neighbours: renamed; write koleo_neighbors"
+
+
+def test_an_old_key_of_another_section_is_unknown() -> None:
+    assert message({"evaluate": {"blur": 1}}).startswith("config.yaml: evaluate.blur: unknown key; allowed here: bcva")
+
+
+def test_every_new_name_is_a_key() -> None:
+    known = {key.split(".")[-1] for key in keys(Config)} | {"koleo_neighbors"}
+    assert {new.split(".")[-1] for new in RENAMED.values()} <= known
+    assert not set(RENAMED) & known
+
+
 def message(values: dict[str, Any], allowed: str = "config.yaml: ") -> str:
-    """What is said about `values`; `allowed` where they are."""
+    """The error for `values`, or `allowed` without one."""
     try:
         load_config(values)
     except UserError as error:

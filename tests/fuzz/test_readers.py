@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from octdino.cli.flags import mapping
+from octdino.cli.arguments import mapping
 from octdino.cohort.spreadsheet import read_spreadsheet
 from octdino.data.atomic_files import read_json
 from octdino.data.csv_io import read_table, write_table

@@ -51,7 +51,7 @@ def test_start_from_run_of_another_model_raises_user_error(store, tmp_path):
     run(store, tmp_path / "vit", model="vit", settings=settings(epochs=1))
     with pytest.raises(UserError, match=r"vit/backbone\.json: is a test_vit .*; b is a resnet18"):
         run(store, tmp_path / "out", settings=starting_from(str(tmp_path / "vit")))
-    with pytest.raises(UserError, match=r"init: the places to be filled in are \{backbone\}"):
+    with pytest.raises(UserError, match=r"init: the placeholders are \{backbone\}"):
         run(store, tmp_path / "out", settings=starting_from("{nobody}"))
 
 

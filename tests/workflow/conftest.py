@@ -16,13 +16,19 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+DEFAULT_RUN = ROOT / "config.yaml"
+FEW: dict[str, Any] = {  # few runs, for the stub
+    "pretrain": {"methods": ["dino"]},
+    "classify": {"arms": ["scratch-finetune", "dino-linear"], "fractions": [1.0]},
+}
 
 
 class Workflow:
-    """One working directory: its config.yaml is laid over the repository's."""
+    """One working directory; its config.yaml, if there is one, is laid over the built-in defaults."""
 
-    def __init__(self, folder: Path, stub: bool) -> None:
+    def __init__(self, folder: Path, stub: bool, snakefile: Path = ROOT / "Snakefile") -> None:
         self.folder = folder
+        self.snakefile = snakefile
         path = f"{BIN}:{os.environ['PATH']}"
         self.env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
         if stub:
@@ -41,7 +47,7 @@ class Workflow:
 
     def command(self, *args: str) -> list[str]:
         """The command line of Snakemake with `args`."""
-        return [str(BIN / "snakemake"), "--directory", str(self.folder), *args]
+        return [str(BIN / "snakemake"), "--snakefile", str(self.snakefile), "--directory", str(self.folder), *args]
 
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Snakemake with `args`, to its end."""
@@ -88,7 +94,7 @@ def jobs(done: tuple[int, str]) -> Counter[str]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """A finished run of the default configuration, made by the stub; tests only dry-run in it."""
+    """A finished default run, made by the stub; tests only make dry runs in it."""
     flow = Workflow(tmp_path_factory.mktemp("finished"), stub=True)
     done = flow.run("--cores", "2")
     assert done.returncode == 0, done.stderr
@@ -99,10 +105,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 def stubbed(tmp_path: Path) -> Workflow:
     """An empty working directory with the stub and few runs."""
     flow = Workflow(tmp_path, stub=True)
-    flow.configure(
-        {
-            "pretrain": {"methods": ["dino"]},
-            "classify": {"arms": ["scratch-finetune", "dino-linear"], "fractions": [1.0]},
-        }
-    )
+    flow.configure(FEW)
     return flow

@@ -9,29 +9,35 @@ from octdino.data.csv_io import labels_of, read_table
 from octdino.data.schemas.csv_schemas import COMPARISON, MANIFEST, METRICS, SUBGROUPS
 from tests.workflow.conftest import Workflow
 
-VIEWS = {"global_size": 32, "local_size": 16, "local_views": 2}
 TINY = {
-    "cohort": {"phantom": {"patients": 12, "visits": 2, "slices": 2}, "image": {"size": [48, 48]}},
+    "cohort": {
+        "phantom": {"patients": 12, "visits": 2, "slices": 2},
+        "image": {"size": [48, 48], "crop": "retina"},
+    },
     "models": {"tiny": {"timm": "test_resnet"}},
     "pretrain": {
         "methods": ["dino"],
-        "variants": {"dino": {"prototypes": 32, "hidden_dim": 32, "bottleneck_dim": 16}},
+        "variants": {
+            "dino": {
+                "lr": 0.016, "prototypes": 32, "hidden_dim": 32, "bottleneck_dim": 16, "centering": "sinkhorn",
+                "momentum": 0.9, "freeze_last_layer": 1.0,
+            }
+        },
         "backbones": ["tiny"],
         "epochs": 2,
         "batch_size": 16,
-        "augment": VIEWS,
+        "augment": {"global_size": 32, "local_size": 16, "local_views": 2},
     },
     "classify": {
         "arms": ["scratch-finetune", "dino-linear"],
         "fractions": [0.5, 1.0],
         "epochs": 2,
         "min_steps": 4,
-        "augment": VIEWS,
     },
     "evaluate": {"resamples": 100, "min_positive_patients": 2, "min_test_patients": 2},
     "explain": {"resamples": 100, "examples": 2},
     "report": {"examples": 2},
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

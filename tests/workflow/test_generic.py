@@ -15,7 +15,7 @@ from tests.workflow.conftest import ROOT, Workflow, until
 pytestmark = pytest.mark.slow
 
 COMMANDS = {"pbs": ("qsub", "qstat", "qdel"), "lsf": ("bsub", "bjobs", "bkill"), "sge": ("qsub", "qstat", "qdel")}
-TARGET = "results/phantom/pretrain/dino/resnet18_narrow/fold0-seed0/backbone.json"
+TARGET = "results/phantom/pretrain/dino/resnet18/fold0-seed0/backbone.json"
 # What each is asked for: 8 cores, 8 GB, a day and a GPU.
 ASKED = {
     "pbs": "-l select=1:ncpus=8:mem=8000mb:ngpus=1 -l walltime=1440:00",
@@ -42,7 +42,7 @@ class Generic:
         self.profile += ("--seconds-between-status-checks", "1")
 
     def jobs(self) -> list[dict[str, Any]]:
-        """What was submitted."""
+        """The submitted jobs."""
         return [json.loads(path.read_text()) for path in sorted(self.state.glob("*.json"))]
 
     def begin(self, **env: str) -> subprocess.Popen[str]:

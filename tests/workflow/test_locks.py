@@ -17,7 +17,7 @@ import pytest
 
 from octdino import snakemake_locks as locks
 from octdino.errors import UserError
-from tests.workflow.conftest import ROOT, Workflow, until
+from tests.workflow.conftest import FEW, ROOT, Workflow, until
 
 # Sends SIGTERM to Snakemake, by Snakemake itself, while it holds the scheduler's lock as a job ends.
 SIGTERM_AS_A_JOB_ENDS = """
@@ -52,12 +52,7 @@ def change(folder: Path, **values: Any) -> None:
 def killed_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory in which Snakemake was killed as it pretrained."""
     flow = Workflow(tmp_path_factory.mktemp("killed"), stub=True)
-    flow.configure(
-        {
-            "pretrain": {"methods": ["dino"]},
-            "classify": {"arms": ["scratch-finetune", "dino-linear"], "fractions": [1.0]},
-        }
-    )
+    flow.configure(FEW)
     process = subprocess.Popen(
         flow.command("--cores", "2"), cwd=ROOT, env={**flow.env, "STUB_WAITS": "pretrain"}, start_new_session=True,
         stderr=subprocess.DEVNULL,

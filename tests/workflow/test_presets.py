@@ -17,12 +17,14 @@ from octdino.report.quoted import quoted_rows
 from octdino.report.results_reader import read_results
 from tests.workflow.conftest import ROOT, Workflow
 
-VIEWS = {"global_size": 32, "local_size": 16}
 QUICK: dict[str, Any] = {
-    "pretrain": {"epochs": 2, "batch_size": 16, "online_eval_max_scans": 100, "eval_every": 1, "augment": VIEWS},
+    "pretrain": {
+        "epochs": 2, "batch_size": 16, "online_eval_max_scans": 100, "eval_every": 1,
+        "augment": {"global_size": 32, "local_size": 16},
+    },
     "classify": {
-        "epochs": 2, "min_steps": 4, "batch_size": 16, "seeds": [0], "augment": VIEWS, "inverse_regularization": [1.0],
-        "reported": {"epochs": 2},
+        "epochs": 2, "min_steps": 4, "batch_size": 16, "seeds": [0], "augment": {"global_size": 32},
+        "inverse_regularization": [1.0], "reported": {"epochs": 2},
     },
     "evaluate": {"resamples": 100, "min_positive_patients": 2, "min_test_patients": 2},
     "explain": {"size": 32, "resamples": 100, "scans": 20, "examples": 2, "retrieval_gallery": 50},

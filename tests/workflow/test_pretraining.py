@@ -1,9 +1,9 @@
-"""Which pretraining runs are asked for, where they start, and what of their settings makes them run again."""
+"""Pretraining runs in the workflow: backbones, initial weights, rerun triggers."""
 
 from pathlib import Path
 from typing import Any
 
-from tests.workflow.conftest import Workflow
+from tests.workflow.conftest import FEW, Workflow
 
 CHAIN = "results/phantom/pretrain/simclr/{backbone}/fold{fold}-seed{seed}"
 
@@ -13,10 +13,10 @@ def workflow(folder: Path, **changes: Any) -> Workflow:
     values = {
         "pretrain": {
             "methods": ["dino", "simclr", "second"],
-            "backbones": ["resnet18_narrow", "vit_tiny"],
+            "backbones": ["resnet18", "vit_tiny_patch16_224"],
             "variants": {
-                "dino": {"backbones": ["vit_tiny"]},
-                "second": {"method": "dino", "backbones": ["resnet18_narrow"], "init": CHAIN},
+                "dino": {"backbones": ["vit_tiny_patch16_224"]},
+                "second": {"method": "dino", "backbones": ["resnet18"], "init": CHAIN},
             },
             **changes,
         },
@@ -34,7 +34,7 @@ def test_a_method_trains_the_backbones_that_its_settings_name(tmp_path: Path) ->
     assert flow.run("--cores", "2").returncode == 0
     calls = [call for call in flow.calls() if call.startswith("pretrain dino ")]
     assert len(calls) == 1
-    assert "--backbone vit_tiny" in calls[0]
+    assert "--backbone vit_tiny_patch16_224" in calls[0]
 
 
 def test_a_run_that_starts_from_another_comes_after_it(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_run_that_starts_from_another_comes_after_it(tmp_path: Path) -> None:
     assert flow.run("--cores", "2").returncode == 0
     calls = [" ".join(call.split()[:2]) + f" {'resnet' in call}" for call in flow.calls()]
     assert calls.index("pretrain second True") > calls.index("pretrain simclr True")
-    weights = tmp_path / "results/phantom/pretrain/simclr/resnet18_narrow/fold0-seed0/backbone.safetensors"
+    weights = tmp_path / "results/phantom/pretrain/simclr/resnet18/fold0-seed0/backbone.safetensors"
     weights.write_text("other weights")
     assert flow.rules()["pretrain"] == 1
 
@@ -69,9 +69,9 @@ def test_imagenet_weights_are_an_input_of_a_run_that_starts_from_them(tmp_path: 
     flow = Workflow(tmp_path, stub=True)
     flow.configure(
         {
-            "models": {"resnet18_narrow": {"timm": "resnet18", "weights": "w.pth"}},
+            **FEW,
+            "models": {"resnet18": {"timm": "resnet18", "weights": "w.pth"}},
             "pretrain": {"methods": ["dino"], "variants": {"dino": {"init": "imagenet"}}},
-            "classify": {"arms": ["scratch-finetune", "dino-linear"], "fractions": [1.0]},
         }
     )
     assert flow.run("--cores", "2").returncode == 0

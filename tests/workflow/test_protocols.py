@@ -12,19 +12,13 @@ from octdino.data.csv_io import labels_of, read_table
 from octdino.data.predictions import read_predictions
 from octdino.data.schemas.csv_schemas import MANIFEST, METRICS, SPLITS
 from octdino.errors import UserError
-from tests.workflow.conftest import ROOT, Workflow
+from tests.workflow.conftest import FEW, ROOT, Workflow
 from tests.workflow.test_end_to_end import TINY
 
 
 def test_arms_start_from_their_own_folds_pretraining(tmp_path: Path) -> None:
     flow = Workflow(tmp_path, stub=True)
-    flow.configure(
-        {
-            "cohort": {"split": {"protocol": "crossval", "folds": 3}},
-            "pretrain": {"methods": ["dino"]},
-            "classify": {"arms": ["scratch-finetune", "dino-linear"], "fractions": [1.0]},
-        }
-    )
+    flow.configure({**FEW, "cohort": {"split": {"protocol": "crossval", "folds": 3}}})
     done = flow.run("--cores", "2")
     assert done.returncode == 0, done.stderr
     calls = flow.calls()
@@ -48,7 +42,7 @@ def test_the_review_preset_is_folds_times_seeds(tmp_path: Path) -> None:
 def test_protocols_that_cannot_be() -> None:
     with pytest.raises(UserError, match="published2 lists patients of olives, not of phantom"):
         load_config({"cohort": {"split": {"protocol": "published2"}}})
-    with pytest.raises(UserError, match="file: holds one division"):
+    with pytest.raises(UserError, match="file: holds one split"):
         load_config({"cohort": {"split": {"protocol": "crossval", "file": "splits.csv"}}})
 
 

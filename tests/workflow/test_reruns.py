@@ -1,4 +1,4 @@
-"""Editing a section of config.yaml reruns what depends on it, and nothing else."""
+"""An edit of a section of config.yaml reruns what depends on it, and nothing else."""
 
 import os
 import shutil
@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from octdino import STAGES
-from tests.workflow.conftest import ROOT, Workflow, jobs
+from octdino.config import Config
+from tests.workflow.conftest import DEFAULT_RUN, ROOT, Workflow, jobs
 
 PAGE = {"report": 1}
 AUDITED = {"audit": 1, "verdict": 1, **PAGE}
@@ -32,7 +33,11 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     ),
     "a model not in use": ({"models": {"another": {"timm": "resnet34"}}}, {"report": 1}),
     "what methods share": ({"pretrain": {"epochs": 7}}, {"pretrain": 3, **TRAINED}),
-    "views": ({"pretrain": {"augment": {"flip_p": 0}}}, {"pretrain": 3, **TRAINED}),
+    "views, which classify inherits": (
+        {"pretrain": {"augment": {"flip_p": 0}}},
+        {"pretrain": 3, **TRAINED, "classify": 15},
+    ),
+    "views of pretraining only": ({"pretrain": {"augment": {"local_views": 3}}}, {"pretrain": 3, **TRAINED}),
     "one method": (
         {"pretrain": {"variants": {"dino": {"prototypes": 64}}}},
         {"pretrain": 1, "classify": 6, "explain": 1, **END},
@@ -74,7 +79,7 @@ def found(finished: Workflow, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("edits")
     for edit, (values, _) in EDITS.items():
         (folder / f"{edit}.yaml").write_text(yaml.safe_dump(values))
-    done = finished.many([["-n", "--configfile", str(folder / f"{edit}.yaml")] for edit in EDITS])
+    done = finished.many([["-n", "--configfile", str(DEFAULT_RUN), str(folder / f"{edit}.yaml")] for edit in EDITS])
     return {edit: dict(jobs(each)) for edit, each in zip(EDITS, done, strict=True)}
 
 
@@ -84,8 +89,7 @@ def test_an_edit_reruns_what_depends_on_it(edit: str, found: dict[str, dict[str,
 
 
 def test_every_section_is_edited() -> None:
-    sections = yaml.safe_load((ROOT / "config.yaml").read_text())
-    assert {section for edit, _ in EDITS.values() for section in edit} == set(sections)
+    assert {section for edit, _ in EDITS.values() for section in edit} == set(Config.model_fields)
 
 
 def test_a_changed_table_reads_the_cohort_again(tmp_path: Path) -> None:

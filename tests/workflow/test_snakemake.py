@@ -1,4 +1,4 @@
-"""The ways in which people start, inspect, stop and restart the workflow."""
+"""Start, dry run, stop and restart of the workflow; errors in the configuration."""
 
 import os
 import re
@@ -42,7 +42,7 @@ MISTAKES = {
     "{explain: {arms: [scratch-linear]}}": "explain.arms: scratch-linear not among classify.arms",
     "{models: {a: {tim: resnet18}}}": "models.a.tim: unknown key; did you mean timm?",
     "{pretrain: {backbones: ['{x}']}}": "pretrain.backbones: '{x}' cannot be a folder's name; expected 1 to 80 ",
-    "{pretrain: {seeds: [0, 0]}}": "pretrain.seeds: 0 stands there 2 times; expected each once",
+    "{pretrain: {seeds: [0, 0]}}": "pretrain.seeds: 0 is given 2 times; expected each once",
     "{classify: {fractions: [1.0e-9]}}": "classify.fractions: 1e-09; expected a share from 0.0001 to 1",
 }
 
@@ -71,7 +71,7 @@ def test_every_rule_runs_once_and_then_nothing(stubbed: Workflow) -> None:
     assert "metrics.csv" in page.read_text()
 
 
-def test_a_cohort_without_methods_and_arms_is_looked_at(tmp_path: Path) -> None:
+def test_explain_runs_without_methods_and_arms(tmp_path: Path) -> None:
     flow = Workflow(tmp_path, stub=True)
     values = {"pretrain": {"methods": []}, "classify": {"arms": []}, "explain": {"inits": ["scratch", "imagenet"]}}
     flow.configure(values)
@@ -91,13 +91,43 @@ def test_graphs(kind: str, stubbed: Workflow) -> None:
         assert rule in done.stdout
 
 
+NO_ARMS = {"classify": {"arms": []}}
+
+
+def runs_of(flow: Workflow, *args: str) -> set[str]:
+    """{cohort}/pretrain/{method}/{backbone} of the pretrainings that a dry run lists."""
+    ((code, output),) = flow.many([["-n", *args]])
+    assert code == 0, output
+    return set(re.findall(r"results/([^/]+/pretrain/[^/]+/[^/]+)/fold0-seed0/backbone", output))
+
+
 def test_presets_are_valid(tmp_path: Path) -> None:
     flow = Workflow(tmp_path, stub=True)
     presets = sorted((ROOT / "config").glob("*.yaml"))
     assert presets
     (tmp_path / "OLIVES").mkdir()
-    done = flow.many([["-n", "--configfile", str(p), "--config", "cohort={root: OLIVES}"] for p in presets])
+    below = {"olives-published": [str(ROOT / "config/olives.yaml")]}  # what a preset is laid over
+    files = [[*below.get(path.stem, []), str(path)] for path in presets]
+    done = flow.many([["-n", "--configfile", *each, "--config", "cohort={root: OLIVES}"] for each in files])
     assert [code for code, _ in done] == [0] * len(presets), done
+
+
+def test_one_configuration_is_read(tmp_path: Path) -> None:
+    """--configfile, or else the working directory's config.yaml, or else the default run; over built-in defaults."""
+    own = {"cohort": {"title": "own"}, "classify": {"fractions": [1.0]}}
+    given = tmp_path / "given.yaml"
+    given.write_text(yaml.safe_dump({"cohort": {"title": "given"}, "pretrain": {"methods": ["dino"]}, **NO_ARMS}))
+    folder = tmp_path / "work"
+    folder.mkdir()
+    flow = Workflow(folder, stub=True)
+    title = ["--config", "cohort={title: flag}"]
+    assert runs_of(flow) == {"phantom/pretrain/dino/resnet18_narrow", "phantom/pretrain/simclr/resnet18_narrow",
+                             "phantom/pretrain/supcon_cst/resnet18_narrow"}  # fmt: skip
+    assert "flag/pretrain/dino/resnet18_narrow" in runs_of(flow, *title)
+    flow.configure(own)
+    assert "own/pretrain/dino/resnet18" in runs_of(flow)
+    assert "flag/pretrain/dino/resnet18" in runs_of(flow, *title)
+    assert runs_of(flow, "--configfile", str(given)) == {"given/pretrain/dino/resnet18"}
 
 
 def test_mistakes_in_the_config_are_one_line(stubbed: Workflow) -> None:
@@ -117,7 +147,7 @@ def test_mistakes_in_the_config_are_one_line(stubbed: Workflow) -> None:
 
 def test_a_run_has_one_path_only(stubbed: Workflow) -> None:
     """Another text of the same fraction, fold or seed would be the same run in another folder."""
-    run = "results/phantom/classify/dino-linear/resnet18_narrow/f{}/fold{}-seed{}/predictions.csv"
+    run = "results/phantom/classify/dino-linear/resnet18/f{}/fold{}-seed{}/predictions.csv"
     asked = [
         ("1", "0", "0"),
         ("0.35", "0", "7"),

@@ -5,12 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.workflow.conftest import Workflow
-
-FEW = {
-    "pretrain": {"methods": ["dino"]},
-    "classify": {"arms": ["scratch-finetune", "dino-linear"], "fractions": [1.0]},
-}
+from tests.workflow.conftest import FEW, Workflow
 
 
 def test_a_second_phantom_stands_beside_the_first(tmp_path: Path) -> None:

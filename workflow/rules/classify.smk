@@ -1,4 +1,4 @@
-# classify: store + backbone + labels → predictions, one folder an arm
+# classify: store + backbone + labels → predictions, one folder per arm
 
 
 rule classify:

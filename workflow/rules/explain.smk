@@ -1,4 +1,4 @@
-# explain: store + backbone → attention, maps a label, masks, Jaccard, neighbours
+# explain: store + backbone → attention, one map per label, masks, Jaccard, nearest neighbors
 
 
 rule explain:

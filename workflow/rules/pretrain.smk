@@ -17,13 +17,13 @@ rule pretrain:
         "logs/{cohort}/pretrain/{method}.{backbone}.fold{fold}-seed{seed}.log",
     benchmark:
         "results/{cohort}/benchmarks/pretrain.{method}.{backbone}.fold{fold}-seed{seed}.tsv"
-    priority: 10  # the longest jobs first; arms that need none of them fill the cores beside them
+    priority: 10  # the longest jobs first; arms without pretraining run beside them
     conda:
         "../../envs/octdino.yaml"
     threads: pretrain_threads()
     resources:
         mem_mb=grows(8000),
-        runtime=1440,  # it does not grow: a retried run goes on where it was
+        runtime=1440,  # it does not grow: a retried run resumes
         gpu=GPU,
     params:
         version=STAGES["pretrain"],

@@ -3,7 +3,7 @@
 
 rule report:
     input:
-        # Without arms there is nothing to evaluate; the page shows what there is.
+        # Without arms there is nothing to evaluate; the page shows the rest.
         evaluated=list(rules.evaluate.output) if settings.classify.arms else [],
         reported=[f"{run}/reported.json" for run in reported_runs()],
         findings="results/{cohort}/audit/findings.csv",

@@ -1,0 +1,86 @@
+# Flags: settings and inputs as the commands take them, and the threads and GPUs of a rule.
+import json
+import os
+import shlex
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# One GPU job at a time where this machine has a GPU (profiles/default limits it), none counted where it has none.
+GPU = int(any(Path(os.sep, "dev", device).exists() for device in ("nvidia0", "kfd")))
+
+
+def as_json(values):
+    """Return settings as a `params:` value: plain text, in which Snakemake finds every change."""
+    return json.dumps(values, sort_keys=True, ensure_ascii=False)
+
+
+def cohort_settings(wildcards):
+    """Return the settings of the cohort; the phantom is read from the output of the rule `phantom`."""
+    values = settings.cohort.model_dump(mode="json", exclude={"name", "phantom"})
+    if settings.cohort.name == "phantom":
+        values["root"] = rules.phantom.output.files
+    return as_json(values)
+
+
+def model_json(backbone):
+    """Return the backbone without its ImageNet weights, which are an input of the arms that start from them."""
+    return as_json(
+        settings.model(backbone).model_dump(mode="json", exclude={"weights"})
+    )
+
+
+def start_flag(wildcards, input):
+    """Return the flag for the input `start`: the folder of a run, or a file of weights."""
+    if not input.start:
+        return ""
+    if (wildcards.get("init") or init_of(wildcards.arm)) == "imagenet":
+        return f"--model.weights {shlex.quote(str(input.start))}"
+    return f"--pretrained {shlex.quote(str(Path(input.start[0]).parent))}"
+
+
+def pretrain_flags(wildcards, threads, resources):
+    """Return the flags that change no weight. The argument `threads` makes them untracked: they never rerun a job."""
+    chosen = settings.pretrain
+    flags = f"--checkpoint-seconds {chosen.checkpoint_seconds} --keep-checkpoints {chosen.keep_checkpoints}"
+    flags += f" --max-skipped {chosen.max_skipped}"
+    flags += " --extend" if chosen.extend else ""
+    flags += " --tensorboard" if chosen.tensorboard else ""
+    flags += time_flag(resources) + processes_flag(resources)
+    if chosen.variant(wildcards.method).init == "imagenet":
+        for weights in first_weights(wildcards):
+            flags += f" --model.weights {shlex.quote(weights)}"
+    return flags
+
+
+def classify_flags(wildcards, resources):
+    """Return the flags that change no weight; `resources` makes them untracked."""
+    flags = f"--checkpoint-seconds {settings.classify.checkpoint_seconds}"
+    return flags + (
+        processes_flag(resources) if wildcards.arm.endswith("-finetune") else ""
+    )
+
+
+def explain_flags(wildcards, input):
+    """Return the flags for the folders of the classifiers and of the ground-truth masks."""
+    folders = dict.fromkeys(Path(path).parent for path in input.classifiers)
+    flags = " ".join(shlex.quote(str(folder)) for folder in folders)
+    root = input.masks or settings.cohort.files
+    return (f"--classifier {flags}" if folders else "") + (
+        f" --masks-root {shlex.quote(str(root))}" if root else ""
+    )
+
+
+def pretrain_threads():
+    """Return the threads of a pretraining: the cores, shared among the runs.
+
+    On few cores, single-threaded runs in parallel are faster than many threads in sequence. Jobs on a cluster share no
+    cores, and inside of a job the node's cores are not all its own.
+    """
+    try:
+        cores = workflow.cores
+    except WorkflowError:  # no --cores: a graph is drawn
+        cores = None
+    if cores is None or on_cluster():
+        return 8  # or fewer, where the profile limits it
+    return max(1, cores // max(1, len(pretrain_runs())))

@@ -1,0 +1,149 @@
+# Paths: which runs the settings ask for, where their folders are, and what each starts from.
+from octdino.config import Arm, fraction_text
+
+COHORT = settings.cohort.results_name
+FOLDS = range(settings.cohort.split.count)  # which patients are test
+
+
+def init_of(arm):
+    """Return the init of an arm: scratch, imagenet or a method."""
+    return Arm.parse(arm).init
+
+
+def backbones_of(init):
+    """Return the backbones that are used with an init: those of the method, or all."""
+    chosen = settings.pretrain
+    return chosen.backbones_of(init) if init in chosen.methods else chosen.backbones
+
+
+def pretrain_run(method, backbone, seed, fold):
+    """Return the folder of the pretraining that a classifier starts from: of the same seed, or of the first one."""
+    seeds = settings.pretrain.seeds
+    fold = "all" if settings.pretrain.scope == "all" else fold
+    seed = seed if seed in seeds else seeds[0]
+    return f"results/{COHORT}/pretrain/{method}/{backbone}/fold{fold}-seed{seed}"
+
+
+def pretrain_runs():
+    """Return the folders of all pretraining runs."""
+    chosen = settings.pretrain
+    return [
+        pretrain_run(method, backbone, seed, fold)
+        for method in chosen.methods
+        for backbone in chosen.backbones_of(method)
+        for seed in chosen.seeds
+        for fold in FOLDS[: 1 if chosen.scope == "all" else None]
+    ]
+
+
+def arm_folders(arms):
+    """Return {arm}/{backbone}/f{fraction} of each arm, for the backbones of its init and its fractions."""
+    return [
+        f"{arm}/{backbone}/f{fraction_text(fraction)}"
+        for arm in arms
+        for backbone in backbones_of(init_of(arm))
+        for fraction in settings.classify.fractions_at(arm)
+    ]
+
+
+def classify_runs():
+    """Return the folders of all classifiers, clinical baselines included."""
+    if not settings.classify.arms:
+        return []
+    folders = arm_folders(settings.classify.arms)
+    if settings.cohort.clinical_values:
+        folders += [
+            f"clinical/none/f{fraction_text(f)}" for f in settings.classify.fractions
+        ]
+    return [
+        f"results/{COHORT}/classify/{folder}/fold{fold}-seed{seed}"
+        for folder in folders
+        for seed in settings.classify.seeds
+        for fold in FOLDS
+    ]
+
+
+def reported_runs():
+    """Return the folders of all classifiers in the protocol of the first report, of the first seed as there."""
+    seed = settings.classify.seeds[0]
+    return [
+        f"results/{COHORT}/classify/{folder}/reported-fold0-seed{seed}"
+        for folder in arm_folders(settings.classify.reported.arms)
+    ]
+
+
+def explain_runs():
+    """Return the folders of all explained networks."""
+    shown = settings.explain
+    inits = shown.inits
+    if inits is None:
+        inits = ["scratch", *settings.pretrain.methods]
+    return [
+        f"results/{COHORT}/explain/{init}/{backbone}/fold0-seed{seed}"
+        for init in inits
+        for backbone in backbones_of(init)
+        for seed in shown.seeds
+    ]
+
+
+def cohort_tables(wildcards):
+    """Return the tables of the cohort as inputs (a changed table reads it again), not the many thousand images."""
+    cohort = settings.cohort
+    if cohort.name == "phantom":
+        return rules.phantom.output.files
+    found = []
+    if cohort.name == "olives":  # the published tables are at most three folders deep
+        for name in (
+            "Biomarker_Clinical_Data_Images.csv",
+            "Clinical_Data_Images.xlsx",
+            "OLIVES_Dataset_Labels.zip",
+            "Training_Biomarker_Data.csv",
+            "Training_Unlabeled_Clinical_Data.xlsx",
+            "*.parquet",
+        ):
+            for depth in ("", "*/", "*/*/", "*/*/*/"):
+                found += sorted(cohort.root.glob(depth + name))
+    given = [cohort.table, cohort.clinical, cohort.split.file]
+    return [str(path) for path in dict.fromkeys([*found, *given]) if path]
+
+
+def imagenet_weights(backbone):
+    """Return the local file of a backbone's ImageNet weights as a list; empty: timm downloads them."""
+    weights = settings.model(backbone).weights
+    return [str(weights)] if weights else []
+
+
+def first_weights(wildcards):
+    """Return the files that a pretraining starts from: ImageNet weights, or those of an earlier run."""
+    variant = settings.pretrain.variant(wildcards.method)
+    if variant.init is None:
+        return []
+    if variant.init == "imagenet":
+        return imagenet_weights(wildcards.backbone)
+    folder = variant.start_folder(wildcards.backbone, wildcards.fold, wildcards.seed)
+    return [f"{folder}/backbone.safetensors", f"{folder}/backbone.json"]
+
+
+def start_of(wildcards):
+    """Return the files that an arm or an explained network starts from: a run's, ImageNet weights, or none."""
+    init = wildcards.get("init") or init_of(wildcards.arm)
+    if init == "imagenet":
+        return imagenet_weights(wildcards.backbone)
+    if init == "scratch":
+        return []
+    run = pretrain_run(init, wildcards.backbone, int(wildcards.seed), wildcards.fold)
+    return [f"{run}/backbone.safetensors", f"{run}/backbone.json"]
+
+
+def classifiers_of(wildcards):
+    """Return the classifiers, at the largest fraction, that start from these weights and give one map per label."""
+    chosen, wanted = settings.classify, settings.explain.arms
+    if wanted is None:
+        wanted = [arm for arm in chosen.arms if arm.endswith("-linear")]
+    return [
+        f"results/{COHORT}/classify/{arm}/{wildcards.backbone}/f{fraction_text(max(chosen.fractions_at(arm)))}/"
+        f"fold0-seed{wildcards.seed}/classifier.{kind}"
+        for arm in wanted
+        if init_of(arm) == wildcards.init and int(wildcards.seed) in chosen.seeds
+        for kind in ("safetensors", "json")
+    ]
