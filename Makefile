@@ -52,7 +52,7 @@ check: setup
 	ruff check .
 	ruff format --check .
 	mypy
-	snakefmt --check Snakefile workflow
+	snakefmt --check Snakefile workflow replication
 	snakemake --lint --cores 1
 
 # Known weaknesses of the installed packages; needs the network of the Python Package Index.
@@ -67,7 +67,7 @@ licences: setup
 format: setup
 	ruff check --fix .
 	ruff format .
-	snakefmt Snakefile workflow
+	snakefmt Snakefile workflow replication
 
 # Host-free by --no-header and by writing no index addresses.
 lock:

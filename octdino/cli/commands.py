@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from octdino.cli.flags import (
@@ -118,9 +117,9 @@ def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
     return PretrainSettings.parse(changed, "settings")
 
 
-def _add_classify(parser: Parser, together: bool = True) -> None:
+def _add_classify(parser: Parser) -> None:
     parser.add_argument("arm", type=arm, metavar="ARM", help="{init}-{mode}: scratch-finetune, imagenet-linear, …")
-    add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json", together=together)
+    add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json", together=True)
     add_part(parser)
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run to start from")
     add_flags(parser, ClassifySettings, skip=("arms", "fractions", "arm_fractions", "seeds"))
@@ -133,17 +132,6 @@ def run_classify(args: argparse.Namespace) -> None:
     from octdino.classify import classify
 
     classify(
-        args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
-        fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
-    )  # fmt: skip
-
-
-def run_reported(args: argparse.Namespace) -> None:
-    """Train an arm as the report did that the project began with, faults and all; for the table that compares."""
-    settings = settings_of(args, ClassifySettings)
-    from octdino.classify import reported_protocol
-
-    reported_protocol(
         args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
         fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
     )  # fmt: skip
@@ -258,7 +246,6 @@ VERBS: dict[str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], 
     "cohort": (_add_cohort, run_cohort),
     "pretrain": (_add_pretrain, run_pretrain),
     "classify": (_add_classify, run_classify),
-    "reported": (partial(_add_classify, together=False), run_reported),
     "clinical": (_add_clinical, run_clinical),
     "evaluate": (_add_evaluate, run_evaluate),
     "audit": (_add_audit, run_audit),

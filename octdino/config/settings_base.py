@@ -29,6 +29,8 @@ RENAMED = {  # keys of earlier versions, and what they are now, in the same sect
     "masses": "attention_masses",
     "neighbours": "neighbors",
     "penalties": "inverse_regularization",
+    "quoted": "replication.numbers, docs/replication.md",
+    "reported": "replication.protocol, docs/replication.md",
     "rotate": "rotate_degrees",
     "saturation": "color.saturation_max",
     "solarize": "solarize_p",

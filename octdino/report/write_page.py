@@ -15,7 +15,6 @@ from octdino.data.csv_io import leading_metric, replacing
 from octdino.errors import UserError
 from octdino.report import calibration_tables as trust
 from octdino.report import conclusions as answer
-from octdino.report import quoted
 from octdino.report import tables as rows
 from octdino.report.audit_section import leaks
 from octdino.report.cautions import cautions
@@ -146,8 +145,6 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "small_group": evaluated.small_group,
         "expand": evaluated.small_sample_correction,
         "seeds": int(found.metrics["seed"].dropna().nunique()),
-        "quoted_heads": list(quoted.HEADS),
-        "quoted": quoted.quoted_rows(settings.quoted, found),
         "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"])), found.unit),
         "alarms": training_alarms(found.pretraining),
         "run_heads": heads,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from octdino.classify import classify, reported_protocol
+from octdino.classify import classify
 from octdino.config import ClassifySettings, ModelSettings, PretrainSettings
 from octdino.errors import UserError
 from octdino.pretrain import pretrain
@@ -46,7 +46,7 @@ def test_a_workspace_of_ones_own_stays(monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-@pytest.mark.parametrize("train", [pretrain, classify, reported_protocol])
+@pytest.mark.parametrize("train", [pretrain, classify])
 def test_each_training_asks_before_it_reads_anything(train, wanted, monkeypatch, tmp_path):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     torch.use_deterministic_algorithms(not wanted)

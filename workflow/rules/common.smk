@@ -102,15 +102,6 @@ def classify_runs():
     ]
 
 
-def reported_runs():
-    """Every classifier in the protocol of the report that the project began with, of the first seed as there."""
-    seed = settings.classify.seeds[0]
-    return [
-        f"results/{COHORT}/classify/{folder}/reported-fold0-seed{seed}"
-        for folder in arm_folders(settings.classify.reported.arms)
-    ]
-
-
 def arm_folders(arms):
     """{arm}/{backbone}/f{fraction} of each arm, on the backbones that its method has and at its own fractions."""
     chosen = settings.pretrain

@@ -166,15 +166,6 @@ class ClassifierMetadata(Metadata):
         return self
 
 
-class ReportedMetadata(Metadata):
-    """reported.json."""
-
-    best: Probability
-    last: Probability
-    epochs: Count
-    n_test: Count
-
-
 class AuditMetadata(Metadata):
     """audit.json; `not_checkable` holds why, by check."""
 
