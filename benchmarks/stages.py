@@ -27,7 +27,7 @@ from octdino.data.csv_io import MANIFEST, SPLITS, write_table
 from octdino.data.store import StoreWriter, content_hash, read_store
 from octdino.evaluate.metrics import decision_metrics, ranking_metrics
 from octdino.pretrain.pretraining_data import Data, read_data
-from octdino.stats.bootstrap import draw_patients
+from octdino.stats.bootstrap import resample_patients
 from octdino.stats.neighbors import knn_scores
 
 Row = dict[str, Any]
@@ -189,7 +189,7 @@ def one_by_one(f: Features, penalties: list[float]) -> None:
 def bootstrap(arms: int, labels: int) -> float:
     """Seconds of all metrics of so many arms and labels in 1,000 resamples of 22 test patients."""
     rng = np.random.default_rng(0)
-    patient, times = np.sort(rng.integers(0, 22, 2400)), draw_patients(22, 1000, 0)
+    patient, times = np.sort(rng.integers(0, 22, 2400)), resample_patients(22, 1000, 0)
     truth, score = rng.random((labels, 2400)) < 0.2, rng.random((arms, labels, 2400))
 
     def work() -> None:

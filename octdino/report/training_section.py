@@ -14,12 +14,12 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormat
 
 from octdino.config import Arm
 from octdino.data.sampling_units import PATIENT, Unit
-from octdino.plotting import INK, POOL, WIDTH, looks, style, svg
+from octdino.plotting import INK, POOL, WIDTH, arm_styles, figure_style, svg
 from octdino.report.conclusions import NOTHING
 from octdino.report.results_reader import Pretraining
 from octdino.report.tables import Cell
 
-Look = dict[str, dict[str, Any]]
+LineStyles = dict[str, dict[str, Any]]
 
 MEASURES = {
     "teacher_entropy": (
@@ -98,7 +98,7 @@ def _carry(runs: list[Pretraining], name: str) -> list[Pretraining]:
     return [run for run in runs if _line(run, name).size]
 
 
-def _draw(name: str, measures: list[str], runs: list[Pretraining], look: Look) -> str:
+def _draw(name: str, measures: list[str], runs: list[Pretraining], look: LineStyles) -> str:
     """One figure, two panels a row. A measure that has several backbones begins a row of its own."""
     panels: list[tuple[str, str] | None] = []
     several = len({run.backbone for run in runs}) > 1
@@ -106,7 +106,7 @@ def _draw(name: str, measures: list[str], runs: list[Pretraining], look: Look) -
         panels += [(measure, backbone) for backbone in sorted({run.backbone for run in _carry(runs, measure)})]
         panels += [None] * (len(panels) % 2 if several else 0)
     rows = math.ceil(len(panels) / 2)
-    with style():
+    with figure_style():
         figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.25 + 0.08 * len(look)))
         grid = figure.subplots(rows, 2, squeeze=False).ravel()
         first: dict[str, Axes] = {}
@@ -130,12 +130,12 @@ def _draw(name: str, measures: list[str], runs: list[Pretraining], look: Look) -
         return svg(figure, f"training-{name}", f"{said}, by epoch, a line a pretraining run; numbers: history.csv")
 
 
-def _styles(runs: list[Pretraining], arms: Sequence[str]) -> Look:
+def _styles(runs: list[Pretraining], arms: Sequence[str]) -> LineStyles:
     """Colour and dash of each method; seeds share them, in thin lines."""
-    colors = {Arm.named(arm).init: look.color for arm, look in looks(arms).items()}
+    colors = {Arm.named(arm).init: look.color for arm, look in arm_styles(arms).items()}
     taken = set(colors.values())
     free = [color for color in POOL if color not in taken] or list(POOL)
-    found: Look = {}
+    found: LineStyles = {}
     methods = sorted({run.method for run in runs})
     others = [method for method in methods if method not in colors]
     for index, method in enumerate(methods):
@@ -148,7 +148,7 @@ def _styles(runs: list[Pretraining], arms: Sequence[str]) -> Look:
     return found
 
 
-def _panel(axes: Axes, name: str, runs: list[Pretraining], look: Look) -> None:
+def _panel(axes: Axes, name: str, runs: list[Pretraining], look: LineStyles) -> None:
     """One measure of some runs, with floor and ceiling where it is an entropy."""
     if name in SHARES:
         axes.axhline(1, color=INK, linewidth=0.8, linestyle=":", alpha=0.7)

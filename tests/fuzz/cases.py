@@ -60,7 +60,7 @@ class Outcome:
         what: the damage, in words.
         code: exit code; None where an exception came through.
         finding: what is wrong, the same text for the same fault; empty if nothing is.
-        detail: for a person who looks into it.
+        detail: for a person who arm_styles into it.
     """
 
     seed: int

@@ -152,7 +152,7 @@ def test_no_step_waits_for_the_device(store, tmp_path, name, model):
     with Waits() as waits:
         for _ in range(2):
             run.take_step()
-    masks = ["nonzero", "index"] * 2  # DINOv2 looks at masks that it has drawn on the host
+    masks = ["nonzero", "index"] * 2  # DINOv2 arm_styles at masks that it has drawn on the host
     assert waits.found == (masks if name == "dinov2" else [])
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.evaluate import evaluate  # only tests may join two stages
-from octdino.plotting import FIXED, POOL, looks
+from octdino.plotting import FIXED, POOL, arm_styles
 from octdino.report import write_report
 from octdino.report.conclusions import NOTHING
 from octdino.report.results_reader import Pretraining, _pretraining, read_results
@@ -200,7 +200,7 @@ def test_seeds_share_a_thinner_line_and_methods_keep_their_colour(tmp_path: Path
     shutil.copytree(first, first.with_name("fold0-seed1"))
     both = _styles(runs(tmp_path), ["scratch-linear", "simclr-linear"])
     assert both["simclr"]["linewidth"] < alone["simclr"]["linewidth"] == both["byol"]["linewidth"]
-    assert both["simclr"]["color"] == looks(["scratch-linear", "simclr-linear"])["simclr-linear"].color
+    assert both["simclr"]["color"] == arm_styles(["scratch-linear", "simclr-linear"])["simclr-linear"].color
     assert both["byol"]["color"] not in (both["simclr"]["color"], FIXED["scratch"])
 
 
@@ -236,5 +236,5 @@ def test_no_two_colours_are_taken_for_each_other() -> None:
 
 
 def test_twelve_methods_have_twelve_colours() -> None:
-    found = looks([f"method{index}-linear" for index in range(12)])
+    found = arm_styles([f"method{index}-linear" for index in range(12)])
     assert len({look.color for look in found.values()}) == 12
