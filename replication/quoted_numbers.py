@@ -9,7 +9,6 @@ import pandas as pd
 from octdino.config.names import fraction_text
 from octdino.data.csv_io import JACCARD, read_table, replacing
 from octdino.data.schemas.metadata import Count, Metadata, Probability, read_metadata
-from octdino.report.conclusions import one_seed
 from octdino.report.results_reader import Results, read_results
 from replication.settings import NumberSettings, QuotedSettings
 
@@ -103,18 +102,17 @@ def _interval(row: pd.Series) -> str:
 
 
 def _metric(wanted: NumberSettings, found: Results) -> Number | None:
-    table = found.metrics
+    table = found.tables.macro
     rows = table[
         (table["arm"] == wanted.name)
         & (table["backbone"] == wanted.backbone)
-        & (table["label"] == "macro")
         & (table["metric"] == wanted.column)
         & table["fraction"].sub(wanted.fraction).abs().lt(1e-9)
         & table["value"].notna()
     ]
     if rows.empty:
         return None
-    row = one_seed(rows).iloc[0]
+    row = rows.iloc[0]
     seeds = max(1, int(rows["seed"].notna().sum()))
     return _number(row["value"], f"{_interval(row)}, {row['n_scans']} scans, {_count(seeds, 'seed')}")
 

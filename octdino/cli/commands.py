@@ -186,7 +186,7 @@ def _add_verdict(parser: Parser) -> None:
 
 def run_verdict(args: argparse.Namespace) -> None:
     """Fail, with exit code 2, if an audit found what nobody has acknowledged; else print what it could not check."""
-    from octdino.audit.leakage_audit import verdict
+    from octdino.audit.audit_verdict import verdict
 
     print(verdict(args.findings))
 

@@ -37,18 +37,18 @@ def leaks(root: Path) -> Leaks | None:
     folder = root / "audit"
     if not (folder / "audit.json").is_file():
         return None
-    card = read_metadata(folder / "audit.json", AuditMetadata, "audit")
+    metadata = read_metadata(folder / "audit.json", AuditMetadata, "audit")
     table = read_table(folder / "findings.csv", FINDINGS)
     unchecked = table["state"] == "not checkable"
     counts = table["count"].map("{:,}".format).mask(unchecked, NOTHING)
     columns = (table["check"], table["where"], counts, table["detail"], table["state"])
     rows = [tuple(map(str, row)) for row in zip(*columns, strict=True)]
-    asked = [words for check, words in card.asked.items() if check not in set(table["check"][unchecked])]
+    asked = [words for check, words in metadata.asked.items() if check not in set(table["check"][unchecked])]
     return Leaks(
         heads=HEADS,
         asked=asked,
-        scans=card.scans,
-        runs=card.runs,
+        scans=metadata.scans,
+        runs=metadata.runs,
         rows=rows,
         findings=int((~unchecked).sum()),
         unknown=int((table["state"] == "open").sum()),

@@ -11,7 +11,8 @@ import pandas as pd
 
 from octdino.data.sampling_units import Unit
 from octdino.report.audit_section import Leaks
-from octdino.report.conclusions import CLINICAL, NOTHING, number, percent, span
+from octdino.report.conclusions import NOTHING, number, percent, span
+from octdino.report.prepared_tables import CLINICAL
 from octdino.report.results_reader import Results
 from octdino.report.tables import (
     cohort_counts,
@@ -80,15 +81,15 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
         leaks: the audit; None where there was none.
     """
     cohort = config.get("cohort") or {}
-    synthetic = results.kind == "phantom"
-    kind = "" if results.kind == results.cohort else f", of the kind {results.kind}"
+    synthetic = results.cohort.kind == "phantom"
+    kind = "" if results.cohort.kind == results.cohort.name else f", of the kind {results.cohort.kind}"
     what = [
-        f"Cohort {results.cohort}{kind}. "
+        f"Cohort {results.cohort.name}{kind}. "
         + ("Synthetic: drawn and labelled by octdino; no patient is behind it." if synthetic else "Images as given."),
         f"Licence of the data: {licence or 'not given'}.",
         "Counted: " + ", ".join(f"{count} {name}" for name, count in cohort_counts(results)) + ".",
     ]
-    what = [results.unit.warning, *what] if results.unit.warning else what
+    what = [results.cohort.unit.warning, *what] if results.cohort.unit.warning else what
     image = cohort.get("image") or {}
     if {"size", "channels", "crop"} <= image.keys():  # a config given by hand may name some settings only
         height, width = image["size"]
@@ -105,9 +106,9 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
              prevalence_heads(results),
             [[cell.text for cell in row] for row in prevalence_rows(results)],
         ),
-        Part("Who is in it", _people(results.manifest, results.unit)),
+        Part("Who is in it", _people(results.cohort.manifest, results.cohort.unit)),
         Part("Left out", [] if refused else ["Nothing was refused."], ["reason", "number", "meaning"], refused),
-        Part("Kept, though odd", *_flags(results.manifest)),
+        Part("Kept, though odd", *_flags(results.cohort.manifest)),
         Part(
             "Division", _division(results, cohort.get("split") or {}, leaks),
             ["split of fold 0", *split_heads(results)[1:]], split_rows(results),
@@ -119,14 +120,14 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
              "Names of patients and files are taken as given; octdino does not de-identify."],
         ),
     ]  # fmt: skip
-    return Card("data_card", f"Data card: {results.cohort}", parts)
+    return Card("data_card", f"Data card: {results.cohort.name}", parts)
 
 
 def _exclusive(results: Results) -> list[str]:
     """Whether labels exclude each other, what says so, and which setting says otherwise."""
-    if results.exclusive is None or len(results.labels) < 2:
+    if results.cohort.exclusive_from is None or len(results.cohort.labels) < 2:
         return []
-    exclusive, origin = results.exclusive
+    exclusive, origin = results.cohort.exclusive_from
     if exclusive:
         why = {
             "setting": "cohort.exclusive says so",
@@ -172,8 +173,8 @@ def _flags(manifest: pd.DataFrame) -> tuple[list[str], list[str], list[list[str]
 
 def _division(results: Results, split: dict[str, Any], leaks: Leaks | None) -> list[str]:
     protocol = str(split.get("protocol", "not given"))
-    folds = max(1, results.splits["fold"].nunique()) if len(results.splits) else 1
-    unit = results.unit
+    folds = max(1, results.cohort.splits["fold"].nunique()) if len(results.cohort.splits) else 1
+    unit = results.cohort.unit
     told = PROTOCOLS.get(protocol, "a fixed list of test {many}").format(one=unit.one, many=unit.many)
     lines = [
         f"Protocol {protocol}: {told}; {folds} {'fold' if folds == 1 else 'folds'}.",
@@ -192,7 +193,7 @@ def _division(results: Results, split: dict[str, Any], leaks: Leaks | None) -> l
 
 def comparison_part(results: Results, arm: str, fraction: float, backbone: str) -> Part:
     """Macro scores of the leading arm beside the control's."""
-    unit = results.unit
+    unit = results.cohort.unit
     names = {
         "accuracy": "accuracy", "auroc": "AUROC", "average_precision": "average precision", "f1": "F1",
         "balanced_accuracy": "balanced accuracy", "brier": "Brier score", "ece": "calibration error",
@@ -235,7 +236,7 @@ def label_part(results: Results, arm: str, fraction: float, backbone: str) -> Pa
     """AUROC and average precision of each label, or why there is none."""
     own = rows_of(results.metrics, arm, fraction, backbone)
     rows = []
-    for label in results.labels:
+    for label in results.cohort.labels:
         of_label = own[own["label"] == label].drop_duplicates("metric").set_index("metric", drop=False)
         if of_label.empty:
             continue
@@ -244,6 +245,6 @@ def label_part(results: Results, arm: str, fraction: float, backbone: str) -> Pa
         positive = f"{first['n_positive_patients']} of {first['n_patients']}"
         rows.append([label, str(first["tier"]), positive, *scores])
     return Part(
-        "Scores of each label", [f"With {percent(fraction)} of the labelled training {results.unit.many}."],
-        ["label", "tier", f"positive test {results.unit.many}", "AUROC", "average precision"], rows,
+        "Scores of each label", [f"With {percent(fraction)} of the labelled training {results.cohort.unit.many}."],
+        ["label", "tier", f"positive test {results.cohort.unit.many}", "AUROC", "average precision"], rows,
     )  # fmt: skip

@@ -71,23 +71,23 @@ def explained(root: Path, unit: Unit = PATIENT) -> Explained | None:
     Raises:
         UserError: a file cannot be read.
     """
-    cards = [
+    runs = [
         (path.parent, read_metadata(path, ExplainMetadata, "explain"))
         for path in sorted(root.glob("explain/*/*/*/explain.json"))
     ]
-    if not cards:
+    if not runs:
         return None
-    several = len({folder.name for folder, _ in cards}) > 1
+    several = len({folder.name for folder, _ in runs}) > 1
     overlap, jaccard, retrieval = (
-        pd.concat([_named(folder, name, schema, several) for folder, _ in cards], ignore_index=True)
+        pd.concat([_named(folder, name, schema, several) for folder, _ in runs], ignore_index=True)
         for name, schema in (("overlap", OVERLAP), ("jaccard", JACCARD), ("retrieval", RETRIEVAL))
     )
-    first = cards[0][1]
+    first = runs[0][1]
     n = f"{first.n_scans} scans ({first.split})"
     n += f" of {first.n_patients} patients" if unit.patients else ""
     tables = [overlap_table(overlap, unit), *label_tables(overlap, unit), jaccard_table(jaccard, unit)]
     tables.append(retrieval_table(retrieval, unit))
-    return Explained(n, [table for table in tables if table.rows], pictures(root, cards))
+    return Explained(n, [table for table in tables if table.rows], pictures(root, runs))
 
 
 def _named(folder: Path, name: str, schema: Schema, several: bool) -> pd.DataFrame:
@@ -204,18 +204,18 @@ def retrieval_table(retrieval: pd.DataFrame, unit: Unit = PATIENT) -> Table:
     return Table(caption, ["weights", "backbone", *map(_words, metrics), "chance", _scans_head(unit)], rows)
 
 
-def pictures(root: Path, cards: list[tuple[Path, ExplainMetadata]]) -> list[tuple[str, list[Picture]]]:
+def pictures(root: Path, runs: list[tuple[Path, ExplainMetadata]]) -> list[tuple[str, list[Picture]]]:
     """Pictures by kind; the first of each run within the page's budget, the rest by their path."""
     spent, groups = 0, []
     for kind, heading in KINDS.items():
         found = []
-        for folder, card in cards:
-            for figure in card.figures:
+        for folder, metadata in runs:
+            for figure in metadata.figures:
                 path = folder / figure.file
                 if path.name.startswith(kind) and path.is_file():
                     image = _jpeg(path) if spent < BUDGET else ""
                     spent += len(image)
-                    title = f"{card.init}, {card.backbone}, {folder.name}"
+                    title = f"{metadata.init}, {metadata.backbone}, {folder.name}"
                     found.append(Picture(title, path.relative_to(root).as_posix(), image, figure.caption))
         if found:
             groups.append((heading, found))

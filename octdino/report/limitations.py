@@ -16,11 +16,11 @@ PUBLISHED = (
 def limits(results: Results, reference: str, protocol: str = "holdout") -> list[str]:
     """Sentences for the page, most serious first; `protocol` is cohort.split.protocol."""
     found = []
-    metrics, unit = results.metrics, results.unit
+    metrics, unit = results.metrics, results.cohort.unit
     many = unit.many
     if unit.state == "unknown":
         found.append(unit.warning)
-    if results.kind == "phantom":
+    if results.cohort.kind == "phantom":
         found.append(
             "The phantom is synthetic. It shows that the pipeline works and how methods differ on these pictures; "
             "it is no clinical evidence."
@@ -30,7 +30,7 @@ def limits(results: Results, reference: str, protocol: str = "holdout") -> list[
         return found
     if protocol.startswith("published"):
         found.append(PUBLISHED)
-    if any(run.card.get("scope") == "all" for run in results.pretraining):
+    if any(run.metadata.get("scope") == "all" for run in results.pretraining):
         found.append(
             f"Scope all: pretraining saw the scans of test {many}, without their labels. The pretrained arms may "
             "profit from that; with scope train_patients they could not."
@@ -50,7 +50,7 @@ def limits(results: Results, reference: str, protocol: str = "holdout") -> list[
     )
     if set(metrics["fold"]) == {"pooled"}:
         found.append("Scores of several folds are pooled: they come from several models, whose scales may differ.")
-    tiers = metrics.drop_duplicates("label").set_index("label")["tier"]
+    tiers = results.tables.tiers
     found += _weak_labels(tiers, many)
     arms = metrics.loc[metrics["arm"] != "clinical", "arm"].nunique()
     labels = int((tiers == "primary").sum() + (tiers == "exploratory").sum())
@@ -64,7 +64,7 @@ def limits(results: Results, reference: str, protocol: str = "holdout") -> list[
         "Arms share a budget and one set of settings. An arm that lost may have wanted other ones; a difference "
         "belongs to these settings."
     )
-    found.append(missing_values(results.manifest))
+    found.append(missing_values(results.cohort.manifest))
     return [sentence for sentence in found if sentence]
 
 

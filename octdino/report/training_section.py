@@ -189,7 +189,7 @@ def training_alarms(runs: list[Pretraining]) -> list[Alarmed]:
     """The runs whose cards carry alarms."""
     found = []
     for run in runs:
-        if alarms := [str(alarm) for alarm in run.card.get("alarms") or []]:
+        if alarms := [str(alarm) for alarm in run.metadata.get("alarms") or []]:
             brief = ", ".join(alarm.split(":")[0] for alarm in alarms)
             found.append(Alarmed(f"{run.method} · {run.backbone} · {run.run}", brief, alarms))
     return found
@@ -204,25 +204,25 @@ HEADS = (
 def training_table(runs: list[Pretraining], unit: Unit = PATIENT) -> tuple[list[str], list[list[Cell]]]:
     """Heads and rows, a run each; skipped steps only if some run skipped one, patients only where they are known."""
     rows = [_row(run) for run in runs]
-    left_out = set() if any(run.card.get("skipped_steps") for run in runs) else {"skipped steps"}
+    left_out = set() if any(run.metadata.get("skipped_steps") for run in runs) else {"skipped steps"}
     left_out |= set() if unit.patients else {"patients"}
     kept = [name for name in HEADS if name not in left_out]
     return kept, [[row[name] for name in kept] for row in rows]
 
 
 def _row(run: Pretraining) -> dict[str, Cell]:
-    history, card = run.history, run.card
+    history, metadata = run.history, run.metadata
     rate, wait, use = (_median(history, name) for name in ("images_per_second", "data_wait", "utilisation"))
     knn = next((history[name].dropna() for name in KNN if name in history), pd.Series(dtype=float))
-    lengths = card.get("epochs") or ([int(history["epoch"].max())] if len(history) else [])
-    words = {"method": run.method, "backbone": run.backbone, "run": run.run, "scope": card.get("scope", NOTHING)}
-    words["device"] = card.get("device", NOTHING)
+    lengths = metadata.get("epochs") or ([int(history["epoch"].max())] if len(history) else [])
+    words = {"method": run.method, "backbone": run.backbone, "run": run.run, "scope": metadata.get("scope", NOTHING)}
+    words["device"] = metadata.get("device", NOTHING)
     keys = {"scans": "scans", "patients": "patients", "exported epoch": "exported_epoch", "images seen": "images_seen"}
     return {
         **{name: Cell(str(word), sort=str(word)) for name, word in words.items()},
-        **{name: _count(card.get(key)) for name, key in keys.items()},
-        "skipped steps": _count(card.get("skipped_steps")),
-        "starts from": _start(card),
+        **{name: _count(metadata.get(key)) for name, key in keys.items()},
+        "skipped steps": _count(metadata.get("skipped_steps")),
+        "starts from": _start(metadata),
         "epochs": _count(lengths[-1] if lengths else None)._replace(
             small=f"extended after {', '.join(map(str, lengths[:-1]))}" if len(lengths) > 1 else ""
         ),
@@ -246,9 +246,9 @@ def _count(value: Any) -> Cell:
     return Cell(NOTHING, sort=-math.inf) if value is None else Cell(f"{value:,}", sort=float(value))
 
 
-def _start(card: dict[str, Any]) -> Cell:
+def _start(metadata: dict[str, Any]) -> Cell:
     """Where the first weights were from; of an earlier run its name, what it saw and the end of its path."""
-    start = card.get("start")
+    start = metadata.get("start")
     if not start:
         return Cell("random", sort="random")
     folder = PurePath(str(start["from"]))

@@ -19,7 +19,7 @@ from octdino.report import write_report
 from octdino.report.audit_section import Leaks
 from octdino.report.checklist import AUTHORS, ITEMS, NOT_RUN, checklist
 from octdino.report.data_card import Card, Part, data_card, markdown
-from octdino.report.gallery import ALARM, MISSED, mistakes
+from octdino.report.example_scans import FALSE_ALARM, MISSED, mistakes
 from octdino.report.model_card import failures, runs_of
 from octdino.report.results_reader import read_results
 from tests.report.test_report import CONFIG, Page, make_results, render
@@ -79,7 +79,7 @@ def test_known_failures_are_the_worst_there_are(results: Path) -> None:
 def test_the_data_card_counts(results: Path) -> None:
     found = read_results(results)
     text = markdown(data_card(found, CONFIG, None, audited(findings=2)))
-    manifest = found.manifest
+    manifest = found.cohort.manifest
     positive = manifest[manifest["IRF"] == 1]
     share = 100 * len(positive) / len(manifest)
     assert f"| IRF | {len(positive)} | {share:.1f} % | {positive['patient'].nunique()} | 0 |" in text
@@ -126,7 +126,7 @@ def test_the_checklist_points_only_at_what_there_is() -> None:
     assert rows["Software"].where == f"What was run; {AUTHORS}: where the code is"
 
 
-def test_the_gallery_shows_the_worst_errors(results: Path) -> None:
+def test_errors_on_the_page_are_the_worst_ones(results: Path) -> None:
     found = read_results(results)
     runs = runs_of(found, *BEST)
     shown = mistakes(found, runs, 2)
@@ -137,12 +137,12 @@ def test_the_gallery_shows_the_worst_errors(results: Path) -> None:
         rows = table.table.assign(p=table.table[f"prob:{label}"].astype(float))
         missed = rows[(rows[label] == 1) & (rows["p"] < threshold)].sort_values("p")
         alarms = rows[(rows[label] == 0) & (rows["p"] >= threshold)].sort_values("p", ascending=False)
-        for kind, expected in ((MISSED, missed), (ALARM, alarms)):
+        for kind, expected in ((MISSED, missed), (FALSE_ALARM, alarms)):
             mine = [one for one in shown if (one.label, one.kind) == (label, kind)]
             assert [one.scan_id for one in mine] == expected.drop_duplicates("patient")["scan_id"].head(2).tolist()
     assert "VMT" not in {one.label for one in shown}
     assert all(one.image.startswith("data:image/jpeg") and not one.saliency for one in shown)
-    row = found.manifest.set_index("scan_id").loc[shown[0].scan_id]
+    row = found.cohort.manifest.set_index("scan_id").loc[shown[0].scan_id]
     assert shown[0].known.startswith(f"CST {row['cst']:.0f} µm, BCVA {row['bcva']:.0f} letters, visit {row['visit']}")
     assert mistakes(found, runs, 0) == []
 
@@ -155,10 +155,10 @@ def test_maps_of_the_arm_are_shown_where_there_are_some(results: Path) -> None:
     folder.mkdir(parents=True)
     card = {
         "init": "dino", "backbone": "resnet18", "split": "test", "n_scans": 1, "n_patients": 1, "figures": [],
-        "scan_ids": [first.scan_id], "labels": found.labels,
+        "scan_ids": [first.scan_id], "labels": found.cohort.labels,
     }  # fmt: skip
     (folder / "explain.json").write_text(json.dumps(card))
-    maps = np.zeros((1, len(found.labels), 4, 4), np.uint8)
+    maps = np.zeros((1, len(found.cohort.labels), 4, 4), np.uint8)
     for arm, shown in (("simclr-linear", False), ("dino-linear", True)):
         save_file({arm: maps}, folder / "maps.safetensors")
         again = mistakes(found, runs, 1)
@@ -169,7 +169,7 @@ def test_maps_of_the_arm_are_shown_where_there_are_some(results: Path) -> None:
 
 
 def test_the_page_stays_small(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octdino.report.gallery.BUDGET", 1)
+    monkeypatch.setattr("octdino.report.example_scans.BUDGET", 1)
     found = read_results(results)
     shown = mistakes(found, runs_of(found, *BEST), 2)
     assert [bool(one.image) for one in shown] == [True] + [False] * (len(shown) - 1)

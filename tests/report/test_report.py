@@ -19,7 +19,7 @@ from octdino.data.csv_io import MANIFEST, QUARANTINE, write_table
 from octdino.errors import UserError
 from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report
-from octdino.report.examples import KINDS, data_uri, examples
+from octdino.report.example_scans import KINDS, data_uri, examples, to_image
 from octdino.report.results_reader import read_benchmarks, read_results
 from tests.results import write_arm, write_cohort, write_pretraining, write_store
 
@@ -269,7 +269,7 @@ def test_more_examples_than_there_are_is_no_trouble(results: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_come_back_bit_for_bit(channels: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (channels, 8, 9), dtype=np.uint8)
-    raw = base64.b64decode(data_uri(image).split(",")[1])
+    raw = base64.b64decode(data_uri(to_image(image), "PNG").split(",")[1])
     shown = np.asarray(Image.open(io.BytesIO(raw)))
     np.testing.assert_array_equal(shown if channels == 3 else shown[:, :, None], np.moveaxis(image, 0, -1))
 
