@@ -1,4 +1,4 @@
-"""What the audit found of the test patients in training, choice or standardisation."""
+"""Section of the page on the leakage audit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from octdino.data.csv_io import FINDINGS, read_table
 from octdino.data.schemas.metadata import AuditMetadata, read_metadata
 from octdino.report.conclusions import NOTHING
 
-HEADS = ("check", "where", "how many", "the first, the worst, or why", "state")
+HEADS = ("check", "where", "number", "first finding, worst finding, or reason", "state")
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,11 @@ class Leaks:
     """The audit on the page.
 
     Attributes:
-        heads, rows: of the table: findings, and checks that had nothing to compare.
+        heads, rows: of the table: findings, and checks that could not be run.
         asked: what was checked, in words.
-        findings: how many there are, acknowledged ones among them.
-        unknown: how many of them are open.
-        unchecked: which checks had nothing to compare, and why.
+        findings: number of findings, acknowledged ones included.
+        unknown: number of open findings.
+        unchecked: checks that could not be run, with the reason.
     """
 
     heads: tuple[str, ...]
@@ -33,7 +33,7 @@ class Leaks:
 
 
 def leaks(root: Path) -> Leaks | None:
-    """Read results/{cohort}/audit; None where there was no audit."""
+    """Return the section from results/{cohort}/audit; None where there was no audit."""
     folder = root / "audit"
     if not (folder / "audit.json").is_file():
         return None

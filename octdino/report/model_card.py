@@ -1,4 +1,4 @@
-"""The model card: of the leading arm at the largest fraction, or of the pretrained backbones where nothing else is."""
+"""Model card of the leading arm at the largest fraction, or of the pretrained backbones where there is no arm."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ Runs = list[tuple[Path, dict[str, Any]]]
 
 
 def runs_of(results: Results, arm: str, fraction: float, backbone: str) -> Runs:
-    """Folder and classifier.json of each fold and seed."""
+    """Return folder and classifier.json of each fold and seed of an arm."""
     wanted = (arm, fraction, backbone)
     return [
         (folder, metadata)
@@ -27,7 +27,7 @@ def runs_of(results: Results, arm: str, fraction: float, backbone: str) -> Runs:
 
 
 def backbone_of(results: Results, best: Verdict) -> str:
-    """The backbone of the leading arm; a verdict names it only where there are several."""
+    """Return the backbone of the leading arm; a verdict names it only where there are several."""
     found = results.metrics[(results.metrics["arm"] == best.arm) & (results.metrics["fraction"] == best.fraction)]
     return best.backbone or str(found["backbone"].iloc[0])
 
@@ -35,11 +35,11 @@ def backbone_of(results: Results, best: Verdict) -> str:
 def model_card(
     results: Results, best: Verdict | None, limits: list[str], versions: list[tuple[str, str]], hardware: list[str]
 ) -> Card:
-    """Of the arm that leads at the largest fraction.
+    """Return the model card of the arm that leads at the largest fraction.
 
     Args:
         best: its verdict; None where nothing was classified or no label is evaluable.
-        limits: what the numbers do not say.
+        limits: sentences of `limitations`.
     """
     use = Part("Intended use", [RESEARCH, NOT_FOR])
     software = Part(
@@ -58,19 +58,19 @@ def model_card(
     parts = [
         Part("What it is", _warned(results, _what(results, best, backbone, runs))),
         use,
-        Part("What it learnt from", _training(results, best.arm, backbone, runs)),
+        Part("Training data", _training(results, best.arm, backbone, runs)),
         comparison_part(results, *key),
         Part("Against the reference", [f"At {percent(best.fraction)} of the labelled training {many}: {best.text}"]),
         label_part(results, *key),
         Part("Known failures", failures(results, *key)),
-        Part("Limits", limits),
+        Part("Limitations", limits),
         software,
     ]
     return Card("model_card", f"Model card: {best.arm} on {results.cohort.name}", parts)
 
 
 def _warned(results: Results, lines: list[str]) -> list[str]:
-    """The lines below what must be known where patients are not."""
+    """Return the lines, after the warning where patients are unknown."""
     return [results.cohort.unit.warning, *lines] if results.cohort.unit.warning else lines
 
 
@@ -86,7 +86,7 @@ def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[st
         lines.append(f"Backbone {backbone}: timm's {model.get('timm')}{arguments}.")
     if given:
         lines.append(
-            f"Input: {given['size']} x {given['size']} px, standardised with mean "
+            f"Input: {given['size']} x {given['size']} px, standardized with mean "
             f"{_numbers(given['mean'])} and deviation {_numbers(given['std'])} of the training {many}."
         )
     names = ", ".join(map(str, metadata.get("labels", [])))
@@ -143,14 +143,14 @@ def _pretraining(run: Pretraining, unit: Unit) -> list[str]:
 
 
 def failures(results: Results, arm: str, fraction: float, backbone: str) -> list[str]:
-    """The worst label, the worst group of each grouping, what cannot be judged, and how probabilities lean."""
+    """Return the worst label, the worst group of each grouping, labels without a number, and calibration."""
     own = rows_of(results.metrics, arm, fraction, backbone)
     labels = own[own["label"].isin(results.cohort.labels)]
     lines = []
     scored = labels[(labels["metric"] == "auroc") & labels["value"].notna()]
     if len(scored):
         worst = scored.sort_values(["value", "label"]).iloc[0]
-        chance = " That includes chance (0.5)." if worst["low"] <= 0.5 else ""
+        chance = " The interval includes chance (0.5)." if worst["low"] <= 0.5 else ""
         lines.append(
             f"Worst label: {worst['label']}, AUROC {number(worst['value'])} ({span(worst['low'], worst['high'])}), "
             f"{worst['n_positive_patients']} positive test {results.cohort.unit.many}.{chance}"
@@ -158,7 +158,7 @@ def failures(results: Results, arm: str, fraction: float, backbone: str) -> list
     lines += _worst_groups(rows_of(results.subgroups, arm, fraction, backbone), results.cohort.unit)
     unknown = sorted(set(labels.loc[labels["tier"] == "not evaluable", "label"]))
     if unknown:
-        lines.append(f"Unknown, for want of positive {results.cohort.unit.many}: {', '.join(unknown)}.")
+        lines.append(f"Unknown, too few positive {results.cohort.unit.many}: {', '.join(unknown)}.")
     lines += _slope(own)
     return lines or ["None was measured."]
 
@@ -184,7 +184,13 @@ def _slope(own: pd.DataFrame) -> list[str]:
         found = own[(own["label"] == "macro") & (own["metric"] == metric) & own["value"].notna()]
         if len(found):
             row = found.iloc[0]
-            lean = "too extreme" if row["high"] < 1 else "too timid" if row["low"] > 1 else "not shown to lean"
+            lean = (
+                "too extreme"
+                if row["high"] < 1
+                else "not extreme enough"
+                if row["low"] > 1
+                else "not shown to be biased"
+            )
             return [
                 f"Probabilities are {lean}: calibration slope {number(row['value'])} "
                 f"({span(row['low'], row['high'])}; ideal is 1)."

@@ -1,4 +1,4 @@
-"""Puts the page together. No stage is imported: everything is read from files."""
+"""Write the HTML page and the cards beside it; everything is read from files, no other stage is imported."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -30,18 +30,18 @@ PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py",
 HERE = Path(__file__).parent
 MEANS = {
     "auroc": "the mean over the labels that have enough positive and negative {many}",
-    "accuracy": "the share of scans whose class is named",
+    "accuracy": "the share of scans whose class is predicted",
 }
 
 
 def write_report(settings: ReportSettings, results: Path, config: dict[str, Any], out: Path) -> None:
-    """Write one self-contained HTML file: no request leaves it, images and figures are inside.
+    """Write one self-contained HTML file: it makes no requests, images and figures are inside.
 
-    Beside it stand data_card.md, model_card.md, checklist.md and, as training_*.svg, the figures that are drawn here.
+    Beside it are written data_card.md, model_card.md, checklist.md and the figures of training, training_*.svg.
 
     Args:
         results: results/{cohort}: cohort/, evaluate/, and pretrain/, classify/, benchmarks/ as far as they exist.
-        config: the settings of all stages, to be shown; `evaluate` says which arm is the reference.
+        config: the settings of all stages, to be shown; `evaluate.reference` is the reference arm.
 
     Raises:
         UserError: manifest or metrics are missing, or a file cannot be read.
@@ -57,7 +57,7 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
     shown = content(settings, found, config)
     cards = cards_of(settings, found, config, shown)
-    answered = checklist(parts(shown), found.cohort.unit)
+    answered = checklist(sections(shown), found.cohort.unit)
     page = environment.get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
     for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
         with replacing(out.with_name(f"{card.name}.md")) as temporary:
@@ -72,29 +72,29 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
 
 
 def cards_of(settings: ReportSettings, found: Results, config: dict[str, Any], shown: dict[str, Any]) -> list[Card]:
-    """Data card and model card."""
+    """Return data card and model card."""
     data = data_card(found, config, settings.license, shown["leaks"])
     return [data, model_card(found, shown["best"], shown["limits"], shown["versions"], shown["hardware"])]
 
 
-def parts(shown: dict[str, Any]) -> dict[str, str]:
-    """Heading by anchor of the parts that the page has, as far as the checklist names them."""
-    there = {
-        "answer": "The answer", "run": "What was run", "limits": "Limits", "data-card": "Data card",
+def sections(shown: dict[str, Any]) -> dict[str, str]:
+    """Return the headings by anchor of the sections of this page that the checklist names."""
+    present = {
+        "answer": "The answer", "run": "What was run", "limits": "Limitations", "data-card": "Data card",
         "model-card": "Model card",
     }  # fmt: skip
     if shown["headline"]:
-        there |= {"comparison": "Comparison", "labels": "Labels"}
+        present |= {"comparison": "Comparison", "labels": "Labels"}
     some = {
-        "calibration": "Calibration", "subgroups": "Subgroups", "explained": "What networks look at",
+        "calibration": "Calibration", "subgroups": "Subgroups", "explained": "Attention and saliency",
         "mistakes": "Errors", "leaks": "Leakage",
     }  # fmt: skip
     anchors = {"explained": "explain", "mistakes": "errors", "leaks": "audit"}
-    return there | {anchors.get(name, name): words for name, words in some.items() if shown[name]}
+    return present | {anchors.get(name, name): words for name, words in some.items() if shown[name]}
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section of the configuration; empty if it is missing.
+    """Return a section of the configuration; empty if it is missing.
 
     Raises:
         UserError: it is no mapping.
@@ -106,7 +106,7 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def content(settings: ReportSettings, found: Results, config: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the template shows."""
+    """Return all variables of the template."""
     evaluated = EvaluateSettings.parse(_section(config, "evaluate"), "evaluate")
     split = _section(_section(config, "cohort"), "split")
     reference, confidence = evaluated.reference, evaluated.confidence
@@ -158,7 +158,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
 
 
 def comparison_tables(found: Results, reference: str, confidence: float) -> dict[str, Any]:
-    """The arms compared: all in one table and, where there are several, by backbone."""
+    """Return the comparison of arms: one table of all and, where there are several backbones, one per fraction."""
     return {
         "comparison_heads": tables.comparison_heads(found, reference),
         "comparison": tables.comparison_rows(found, reference, confidence),
@@ -167,7 +167,7 @@ def comparison_tables(found: Results, reference: str, confidence: float) -> dict
 
 
 def cohort_tables(found: Results) -> dict[str, Any]:
-    """What is in the cohort, how it was divided and what was refused."""
+    """Return the tables of the cohort: counts, splits, prevalence, quarantine."""
     return {
         "counts": tables.cohort_counts(found),
         "split_heads": tables.split_heads(found),
@@ -179,7 +179,7 @@ def cohort_tables(found: Results) -> dict[str, Any]:
 
 
 def leading_arm(settings: ReportSettings, found: Results, best: conclusions.Verdict | None) -> dict[str, Any]:
-    """Scans with the predictions of the leading arm at the largest fraction: examples, and its worst errors."""
+    """Return example scans and worst errors of the leading arm at the largest fraction."""
     if best is None:
         return {"best": None, "mistakes": [], "examples": [], "example_arm": "", "example_folder": ""}
     shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.backbone)
@@ -194,7 +194,7 @@ def leading_arm(settings: ReportSettings, found: Results, best: conclusions.Verd
 
 
 def versions() -> list[tuple[str, str]]:
-    """Of octdino, Python and what the numbers depend on."""
+    """Return name and version of octdino, Python and the packages that the numbers depend on."""
     stages = ", ".join(f"{stage} {number}" for stage, number in STAGES.items())
     found = [("octdino", f"{__version__}; stages: {stages}"), ("Python", platform.python_version())]
     for name in PACKAGES:
@@ -206,7 +206,7 @@ def versions() -> list[tuple[str, str]]:
 
 
 def hardware(found: Results) -> list[str]:
-    """What the runs say they were trained on; each once."""
+    """Return the devices that the runs were trained on, each once."""
     devices = [str(run.metadata["device"]) for run in found.pretraining if run.metadata.get("device")]
     devices += [str(metadata["device"]) for _, metadata in found.classifiers if metadata.get("device")]
     return list(dict.fromkeys(devices))

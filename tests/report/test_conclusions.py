@@ -15,7 +15,7 @@ def tables(differences: dict[float, tuple[float, ...]], clinical: bool = False) 
 
     A fourth number is the adjusted p; without it, it agrees with the interval: 0.01 where that excludes 0, else 0.5.
     """
-    common = {"backbone": "resnet18", "fold": "0", "seed": 0, "label": "macro", "metric": "auroc"}
+    common = {"backbone": "resnet18", "fold": "0", "seed": 0, "label": "macro", "metric": "auroc", "tier": None}
     metrics, comparison = [], []
     for fraction, (difference, low, high, *given) in differences.items():
         for arm, value in ((REFERENCE, 0.7), ("dino-linear", 0.7 + difference)):
@@ -28,8 +28,8 @@ def tables(differences: dict[float, tuple[float, ...]], clinical: bool = False) 
             row = {**common, "arm": "dino-linear", "reference": reference, "fraction": fraction}
             comparison.append({**row, **pair})
         if clinical:
-            control = {**common, "arm": "clinical", "backbone": "none", "fraction": fraction}
-            metrics.append({**control, "value": 0.99, "low": 0.98, "high": 1.0})
+            baseline = {**common, "arm": "clinical", "backbone": "none", "fraction": fraction}
+            metrics.append({**baseline, "value": 0.99, "low": 0.98, "high": 1.0})
     return pd.DataFrame(metrics), pd.DataFrame(comparison)
 
 
@@ -42,11 +42,11 @@ def tables(differences: dict[float, tuple[float, ...]], clinical: bool = False) 
             "dino-linear beats training from scratch at 10 % of the labelled patients; elsewhere this is not shown.",
         ),
         ({1.0: (0.2, 0.1, 0.3)}, "dino-linear beats training from scratch at 100 % of the labelled patients."),
-        ({0.1: (0.02, -0.05, 0.1)}, "Not shown: no arm's lead over training from scratch is clear of chance"),
+        ({0.1: (0.02, -0.05, 0.1)}, "Not shown: no arm is shown to score above training from scratch"),
         ({0.1: (-0.1, -0.2, 0.02)}, "Not shown"),
         ({0.1: (-0.1, -0.2, -0.02)}, "No: at 10 % of the labels, training from scratch scores above every other arm."),
         # the adjusted p decides, not the interval
-        ({1.0: (0.06, 0.01, 0.12, 0.058)}, "Not shown: no arm's lead over training from scratch is clear of chance"),
+        ({1.0: (0.06, 0.01, 0.12, 0.058)}, "Not shown: no arm is shown to score above training from scratch"),
         ({1.0: (0.06, 0.01, 0.12, 0.05)}, "Not shown"),
         ({1.0: (0.06, 0.01, 0.12, float("nan"))}, "Not shown"),
         ({1.0: (0.06, -0.01, 0.12, 0.049)}, "Here, yes: dino-linear beats training from scratch at 100 %"),
@@ -144,7 +144,7 @@ def test_the_reference_scores_above_every_arm_only_if_each_is_shown() -> None:
         ((0.06, 0.01, 0.12, 0.01), "(interval +0.010 to +0.120, adjusted p = 0.010)."),
     ],
 )
-def test_the_sentence_on_the_control_follows_the_adjusted_p(row: tuple[float, ...], sentence: str) -> None:
+def test_the_sentence_on_the_clinical_baseline_follows_the_adjusted_p(row: tuple[float, ...], sentence: str) -> None:
     metrics, comparison = tables({0.1: (0.1, 0.05, 0.2)}, clinical=True)
     columns = ["difference", "low", "high", "p_adjusted"]
     comparison.loc[comparison["reference"] == "clinical", columns] = row

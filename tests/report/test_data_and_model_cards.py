@@ -208,7 +208,7 @@ def test_images_without_patients_are_called_images(results: Path, tmp_path: Path
         own = own.replace(words, "")
     assert re.findall(r".{60}\b[Pp]atients?\b.{20}", own) == []
     assert "min_positive_patients" in text  # a setting keeps its name
-    assert "resamples of whole patients" in render(results)[1].text
+    assert "resamples of patients" in render(results)[1].text
 
 
 def test_unknown_patients_are_a_banner_and_stand_in_both_cards_and_the_checklist(results: Path, tmp_path: Path) -> None:

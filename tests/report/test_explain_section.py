@@ -40,7 +40,7 @@ def page_of(root: Path) -> tuple[str, Page]:
 
 def test_a_cohort_without_arms_has_a_page(results: Path) -> None:
     text, page = page_of(results)
-    assert "Nothing was classified here; this is what the networks look at." in page.text
+    assert "No classifier was trained; this page shows attention and saliency maps." in page.text
     assert {"explain", "run", "limits"} <= set(page.ids)
     assert not {"comparison", "labels", "clinical"} & set(page.ids)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)

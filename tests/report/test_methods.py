@@ -127,7 +127,7 @@ def test_where_runs_started_and_what_they_skipped(root: Path) -> None:
     assert [run["starts from"].text for run in (first, vit, dinov2)] == ["random", "simclr", "imagenet"]
     assert vit["starts from"].small == "simclr/vit/fold0-seed0, scope all"
     assert [run["skipped steps"].text for run in (first, vit)] == ["2", NOTHING]
-    assert [first[name].text for name in ("images/s", "data wait", "of the machine")] == ["410", "0.4 %", "61.0 %"]
+    assert [first[name].text for name in ("images/s", "data wait", "MFU")] == ["410", "0.4 %", "61.0 %"]
     assert [run["exported epoch"].text for run in (first, vit)] == ["20", NOTHING]
     assert (dinov2["epochs"].text, dinov2["epochs"].small) == ("20", "extended after 10")
     _, page = render(root)

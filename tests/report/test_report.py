@@ -177,7 +177,7 @@ def test_everything_optional_may_be_missing(tmp_path: Path, results: Path) -> No
     assert "Nothing was refused." in page.text
 
 
-def test_one_fraction_no_control_and_no_clinical_values(tmp_path: Path) -> None:
+def test_one_fraction_no_clinical_baseline_and_no_clinical_values(tmp_path: Path) -> None:
     root = make_results(tmp_path / "folder", ("scratch-finetune", "dino-linear"), (1.0,))
     manifest = pd.read_csv(root / "cohort" / "manifest.csv", dtype={c.name: c.dtype for c in MANIFEST})
     manifest[["cst", "bcva", "visit", "eye"]] = None
@@ -188,7 +188,7 @@ def test_one_fraction_no_control_and_no_clinical_values(tmp_path: Path) -> None:
     assert "examples" not in page.ids
     assert "No scan has CST or BCVA" in page.text
     assert "Scope all: pretraining saw the scans of test patients" in page.text
-    assert "Synthetic pictures" not in page.text
+    assert "Synthetic scans" not in page.text
     assert "The phantom is synthetic" not in page.text
 
 
@@ -203,7 +203,7 @@ def test_a_phantom_under_a_title_is_still_a_phantom(tmp_path: Path, results: Pat
         file.attrs["settings"] = json.dumps({**settings, "name": "phantom", "title": "phantom-2"})
     _, page = render(root, examples=0)
     assert "The phantom is synthetic" in page.text
-    assert "Synthetic pictures." in page.text
+    assert "Synthetic scans." in page.text
     assert "Cohort phantom-2, of the kind phantom. Synthetic" in page.text
 
 
