@@ -110,7 +110,7 @@ def data_card(results: Results, config: dict[str, Any], license_: str | None, le
              prevalence_heads(results),
             [[cell.text for cell in row] for row in prevalence_rows(results)],
         ),
-        Part("Patients and scans", _people(results.cohort.manifest, results.cohort.unit)),
+        Part("Composition", _people(results.cohort.manifest, results.cohort.unit)),
         Part("Refused", [] if refused else ["Nothing was refused."], ["reason", "number", "meaning"], refused),
         Part("Flagged, but kept", *_flags(results.cohort.manifest)),
         Part(

@@ -57,7 +57,7 @@ def test_the_model_card_has_the_numbers_of_the_tables(results: Path) -> None:
         assert numbers(found)[:3] == pytest.approx([row["value"], row["low"], row["high"]], abs=5e-4)
     for words in (
         "Not for diagnosis", "240 scans of 30 patients (of training patients only)", "20 epochs, batches of 64",
-        "Trained on CPU, 2 thread(s).", "Unknown, for want of positive patients: VMT.",
+        "Trained on CPU, 2 thread(s).", "Unknown, too few positive patients: VMT.",
         "classify/dino-linear/resnet18/f1/fold0-seed0/classifier.safetensors",
     ):  # fmt: skip
         assert words in text, words
@@ -85,12 +85,12 @@ def test_the_data_card_counts(results: Path) -> None:
     assert f"| IRF | {len(positive)} | {share:.1f} % | {positive['patient'].nunique()} | 0 |" in text
     assert "360 scans" in text
     assert "| unreadable | 2 |" in text
-    assert "Licence of the data: not given." in text
+    assert "License of the data: not given." in text
     assert "PRIME: 30" in text
     assert "unknown for 6 scans" in text
-    assert "The audit for leaks has 2 findings." in text
-    assert "No audit for leaks was run." in markdown(data_card(found, {}, "CC0", None))
-    assert "Licence of the data: CC0." in markdown(data_card(found, {}, "CC0", None))
+    assert "The leakage audit has 2 findings." in text
+    assert "No leakage audit was run." in markdown(data_card(found, {}, "CC0", None))
+    assert "License of the data: CC0." in markdown(data_card(found, {}, "CC0", None))
 
 
 def test_text_cannot_break_a_table() -> None:
@@ -238,8 +238,8 @@ def test_the_audit_s_part_of_the_page_names_what_is_not_checkable(results: Path,
     card = {"asked": asked, "scans": 360, "runs": 3}
     (root / "audit" / "audit.json").write_text(json.dumps(card))
     _, page = render(root)
-    part = page.text[page.text.index("Does anything leak from the test set?") : page.text.index("What was run 360")]
-    assert "Not everything can be checked (patient, eye, volume: patients are unknown). In what can be, nothing" in part
+    part = page.text[page.text.index("Leakage audit") : page.text.index("What was run 360")]
+    assert "Some checks cannot be run (patient, eye, volume: patients are unknown). In the others, nothing" in part
     assert "Checked: no copy." in part
     assert "The audit found" not in page.text
     table.iloc[:0].to_csv(root / "audit" / "findings.csv", index=False)
@@ -250,10 +250,10 @@ def test_the_data_card_says_what_the_audit_could_not_check(results: Path, tmp_pa
     found = read_results(without_patients(results, tmp_path / "clinic", "unknown"))
     text = markdown(data_card(found, CONFIG, None, audited(unchecked=["patient, eye, volume: patients are unknown"])))
     assert "Not checkable by the audit: patient, eye, volume: patients are unknown." in text
-    assert "The audit for leaks found nothing in what it could check." in text
+    assert "The leakage audit found nothing in what it could check." in text
     assert "By patient, always" not in text
     assert "patients |" not in text
     assert "360 scans, 360 of them labelled, 3 refused files or rows" in text
     known = markdown(data_card(read_results(results), CONFIG, None, audited()))
-    assert "The audit for leaks found nothing." in known
+    assert "The leakage audit found nothing." in known
     assert "By patient, always" in known
