@@ -164,10 +164,10 @@ def _of_label(
         if not np.isnan(said).any():
             scores = _calibration(settings, truth, said, patient, resample_weights)
             found |= {f"{name}{suffix}": value for name, value in scores.items()}
-    positive, pooled, who = by_patient(truth, p, patient, settings.pooling)
+    positive, pooled, patients = by_patient(truth, p, patient, settings.pooling)
     if min(positive.sum(), (~positive).sum()) >= settings.min_test_patients:
-        ranking = ranking_metrics(positive, pooled, who, resample_weights)
-        found |= zip(PATIENT, (*ranking, prevalence(positive, who, resample_weights)), strict=True)
+        ranking = ranking_metrics(positive, pooled, patients, resample_weights)
+        found |= zip(PATIENT, (*ranking, prevalence(positive, patients, resample_weights)), strict=True)
     return found
 
 

@@ -145,7 +145,7 @@ def _exclusive(results: Results) -> list[str]:
         "cohort": "so the cohort is published",
         "table": "not every labelled scan has exactly one positive label in the table",
     }[origin]
-    return [f"Each label stands on its own: a scan may have several or none. Taken because {why}."]
+    return [f"Labels are independent: a scan may have several or none. Taken because {why}."]
 
 
 def _people(manifest: pd.DataFrame, unit: Unit) -> list[str]:

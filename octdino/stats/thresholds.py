@@ -14,7 +14,7 @@ def choose_threshold(y: np.ndarray, p: np.ndarray, how: Literal["youden", "f1"])
         how: youden maximises sensitivity + specificity - 1 (Youden 1950), f1 the F1 score.
 
     Returns:
-        A value half-way between two neighbouring predictions, so that rounding cannot flip a scan, or the smallest
+        A value half-way between two adjacent predictions, so that rounding cannot flip a scan, or the smallest
         prediction (everything is positive); None where only one class is known: nothing could be chosen then.
     """
     known = ~np.isnan(np.asarray(y, dtype=np.float64))
