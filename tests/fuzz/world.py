@@ -61,7 +61,18 @@ class Verb:
 
 def _verbs() -> dict[str, Verb]:
     store = ["--store", STORE, *NETWORK]
-    explained = ["--classifier", LINEAR, "--masks-root", "phantom", "--split", "all", "--scans", "4", "--bank", "10"]
+    explained = [
+        "--classifier",
+        LINEAR,
+        "--masks-root",
+        "phantom",
+        "--split",
+        "all",
+        "--scans",
+        "4",
+        "--retrieval-gallery",
+        "10",
+    ]
     explained += ["--examples", "1", "--neighbors", "1", "--resamples", "100"]
     exclusive = ["--store", "exclusive/scans.h5", *NETWORK, *VIEWS]
     tuned = ["--epochs", "2", "--min-steps", "2", "--batch-size", "8"]
