@@ -63,7 +63,7 @@ check: setup-dev
 	ruff check .
 	ruff format --check .
 	mypy
-	snakefmt --check Snakefile workflow
+	snakefmt --check Snakefile workflow replication
 	snakemake --lint --cores 1
 	codespell
 
@@ -79,7 +79,7 @@ licenses: setup-dev
 format: setup-dev
 	ruff check --fix .
 	ruff format .
-	snakefmt Snakefile workflow
+	snakefmt Snakefile workflow replication
 
 # Versions in the files stay where they satisfy pyproject.toml; UPGRADE=--upgrade takes the newest.
 # No index address is written, so that the locks hold for every index of the same packages.

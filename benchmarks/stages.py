@@ -29,7 +29,7 @@ from octdino.data.store import content_hash, read_images
 from octdino.data.store_writer import StoreWriter
 from octdino.evaluate.metrics import decision_metrics, ranking_metrics
 from octdino.pretrain.pretraining_data import PretrainData, read_data
-from octdino.stats.bootstrap import draw_patients
+from octdino.stats.bootstrap import resample_patients
 from octdino.stats.neighbors import knn_scores
 
 Row = dict[str, Any]
@@ -195,7 +195,7 @@ def one_by_one(f: Features, values_of_c: list[float]) -> None:
 def bootstrap(arms: int, labels: int) -> float:
     """Return the seconds of all metrics of `arms` and `labels` in 1,000 bootstrap resamples of 22 test patients."""
     rng = np.random.default_rng(0)
-    patient, times = np.sort(rng.integers(0, 22, 2400)), draw_patients(22, 1000, 0)
+    patient, times = np.sort(rng.integers(0, 22, 2400)), resample_patients(22, 1000, 0)
     truth, score = rng.random((labels, 2400)) < 0.2, rng.random((arms, labels, 2400))
 
     def work() -> None:

@@ -1,7 +1,7 @@
-"""One look for all figures: an arm keeps its colour and marker everywhere, and a figure reads on a light or dark page.
+"""Plotting style of all figures: one color and marker per arm, SVG that is readable on a light and a dark page.
 
-Figures are SVG with real text and no background. Ink is written as `currentColor`: black or white as the page has it.
-The same data give the same bytes.
+Figures are SVG with real text and no background. Ink is written as `currentColor`, which is black or white as the page
+sets it. The same data give the same bytes.
 """
 
 import io
@@ -22,7 +22,7 @@ from octdino.config import Arm
 from octdino.data.atomic_files import replacing
 
 INK = "#0a0b0c"  # becomes currentColor
-# Okabe & Ito's colours, moved towards the middle so that each keeps a contrast of 3 to white and to near-black.
+# Okabe & Ito's colors, moved towards medium lightness: each has a contrast of 3 to white and to near-black.
 FIXED = {"scratch": "#858585", "imagenet": "#b8860b", "clinical": "#b565a7"}
 POOL = (
     "#2684d0", "#d9631e", "#139c77", "#7a6fd6", "#cc1a40", "#6b8210", "#0d7380", "#806640", "#a67373", "#26a60d",
@@ -40,16 +40,16 @@ WIDTH = 4.8  # inches: two beside each other on a desk, one still readable on a 
 
 
 @dataclass(frozen=True)
-class Look:
-    """How an arm is drawn."""
+class ArmStyle:
+    """Color, marker and line style of an arm."""
 
     color: str
     marker: str
     dash: str | tuple[int, tuple[int, ...]]
 
 
-def looks(arms: Sequence[str]) -> dict[str, Look]:
-    """Colour says where an arm starts, marker and dash how it is trained. Depends on the set of arms only."""
+def arm_styles(arms: Sequence[str]) -> dict[str, ArmStyle]:
+    """Return the style per arm: color by init, marker and dash by mode; depends on the set of arms only."""
     inits = sorted({Arm.named(arm).init for arm in arms})
     colors = {}
     for index, init in enumerate(init for init in inits if init not in FIXED):
@@ -57,13 +57,13 @@ def looks(arms: Sequence[str]) -> dict[str, Look]:
     found = {}
     for arm in arms:
         init, mode = Arm.named(arm)
-        found[arm] = Look(FIXED.get(init) or colors[init], *MODES.get(mode, MODES[""]))
+        found[arm] = ArmStyle(FIXED.get(init) or colors[init], *MODES.get(mode, MODES[""]))
     return found
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Draw inside this block."""
+def figure_style() -> Iterator[None]:
+    """Set matplotlib's settings within this block."""
     settings: Any = {
         "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8.5, "xtick.labelsize": 8.5,
         "ytick.labelsize": 8.5, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
@@ -79,7 +79,7 @@ def style() -> Iterator[None]:
 
 
 def svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an SVG element that stands alone or inside a page; `name` keeps its ids apart from others'."""
+    """Return the figure as an SVG element, for a file or inside a page; `name` makes its ids unique in a page."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -100,6 +100,6 @@ def svg(figure: Figure, name: str, description: str) -> str:
 
 
 def save_svg(figure: Figure, path: Path, description: str) -> None:
-    """Write the figure, atomically; `description` is read aloud to those who cannot see it."""
+    """Write the figure as SVG, atomically; `description` is its text for screen readers (aria-label)."""
     with replacing(path) as temporary:
         temporary.write_text(svg(figure, path.stem, description), encoding="utf-8")

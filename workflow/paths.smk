@@ -63,15 +63,6 @@ def classify_runs():
     ]
 
 
-def reported_runs():
-    """Return the folders of all classifiers in the protocol of the first report, of the first seed as there."""
-    seed = settings.classify.seeds[0]
-    return [
-        f"results/{COHORT}/classify/{folder}/reported-fold0-seed{seed}"
-        for folder in arm_folders(settings.classify.reported.arms)
-    ]
-
-
 def explain_runs():
     """Return the folders of all explained networks."""
     shown = settings.explain

@@ -1,4 +1,4 @@
-"""Stage: does anything of the test patients reach what is trained, chosen or standardised?
+"""The audit stage: leakage of test patients into training, selection or standardization → findings, verdict.
 
-`octdino.audit.leakage_audit.audit` is the whole stage.
+`leakage_audit.audit` is the whole stage, `audit_verdict.verdict` the check of its findings.
 """

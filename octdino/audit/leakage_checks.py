@@ -1,4 +1,4 @@
-"""What can be wrong with a comparison, a function a question; each yields what it finds."""
+"""Leakage checks of a comparison, one function per question; each yields its findings."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +18,12 @@ TOLERANCE = 1e-6  # of means and thresholds, which are written with all their di
 
 
 def finding(check: str, where: str, detail: str, count: int = 1) -> Found:
-    """A row of findings.csv."""
+    """Return a row of findings.csv."""
     return {"check": check, "where": where, "count": count, "detail": detail}
 
 
 def not_checkable(cohort: Cohort) -> dict[str, str]:
-    """Return why a check has nothing to compare, by check: without names of patients, eyes or visits."""
+    """Return why a check cannot be run, by check: without names of patients, eyes or visits."""
     manifest, unit = cohort.manifest, cohort.unit
     why = {"unknown": "patients are unknown, each image counts as its own", "none": "there are no patients"}
     if not unit.patients:
@@ -34,36 +34,36 @@ def not_checkable(cohort: Cohort) -> dict[str, str]:
 
 
 def overlap(cohort: Cohort, fold: int) -> Iterator[Found]:
-    """Split groups (patients who share identical pixels), eyes, volumes on two sides of the split."""
-    manifest, side = cohort.manifest, cohort.split_of(fold)
+    """Yield split groups (patients that share identical images), eyes and volumes that are in two splits."""
+    manifest, split = cohort.manifest, cohort.split_of(fold)
     eye = manifest["eye"].fillna("")
     volume = eye + " " + manifest["visit"].fillna("")
-    for check, whose in (
+    for check, name in (
         ("patient", manifest["group"]),
         ("eye", eye),
         ("volume", volume.where((eye != "") & (manifest["visit"].fillna("") != ""), "")),
     ):
-        known = whose != ""
-        several = side[known].groupby(whose[known]).nunique()
+        known = name != ""
+        several = split[known].groupby(name[known]).nunique()
         names = several.index[several > 1].tolist()
         if names:
-            where = ", ".join(sorted(side[known][whose[known] == names[0]].unique()))
+            where = ", ".join(sorted(split[known][name[known] == names[0]].unique()))
             yield finding(check, f"fold {fold}", f"{names[0]} is in {where}", len(names))
 
 
 def eyes_of_two(cohort: Cohort, fold: int) -> Iterator[Found]:
-    """One eye under two patients' names on two sides: the same side, visit dates and measurements, slice by slice."""
-    table = cohort.manifest.assign(side=cohort.split_of(fold))
+    """Yield eyes that are in two splits under two names: same laterality, acuity and thickness per visit."""
+    table = cohort.manifest.assign(split=cohort.split_of(fold))
     measured = table[table["bcva"].notna() & table["cst"].notna()]
     visits = measured.groupby(["patient", "eye", "visit"], dropna=False).agg(
-        bcva=("bcva", "first"), cst=("cst", "first"), side=("side", "first"), laterality=("laterality", "first")
+        bcva=("bcva", "first"), cst=("cst", "first"), split=("split", "first"), laterality=("laterality", "first")
     )
     courses: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
     for (patient, _), course in visits.groupby(level=["patient", "eye"], dropna=False):
         values = tuple(zip(course["bcva"], course["cst"], strict=True))
-        if len(set(values)) > 2:  # three equal pairs of acuity and thickness are no chance
+        if len(set(values)) > 2:  # three equal pairs of acuity and thickness are no coincidence
             courses.setdefault((course["laterality"].iloc[0], *values), []).append(
-                (str(patient), course["side"].iloc[0])
+                (str(patient), course["split"].iloc[0])
             )
     for same in courses.values():
         if len({patient for patient, _ in same}) > 1 and len({where for _, where in same}) > 1:
@@ -73,8 +73,8 @@ def eyes_of_two(cohort: Cohort, fold: int) -> Iterator[Found]:
             )
 
 
-def standardisation(folder: Path, used: Input, fold: int, cohort: Cohort) -> Iterator[Found]:
-    """Mean and standard deviation that are not those of the fold's training patients."""
+def standardization(folder: Path, used: Input, fold: int, cohort: Cohort) -> Iterator[Found]:
+    """Yield a mean and standard deviation that are not those of the fold's training patients."""
     expected = [value for part in cohort.statistics(fold) for value in part]
     got = [*used.mean, *used.std]
     if len(got) != len(expected) or not np.allclose(got, expected, rtol=0, atol=TOLERANCE):
@@ -83,40 +83,41 @@ def standardisation(folder: Path, used: Input, fold: int, cohort: Cohort) -> Ite
 
 
 def weights(path: Path, sha256: str) -> Iterator[Found]:
-    """A file of weights that is not the one that its card names."""
+    """Yield a file of weights that is not the one that its metadata names."""
     if not path.is_file():
-        yield finding("weights", str(path.parent), f"{path.name} is missing; its card names one")
+        yield finding("weights", str(path.parent), f"{path.name} is missing; its metadata names one")
     elif (found := sha256_of(path)) != sha256:
-        detail = f"{path.name} has SHA-256 {found[:12]}…, its card names {sha256[:12]}…"
+        detail = f"{path.name} has SHA-256 {found[:12]}…, its metadata names {sha256[:12]}…"
         yield finding("weights", str(path.parent), detail)
 
 
-def exposure(folder: Path, card: BackboneMetadata, cohort: Cohort) -> Iterator[Found]:
-    """A pretraining that says train_patients and saw others, by the counts and names in its card."""
-    start: Origin | None = card
-    while start:  # a run may go on from another, and that from another
+def exposure(folder: Path, metadata: BackboneMetadata, cohort: Cohort) -> Iterator[Found]:
+    """Yield a pretraining with scope train_patients that saw other patients, by the counts in its metadata."""
+    start: Origin | None = metadata
+    while start:  # a run may start from another, and that from another
         if start.scope == "train_patients" and (start.cohort in (None, cohort.name) or start.source == cohort.source):
             train = cohort.manifest[cohort.split_of(start.fold or 0) == "train"]
             seen, expected = (start.scans, start.patients), (len(train), train["patient"].nunique())
             if None not in seen and seen != expected:
-                detail = f"says train_patients and saw {seen[0]} scans of {seen[1]} patients; there are {expected[0]} "
-                yield finding("exposure", str(folder), detail + f"scans of {expected[1]} training patients")
+                detail = f"scope is train_patients, but it saw {seen[0]} scans of {seen[1]} patients"
+                detail += f"; there are {expected[0]} scans of {expected[1]} training patients"
+                yield finding("exposure", str(folder), detail)
         start = start.start
 
 
 def thresholds(run: Predictions, how: str) -> Iterator[Found]:
-    """Operating points that validation patients did not choose."""
+    """Yield thresholds that were not chosen on validation patients."""
     where = str(run.folder)
     if run.metadata.thresholds_from != "val":
         yield finding("threshold", where, f"thresholds are from {run.metadata.thresholds_from}", len(run.labels))
         return
     val = run.take("val")
     wrong = []
-    for index, (label, told) in enumerate(zip(run.labels, run.thresholds(), strict=True)):
+    for index, (label, stored) in enumerate(zip(run.labels, run.thresholds(), strict=True)):
         chosen = choose_threshold(val.truth()[:, index], val.probabilities()[:, index], how)  # type: ignore[arg-type]
-        if (told is None) != (chosen is None) or (told is not None and abs(told - (chosen or 0)) > TOLERANCE):
-            wrong.append((label, told, chosen))
+        if (stored is None) != (chosen is None) or (stored is not None and abs(stored - (chosen or 0)) > TOLERANCE):
+            wrong.append((label, stored, chosen))
     if wrong:
-        label, told, chosen = wrong[0]
-        given, own = ("none" if value is None else f"{value:.4g}" for value in (told, chosen))
+        label, stored, chosen = wrong[0]
+        given, own = ("none" if value is None else f"{value:.4g}" for value in (stored, chosen))
         yield finding("threshold", where, f"{label}: {given}; validation patients choose {own}", len(wrong))

@@ -1,4 +1,4 @@
-"""Pictures that are copies of each other: resized, brightened, compressed or mirrored."""
+"""Near-duplicate scans: copies of each other that were resized, brightened, compressed or mirrored."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE = 48  # px; small enough to forget compression, large enough to keep vessels and speckle
-DETAIL = 7  # px: what is coarser than this all scans of one organ share
-CHUNK = 2048  # scans on either side of a product
+SIDE = 48  # px; small enough to remove compression, large enough to keep vessels and speckle
+DETAIL = 7  # px: structure coarser than this is common to all scans of one organ
+CHUNK = 2048  # scans per factor of a product
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two scans by their rows, how alike they are (1: the same), and whether one is mirrored."""
+    """Two scans by their rows, their correlation (1: the same), and whether one is mirrored."""
 
     one: int
     other: int
@@ -23,43 +23,43 @@ class Pair:
 
 
 def textures(images: Tensor) -> Tensor:
-    """What tells a picture from others of its kind: its fine detail, of length 1, whatever its brightness and size.
+    """Return the fine detail of each scan, of length 1, independent of its brightness and size.
 
     Args:
         images: uint8 [N, C, H, W].
 
     Returns:
-        float32 [N, SIDE, SIDE]; zeros where a picture has no detail.
+        float32 [N, SIDE, SIDE]; zeros where a scan has no detail.
     """
     found = []
     for part in torch.split(images, 512):
-        grey = part.float().mean(1, keepdim=True)
-        small = F.interpolate(grey, (SIDE, SIDE), mode="bilinear", antialias=True)
+        gray = part.float().mean(1, keepdim=True)
+        small = F.interpolate(gray, (SIDE, SIDE), mode="bilinear", antialias=True)
         coarse = F.avg_pool2d(F.pad(small, [DETAIL // 2] * 4, "replicate"), DETAIL, 1)
         detail = small - coarse
-        # Each px beside the contrast around it: else a few bright layers are all that counts.
+        # Each px relative to the contrast around it: else a few bright layers dominate.
         spread = F.avg_pool2d(F.pad(detail**2, [DETAIL // 2] * 4, "replicate"), DETAIL, 1).sqrt()
         found.append((detail / (spread + 1.0))[:, 0])
     joined = torch.cat(found) if found else torch.zeros(0, SIDE, SIDE)
     return F.normalize(joined.flatten(1), dim=1).view(-1, SIDE, SIDE)
 
 
-def copies(detail: Tensor, sides: Tensor, similarity: float) -> Iterator[Pair]:
-    """Pairs of scans on different sides whose textures agree, also after mirroring one.
+def copies(detail: Tensor, splits: Tensor, similarity: float) -> Iterator[Pair]:
+    """Yield pairs of scans in different splits whose textures agree, also after mirroring one.
 
     Args:
         detail: of `textures`, [N, SIDE, SIDE].
-        sides: int64 [N], which side of the split; negative: none.
-        similarity: correlation from which two are one picture.
+        splits: int64 [N], number of the split; negative: none.
+        similarity: correlation from which two scans are near-duplicates.
     """
-    for side in sorted(set(sides[sides >= 0].tolist()))[1:]:
-        asked = (sides == side).nonzero()[:, 0]
-        others = ((sides >= 0) & (sides < side)).nonzero()[:, 0]
+    for split in sorted(set(splits[splits >= 0].tolist()))[1:]:
+        asked = (splits == split).nonzero()[:, 0]
+        others = ((splits >= 0) & (splits < split)).nonzero()[:, 0]
         for queries in torch.split(asked, CHUNK):
-            for bank in torch.split(others, CHUNK):
+            for gallery in torch.split(others, CHUNK):
                 for mirrored in (False, True):
                     view = detail[queries].flip(-1) if mirrored else detail[queries]
-                    product = view.flatten(1) @ detail[bank].flatten(1).T
+                    product = view.flatten(1) @ detail[gallery].flatten(1).T
                     for row, column in (product >= similarity).nonzero().tolist():
                         value = float(product[row, column])
-                        yield Pair(int(queries[row]), int(bank[column]), value, mirrored)
+                        yield Pair(int(queries[row]), int(gallery[column]), value, mirrored)

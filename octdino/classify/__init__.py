@@ -1,6 +1,5 @@
 """The classify stage: store, backbone and labels → predictions, one folder an arm."""
 
-from octdino.classify.reported import reported_protocol
 from octdino.classify.train_arm import classify
 
-__all__ = ["classify", "reported_protocol"]
+__all__ = ["classify"]

@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from octdino.cli.arguments import add_common, add_part, add_run, add_store, arm, file_path, fold, init, mapping
@@ -110,9 +109,9 @@ def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
     return PretrainSettings.parse(changed, "settings")
 
 
-def _add_classify(parser: Parser, together: bool = True) -> None:
+def _add_classify(parser: Parser) -> None:
     parser.add_argument("arm", type=arm, metavar="ARM", help="{init}-{mode}: scratch-finetune, imagenet-linear, …")
-    add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json", together=together)
+    add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json", together=True)
     add_part(parser)
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run to start from")
     add_flags(parser, ClassifySettings, skip=("arms", "fractions", "arm_fractions", "seeds"))
@@ -125,17 +124,6 @@ def run_classify(args: argparse.Namespace) -> None:
     from octdino.classify import classify
 
     classify(
-        args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
-        fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
-    )  # fmt: skip
-
-
-def run_reported(args: argparse.Namespace) -> None:
-    """Train an arm in the faulty protocol of the report that the project began with, for a table beside ours."""
-    settings = settings_of(args, ClassifySettings)
-    from octdino.classify import reported_protocol
-
-    reported_protocol(
         args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
         fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
     )  # fmt: skip
@@ -192,7 +180,7 @@ def _add_verdict(parser: Parser) -> None:
 
 def run_verdict(args: argparse.Namespace) -> None:
     """Fail with exit code 2 if an audit has a finding that is not acknowledged; else print what it could not check."""
-    from octdino.audit.leakage_audit import verdict
+    from octdino.audit.audit_verdict import verdict
 
     print(verdict(args.findings))
 
@@ -266,7 +254,6 @@ VERBS: dict[str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], 
     "cohort": (_add_cohort, run_cohort),
     "pretrain": (_add_pretrain, run_pretrain),
     "classify": (_add_classify, run_classify),
-    "reported": (partial(_add_classify, together=False), run_reported),
     "clinical": (_add_clinical, run_clinical),
     "evaluate": (_add_evaluate, run_evaluate),
     "audit": (_add_audit, run_audit),

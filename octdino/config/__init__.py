@@ -19,7 +19,7 @@ from octdino.config.models import ModelSettings
 from octdino.config.names import BACKBONE_NAME, FRACTION_TEXT, METHOD_NAME, Arm, check_backbone_name, fraction_text
 from octdino.config.networks import NAME_RULE, is_timm_name
 from octdino.config.pretrain import PretrainSettings
-from octdino.config.report import QuotedSettings, ReportSettings
+from octdino.config.report import ReportSettings
 from octdino.config.settings_base import Settings, checked
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "ModelSettings",
     "PhantomSettings",
     "PretrainSettings",
-    "QuotedSettings",
     "ReportSettings",
     "Settings",
     "SplitSettings",
@@ -71,8 +70,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         checked("models", check_backbone_name, *self.models)
-        arms = [*self.classify.arms, *self.classify.reported.arms]
-        inits = {Arm.parse(arm).init for arm in arms} - {"scratch", "imagenet"}
+        inits = {Arm.parse(arm).init for arm in self.classify.arms} - {"scratch", "imagenet"}
         if missing := sorted(inits - set(self.pretrain.methods)):
             raise ValueError(f"classify.arms: {', '.join(missing)} not among pretrain.methods {self.pretrain.methods}")
         for name in self.pretrain.backbones:

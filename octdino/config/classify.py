@@ -6,7 +6,6 @@ from pydantic import Field, model_validator
 
 from octdino.config.augment import SMALL_VIEWS, AugmentSettings
 from octdino.config.names import (
-    NETWORK_MODES,
     Arm,
     check_arm,
     check_fraction,
@@ -21,25 +20,6 @@ OWN = {  # keys that the modes on frozen features depend on, beside the input si
     "knn": ("knn",),
     "mlp": ("mlp_hidden", "epochs", "min_steps", "batch_size", "lr", "weight_decay", "class_weights"),
 }
-
-
-class ReportedSettings(Settings):
-    """The protocol of the report that the project began with, faults and all; its numbers stand beside ours only.
-
-    Its scores are the best of all epochs on a random part of the test scans, and its frozen probe froze a backbone that
-    had been fine-tuned before.
-    """
-
-    arms: list[str] = Field([], description="arms (linear or finetune) that are trained once more in this way")
-    epochs: int = Field(50, ge=1, description="passes over the labelled training scans; the best one counts")
-    test_share: float = Field(0.2, gt=0, le=1, description="share of the test scans, drawn at random")
-    contaminated: bool = Field(True, description="linear: the backbone is fine-tuned on the same labels first")
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        checked("arms", lambda arm: check_arm(arm, NETWORK_MODES), *self.arms)
-        checked("arms", check_once, self.arms)
-        return self
 
 
 class ClassifySettings(Settings):
@@ -94,7 +74,6 @@ class ClassifySettings(Settings):
     threshold: Literal["youden", "f1"] = Field(
         "youden", description="score that a label's threshold maximizes on validation patients"
     )
-    reported: ReportedSettings = ReportedSettings()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -112,11 +91,6 @@ class ClassifySettings(Settings):
             checked(key, check_fraction, *fractions)
             checked(key, check_once, fractions)
         return self
-
-    def needed_reported(self, arm: str) -> dict[str, Any]:
-        """The same for an arm in the report's own protocol."""
-        reported = self.reported.model_dump(mode="json", exclude={"arms"})
-        return {**self.needed(Arm.parse(arm).init + "-finetune"), "reported": reported}
 
     def with_augment_of(self, pretrain: AugmentSettings) -> Self:
         """Return a copy whose augment inherits from `pretrain` every key that it does not set, except small views."""
@@ -141,7 +115,7 @@ class ClassifySettings(Settings):
             return self.model_dump(mode="json", include=used)
         others: dict[str, Any] = {
             **dict.fromkeys(("arms", "fractions", "arm_fractions", "seeds", "checkpoint_seconds"), True),
-            **dict.fromkeys(("inverse_regularization", "knn", "mlp_hidden", "reported"), True),
+            **dict.fromkeys(("inverse_regularization", "knn", "mlp_hidden"), True),
             "augment": set(SMALL_VIEWS),
         }
         return self.model_dump(mode="json", exclude=others)

@@ -29,6 +29,8 @@ RENAMED = {  # old key: its new name, relative to the same section
     "masses": "attention_masses",
     "neighbours": "neighbors",
     "penalties": "inverse_regularization",
+    "quoted": "replication.numbers, docs/replication.md",
+    "reported": "replication.protocol, docs/replication.md",
     "rotate": "rotate_degrees",
     "saturation": "color.saturation_max",
     "solarize": "solarize_p",

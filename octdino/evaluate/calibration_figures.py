@@ -1,4 +1,4 @@
-"""reliability.svg, calibration.svg and subgroups.svg: may the numbers of the leading arms be believed, and for whom?"""
+"""Figures of calibration and subgroups: reliability diagrams, calibration errors, forest plot of subgroups, as SVG."""
 
 import math
 from itertools import groupby
@@ -14,21 +14,25 @@ from matplotlib.lines import Line2D
 from octdino.config import EvaluateSettings
 from octdino.data.csv_io import leading_metric
 from octdino.data.sampling_units import Unit
-from octdino.evaluate.comparison_figures import nothing, one_seed, share_of
-from octdino.evaluate.gather import Run, TestSet
+from octdino.evaluate.comparable_runs import Run, TestSet
+from octdino.evaluate.comparison_figures import empty_figure, one_seed, share_of
 from octdino.evaluate.reliability import bins_of
-from octdino.plotting import INK, WIDTH, Look, looks, save_svg, style
-from octdino.stats.bootstrap import expanded, interval
+from octdino.plotting import INK, WIDTH, ArmStyle, arm_styles, figure_style, save_svg
+from octdino.stats.bootstrap import corrected_confidence, interval
 
 PANELS, ARMS = 6, 3  # at most, of the reliability figure and of the subgroups
 
 
-def draw_trust(
+def plot_calibration_figures(
     settings: EvaluateSettings, test: TestSet, runs: list[Run], metrics: pd.DataFrame, subgroups: pd.DataFrame,
-    times: np.ndarray, out: Path,
+    resample_weights: np.ndarray, out: Path,
 ) -> None:  # fmt: skip
-    """Draw the three figures; `times` [P, C] are the draws that the tables rest on."""
-    look = looks(sorted({run.key.arm for run in runs}))
+    """Write reliability.svg, calibration.svg and subgroups.svg to `out`.
+
+    Args:
+        resample_weights: float64 [P, C], those of the tables.
+    """
+    styles = arm_styles(sorted({run.key.arm for run in runs}))
     patients = {run.key.fraction: run.n_train_patients for run in runs}
     order = leaders(metrics, settings.reference)
     last = max(run.key.fraction for run in runs)
@@ -38,27 +42,31 @@ def draw_trust(
     errors = [one_seed(macro[macro["metric"] == name]).dropna(subset=["value"]) for name in ("ece", "ece_calibrated")]
     metric, words = leading_metric(metrics)
     groups = subgroups[(subgroups["label"] == "macro") & (subgroups["metric"] == metric)]
-    with style():
+    with figure_style():
         save_svg(
-            reliability(settings, test, shown, look, times),
+            plot_reliability(settings, test, shown, styles, resample_weights),
             out / "reliability.svg",
-            "Share of positive scans against predicted probability, before and after the temperature, a panel an arm",
+            "Share of positive scans against predicted probability, before and after temperature scaling, one panel "
+            "per arm",
         )
         save_svg(
-            dumbbells(errors[0], errors[1], look, patients, test.unit),
+            plot_calibration_errors(errors[0], errors[1], styles, patients, test.unit),
             out / "calibration.svg",
-            "Calibration error of every arm before and after the temperature; the numbers stand in metrics.csv",
+            "Calibration error of every arm before and after temperature scaling; the numbers are in metrics.csv",
         )
         save_svg(
-            forest_of_groups(settings, test.unit, groups, order[:ARMS], words, look),
+            plot_subgroup_forest(settings, test.unit, groups, order[:ARMS], words, styles),
             out / "subgroups.svg",
             f"{words[0].upper() + words[1:]} of the leading arms in parts of the test set, with intervals; the numbers "
-            "stand in subgroups.csv",
+            "are in subgroups.csv",
         )
 
 
 def leaders(metrics: pd.DataFrame, reference: str) -> list[tuple[str, str]]:
-    """Arm and backbone, best first by the leading metric at the largest fraction; the reference is one of the three."""
+    """Return arm and backbone, best first by the leading metric at the largest fraction.
+
+    The reference is among the first three.
+    """
     metric, _ = leading_metric(metrics)
     table = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
     table = table[table["fraction"] == table["fraction"].max()]
@@ -71,13 +79,17 @@ def leaders(metrics: pd.DataFrame, reference: str) -> list[tuple[str, str]]:
     return order
 
 
-def reliability(
-    settings: EvaluateSettings, test: TestSet, runs: list[Run], look: dict[str, Look], times: np.ndarray
+def plot_reliability(
+    settings: EvaluateSettings,
+    test: TestSet,
+    runs: list[Run],
+    styles: dict[str, ArmStyle],
+    resample_weights: np.ndarray,
 ) -> Figure:
-    """A panel an arm, all evaluable labels together: bins of as many cells each; bars are intervals over patients."""
+    """Plot one panel per arm, all evaluable labels together: bins of equal mass; bars are intervals over patients."""
     cells = ~np.isnan(test.truth) & test.evaluable
     if not runs or not cells.any():
-        return nothing()
+        return empty_figure()
     rows = math.ceil(len(runs) / 2)
     figure = Figure(figsize=(WIDTH, 2.35 * rows + 0.4))
     grid = figure.subplots(rows, 2, squeeze=False, sharex=True, sharey=True).ravel()
@@ -85,9 +97,9 @@ def reliability(
     several = len({run.key.backbone for run in runs} - {"none"}) > 1
     for axes, run in zip(grid, runs, strict=False):
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.7, alpha=0.5, linestyle=":")
-        how = look[run.key.arm]
+        style = styles[run.key.arm]
         for p, after in ((run.probabilities[cells], False), (run.calibrated[cells], True)):
-            _curve(axes, settings, truth, p, patient, times if after else times[:, :1], how)
+            _plot_bins(axes, settings, truth, p, patient, resample_weights if after else resample_weights[:, :1], style)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
         axes.set_title(f"{run.key.arm}\n{run.key.backbone}" if several else run.key.arm)
     for axes in grid[len(runs) :]:
@@ -97,45 +109,53 @@ def reliability(
     hollow: Any = {"color": INK, "marker": "o", "markersize": 4, "linewidth": 1}
     handles = [
         Line2D([], [], **hollow, linestyle=(0, (2, 2)), markerfacecolor="none", label="as predicted"),
-        Line2D([], [], **hollow, label=f"at the temperature of validation {test.unit.many}"),
+        Line2D([], [], **hollow, label=f"temperature-scaled on validation {test.unit.many}"),
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=2)
     return figure
 
 
-def _curve(
-    axes: Axes, settings: EvaluateSettings, truth: np.ndarray, p: np.ndarray, patient: np.ndarray, times: np.ndarray,
-    how: Look,
+def _plot_bins(
+    axes: Axes, settings: EvaluateSettings, truth: np.ndarray, p: np.ndarray, patient: np.ndarray,
+    resample_weights: np.ndarray, style: ArmStyle,
 ) -> None:  # fmt: skip
-    """One line of bins; with more than one draw its intervals."""
+    """Plot one line of bins; with resamples its intervals."""
     bins = bins_of(p, settings.bins)
     filled = np.unique(bins)
-    sums = np.zeros((3, len(times), settings.bins))
+    sums = np.zeros((3, len(resample_weights), settings.bins))
     for total, values in zip(sums, (np.ones(len(p)), truth, p), strict=True):
         np.add.at(total, (patient, bins), values)
-    drawn = times[:, : 1 + settings.resamples]
+    weights = resample_weights[:, : 1 + settings.resamples]
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = (drawn.T @ sums[1] / (drawn.T @ sums[0]))[:, filled]
+        share = (weights.T @ sums[1] / (weights.T @ sums[0]))[:, filled]
     mean = (sums[2].sum(0)[filled]) / sums[0].sum(0)[filled]
-    many = drawn.shape[1] > 1
+    resampled = weights.shape[1] > 1
     axes.plot(
-        mean, share[0], color=how.color, marker="o", markersize=3.5, linewidth=1.3 if many else 0.9,
-        linestyle="-" if many else (0, (2, 2)), markerfacecolor=how.color if many else "none",
-        alpha=1 if many else 0.75,
+        mean, share[0], color=style.color, marker="o", markersize=3.5, linewidth=1.3 if resampled else 0.9,
+        linestyle="-" if resampled else (0, (2, 2)), markerfacecolor=style.color if resampled else "none",
+        alpha=1 if resampled else 0.75,
     )  # fmt: skip
-    if many:
-        level = expanded(settings.confidence, len(times)) if settings.small_sample_correction else settings.confidence
+    if resampled:
+        level = (
+            corrected_confidence(settings.confidence, len(resample_weights))
+            if settings.small_sample_correction
+            else settings.confidence
+        )
         low, high = interval(share[1:], level)
-        axes.vlines(mean, low, high, color=how.color, linewidth=0.9, alpha=0.6)
+        axes.vlines(mean, low, high, color=style.color, linewidth=0.9, alpha=0.6)
 
 
-def dumbbells(
-    before: pd.DataFrame, after: pd.DataFrame, look: dict[str, Look], patients: dict[float, int | None], unit: Unit
+def plot_calibration_errors(
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    styles: dict[str, ArmStyle],
+    patients: dict[float, int | None],
+    unit: Unit,
 ) -> Figure:
-    """Calibration error of each arm: hollow before the temperature, filled after it, with the interval after."""
+    """Plot the calibration error per arm: hollow before temperature scaling, filled with its interval after it."""
     table = before.merge(after, on=["arm", "backbone", "fraction"], suffixes=("", "_after"))
     if table.empty:
-        return nothing()
+        return empty_figure()
     several = len(set(table["backbone"]) - {"none"}) > 1
     figure = Figure(figsize=(WIDTH, 0.7 + 0.23 * (len(table) + 1.4 * table["fraction"].nunique())))
     axes = figure.subplots()
@@ -146,29 +166,37 @@ def dumbbells(
         _heading(axes, y, words)
         y += 1.0
         for _, row in rows.sort_values("value_after").iterrows():
-            how = look[row["arm"]]
-            axes.plot([row["value"], row["value_after"]], [y, y], color=how.color, linewidth=0.9, linestyle=":")
-            axes.plot([row["low_after"], row["high_after"]], [y, y], color=how.color, linewidth=1.8)
-            for x, face in ((row["value"], "none"), (row["value_after"], how.color)):
-                axes.plot(x, y, marker=how.marker, color=how.color, markersize=5.5, markerfacecolor=face, linestyle="")
+            style = styles[row["arm"]]
+            axes.plot([row["value"], row["value_after"]], [y, y], color=style.color, linewidth=0.9, linestyle=":")
+            axes.plot([row["low_after"], row["high_after"]], [y, y], color=style.color, linewidth=1.8)
+            for x, face in ((row["value"], "none"), (row["value_after"], style.color)):
+                axes.plot(
+                    x,
+                    y,
+                    marker=style.marker,
+                    color=style.color,
+                    markersize=5.5,
+                    markerfacecolor=face,
+                    linestyle="",
+                )
             ticks.append(y)
             names.append(f"{row['arm']} · {row['backbone']}" if several and row["backbone"] != "none" else row["arm"])
             y += 1.0
     _rows_only(axes, y, ticks, names)
     axes.set_xlim(left=0)
-    axes.set_xlabel("mean calibration error\nhollow: as predicted\nfilled: at the temperature", loc="left")
+    axes.set_xlabel("mean calibration error\nhollow: as predicted\nfilled: temperature-scaled", loc="left")
     return figure
 
 
-def forest_of_groups(
+def plot_subgroup_forest(
     settings: EvaluateSettings, unit: Unit, table: pd.DataFrame, arms: list[tuple[str, str]], words: str,
-    look: dict[str, Look],
+    styles: dict[str, ArmStyle],
 ) -> Figure:  # fmt: skip
-    """Groups below each other, the leading arms in each; small groups are hollow. Counts stand on the right."""
+    """Plot the leading arms per subgroup; small groups are hollow. Counts are on the right."""
     chosen = pd.concat([table[(table["arm"] == a) & (table["backbone"] == b)] for a, b in arms]) if arms else table
     groups = list(dict.fromkeys(zip(chosen["subgroup"], chosen["group"], strict=True)))
     if chosen["value"].isna().all():
-        return nothing()
+        return empty_figure()
     headings = len({subgroup for subgroup, _ in groups})
     figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * (len(groups) + 0.9 * headings)))
     axes = figure.subplots()
@@ -182,10 +210,10 @@ def forest_of_groups(
         for _, group in members:
             rows = chosen[(chosen["subgroup"] == subgroup) & (chosen["group"] == group)]
             for place, (_, row) in enumerate(rows.iterrows()):
-                _point(axes, row, y + 0.22 * (place - (len(rows) - 1) / 2), look[row["arm"]])
+                _plot_point(axes, row, y + 0.22 * (place - (len(rows) - 1) / 2), styles[row["arm"]])
             first = rows.iloc[0]
-            people = f"{first['n_patients']} pat., " if unit.patients else ""
-            counts = f"{people}{first['n_scans']} scans{' *' if first['small'] else ''}"
+            patients = f"{first['n_patients']} pat., " if unit.patients else ""
+            counts = f"{patients}{first['n_scans']} scans{' *' if first['small'] else ''}"
             axes.annotate(
                 counts, (1, y), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
                 va="center", fontsize=7.5,
@@ -196,17 +224,17 @@ def forest_of_groups(
     _rows_only(axes, y, ticks, names)
     axes.set_xlabel(f"{words}; *: fewer than {settings.small_group} {unit.many}", loc="left")
     handles = [
-        Line2D([], [], color=look[arm].color, marker=look[arm].marker, markersize=4.5, label=arm)
+        Line2D([], [], color=styles[arm].color, marker=styles[arm].marker, markersize=4.5, label=arm)
         for arm in dict.fromkeys(arm for arm, _ in arms)
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=2)
     return figure
 
 
-def _point(axes: Axes, row: pd.Series, y: float, how: Look) -> None:
-    axes.plot([row["low"], row["high"]], [y, y], color=how.color, linewidth=1.3, solid_capstyle="butt")
-    face = "none" if row["small"] else how.color
-    axes.plot(row["value"], y, marker=how.marker, color=how.color, markersize=4.5, markerfacecolor=face)
+def _plot_point(axes: Axes, row: pd.Series, y: float, style: ArmStyle) -> None:
+    axes.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=1.3, solid_capstyle="butt")
+    face = "none" if row["small"] else style.color
+    axes.plot(row["value"], y, marker=style.marker, color=style.color, markersize=4.5, markerfacecolor=face)
 
 
 def _heading(axes: Axes, y: float, words: str) -> None:

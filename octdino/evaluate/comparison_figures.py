@@ -1,4 +1,4 @@
-"""comparison.svg, difference.svg, label_efficiency.svg, roc.svg and pr.svg."""
+"""Figures of the comparison: forest plots, label efficiency, ROC and precision-recall curves, as SVG."""
 
 import math
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from octdino.config import EvaluateSettings
 from octdino.data.csv_io import leading_metric
 from octdino.data.sampling_units import Unit
-from octdino.evaluate.gather import Run, TestSet
-from octdino.plotting import INK, WIDTH, Look, looks, save_svg, style
+from octdino.evaluate.comparable_runs import Run, TestSet
+from octdino.plotting import INK, WIDTH, ArmStyle, arm_styles, figure_style, save_svg
 from octdino.stats.significance import alpha
 
 
-def draw_figures(
+def plot_comparison_figures(
     settings: EvaluateSettings,
     test: TestSet,
     runs: list[Run],
@@ -28,8 +28,11 @@ def draw_figures(
     comparison: pd.DataFrame,
     out: Path,
 ) -> None:
-    """Draw all figures from the two tables and, for the curves, from the predictions."""
-    look = looks(sorted({run.key.arm for run in runs}))
+    """Write comparison.svg, difference.svg, label_efficiency.svg, roc.svg and pr.svg to `out`.
+
+    The curves are of the predictions, the others of the two tables.
+    """
+    styles = arm_styles(sorted({run.key.arm for run in runs}))
     metric, words = leading_metric(metrics)
     capital = words[0].upper() + words[1:]
     macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
@@ -38,43 +41,43 @@ def draw_figures(
     paired = one_seed(paired[paired["reference"] == settings.reference])
     patients = {run.key.fraction: run.n_train_patients for run in runs}
     share, level = f"{100 * settings.confidence:g} % intervals over {test.unit.many}", alpha(settings.confidence)
-    with style():
+    with figure_style():
         save_svg(
-            forest(macro, "value", f"{words}\n{share}", look, patients, test.unit),
+            plot_forest(macro, "value", f"{words}\n{share}", styles, patients, test.unit),
             out / "comparison.svg",
-            f"{capital} of every arm at every fraction, with intervals; the numbers stand in metrics.csv",
+            f"{capital} of every arm at every fraction, with intervals; the numbers are in metrics.csv",
         )
         save_svg(
-            forest(
+            plot_forest(
                 paired,
                 "difference",
                 f"{words}\nminus {settings.reference}'s\n{share}",
-                look,
+                styles,
                 patients,
                 test.unit,
                 level,
             ),
             out / "difference.svg",
-            f"Paired difference of {words} to {settings.reference}; the numbers stand in comparison.csv",
+            f"Paired difference of {words} to {settings.reference}; the numbers are in comparison.csv",
         )
         save_svg(
-            label_efficiency(macro, words, look, patients, test.unit),
+            plot_label_efficiency(macro, words, styles, patients, test.unit),
             out / "label_efficiency.svg",
-            f"{capital} against the number of labelled training {test.unit.many}, a line an arm, with intervals",
+            f"{capital} against the number of labelled training {test.unit.many}, one line per arm, with intervals",
         )
         largest = max(run.key.fraction for run in runs)
         last = [run for run in runs if run.key.fraction == largest]
         last = [run for run in last if run.key.seed == min(other.key.seed or 0 for other in last)]
-        for name, curve, words in (("roc", _roc, "ROC"), ("pr", _pr, "Precision-recall")):
+        for name, curve, words in (("roc", _plot_roc, "ROC"), ("pr", _plot_pr, "Precision-recall")):
             save_svg(
-                curves(test, last, look, curve),
+                plot_curves(test, last, styles, curve),
                 out / f"{name}.svg",
-                f"{words} curves of every arm, a panel a label, trained on fraction {largest:g}",
+                f"{words} curves of every arm, one panel per label, trained on fraction {largest:g}",
             )
 
 
 def one_seed(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each classifier the mean over seeds where there are several, else its only seed."""
+    """Return per classifier the mean over seeds where there are several, else its only seed."""
     keys = ["arm", "backbone", "fraction"]
     return table.sort_values("seed", na_position="first").groupby(keys, as_index=False).head(1).sort_values(keys)
 
@@ -84,21 +87,21 @@ def _name(row: pd.Series, backbones: int) -> str:
 
 
 def share_of(fraction: float, patients: int | None, unit: Unit) -> str:
-    """10 % of labelled training patients (7); images where that is the unit."""
+    """Return "10 % of labelled training patients (7)"; images where that is the unit."""
     counted = "" if patients is None else f" ({patients})"
     return f"{100 * fraction:g} % of labelled training {unit.many}{counted}"
 
 
-def forest(
-    table: pd.DataFrame, column: str, title: str, look: dict[str, Look], patients: dict[float, int | None], unit: Unit,
-    level: float = 0.0,
+def plot_forest(
+    table: pd.DataFrame, column: str, title: str, styles: dict[str, ArmStyle], patients: dict[float, int | None],
+    unit: Unit, level: float = 0.0,
 ) -> Figure:  # fmt: skip
-    """Points with intervals, a row an arm, grouped by fraction.
+    """Return a forest plot: points with intervals, one row per arm, grouped by fraction.
 
     A difference whose adjusted p is below `level` is filled, others are hollow.
     """
     if table.empty:
-        return nothing()
+        return empty_figure()
     backbones = table.loc[table["backbone"] != "none", "backbone"].nunique()
     figure = Figure(figsize=(WIDTH, 0.55 + 0.23 * (len(table) + 1.4 * table["fraction"].nunique())))
     axes = figure.subplots()
@@ -112,12 +115,12 @@ def forest(
         )  # fmt: skip
         y += 1.0
         for _, row in rows.sort_values(column, ascending=False).iterrows():
-            how = look[row["arm"]]
-            sure = column == "value" or row["p_adjusted"] < level
-            axes.plot([row["low"], row["high"]], [y, y], color=how.color, linewidth=1.8, solid_capstyle="butt")
+            style = styles[row["arm"]]
+            filled = column == "value" or row["p_adjusted"] < level
+            axes.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=1.8, solid_capstyle="butt")
             axes.plot(
-                row[column], y, marker=how.marker, color=how.color, markersize=6, markeredgewidth=1.6,
-                markerfacecolor=how.color if sure else "none",
+                row[column], y, marker=style.marker, color=style.color, markersize=6, markeredgewidth=1.6,
+                markerfacecolor=style.color if filled else "none",
             )  # fmt: skip
             ticks.append(y)
             names.append(_name(row, backbones))
@@ -134,13 +137,13 @@ def forest(
     return figure
 
 
-def label_efficiency(
-    table: pd.DataFrame, words: str, look: dict[str, Look], patients: dict[float, int | None], unit: Unit
+def plot_label_efficiency(
+    table: pd.DataFrame, words: str, styles: dict[str, ArmStyle], patients: dict[float, int | None], unit: Unit
 ) -> Figure:
-    """The leading metric by labelled training patients, a panel a backbone; arms stand a little apart to be told."""
+    """Plot the leading metric against labelled training patients, one panel per backbone; arms are offset."""
     backbones = sorted(set(table["backbone"]) - {"none"})
     if table.empty:
-        return nothing()
+        return empty_figure()
     panels = max(1, len(backbones))
     figure = Figure(figsize=(WIDTH, 3.1 * panels + 0.3))
     grid = np.atleast_1d(figure.subplots(panels, 1, sharey=True))
@@ -153,11 +156,17 @@ def label_efficiency(
             line = rows[rows["arm"] == arm].sort_values("fraction")
             shift = 1 + 0.012 * (index - (len(arms) - 1) / 2) * (1 if len(ticks) > 1 else 0.3)
             at = np.array([(patients[f] or 0) if known else f for f in line["fraction"]], float) * shift
-            how = look[arm]
+            style = styles[arm]
             axes.plot(
-                at, line["value"], color=how.color, linestyle=how.dash, marker=how.marker, markersize=4.5, label=arm
+                at,
+                line["value"],
+                color=style.color,
+                linestyle=style.dash,
+                marker=style.marker,
+                markersize=4.5,
+                label=arm,
             )
-            axes.vlines(at, line["low"], line["high"], color=how.color, linewidth=1, alpha=0.55)
+            axes.vlines(at, line["low"], line["high"], color=style.color, linewidth=1, alpha=0.55)
         axes.set_xscale("log")
         places = [(patients[f] or 0) if known else f for f in ticks]
         axes.xaxis.set_major_locator(FixedLocator(places))
@@ -174,7 +183,7 @@ def label_efficiency(
 
 
 def apart(places: list[float], least: float = 0.11) -> list[bool]:
-    """Of ascending places on a logarithmic axis those whose names do not run into each other; the last one stays."""
+    """Return which ascending ticks of a logarithmic axis keep their labels so that none overlap."""
     width = math.log(places[-1] / places[0]) or 1.0
     shown, right = [], math.inf
     for place in reversed(places):
@@ -184,14 +193,17 @@ def apart(places: list[float], least: float = 0.11) -> list[bool]:
     return shown[::-1]
 
 
-def curves(
-    test: TestSet, runs: list[Run], look: dict[str, Look], curve: Callable[[Axes, np.ndarray, np.ndarray, Look], None]
+def plot_curves(
+    test: TestSet,
+    runs: list[Run],
+    styles: dict[str, ArmStyle],
+    curve: Callable[[Axes, np.ndarray, np.ndarray, ArmStyle], None],
 ) -> Figure:
-    """A panel a label (and backbone), a curve an arm."""
+    """Plot one panel per label (and backbone), one curve per arm."""
     backbones = sorted({run.key.backbone for run in runs} - {"none"}) or ["none"]
     panels = [(index, backbone) for backbone in backbones for index in np.flatnonzero(test.evaluable)]
     if not panels:
-        return nothing()
+        return empty_figure()
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(WIDTH, 2.25 * rows + 0.4))
     grid = figure.subplots(rows, 2, squeeze=False).ravel()
@@ -200,7 +212,7 @@ def curves(
         truth = test.truth[known, index] == 1
         for run in runs:
             if run.key.backbone in (backbone, "none"):
-                curve(axes, truth, run.probabilities[known, index], look[run.key.arm])
+                curve(axes, truth, run.probabilities[known, index], styles[run.key.arm])
                 axes.lines[-1].set_label(run.key.arm)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         name = test.labels[index] if len(test.labels[index]) < 30 else test.labels[index][:28] + "…"
@@ -211,26 +223,26 @@ def curves(
     return figure
 
 
-def _roc(axes: Axes, truth: np.ndarray, score: np.ndarray, look: Look) -> None:
+def _plot_roc(axes: Axes, truth: np.ndarray, score: np.ndarray, styles: ArmStyle) -> None:
     if not axes.lines:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.7, alpha=0.5, linestyle=":")
         axes.set_xlabel("1 - specificity", loc="left")
         axes.set_ylabel("sensitivity", loc="bottom")
     x, y, _ = roc_curve(truth, score)
-    axes.plot(x, y, color=look.color, linestyle=look.dash, linewidth=1.3)
+    axes.plot(x, y, color=styles.color, linestyle=styles.dash, linewidth=1.3)
 
 
-def _pr(axes: Axes, truth: np.ndarray, score: np.ndarray, look: Look) -> None:
+def _plot_pr(axes: Axes, truth: np.ndarray, score: np.ndarray, styles: ArmStyle) -> None:
     if not axes.lines:
         axes.axhline(truth.mean(), color=INK, linewidth=0.7, alpha=0.5, linestyle=":")
         axes.set_xlabel("sensitivity (recall)", loc="left")
         axes.set_ylabel("precision", loc="bottom")
     precision, recall, _ = precision_recall_curve(truth, score, drop_intermediate=True)
-    axes.step(recall, precision, color=look.color, linestyle=look.dash, linewidth=1.3, where="post")
+    axes.step(recall, precision, color=styles.color, linestyle=styles.dash, linewidth=1.3, where="post")
 
 
 def _legend(figure: Figure) -> None:
-    """Every arm once, also one that some backbone alone has."""
+    """Add a legend with every arm once, also one that only one backbone has."""
     handles: dict[str, Line2D] = {}
     for line in (line for axes in figure.axes for line in axes.lines):
         if not str(line.get_label()).startswith("_"):
@@ -238,8 +250,8 @@ def _legend(figure: Figure) -> None:
     figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=2)
 
 
-def nothing() -> Figure:
-    """In place of a figure for which there are no numbers."""
+def empty_figure() -> Figure:
+    """Return the figure that replaces one for which there are no numbers."""
     figure = Figure(figsize=(WIDTH, 0.6))
-    figure.text(0.0, 0.5, "Nothing to draw: no label is evaluable, or there is nothing to compare.", va="center")
+    figure.text(0.0, 0.5, "Nothing to plot: no label is evaluable, or there is nothing to compare.", va="center")
     return figure

@@ -1,4 +1,4 @@
-"""Every arm, label and metric on the same resamples of the test patients: values, intervals, paired differences."""
+"""The evaluate stage: metrics with confidence intervals, paired differences, subgroups and figures."""
 
 import logging
 from pathlib import Path
@@ -12,20 +12,20 @@ from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import write_table
 from octdino.data.schemas.csv_schemas import COMPARISON, MACRO, METRICS, SUBGROUPS, WEIGHTED
 from octdino.errors import UserError
-from octdino.evaluate.calibration_figures import draw_trust
-from octdino.evaluate.comparison_figures import draw_figures
-from octdino.evaluate.gather import NOT_EVALUABLE, Key, TestSet, gather
-from octdino.evaluate.label_figures import draw_labels
-from octdino.evaluate.quality import qualities
-from octdino.evaluate.scores import (
+from octdino.evaluate.calibration_figures import plot_calibration_figures
+from octdino.evaluate.comparable_runs import NOT_EVALUABLE, Key, TestSet, read_runs
+from octdino.evaluate.comparison_figures import plot_comparison_figures
+from octdino.evaluate.image_quality import image_qualities
+from octdino.evaluate.label_figures import plot_label_figures
+from octdino.evaluate.resampled_scores import (
     ACCURACY,
-    columns,
+    bootstrap_scores,
     complete_labels,
-    draws,
-    ends,
+    interval_bounds,
     is_compared,
-    names,
-    replicates,
+    make_resample_weights,
+    metric_names,
+    score_columns,
     seed_means,
 )
 from octdino.evaluate.subgroups import groupings, subgroup_table
@@ -38,7 +38,7 @@ CLINICAL = "clinical"
 
 
 def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path], out: Path) -> None:
-    """Compare classifiers: metrics.csv, comparison.csv, subgroups.csv and figures (SVG) in `out`.
+    """Compare classifiers; write metrics.csv, comparison.csv, subgroups.csv and figures (SVG) to `out`.
 
     Intervals are over resamples of test patients; all classifiers and labels share the resamples, so a difference
     between two arms is paired. Macro and weighted are means over one fixed set of labels, the evaluable ones; in a
@@ -46,61 +46,65 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     seed are the mean over seeds, and their intervals are over resamples of patients and of seeds.
 
     Args:
-        manifest: the cohort's manifest.csv; splits.csv stands beside it.
+        manifest: the cohort's manifest.csv; splits.csv is beside it.
         classifiers: results folders (or the predictions.csv in them), any number of arms, fractions, folds and seeds.
 
     Raises:
-        UserError: see `read_cohort` and `gather`.
+        UserError: see `read_cohort` and `read_runs`.
     """
     if manifest.name != "manifest.csv":
         raise UserError(f"--manifest: {manifest}; expected the manifest.csv of a cohort, its other files beside it")
     cohort = read_cohort(manifest.with_name("scans.h5"), needs_store=False)
-    test, runs = gather(settings, cohort, classifiers)
-    times = draws(settings, test.patients)
+    test, runs = read_runs(settings, cohort, classifiers)
+    resample_weights = make_resample_weights(settings, test.patients)
     complete = complete_labels(settings, test, runs)
     tables: list[tuple[pd.DataFrame, pd.DataFrame]] = []
-    for fraction in sorted({run.key.fraction for run in runs}):  # one at a time: memory
-        scores = replicates(settings, test, [run for run in runs if run.key.fraction == fraction], times, complete)
+    for fraction in sorted({run.key.fraction for run in runs}):  # one at a time, to save memory
+        scores = bootstrap_scores(
+            settings, test, [run for run in runs if run.key.fraction == fraction], resample_weights, complete
+        )
         with_mean = {**scores, **seed_means(settings, scores)}
         tables.append((metrics_table(settings, test, with_mean), comparison_table(settings, test, with_mean)))
     metrics, comparison = (sorted_rows(pd.concat(parts)) for parts in zip(*tables, strict=True))
     parts = groupings(settings, test.rows, _quality(cohort, test))
-    subgroups = subgroup_table(settings, test, runs, times, parts)
+    subgroups = subgroup_table(settings, test, runs, resample_weights, parts)
     write_table(out / "metrics.csv", metrics, METRICS)
     write_table(out / "comparison.csv", comparison, COMPARISON)
     write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
     runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
-    draw_figures(settings, test, runs, metrics, comparison, out)
-    draw_labels(settings, test.unit, metrics, comparison, out)
-    draw_trust(settings, test, runs, metrics, subgroups, times, out)
+    plot_comparison_figures(settings, test, runs, metrics, comparison, out)
+    plot_label_figures(settings, test.unit, metrics, comparison, out)
+    plot_calibration_figures(settings, test, runs, metrics, subgroups, resample_weights, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))
-    log.info("%d classifiers, %d test %s, labels: %s", len(runs), len(times), test.unit.many, counts or "none")
+    log.info(
+        "%d classifiers, %d test %s, labels: %s", len(runs), len(resample_weights), test.unit.many, counts or "none"
+    )
     if test.unit.state == "unknown":
         log.warning("%s: %s", manifest, test.unit.warning)
 
 
 def _quality(cohort: Cohort, test: TestSet) -> np.ndarray | None:
-    """Of the test scans, from the cohort's store, float64 [N]; None where there is none."""
+    """Return the image quality of the test scans, float64 [N]; None where there is no store."""
     if not cohort.has_store:
         log.info("%s: no such store; there are no subgroups by image quality", cohort.store)
         return None
-    return qualities(cohort, np.flatnonzero(cohort.manifest["scan_id"].isin(test.rows["scan_id"])))
+    return image_qualities(cohort, np.flatnonzero(cohort.manifest["scan_id"].isin(test.rows["scan_id"])))
 
 
 def sorted_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """By classifier, the mean over seeds last; within one as it was."""
+    """Return the rows sorted by classifier, the mean over seeds last; within one classifier in their order."""
     keys = ["arm", "backbone", "fraction", "seed"]
     return table.sort_values(keys, kind="stable", na_position="last", ignore_index=True)
 
 
 def metrics_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, np.ndarray]) -> pd.DataFrame:
-    """One row a classifier, label and metric; see METRICS."""
+    """Return one row per classifier, label and metric; see METRICS."""
     counts = _counts(test)
     rows: list[dict[str, Any]] = []
     for key, values in scores.items():
-        low, high, drawn = ends(settings, test.patients, values)
-        for index, label in enumerate(columns(test.labels)):
-            for which, metric in enumerate(names(settings, test.exclusive)):
+        low, high, resamples = interval_bounds(settings, test.patients, values)
+        for index, label in enumerate(score_columns(test.labels)):
+            for which, metric in enumerate(metric_names(settings, test.exclusive)):
                 if metric == ACCURACY and label != MACRO:
                     continue
                 numbers = {"value": values[which, 0, index], "low": low[which, index], "high": high[which, index]}
@@ -108,13 +112,13 @@ def metrics_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, n
                     numbers = dict.fromkeys(numbers, np.nan)
                 rows.append(
                     {**key._asdict(), "fold": test.fold, "label": label, "metric": metric, **numbers, **counts[label]}
-                    | {"n_resamples": drawn[which, index]}
+                    | {"n_resamples": resamples[which, index]}
                 )
     return pd.DataFrame(rows)
 
 
 def _counts(test: TestSet) -> dict[str, dict[str, Any]]:
-    """Patients and scans behind each label, and behind the means over labels."""
+    """Return the numbers of patients and scans of each label, and of the means over labels."""
     own = {label: _label_counts(test, index) for index, label in enumerate(test.labels)}
     return own | dict.fromkeys((MACRO, WEIGHTED), _macro_counts(test))
 
@@ -143,13 +147,13 @@ def _macro_counts(test: TestSet) -> dict[str, Any]:
 
 
 def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key, np.ndarray]) -> pd.DataFrame:
-    """One row a pair of arms, label and metric; see COMPARISON. Labels that are not evaluable have none."""
-    labels, metrics, counts = columns(test.labels), names(settings, test.exclusive), _counts(test)
+    """Return one row per pair of arms, label and metric; see COMPARISON. Labels that are not evaluable have none."""
+    labels, metrics, counts = score_columns(test.labels), metric_names(settings, test.exclusive), _counts(test)
     kept = np.array([is_compared(metric) for metric in metrics])
     rows: list[dict[str, Any]] = []
     for key, reference in pairs(settings.reference, scores):
         difference = scores[key] - scores[reference]
-        low, high, drawn = ends(settings, test.patients, difference)
+        low, high, resamples = interval_bounds(settings, test.patients, difference)
         replicates_only = difference[:, 1 : 1 + settings.resamples].swapaxes(0, 1)
         p = p_value(replicates_only, test.patients if settings.small_sample_correction else None)
         for which, index in np.argwhere(np.isfinite(difference[:, 0]) & kept[:, None]):
@@ -166,7 +170,7 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
                     "p": p[which, index],
                     "n_patients": counts[labels[index]]["n_patients"],
                     "n_scans": counts[labels[index]]["n_scans"],
-                    "n_resamples": drawn[which, index],
+                    "n_resamples": resamples[which, index],
                 }
             )
     table = pd.DataFrame(rows, columns=[column.name for column in COMPARISON])
@@ -177,9 +181,9 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
 
 
 def pairs(reference: str, scores: dict[Key, np.ndarray]) -> list[tuple[Key, Key]]:
-    """Every arm with the reference arm of the same backbone, fraction and seed, and with the clinical control.
+    """Return every arm with the reference arm of the same backbone, fraction and seed, and with the clinical baseline.
 
-    The control knows no backbone; where it was not run with a seed, its first seed stands in.
+    The clinical baseline has no backbone; where it was not run with a seed, its first seed is taken.
     """
     found = []
     for key in scores:
@@ -188,7 +192,7 @@ def pairs(reference: str, scores: dict[Key, np.ndarray]) -> list[tuple[Key, Key]
         other = key._replace(arm=reference)
         if other != key and other in scores:
             found.append((key, other))
-        controls = [one for one in scores if one.arm == CLINICAL and one.fraction == key.fraction]
-        if controls:
-            found.append((key, min(controls, key=lambda one: (one.seed != key.seed, one.seed is None, one.seed or 0))))
+        baselines = [one for one in scores if one.arm == CLINICAL and one.fraction == key.fraction]
+        if baselines:
+            found.append((key, min(baselines, key=lambda one: (one.seed != key.seed, one.seed is None, one.seed or 0))))
     return found

@@ -1,4 +1,4 @@
-"""labels.svg and label_difference.svg: every label by itself, in small."""
+"""Figures per label: AUROC against the fraction, and paired differences, as small multiples."""
 
 import math
 from pathlib import Path
@@ -10,35 +10,35 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from octdino.config import EvaluateSettings
 from octdino.data.sampling_units import Unit
-from octdino.evaluate.comparison_figures import nothing, one_seed
-from octdino.plotting import INK, WIDTH, Look, looks, save_svg, style
+from octdino.evaluate.comparison_figures import empty_figure, one_seed
+from octdino.plotting import INK, WIDTH, ArmStyle, arm_styles, figure_style, save_svg
 from octdino.stats.significance import alpha
 
 ACROSS = 3
 METRIC = "auroc"
 
 
-def draw_labels(
+def plot_label_figures(
     settings: EvaluateSettings, unit: Unit, metrics: pd.DataFrame, comparison: pd.DataFrame, out: Path
 ) -> None:
-    """Draw both from the two tables."""
-    look = looks(sorted(set(metrics["arm"])))
+    """Write labels.svg and label_difference.svg to `out`, from the two tables."""
+    styles = arm_styles(sorted(set(metrics["arm"])))
     labels = _labels(metrics)
     scores = _of_labels(metrics, labels)
     paired = _of_labels(comparison[comparison["reference"] == settings.reference], labels)
     paired = paired[paired["fraction"] == metrics["fraction"].max()]
-    with style():
+    with figure_style():
         save_svg(
-            small_multiples(scores, labels, look),
+            plot_label_scores(scores, labels, styles),
             out / "labels.svg",
-            f"AUROC against the share of labelled training {unit.many}, a panel a label, a line an arm, with "
-            "intervals; the numbers stand in metrics.csv",
+            f"AUROC against the share of labelled training {unit.many}, one panel per label, one line per "
+            "arm, with intervals; the numbers are in metrics.csv",
         )
         save_svg(
-            differences(paired, labels, look, settings.reference, alpha(settings.confidence)),
+            plot_label_differences(paired, labels, styles, settings.reference, alpha(settings.confidence)),
             out / "label_difference.svg",
-            f"Paired difference of AUROC to {settings.reference} at the largest fraction, a panel a label, a row an "
-            "arm, with intervals; the numbers stand in comparison.csv",
+            f"Paired difference of AUROC to {settings.reference} at the largest fraction, one panel per label, "
+            "one row per arm, with intervals; the numbers are in comparison.csv",
         )
 
 
@@ -48,7 +48,7 @@ def _labels(metrics: pd.DataFrame) -> list[str]:
 
 
 def _of_labels(table: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """AUROC of each label, of each classifier the mean over seeds where there are several."""
+    """Return AUROC of each label, per classifier the mean over seeds where there are several."""
     parts = [one_seed(table[(table["metric"] == METRIC) & (table["label"] == label)]) for label in labels]
     return pd.concat(parts) if parts else table.iloc[:0]
 
@@ -66,16 +66,16 @@ def _panels(labels: list[str], height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _names(table: pd.DataFrame) -> pd.Series:
-    """The arm, and the backbone where there are several."""
+    """Return the arm, and the backbone where there are several."""
     several = len(set(table["backbone"]) - {"none"}) > 1
     joined = table["arm"].astype(str) + " · " + table["backbone"].astype(str)
     return joined.where(several & (table["backbone"] != "none"), table["arm"].astype(str))
 
 
-def small_multiples(table: pd.DataFrame, labels: list[str], look: dict[str, Look]) -> Figure:
-    """AUROC by fraction, a panel a label; arms stand a little apart to be told."""
+def plot_label_scores(table: pd.DataFrame, labels: list[str], styles: dict[str, ArmStyle]) -> Figure:
+    """Plot AUROC against the fraction, one panel per label; arms are offset to be told apart."""
     if table.empty or not labels:
-        return nothing()
+        return empty_figure()
     table = table.assign(name=_names(table))
     figure, cells = _panels(labels, 1.75)
     names, ticks = sorted(set(table["name"])), sorted(set(table["fraction"]))
@@ -86,13 +86,13 @@ def small_multiples(table: pd.DataFrame, labels: list[str], look: dict[str, Look
             line = rows[rows["name"] == name].sort_values("fraction")
             if line.empty:
                 continue
-            how = look[line["arm"].iloc[0]]
+            style = styles[line["arm"].iloc[0]]
             at = line["fraction"].to_numpy(float) * (1 + 0.025 * (index - (len(names) - 1) / 2))
             axes.plot(
-                at, line["value"], color=how.color, linestyle=how.dash, marker=how.marker, markersize=3.2,
+                at, line["value"], color=style.color, linestyle=style.dash, marker=style.marker, markersize=3.2,
                 linewidth=1.2, label=name,
             )  # fmt: skip
-            axes.vlines(at, line["low"], line["high"], color=how.color, linewidth=0.9, alpha=0.5)
+            axes.vlines(at, line["low"], line["high"], color=style.color, linewidth=0.9, alpha=0.5)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -104,20 +104,29 @@ def small_multiples(table: pd.DataFrame, labels: list[str], look: dict[str, Look
     return figure
 
 
-def differences(table: pd.DataFrame, labels: list[str], look: dict[str, Look], reference: str, level: float) -> Figure:
-    """A panel a label, a row an arm; filled where the adjusted p is below `level`."""
+def plot_label_differences(
+    table: pd.DataFrame, labels: list[str], styles: dict[str, ArmStyle], reference: str, level: float
+) -> Figure:
+    """Plot one panel per label, one row per arm; filled where the adjusted p is below `level`."""
     if table.empty or not labels:
-        return nothing()
+        return empty_figure()
     table = table.assign(name=_names(table))
     names = sorted(set(table["name"]))
     figure, cells = _panels(labels, 0.5 + 0.19 * len(names))
     for axes, label in zip(cells, labels, strict=True):
         axes.axvline(0, color=INK, linewidth=0.8, alpha=0.7)
         for _, row in table[table["label"] == label].iterrows():
-            how, y = look[row["arm"]], names.index(row["name"])
-            axes.plot([row["low"], row["high"]], [y, y], color=how.color, linewidth=1.5, solid_capstyle="butt")
-            face = how.color if row["p_adjusted"] < level else "none"
-            axes.plot(row["difference"], y, marker=how.marker, color=how.color, markersize=4.5, markerfacecolor=face)
+            style, y = styles[row["arm"]], names.index(row["name"])
+            axes.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=1.5, solid_capstyle="butt")
+            face = style.color if row["p_adjusted"] < level else "none"
+            axes.plot(
+                row["difference"],
+                y,
+                marker=style.marker,
+                color=style.color,
+                markersize=4.5,
+                markerfacecolor=face,
+            )
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")

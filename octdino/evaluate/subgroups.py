@@ -1,4 +1,4 @@
-"""Does an arm do as well in every part of the cohort? The leading metric by trial, eye, bands, position and quality."""
+"""Subgroup analysis: the leading metric by trial, eye side, bands of CST and BCVA, slice position and image quality."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,9 +10,9 @@ import pandas as pd
 
 from octdino.config import EvaluateSettings
 from octdino.data.schemas.csv_schemas import MACRO, SUBGROUPS
-from octdino.evaluate.gather import Key, Run, TestSet
+from octdino.evaluate.comparable_runs import Key, Run, TestSet
 from octdino.evaluate.metrics import accuracy, ranking_metrics
-from octdino.evaluate.scores import ACCURACY, ends, mean_of_known, mean_of_repeats, seed_means
+from octdino.evaluate.resampled_scores import ACCURACY, interval_bounds, mean_of_known, mean_of_repeats, seed_means
 
 AUROC = "auroc"
 MOST = 8  # values of a name by which scans are grouped; with more, each is too small
@@ -22,12 +22,12 @@ PLACES = ("centre", "between", "edge")
 
 @dataclass(frozen=True)
 class Grouping:
-    """One way to part the test scans.
+    """One way to divide the test scans into groups.
 
     Attributes:
-        name: trial, eye side, CST, BCVA, position or quality; `all` is no parting.
+        name: trial, eye side, CST, BCVA, position or quality; `all` is no division.
         groups: their names, in order.
-        member: int [N], which group a scan is in; -1 unknown.
+        member: int [N], the group of each scan; -1 unknown.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Grouping:
 
 
 def groupings(settings: EvaluateSettings, rows: pd.DataFrame, quality: np.ndarray | None) -> list[Grouping]:
-    """What the cohort allows, with at least two groups each, after `all`.
+    """Return the groupings that the cohort allows, with at least two groups each, after `all`.
 
     Args:
         rows: of the manifest, the N test scans.
-        quality: float [N], see `octdino.evaluate.quality`; None where there is no store.
+        quality: float [N], see `octdino.evaluate.image_quality`; None where there is no store.
     """
     cst, bcva = (rows[name].astype("Float64").to_numpy(np.float64, na_value=np.nan) for name in ("cst", "bcva"))
     found = [
@@ -58,13 +58,13 @@ def groupings(settings: EvaluateSettings, rows: pd.DataFrame, quality: np.ndarra
 
 
 def by_name(name: str, values: pd.Series) -> Grouping:
-    """By text; empty is unknown."""
+    """Return a grouping by text; empty is unknown."""
     codes, groups = pd.factorize(values.where(values.fillna("") != ""), sort=True)
     return Grouping(name, [str(group) for group in groups], codes)
 
 
 def by_band(name: str, values: np.ndarray, edges: list[float], unit: str) -> Grouping:
-    """By where a number lies among ascending edges; an edge belongs to the band above it. NaN is unknown."""
+    """Return a grouping by bands between ascending edges; an edge belongs to the band above it. NaN is unknown."""
     if not edges:
         return Grouping(name, [], np.full(len(values), -1))
     between = [f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)]
@@ -73,9 +73,9 @@ def by_band(name: str, values: np.ndarray, edges: list[float], unit: str) -> Gro
 
 
 def position(rows: pd.DataFrame) -> np.ndarray:
-    """Third of the way from the middle slice of the volume to its first or last, int [N]; -1 unknown.
+    """Return the third of the distance from the middle slice to the first or last slice, int [N]; -1 unknown.
 
-    A volume has as many slices as most volumes here: the last ones may be missing, or unlabelled.
+    The number of slices of a volume is that of most volumes here: the last ones may be missing, or unlabelled.
     """
     slices = rows["slice"].astype("Float64").to_numpy(np.float64, na_value=np.nan)
     last = pd.Series(slices).groupby([rows["eye"].fillna("").to_numpy(), rows["visit"].fillna("").to_numpy()]).max()
@@ -93,15 +93,15 @@ def _without_empty(one: Grouping) -> Grouping:
 
 
 def subgroup_table(
-    settings: EvaluateSettings, test: TestSet, runs: list[Run], times: np.ndarray, parts: list[Grouping]
+    settings: EvaluateSettings, test: TestSet, runs: list[Run], resample_weights: np.ndarray, parts: list[Grouping]
 ) -> pd.DataFrame:
-    """One row a classifier at the largest fraction, group and label; see SUBGROUPS. Seeds are averaged.
+    """Return one row per classifier at the largest fraction, group and label; see SUBGROUPS. Seeds are averaged.
 
-    A label counts in a group that has enough patients on both sides of it. Macro is over the labels that count in
-    every group of a grouping but the small ones, so that the groups of a grouping can be laid beside each other.
+    A label counts in a group that has enough positive and enough negative patients. Macro is over the labels that
+    count in every group of a grouping but the small ones, so that the groups of a grouping can be compared.
 
     Args:
-        times: float64 [P, C], see `draws`.
+        resample_weights: float64 [P, C], see `make_resample_weights`.
     """
     last = max(run.key.fraction for run in runs)
     chosen = [run for run in runs if run.key.fraction == last]
@@ -112,7 +112,7 @@ def subgroup_table(
         common = np.logical_and.reduce(large or [np.zeros(len(test.labels), dtype=bool)])
         for index, (group, one) in enumerate(zip(part.groups, counted, strict=True)):
             inside, some = part.member == index, one["evaluable"]
-            scores = mean_of_repeats(chosen, partial(_scores, test, times, inside, some, common))
+            scores = mean_of_repeats(chosen, partial(_scores, test, resample_weights, inside, some, common))
             for key, values in _one_seed(settings, scores).items():
                 where = {**key._asdict(), "fold": test.fold, "subgroup": part.name, "group": group}
                 rows += _rows(settings, test, where, values, one, int(common.sum()))
@@ -121,42 +121,47 @@ def subgroup_table(
 
 
 def _counts(settings: EvaluateSettings, test: TestSet, inside: np.ndarray) -> dict[str, Any]:
-    """Of one group: which labels are evaluable, bool [L], and how many patients and scans stand behind each."""
+    """Return which labels are evaluable in one group, bool [L], and the numbers of patients and scans of each."""
     truth, patient = test.truth[inside], test.patient[inside]
     labels = []
     for column in truth.T:
-        sides = [len(set(patient[column == side])) for side in (0, 1)]
+        per_class = [len(set(patient[column == value])) for value in (0, 1)]
         known = ~np.isnan(column)
         numbers = {"n_patients": len(set(patient[known])), "n_scans": int(known.sum())}
-        numbers |= {"n_positive": int((column == 1).sum()), "n_positive_patients": sides[1]}
-        labels.append((numbers, min(sides) >= settings.min_test_patients))
-    people = len(set(patient))
+        numbers |= {"n_positive": int((column == 1).sum()), "n_positive_patients": per_class[1]}
+        labels.append((numbers, min(per_class) >= settings.min_test_patients))
+    patients = len(set(patient))
     return {
         "labels": [numbers for numbers, _ in labels],
-        "numbers": {"n_patients": people, "n_scans": int(inside.sum()), "small": int(people < settings.small_group)},
+        "numbers": {
+            "n_patients": patients,
+            "n_scans": int(inside.sum()),
+            "small": int(patients < settings.small_group),
+        },
         "evaluable": np.array([enough for _, enough in labels], dtype=bool) & test.evaluable,
     }
 
 
 def _scores(
-    test: TestSet, times: np.ndarray, inside: np.ndarray, evaluable: np.ndarray, common: np.ndarray, run: Run
+    test: TestSet, resample_weights: np.ndarray, inside: np.ndarray, evaluable: np.ndarray, common: np.ndarray, run: Run
 ) -> np.ndarray:
-    """AUROC of each label and their mean, and the accuracy of exclusive labels: float64 [metrics, C, L + 1].
+    """Return AUROC of each label and their mean, and the accuracy of exclusive labels, float64 [metrics, C, L + 1].
 
-    By `_metrics`, and in the last axis by label; the mean and the accuracy stand behind the labels.
+    The first axis is `_metrics`, the last the labels, then the mean or the accuracy.
     """
     metrics, macro = _metrics(test), len(test.labels)
-    values = np.full((len(metrics), times.shape[1], macro + 1), np.nan)
+    values = np.full((len(metrics), resample_weights.shape[1], macro + 1), np.nan)
     auroc = values[metrics.index(AUROC)]
     for index in np.flatnonzero(evaluable):
         known = inside & ~np.isnan(test.truth[:, index])
         truth = test.truth[known, index] == 1
-        auroc[:, index] = ranking_metrics(truth, run.probabilities[known, index], test.patient[known], times)[0]
+        score = run.probabilities[known, index]
+        auroc[:, index] = ranking_metrics(truth, score, test.patient[known], resample_weights)[0]
     if common.any() and not (common & ~evaluable).any():
         auroc[:, macro] = mean_of_known(auroc[:, :macro][:, common], np.ones(1))
     if test.exclusive:
         right = run.probabilities[inside].argmax(1) == test.truth[inside].argmax(1)
-        values[metrics.index(ACCURACY), :, macro] = accuracy(right, test.patient[inside], times)
+        values[metrics.index(ACCURACY), :, macro] = accuracy(right, test.patient[inside], resample_weights)
     return values
 
 
@@ -165,7 +170,7 @@ def _metrics(test: TestSet) -> tuple[str, ...]:
 
 
 def _one_seed(settings: EvaluateSettings, scores: dict[Key, np.ndarray]) -> dict[Key, np.ndarray]:
-    """The mean over seeds where there are several, else the only seed."""
+    """Return the mean over seeds where there are several, else the only seed."""
     means = seed_means(settings, scores)
     alone = {key: values for key, values in scores.items() if key._replace(seed=None) not in means}
     return {**alone, **means}
@@ -179,8 +184,8 @@ def _rows(
     one: dict[str, Any],
     common: int,
 ) -> list[dict[str, Any]]:
-    """Of one classifier and group: macro first, then the labels; those without a number too, with their counts."""
-    low, high, drawn = ends(settings, one["numbers"]["n_patients"], values)
+    """Return the rows of one classifier and group: macro first, then all labels with their counts."""
+    low, high, resamples = interval_bounds(settings, one["numbers"]["n_patients"], values)
     rows = []
     for index in (len(test.labels), *range(len(test.labels))):
         macro = index == len(test.labels)
@@ -192,6 +197,6 @@ def _rows(
             if np.isnan(found["value"]):
                 found = dict.fromkeys(found, np.nan)
             label = MACRO if macro else test.labels[index]
-            over = {"n_labels": common if macro else 1, "n_resamples": drawn[which, index]}
+            over = {"n_labels": common if macro else 1, "n_resamples": resamples[which, index]}
             rows.append({**where, "label": label, "metric": metric, **found, **numbers, **over})
     return rows

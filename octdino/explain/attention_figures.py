@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from octdino.data.atomic_files import replacing
-from octdino.plotting import style
+from octdino.plotting import figure_style
 
 CELL, GAP, TITLE = 1.15, 0.08, 0.32  # inches
 DPI = 120
@@ -37,7 +37,7 @@ def maps_figure(images: Tensor, maps: Tensor, masks: Tensor, cleaned: Tensor, na
     heads = maps.shape[1]
     heads_titles = [f"head {head + 1}" for head in range(heads)] if heads > 1 else []
     titles = ["scan", *heads_titles, "maximum" if heads > 1 else name, f"{100 * mass:g} % of it", "large parts"]
-    with style():
+    with figure_style():
         figure, axes = _grid(len(images), len(titles))
         for row, (image, own, mask, clean) in enumerate(zip(images, maps, masks, cleaned, strict=True)):
             cells = iter(axes[row])
@@ -60,7 +60,7 @@ def labels_figure(images: Tensor, maps: Tensor, lesions: Tensor | None, titles: 
     """
     across = min(4, len(titles))
     down = -(-len(titles) // across)
-    with style():
+    with figure_style():
         figure, axes = _grid(down, 2 * across)
         for place in range(across * down):
             left, right = axes[place // across, 2 * (place % across) : 2 * (place % across) + 2]
@@ -87,7 +87,7 @@ def neighbours_figure(
         queries: uint8 [n, C, H, W]; neighbours: n times uint8 [k, C, H, W]; agrees: n times [k], 1, 0 or NaN.
         titles: the label of each query.
     """
-    with style():
+    with figure_style():
         figure, axes = _grid(len(queries), 1 + max(map(len, neighbours)))
         for row, (query, found, same) in enumerate(zip(queries, neighbours, agrees, strict=True)):
             _scan(axes[row, 0], query)

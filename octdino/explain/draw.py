@@ -61,7 +61,7 @@ class Figures:
         }[maps.name]  # fmt: skip
         self._write(
             figure, f"labels_{arm}",
-            f"{arm}, {what}: of each label a scan that has it, and where the classifier looks for it.{outlined} "
+            f"{arm}, {what}: of each label a scan that has it, and where the classifier arm_styles for it.{outlined} "
             "Chosen by rule: the scan in which the label is largest, or the first.",
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from octdino.plotting import POOL, style
+from octdino.plotting import POOL, figure_style
 
 DIMENSIONS = 30  # that t-SNE starts from
 FEWEST = 12  # scans; of fewer t-SNE makes nothing that says anything
@@ -55,7 +55,7 @@ def embedding_figure(
     """
     alone = truth is None and not np.isfinite(cst).any() and patient is None
     panels = (truth is not None) + bool(np.isfinite(cst).any()) + (patient is not None) + alone
-    with style():
+    with figure_style():
         figure = Figure(figsize=(2.9 * panels, 2.9))
         cells = iter(np.atleast_1d(figure.subplots(1, panels)))
         if truth is not None:

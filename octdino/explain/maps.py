@@ -1,4 +1,4 @@
-"""Maps of where a network looks: attention of a ViT, and one map a label of a linear classifier."""
+"""Maps of where a network arm_styles: attention of a ViT, and one map a label of a linear classifier."""
 
 import logging
 from typing import cast
@@ -73,7 +73,7 @@ def label_maps(backbone: nn.Module, images: Tensor, weight: Tensor, bias: Tensor
     cam: the classifier at each place of the last feature map (Zhou et al. 2016), where pooling is a plain mean; it is
     what `monai.visualize.CAM` computes. gradcam: MONAI's GradCAM (Selvaraju et al. 2017) for CNNs that do more than
     that between map and features. projection: the same product as cam on the patches of a ViT; its classifier was
-    trained on the pooled feature, often the class token, so it says which patches look alike to what it looks for.
+    trained on the pooled feature, often the class token, so it says which patches look alike to what it arm_styles for.
     None where the network has no map.
     """
     found = last_map(backbone, images)

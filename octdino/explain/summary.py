@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from octdino.config import ExplainSettings
-from octdino.stats.bootstrap import draw_patients, interval, resampled_means
+from octdino.stats.bootstrap import interval, resample_patients, resampled_means
 
 MACRO = "macro"
 
@@ -30,7 +30,7 @@ def summarise(
     if not len(kept):
         return []
     who = np.unique(patient, return_inverse=True)[1]
-    times = draw_patients(int(who.max()) + 1, settings.resamples, 0)
+    times = resample_patients(int(who.max()) + 1, settings.resamples, 0)
     replicates = resampled_means(values[:, kept], who, times)
     levels = np.full(len(kept), np.nan) if chance is None else np.nanmean(chance[:, kept], axis=0)
     rows = [

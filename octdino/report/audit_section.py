@@ -1,4 +1,4 @@
-"""What the audit found of the test patients in training, choice or standardisation."""
+"""Section of the page on the leakage audit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from octdino.data.schemas.csv_schemas import FINDINGS
 from octdino.data.schemas.metadata import AuditMetadata, read_metadata
 from octdino.report.conclusions import NOTHING
 
-HEADS = ("check", "where", "how many", "the first, the worst, or why", "state")
+HEADS = ("check", "where", "number", "first finding, worst finding, or reason", "state")
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,11 @@ class Leaks:
     """The audit on the page.
 
     Attributes:
-        heads, rows: of the table: findings, and checks that had nothing to compare.
+        heads, rows: of the table: findings, and checks that could not be run.
         asked: what was checked, in words.
-        findings: how many there are, acknowledged ones among them.
-        unknown: how many of them are open.
-        unchecked: which checks had nothing to compare, and why.
+        findings: number of findings, acknowledged ones included.
+        unknown: number of open findings.
+        unchecked: checks that could not be run, with the reason.
     """
 
     heads: tuple[str, ...]
@@ -34,22 +34,22 @@ class Leaks:
 
 
 def leaks(root: Path) -> Leaks | None:
-    """Read results/{cohort}/audit; None where there was no audit."""
+    """Return the section from results/{cohort}/audit; None where there was no audit."""
     folder = root / "audit"
     if not (folder / "audit.json").is_file():
         return None
-    card = read_metadata(folder / "audit.json", AuditMetadata, "audit")
+    metadata = read_metadata(folder / "audit.json", AuditMetadata, "audit")
     table = read_table(folder / "findings.csv", FINDINGS)
     unchecked = table["state"] == "not checkable"
     counts = table["count"].map("{:,}".format).mask(unchecked, NOTHING)
     columns = (table["check"], table["where"], counts, table["detail"], table["state"])
     rows = [tuple(map(str, row)) for row in zip(*columns, strict=True)]
-    asked = [words for check, words in card.asked.items() if check not in set(table["check"][unchecked])]
+    asked = [words for check, words in metadata.asked.items() if check not in set(table["check"][unchecked])]
     return Leaks(
         heads=HEADS,
         asked=asked,
-        scans=card.scans,
-        runs=card.runs,
+        scans=metadata.scans,
+        runs=metadata.runs,
         rows=rows,
         findings=int((~unchecked).sum()),
         unknown=int((table["state"] == "open").sum()),

@@ -1,12 +1,11 @@
-"""Tables beside the comparison: fixed operating points and patients, calibration before and after, subgroups."""
+"""Tables of operating points, calibration before and after temperature scaling, and subgroups."""
 
 import math
 from typing import Any
 
 import pandas as pd
 
-from octdino.data.csv_io import leading_metric
-from octdino.report.conclusions import NOTHING, number, one_seed, pair, percent
+from octdino.report.conclusions import NOTHING, number, pair, percent
 from octdino.report.results_reader import Results
 from octdino.report.tables import Cell
 
@@ -25,43 +24,40 @@ def _score(row: Any) -> Cell:
 
 
 def _table(results: Results, columns: list[tuple[str, str]], best: int) -> list[list[Cell]]:
-    """Fraction, arm, backbone if there are several, then one cell a (label, metric).
+    """Return fraction, arm, backbone if there are several, then one cell per (label, metric).
 
-    Within a fraction the best comes first by the first of these cells; `best` 1: the highest, -1: the lowest is.
+    Within a fraction the best by the first of these cells comes first; `best` 1: the highest, -1: the lowest is best.
     """
-    metrics = one_seed(results.metrics)
-    several = len(set(metrics["backbone"]) - {"none"}) > 1
     rows = []
-    for (fraction, arm, backbone), part in metrics.groupby(["fraction", "arm", "backbone"]):
+    for (fraction, arm, backbone), part in results.tables.scores.groupby(["fraction", "arm", "backbone"]):
         found = part.drop_duplicates(["label", "metric"]).set_index(["label", "metric"])
         cells = [_score(found.loc[column] if column in found.index else None) for column in columns]
         row = [Cell(percent(float(str(fraction))), sort=float(str(fraction))), Cell(str(arm), sort=str(arm))]
-        if several:
+        if results.tables.several_backbones:
             row.append(Cell(NOTHING if backbone == "none" else str(backbone), sort=str(backbone)))
         rows.append((float(str(fraction)), -best * float(cells[0].sort), [*row, *cells]))
     return [row for *_, row in sorted(rows, key=lambda one: one[:2])]
 
 
 def _heads(results: Results, others: list[str]) -> list[str]:
-    several = len(set(results.metrics["backbone"]) - {"none"}) > 1
-    return ["labels", "arm", *(["backbone"] if several else []), *others]
+    return ["labels", "arm", *(["backbone"] if results.tables.several_backbones else []), *others]
 
 
 def operating_table(results: Results) -> dict[str, Any]:
-    """Weighted AUROC, sensitivity and specificity at fixed points and what they cost, and a patient's scans as one."""
-    there = set(results.metrics["metric"])
-    fixed = [name for side in ("spec", "sens") for name in sorted(there, key=_reached_last) if f"@{side}" in name]
+    """Return the table of weighted means, sensitivity and specificity at fixed points, and patient-level scores."""
+    present = set(results.metrics["metric"])
+    fixed = [name for kept in ("spec", "sens") for name in sorted(present, key=_reached_last) if f"@{kept}" in name]
     wanted = [("weighted", "auroc", "AUROC, weighted"), ("weighted", "average_precision", "AP, weighted")]
     wanted += [("macro", name, _in_words(name)) for name in fixed]
-    if results.unit.patients:
+    if results.cohort.unit.patients:
         wanted += [
-            ("macro", "patient_auroc", "AUROC of patients"),
-            ("macro", "patient_average_precision", "AP of patients"),
+            ("macro", "patient_auroc", "patient-level AUROC"),
+            ("macro", "patient_average_precision", "patient-level AP"),
         ]
-    wanted = [(label, metric, head) for label, metric, head in wanted if metric in there]
+    wanted = [(label, metric, head) for label, metric, head in wanted if metric in present]
     if not fixed:
         return {}
-    macro = results.metrics[results.metrics["label"] == "macro"]
+    macro = results.tables.macro
     floors = {}
     for name in ("prevalence", "patient_prevalence"):
         values = macro.loc[macro["metric"] == name, "value"].dropna()
@@ -74,19 +70,19 @@ def operating_table(results: Results) -> dict[str, Any]:
 
 
 def _reached_last(name: str) -> tuple[bool, str]:
-    """What was held on validation patients comes after what it costs."""
+    """Return a sort key that puts the rate fixed on validation patients after the other one."""
     what, _, at = name.partition("@")
     return what[:4] == at[:4], name
 
 
 def _in_words(name: str) -> str:
-    """sensitivity@spec90: sensitivity @ 90 % spec.; specificity@spec90: specificity reached."""
+    """Return sensitivity@spec90 as "sensitivity @ 90 % spec.", and specificity@spec90 as "specificity reached"."""
     what, _, at = name.partition("@")
     return f"{what} reached" if what[:4] == at[:4] else f"{what} @ {at[4:]} % {at[:4]}."
 
 
 def calibration_table(results: Results) -> dict[str, Any]:
-    """Brier score, calibration error, slope and intercept as predicted and at the temperature; means over labels."""
+    """Return the calibration metrics before and after temperature scaling, means over labels."""
     names = [name for name in BEFORE_AFTER if f"{name}_calibrated" in set(results.metrics["metric"])]
     if not names:
         return {}
@@ -102,13 +98,13 @@ def calibration_table(results: Results) -> dict[str, Any]:
 
 
 def _temperatures(results: Results) -> dict[tuple[Any, ...], Cell]:
-    """Of the classifiers by fraction, arm and backbone (None where there is only one); a range over seeds and folds."""
-    several = len(set(results.metrics["backbone"]) - {"none"}) > 1
+    """Return temperatures by fraction, arm and backbone (None if there is only one): ranges over seeds and folds."""
     found: dict[tuple[Any, ...], list[float]] = {}
-    for _, card in results.classifiers:
-        temperature = (card.get("calibration") or {}).get("temperature")
+    for _, metadata in results.classifiers:
+        temperature = (metadata.get("calibration") or {}).get("temperature")
         if temperature is not None:
-            key = (float(card["fraction"]), str(card["arm"]), str(card["backbone"]) if several else None)
+            backbone = str(metadata["backbone"]) if results.tables.several_backbones else None
+            key = (float(metadata["fraction"]), str(metadata["arm"]), backbone)
             found.setdefault(key, []).append(float(temperature))
     cells = {}
     for key, values in found.items():
@@ -120,16 +116,15 @@ def _temperatures(results: Results) -> dict[tuple[Any, ...], Cell]:
 
 
 def subgroup_table(results: Results) -> dict[str, Any]:
-    """A row a group, a column an arm: the leading metric over labels, with its interval; small groups are marked."""
-    metric, words = leading_metric(results.metrics)
+    """Return one row per group, one column per arm: the leading metric with its interval; small groups are marked."""
     table = results.subgroups
-    table = table[(table["label"] == "macro") & (table["metric"] == metric)]
+    table = table[(table["label"] == "macro") & (table["metric"] == results.tables.metric)]
     if table.empty:
         return {}
     several = len(set(table["backbone"]) - {"none"}) > 1
     arms = list(dict.fromkeys(zip(table["arm"], table["backbone"], strict=True)))
     names = [f"{arm} · {backbone}" if several and backbone != "none" else str(arm) for arm, backbone in arms]
-    counted = [*(["n_patients"] if results.unit.patients else []), "n_scans", "n_labels"]
+    counted = [*(["n_patients"] if results.cohort.unit.patients else []), "n_scans", "n_labels"]
     rows = []
     groups = dict.fromkeys(zip(table["subgroup"], table["group"], strict=True))
     for place, (subgroup, group) in enumerate(groups):
@@ -144,4 +139,9 @@ def subgroup_table(results: Results) -> dict[str, Any]:
             ]
         )
     heads = ["by", "group", *(name.removeprefix("n_") for name in counted), *names]
-    return {"heads": heads, "rows": rows, "words": words, "fraction": percent(float(table["fraction"].iloc[0]))}
+    return {
+        "heads": heads,
+        "rows": rows,
+        "words": results.tables.metric_name,
+        "fraction": percent(float(table["fraction"].iloc[0])),
+    }

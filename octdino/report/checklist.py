@@ -1,4 +1,4 @@
-"""Where the page answers the items of TRIPOD+AI (Collins et al. 2024) and CLAIM (2024 update), and where it cannot."""
+"""Checklist: where the page answers the items of TRIPOD+AI (Collins et al. 2024) and CLAIM (2024 update)."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ PATIENTS_UNKNOWN = "patients are unknown"
 
 
 class Item(NamedTuple):
-    """A question, its numbers in the two checklists, the part of the page, and what of it is for the authors.
+    """A question, its numbers in the two checklists, the section of the page, and what the authors have to add.
 
-    `unknown` is what a reader must know of the answer where patients are unknown.
+    `unknown` is a note on the answer where patients are unknown.
     """
 
     question: str
@@ -25,7 +25,7 @@ class Item(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A row of the table: `anchor` is a part of the page, or empty."""
+    """A row of the table; `anchor` is a section of the page, or empty."""
 
     question: str
     tripod: str
@@ -39,7 +39,7 @@ ITEMS = (
     Item("Clinical background, intended use, known inequalities", "3a, 3b, 3c", "3", "model-card", "background"),
     Item("Objectives", "4", "4, 6", "answer", "hypotheses"),
     Item("Prospective or retrospective, setting, dates, treatments", "5b, 6a, 6c", "5", "", AUTHORS),
-    Item("Sources of data", "5a", "7", "data-card", "why these, and whom they stand for"),
+    Item("Sources of data", "5a", "7", "data-card", "why these, and which population they represent"),
     Item(
         "Who and what was included and excluded", "6b", "8, 10", "run", "how patients were recruited", PATIENTS_UNKNOWN
     ),
@@ -99,11 +99,11 @@ ITEMS = (
 
 
 def checklist(parts: dict[str, str], unit: Unit = PATIENT) -> list[Answered]:
-    """Each item with where it is answered on this page.
+    """Return each item with the section of this page that answers it.
 
     Args:
-        parts: heading by anchor, of the parts that this page has.
-        unit: of the cohort; where patients are unknown, the items that rest on patients say so.
+        parts: heading by anchor, of the sections of this page.
+        unit: of the cohort; where patients are unknown, the items about patients have a note.
     """
     found = []
     for item in ITEMS:
@@ -121,10 +121,10 @@ def checklist(parts: dict[str, str], unit: Unit = PATIENT) -> list[Answered]:
 
 
 def table(rows: list[Answered]) -> Part:
-    """The same for the Markdown file."""
+    """Return the checklist as a part for the Markdown file."""
     return Part(
         "Where report.html answers each item",
-        ["A run of a pipeline answers what it did and found. What it cannot know is for the authors."],
+        ["A pipeline run documents its methods and results. Everything else is for the authors to answer."],
         ["question", "TRIPOD+AI", "CLAIM 2024", "where"],
         [[row.question, row.tripod, row.claim, row.where] for row in rows],
     )

@@ -1,22 +1,21 @@
-"""The answer in sentences, computed from the tables, no surer than the adjusted p allows."""
+"""Conclusions in sentences, from the tables; a difference is stated as shown only where the adjusted p allows it."""
 
 import math
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from octdino.data.csv_io import leading_metric
 from octdino.data.sampling_units import PATIENT, Unit
+from octdino.report.prepared_tables import CLINICAL, PreparedTables
 from octdino.stats.significance import Outcome, alpha, outcome
 
-CLINICAL = "clinical"
 NOTHING = "\N{EN DASH}"
 FLOORS = {"scratch-finetune": "training from scratch", "scratch-linear": "random features"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said about one fraction, on one backbone.
+    """The conclusion at one fraction, on one backbone.
 
     Attributes:
         fraction: share of the labelled training patients.
@@ -39,14 +38,8 @@ class Verdict:
     winner: str = ""
 
 
-def one_seed(table: pd.DataFrame, extra: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Of each classifier the mean over seeds where there are several, else its only seed."""
-    keys = ["fraction", "arm", "backbone", "label", "metric", *extra]
-    return table.sort_values("seed", na_position="first").groupby(keys, as_index=False, sort=True).head(1)
-
-
 def number(value: float, sign: bool = False) -> str:
-    """0.123, +0.045, with a true minus sign."""
+    """Return 0.123 or +0.045, with a true minus sign."""
     if math.isnan(value):
         return NOTHING
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
@@ -54,22 +47,22 @@ def number(value: float, sign: bool = False) -> str:
 
 
 def span(low: float, high: float, sign: bool = False) -> str:
-    """0.101 to 0.145."""
+    """Return "0.101 to 0.145"."""
     return f"{number(low, sign)} to {number(high, sign)}"
 
 
 def pair(low: float, high: float, sign: bool = False) -> str:
-    """[0.101, 0.145]: the same where space is short."""
+    """Return "[0.101, 0.145]"."""
     return f"[{number(low, sign)}, {number(high, sign)}]"
 
 
 def p_text(p: float) -> str:
-    """p = 0.012, or p < 0.001."""
+    """Return "p = 0.012", or "p < 0.001"."""
     return f"p {NOTHING}" if math.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def percent(fraction: float) -> str:
-    """10 %."""
+    """Return "10 %"."""
     return f"{100 * fraction:g} %"
 
 
@@ -89,18 +82,14 @@ def outcome_of(row: pd.Series, confidence: float) -> Outcome:
 
 
 def verdicts(
-    metrics: pd.DataFrame, comparison: pd.DataFrame, reference: str, confidence: float = 0.95, unit: Unit = PATIENT
-) -> list[Verdict]:
-    """The best arm at each fraction against the reference on the same backbone, by the leading metric.
+    tables: PreparedTables, reference: str, confidence: float = 0.95, unit: Unit = PATIENT
+) -> list[Verdict]:  # fmt: skip
+    """Return the best arm per fraction against the reference on the same backbone, by the leading metric.
 
-    The adjusted p decides: below 1 - `confidence` a difference is shown. Backbones come one after the other; fractions
-    ascend.
+    The adjusted p decides: below 1 - `confidence` a difference is shown. Sorted by backbone, then fraction.
     """
-    metric, words = leading_metric(metrics)
-    macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
-    macro = macro[macro["arm"] != CLINICAL]
-    paired = one_seed(comparison[(comparison["label"] == "macro") & (comparison["metric"] == metric)], ("reference",))
-    paired = paired[paired["reference"] == reference]
+    macro = tables.leading[tables.leading["arm"] != CLINICAL]
+    paired = tables.paired[tables.paired["reference"] == reference]
     backbones = sorted(set(macro["backbone"]))
     found = []
     for backbone in backbones:
@@ -108,7 +97,7 @@ def verdicts(
         for fraction in sorted(set(arms["fraction"])):
             scored = arms[(arms["fraction"] == fraction) & arms["value"].notna()]
             of_fraction = pairs[pairs["fraction"] == fraction]
-            verdict = _verdict(float(fraction), words, scored, of_fraction, reference, confidence, unit)
+            verdict = _verdict(float(fraction), tables.metric_name, scored, of_fraction, reference, confidence, unit)
             found.append(replace(verdict, backbone=str(backbone)) if len(backbones) > 1 else verdict)
     return found
 
@@ -143,7 +132,7 @@ def _difference(row: pd.Series) -> str:
 def _arm_leads(
     name: str, pairs: pd.DataFrame, reference: str, scored: str, confidence: float
 ) -> tuple[str, str]:  # fmt: skip
-    """The arm that beats the reference, empty if none does, and the text on the best-scoring arm `name`."""
+    """Return the arm that beats the reference (empty if none does) and the text about the best-scoring arm `name`."""
     row = pairs[pairs["arm"] == name].iloc[0]
     against, why = f"{_difference(row)} against {reference}", grounds(row, confidence)
     if outcome_of(row, confidence) == "better":
@@ -173,7 +162,7 @@ def _reference_leads(pairs: pd.DataFrame, reference: str, scored: str, confidenc
 
 
 def headline(found: list[Verdict], reference: str, unit: Unit = PATIENT) -> str:
-    """What stands on top of the page: one sentence, or one a backbone where there are several."""
+    """Return the headline of the page: one sentence, or one per backbone where there are several."""
     if not found or all(not verdict.arm for verdict in found):
         return f"This cohort cannot answer: no label has enough positive {unit.many}."
     if all(verdict.outcome == "alone" for verdict in found):
@@ -187,7 +176,7 @@ def headline(found: list[Verdict], reference: str, unit: Unit = PATIENT) -> str:
 
 
 def _short(found: list[Verdict], reference: str, unit: Unit) -> tuple[str, str]:
-    """Yes, no or not shown, and on what ground; of one backbone."""
+    """Return yes, no or not shown, and the reason; of one backbone."""
     better = [verdict for verdict in found if verdict.outcome == "better"]
     first = found[0]
     floor = FLOORS.get(reference, reference)
@@ -196,41 +185,37 @@ def _short(found: list[Verdict], reference: str, unit: Unit) -> tuple[str, str]:
             return "no", f"at {percent(first.fraction)} of the labels, {floor} scores above every other arm"
         if all(verdict.outcome == "alone" for verdict in found):
             return "not shown", "there is nothing to compare"
-        return "not shown", f"no arm's lead over {floor} is clear of chance at any fraction"
+        return "not shown", f"no arm is shown to score above {floor} at any fraction"
     if len(better) == len(found):
         where = "at every fraction" if len(found) > 1 else f"at {percent(first.fraction)} of the labelled {unit.many}"
     else:
         where = "at " + " and ".join(percent(verdict.fraction) for verdict in better) + f" of the labelled {unit.many}"
     arms = list(dict.fromkeys(verdict.winner for verdict in better))
-    who = arms[0] if len(arms) == 1 else ", ".join(arms[:-1]) + " and " + arms[-1]
+    winners = arms[0] if len(arms) == 1 else ", ".join(arms[:-1]) + " and " + arms[-1]
     tail = "" if len(better) == len(found) else "; elsewhere this is not shown"
-    return "yes", f"{who} beat{'s' if len(arms) == 1 else ''} {floor} {where}{tail}"
+    return "yes", f"{winners} beat{'s' if len(arms) == 1 else ''} {floor} {where}{tail}"
 
 
-def beside_clinical(
-    metrics: pd.DataFrame, comparison: pd.DataFrame, found: list[Verdict], confidence: float = 0.95
-) -> list[str]:
-    """Does the image add to what thickness, acuity, slice and visit say? A sentence a fraction and backbone."""
-    metric, _ = leading_metric(metrics)
-    macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
-    control = macro[(macro["arm"] == CLINICAL) & macro["value"].notna()]
-    paired = one_seed(comparison[(comparison["label"] == "macro") & (comparison["metric"] == metric)], ("reference",))
-    paired = paired[paired["reference"] == CLINICAL]
+def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], confidence: float = 0.95) -> list[str]:
+    """Return one sentence per fraction and backbone: the best arm against the clinical baseline (no image)."""
+    leading = tables.leading
+    baseline = leading[(leading["arm"] == CLINICAL) & leading["value"].notna()]
+    paired = tables.paired[tables.paired["reference"] == CLINICAL]
     sentences = []
     for verdict in found:
-        at = control[control["fraction"] == verdict.fraction]
+        at = baseline[baseline["fraction"] == verdict.fraction]
         if at.empty or not verdict.arm:
             continue
         one = at.iloc[0]
         where = f"At {percent(verdict.fraction)} of the labels"
-        text = f"{where} the control reaches {number(one['value'])} ({span(one['low'], one['high'])})"
+        text = f"{where} the clinical baseline reaches {number(one['value'])} ({span(one['low'], one['high'])})"
         rows = paired[(paired["fraction"] == verdict.fraction) & (paired["arm"] == verdict.arm)]
         if verdict.backbone:
             rows = rows[rows["backbone"] == verdict.backbone]
         if len(rows):
             row = rows.iloc[0]
             means = {
-                "better": "", "worse": ": the control does better",
+                "better": "", "worse": ": the clinical baseline is better",
                 "open": ": the image is not shown to add anything",
             }[outcome_of(row, confidence)]  # fmt: skip
             why = grounds(row, confidence)

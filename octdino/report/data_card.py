@@ -1,4 +1,4 @@
-"""Data card and model card: what was learnt from, what came out, and what it is not for; from the run's files only.
+"""Data card, and parts that it shares with the model card; from the run's files only.
 
 They follow Gebru et al. 2021 (datasheets for datasets) and Mitchell et al. 2019 (model cards). A card is a list of
 parts, shown on the page and written as Markdown beside it.
@@ -11,7 +11,8 @@ import pandas as pd
 
 from octdino.data.sampling_units import Unit
 from octdino.report.audit_section import Leaks
-from octdino.report.conclusions import CLINICAL, NOTHING, number, percent, span
+from octdino.report.conclusions import NOTHING, number, percent, span
+from octdino.report.prepared_tables import CLINICAL
 from octdino.report.results_reader import Results
 from octdino.report.tables import (
     cohort_counts,
@@ -53,7 +54,7 @@ class Card:
 
 
 def markdown(card: Card) -> str:
-    """The card as text that reads well, too."""
+    """Return the card as Markdown."""
     lines = [f"# {card.title}"]
     for part in card.parts:
         lines += ["", f"## {part.heading}", "", *(f"- {_one_line(line)}" for line in part.lines)]
@@ -71,43 +72,47 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
-def data_card(results: Results, config: dict[str, Any], licence: str | None, leaks: Leaks | None) -> Card:
-    """Of the cohort.
+def data_card(results: Results, config: dict[str, Any], license_: str | None, leaks: Leaks | None) -> Card:
+    """Return the data card of the cohort.
 
     Args:
-        config: the settings of all stages; {} where they are not known.
-        licence: as the config gives it.
+        config: the settings of all stages; {} where they are unknown.
+        license_: as the config gives it.
         leaks: the audit; None where there was none.
     """
     cohort = config.get("cohort") or {}
-    synthetic = results.kind == "phantom"
-    kind = "" if results.kind == results.cohort else f", of the kind {results.kind}"
+    synthetic = results.cohort.kind == "phantom"
+    kind = "" if results.cohort.kind == results.cohort.name else f", of the kind {results.cohort.kind}"
     what = [
-        f"Cohort {results.cohort}{kind}. "
-        + ("Synthetic: drawn and labelled by octdino; no patient is behind it." if synthetic else "Images as given."),
-        f"Licence of the data: {licence or 'not given'}.",
+        f"Cohort {results.cohort.name}{kind}. "
+        + (
+            "Synthetic: generated and labelled by octdino; it has no real patients."
+            if synthetic
+            else "Images as given."
+        ),
+        f"License of the data: {license_ or 'not given'}.",
         "Counted: " + ", ".join(f"{count} {name}" for name, count in cohort_counts(results)) + ".",
     ]
-    what = [results.unit.warning, *what] if results.unit.warning else what
+    what = [results.cohort.unit.warning, *what] if results.cohort.unit.warning else what
     image = cohort.get("image") or {}
     if {"size", "channels", "crop"} <= image.keys():  # a config given by hand may name some settings only
         height, width = image["size"]
-        grey = "grey" if image["channels"] == 1 else "RGB"
-        what.append(f"Stored as {height} x {width} px, {grey}; crop: {image['crop']}.")
+        colors = "gray" if image["channels"] == 1 else "RGB"
+        what.append(f"Stored as {height} x {width} px, {colors}; crop: {image['crop']}.")
     refused = [[reason, count, meaning] for reason, count, meaning, _ in quarantine_rows(results)]
     parts = [
         Part("What it is", what),
         Part("Intended use", [RESEARCH, NOT_FOR]),
         Part(
             "Labels",
-            ["Whole cohort. Labels are what graders saw, errors included; who graded, and how often two agreed, is not "
+            ["Whole cohort. Labels are those of the graders, errors included; who graded, and their agreement, is not "
               "in the files.", *_exclusive(results)],
              prevalence_heads(results),
             [[cell.text for cell in row] for row in prevalence_rows(results)],
         ),
-        Part("Who is in it", _people(results.manifest, results.unit)),
-        Part("Left out", [] if refused else ["Nothing was refused."], ["reason", "number", "meaning"], refused),
-        Part("Kept, though odd", *_flags(results.manifest)),
+        Part("Composition", _people(results.cohort.manifest, results.cohort.unit)),
+        Part("Refused", [] if refused else ["Nothing was refused."], ["reason", "number", "meaning"], refused),
+        Part("Flagged, but kept", *_flags(results.cohort.manifest)),
         Part(
             "Division", _division(results, cohort.get("split") or {}, leaks),
             ["split of fold 0", *split_heads(results)[1:]], split_rows(results),
@@ -115,36 +120,36 @@ def data_card(results: Results, config: dict[str, Any], licence: str | None, lea
         Part(
             "Not known to octdino",
             ["Age, sex, ethnicity, treatment and dates, consent and ethics approval, and how patients were "
-             "chosen: nothing here says whom the cohort stands for.",
-             "Names of patients and files are taken as given; octdino does not de-identify."],
+             "chosen: the files do not say which population the cohort represents.",
+             "Names of patients and files are used as given; octdino does not de-identify them."],
         ),
     ]  # fmt: skip
-    return Card("data_card", f"Data card: {results.cohort}", parts)
+    return Card("data_card", f"Data card: {results.cohort.name}", parts)
 
 
 def _exclusive(results: Results) -> list[str]:
-    """Whether labels exclude each other, what says so, and which setting says otherwise."""
-    if results.exclusive is None or len(results.labels) < 2:
+    """Return whether labels exclude each other, the reason, and the setting that changes it."""
+    if results.cohort.exclusive_from is None or len(results.cohort.labels) < 2:
         return []
-    exclusive, origin = results.exclusive
+    exclusive, origin = results.cohort.exclusive_from
     if exclusive:
         why = {
-            "setting": "cohort.exclusive says so",
+            "setting": "of the setting cohort.exclusive",
             "cohort": "so the cohort is made",
             "table": "each labelled scan has exactly one positive label in the table; cohort.exclusive: false treats "
             "each label on its own",
         }[origin]
         return [f"Labels exclude each other, as classes: one softmax over all, and an accuracy. Taken because {why}."]
     why = {
-        "setting": "cohort.exclusive says so",
+        "setting": "of the setting cohort.exclusive",
         "cohort": "so the cohort is published",
         "table": "not every labelled scan has exactly one positive label in the table",
     }[origin]
-    return [f"Each label stands on its own: a scan may have several or none. Taken because {why}."]
+    return [f"Labels are independent: a scan may have several or none. Taken because {why}."]
 
 
 def _people(manifest: pd.DataFrame, unit: Unit) -> list[str]:
-    """Trials, sides, acuity and thickness, with how many are missing."""
+    """Return trials, laterality, acuity and thickness, with the numbers of missing values."""
     lines = []
     for name, words in (("trial", "Trial or device"), ("laterality", "Side")):
         known = manifest[manifest[name].fillna("") != ""]
@@ -172,53 +177,53 @@ def _flags(manifest: pd.DataFrame) -> tuple[list[str], list[str], list[list[str]
 
 def _division(results: Results, split: dict[str, Any], leaks: Leaks | None) -> list[str]:
     protocol = str(split.get("protocol", "not given"))
-    folds = max(1, results.splits["fold"].nunique()) if len(results.splits) else 1
-    unit = results.unit
+    folds = max(1, results.cohort.splits["fold"].nunique()) if len(results.cohort.splits) else 1
+    unit = results.cohort.unit
     told = PROTOCOLS.get(protocol, "a fixed list of test {many}").format(one=unit.one, many=unit.many)
     lines = [
         f"Protocol {protocol}: {told}; {folds} {'fold' if folds == 1 else 'folds'}.",
-        "By patient, always; patients who share identical pictures are one group."
+        "By patient, always; patients that share identical images are one group."
         if unit.patients
         else f"By image, as {'patients are unknown' if unit.state == 'unknown' else 'there are no patients'}; "
         "identical images are one group.",
     ]
     if leaks is None:
-        return [*lines, "No audit for leaks was run."]
+        return [*lines, "No leakage audit was run."]
     count = leaks.findings
     found = "found nothing" if not count else f"has {count} findings" if count > 1 else "has 1 finding"
     unchecked = [f"Not checkable by the audit: {why}." for why in leaks.unchecked]
-    return [*lines, *unchecked, f"The audit for leaks {found}{' in what it could check' if unchecked else ''}."]
+    return [*lines, *unchecked, f"The leakage audit {found}{' in what it could check' if unchecked else ''}."]
 
 
 def comparison_part(results: Results, arm: str, fraction: float, backbone: str) -> Part:
-    """Macro scores of the leading arm beside the control's."""
-    unit = results.unit
+    """Return the macro scores of the leading arm beside those of the clinical baseline."""
+    unit = results.cohort.unit
     names = {
         "accuracy": "accuracy", "auroc": "AUROC", "average_precision": "average precision", "f1": "F1",
         "balanced_accuracy": "balanced accuracy", "brier": "Brier score", "ece": "calibration error",
-        "patient_auroc": "AUROC of patients",
+        "patient_auroc": "patient-level AUROC",
     }  # fmt: skip
     if not unit.patients:
         del names["patient_auroc"]
     own = rows_of(results.metrics, arm, fraction, backbone)
-    control = rows_of(results.metrics, CLINICAL, fraction, "none")
+    baseline = rows_of(results.metrics, CLINICAL, fraction, "none")
     rows = []
     for metric, words in names.items():
         for label in ("macro", "weighted"):
             found = own[(own["metric"] == metric) & (own["label"] == label) & own["value"].notna()]
             if len(found):
-                beside = control[(control["metric"] == metric) & (control["label"] == label)]
+                beside = baseline[(baseline["metric"] == metric) & (baseline["label"] == label)]
                 rows.append([f"{words}, {label}", _scored(found), _scored(beside), str(found["n_patients"].iloc[0])])
     return Part(
         "Scores",
-        [f"On test {unit.many} that no choice was made on; intervals are over {unit.many}."],
-        ["metric", arm, "without a picture", f"test {unit.many}"],
+        [f"On test {unit.many} that were used for no selection; intervals are over {unit.many}."],
+        ["metric", arm, "clinical baseline", f"test {unit.many}"],
         rows,
     )
 
 
 def rows_of(table: pd.DataFrame, arm: str, fraction: float, backbone: str) -> pd.DataFrame:
-    """One arm's; the mean over seeds where there are several, else its only seed."""
+    """Return the rows of one arm: the mean over seeds where there are several, else its only seed."""
     own = table[(table["arm"] == arm) & (table["fraction"] == fraction) & (table["backbone"] == backbone)]
     means = own[own["seed"].isna()]
     return means if len(means) else own
@@ -232,10 +237,10 @@ def _scored(found: pd.DataFrame) -> str:
 
 
 def label_part(results: Results, arm: str, fraction: float, backbone: str) -> Part:
-    """AUROC and average precision of each label, or why there is none."""
+    """Return AUROC and average precision per label."""
     own = rows_of(results.metrics, arm, fraction, backbone)
     rows = []
-    for label in results.labels:
+    for label in results.cohort.labels:
         of_label = own[own["label"] == label].drop_duplicates("metric").set_index("metric", drop=False)
         if of_label.empty:
             continue
@@ -244,6 +249,6 @@ def label_part(results: Results, arm: str, fraction: float, backbone: str) -> Pa
         positive = f"{first['n_positive_patients']} of {first['n_patients']}"
         rows.append([label, str(first["tier"]), positive, *scores])
     return Part(
-        "Scores of each label", [f"With {percent(fraction)} of the labelled training {results.unit.many}."],
-        ["label", "tier", f"positive test {results.unit.many}", "AUROC", "average precision"], rows,
+        "Scores per label", [f"With {percent(fraction)} of the labelled training {results.cohort.unit.many}."],
+        ["label", "tier", f"positive test {results.cohort.unit.many}", "AUROC", "average precision"], rows,
     )  # fmt: skip

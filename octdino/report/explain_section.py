@@ -1,4 +1,4 @@
-"""What the networks look at: the explain stage's tables and figures, as far as they are there."""
+"""Section of the page on attention and saliency maps: tables and figures of the explain stage."""
 
 import base64
 import io
@@ -18,12 +18,12 @@ from octdino.errors import UserError
 from octdino.report.conclusions import NOTHING, number, pair
 from octdino.report.tables import Cell
 
-BUDGET = 2_500_000  # characters of pictures; the page has to open on a phone
+BUDGET = 2_500_000  # characters of images; the page has to open on a phone
 KINDS = {
-    "labels": "Where classifiers look for a label",
-    "maps": "Where networks look",
-    "retrieval": "Scans found alike",
-    "embedding": "Scans as points: what lies near what",
+    "labels": "Saliency maps of classifiers, per label",
+    "maps": "Attention maps of networks",
+    "retrieval": "Retrieval: nearest scans",
+    "embedding": "Maps of scans (2D embedding)",
 }
 METRICS = {"pointing": "pointing game", "pixel_auroc": "pixel AUROC"}
 PROTOCOLS = {
@@ -35,7 +35,7 @@ NO_CELL = Cell(NOTHING, sort=-math.inf)
 
 @dataclass(frozen=True)
 class Table:
-    """A sortable table with its caption; `folded` ones are opened by the reader."""
+    """A sortable table with its caption; one with `folded` is shown on demand, under this title."""
 
     caption: str
     heads: list[str]
@@ -44,7 +44,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class FigureImage:
     """A figure as a data URI; empty where it would make the page too large."""
 
     title: str
@@ -58,42 +58,42 @@ class Explained:
     """The section of the page.
 
     Attributes:
-        n: of how many scans of how many patients, in words.
-        groups: heading and pictures of each kind.
+        n: number of scans and patients, in words.
+        groups: heading and figures of each kind.
     """
 
     n: str
     tables: list[Table]
-    groups: list[tuple[str, list[Picture]]]
+    groups: list[tuple[str, list[FigureImage]]]
 
 
 def explained(root: Path, unit: Unit = PATIENT) -> Explained | None:
-    """The section from results/{cohort}/explain/; None where nothing was explained.
+    """Return the section from results/{cohort}/explain/; None where nothing was explained.
 
     Raises:
         UserError: a file cannot be read.
     """
-    cards = [
+    runs = [
         (path.parent, read_metadata(path, ExplainMetadata, "explain"))
         for path in sorted(root.glob("explain/*/*/*/explain.json"))
     ]
-    if not cards:
+    if not runs:
         return None
-    several = len({folder.name for folder, _ in cards}) > 1
+    several = len({folder.name for folder, _ in runs}) > 1
     overlap, jaccard, retrieval = (
-        pd.concat([_named(folder, name, schema, several) for folder, _ in cards], ignore_index=True)
+        pd.concat([_named(folder, name, schema, several) for folder, _ in runs], ignore_index=True)
         for name, schema in (("overlap", OVERLAP), ("jaccard", JACCARD), ("retrieval", RETRIEVAL))
     )
-    first = cards[0][1]
+    first = runs[0][1]
     n = f"{first.n_scans} scans ({first.split})"
     n += f" of {first.n_patients} patients" if unit.patients else ""
     tables = [overlap_table(overlap, unit), *label_tables(overlap, unit), jaccard_table(jaccard, unit)]
     tables.append(retrieval_table(retrieval, unit))
-    return Explained(n, [table for table in tables if table.rows], pictures(root, cards))
+    return Explained(n, [table for table in tables if table.rows], figure_images(root, runs))
 
 
 def _named(folder: Path, name: str, schema: Schema, several: bool) -> pd.DataFrame:
-    """A table of one network; where there are several runs their names follow those of weights and arms."""
+    """Return a table of one network; with several runs, their names are appended to those of weights and arms."""
     table = read_table(folder / f"{name}.csv", schema)
     for column in {"init", "arm"} & set(table.columns) if several else ():
         known = table[column].fillna("") != ""
@@ -102,7 +102,7 @@ def _named(folder: Path, name: str, schema: Schema, several: bool) -> pd.DataFra
 
 
 def overlap_table(overlap: pd.DataFrame, unit: Unit = PATIENT) -> Table:
-    """Macro over labels: a row a network and map, chance first."""
+    """Return macro overlap: one row per network and map, chance first."""
     macro = overlap[overlap["label"] == "macro"]
     metrics = list(dict.fromkeys(macro["metric"]))
     rows = []
@@ -116,17 +116,17 @@ def overlap_table(overlap: pd.DataFrame, unit: Unit = PATIENT) -> Table:
         chance = [Cell(number(levels[metric]), sort=float(levels[metric])) for metric in metrics]
         rows.insert(0, [*_texts("chance", NOTHING, "uniform"), *chance, NO_CELL])
     caption = (
-        "Do maps find the lesion? Mean over labels, each label's lesions against its own map, or against the one map "
-        "that needs no classifier. Pointing game: share of scans whose highest value lies in the lesion. Pixel "
-        "AUROC: how well a map's values tell lesion from background. IoU: of the part that holds so many per cent of "
-        "the map with the lesion. Chance: a map that is the same everywhere. Small print: interval "
+        "Overlap of maps with ground-truth lesion masks, mean over labels: each label's lesions against its own map, "
+        "or against the one map that needs no classifier. Pointing game: share of scans whose highest value is in the "
+        "lesion. Pixel AUROC: of the map's values, lesion against background. IoU: of the lesion with the part that "
+        "holds this percentage of the map. Chance: a constant map. Small print: interval "
         f"over {unit.many}."
     )
     return Table(caption, ["weights or arm", "backbone", "map", *map(_words, metrics), _scans_head(unit)], rows)
 
 
 def label_tables(overlap: pd.DataFrame, unit: Unit = PATIENT) -> list[Table]:
-    """The pointing game and the pixel AUROC label by label, a column a network."""
+    """Return pointing game and pixel AUROC per label, one column per network."""
     tables = []
     labelled = overlap[overlap["label"] != "macro"]
     for metric, words in METRICS.items():
@@ -145,14 +145,14 @@ def label_tables(overlap: pd.DataFrame, unit: Unit = PATIENT) -> list[Table]:
             (f"{arm or init} {name}", f" · {backbone}" if several else "") for (init, backbone, arm, name), _ in runs
         ]
         title = words[0].upper() + words[1:]
-        caption = f"{title} of each label's lesions. Few scans, wide intervals."
+        caption = f"{title} of each label's lesions. Few scans: intervals are wide."
         heads = ["label", _scans_head(unit), "chance", *map("".join, names)]
-        tables.append(Table(caption, heads, rows, folded=f"{title}, label by label"))
+        tables.append(Table(caption, heads, rows, folded=f"{title} per label"))
     return tables
 
 
 def jaccard_table(jaccard: pd.DataFrame, unit: Unit = PATIENT) -> Table:
-    """A row a network and treatment of blobs, a column a protocol."""
+    """Return one row per network and treatment of blobs, one column per protocol."""
     protocols = [name for name in PROTOCOLS if name in set(jaccard["protocol"])]
     rows = []
     for key, part in _runs(jaccard, ["init", "backbone", "map", "blobs"]):
@@ -163,16 +163,16 @@ def jaccard_table(jaccard: pd.DataFrame, unit: Unit = PATIENT) -> Table:
         cells = [_value(by_protocol, protocol) for protocol in protocols]
         rows.append([*_texts(init, backbone, name), Cell(blobs, sort=blobs), *cells, count])
     caption = (
-        "Jaccard index of masks from maps that need no label, against true objects (lesions, a biomarker being an "
-        "object). Each object with its best head is the protocol of the DINO paper; the others are of a copied script. "
-        f"Small parts of masks kept or removed. Small print: interval over {unit.many}."
+        "Jaccard index of masks from maps that need no label, against ground-truth objects (lesions; one biomarker is "
+        "one object). Each object with its best head is the protocol of the DINO paper. "
+        f"Small parts of masks are kept or removed. Small print: interval over {unit.many}."
     )
     heads = ["weights", "backbone", "map", "small parts", *(PROTOCOLS[name] for name in protocols)]
     return Table(caption, [*heads, "images / objects"], rows)
 
 
 def retrieval_table(retrieval: pd.DataFrame, unit: Unit = PATIENT) -> Table:
-    """A row a network: macro precision at each k and how often neighbours are of the same patient, if known."""
+    """Return one row per network: macro precision at each k, and the share of neighbors of the same patient."""
     if not unit.patients:
         retrieval = retrieval[~retrieval["metric"].str.startswith("same_patient")]
     shown = retrieval[(retrieval["label"] == "macro") | (retrieval["label"].fillna("") == "")]
@@ -195,37 +195,37 @@ def retrieval_table(retrieval: pd.DataFrame, unit: Unit = PATIENT) -> Table:
             ]
         )
     same = (
-        " Same patient: of the k nearest when the patient's own may be among them, the share of those."
+        " Same patient: share of the k nearest that are of the same patient, where these are allowed."
         if unit.patients
         else ""
     )
     caption = (
-        f"Are scans with near features alike? Precision: of the k nearest scans{' of other patients' * unit.patients}, "
-        f"the share that has the query's label, too; mean over labels.{same} Small print: interval over {unit.many}."
+        f"Retrieval by features. Precision: of the k nearest scans{' of other patients' * unit.patients}, "
+        f"the share with the query's label; mean over labels.{same} Small print: interval over {unit.many}."
     )
     return Table(caption, ["weights", "backbone", *map(_words, metrics), "chance", _scans_head(unit)], rows)
 
 
-def pictures(root: Path, cards: list[tuple[Path, ExplainMetadata]]) -> list[tuple[str, list[Picture]]]:
-    """Pictures by kind; the first of each run within the page's budget, the rest by their path."""
+def figure_images(root: Path, runs: list[tuple[Path, ExplainMetadata]]) -> list[tuple[str, list[FigureImage]]]:
+    """Return figures by kind: images within the page's budget, the rest by path."""
     spent, groups = 0, []
     for kind, heading in KINDS.items():
         found = []
-        for folder, card in cards:
-            for figure in card.figures:
+        for folder, metadata in runs:
+            for figure in metadata.figures:
                 path = folder / figure.file
                 if path.name.startswith(kind) and path.is_file():
                     image = _jpeg(path) if spent < BUDGET else ""
                     spent += len(image)
-                    title = f"{card.init}, {card.backbone}, {folder.name}"
-                    found.append(Picture(title, path.relative_to(root).as_posix(), image, figure.caption))
+                    title = f"{metadata.init}, {metadata.backbone}, {folder.name}"
+                    found.append(FigureImage(title, path.relative_to(root).as_posix(), image, figure.caption))
         if found:
             groups.append((heading, found))
     return groups
 
 
 def _jpeg(path: Path) -> str:
-    """A PNG as a JPEG in a data URI: a fifth of its size."""
+    """Return a PNG as a JPEG in a data URI, a fifth of its size."""
     buffer = io.BytesIO()
     try:
         read_image(path).convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
@@ -235,7 +235,7 @@ def _jpeg(path: Path) -> str:
 
 
 def _runs(table: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
-    """Each network's rows, random weights last, without missing words."""
+    """Return the rows of each network, random weights last, with empty text for missing values."""
     filled = table.assign(**{key: table[key].fillna("").astype(str) for key in keys})
     groups = [(tuple(map(str, key)), part) for key, part in filled.groupby(keys, sort=True)]
     return sorted(groups, key=lambda group: group[0][0].startswith("scratch"))
@@ -246,7 +246,7 @@ def _scans_head(unit: Unit) -> str:
 
 
 def _scans(row: pd.Series, unit: Unit) -> Cell:
-    """How many scans, and of how many patients where they are known."""
+    """Return the number of scans, and of patients where they are known."""
     patients = f" / {row['n_patients']}" if unit.patients else ""
     return Cell(f"{row['n_scans']}{patients}", sort=float(row["n_scans"]))
 
@@ -263,7 +263,7 @@ def _value(table: pd.DataFrame, key: str) -> Cell:
 
 
 def _words(metric: str) -> str:
-    """iou@10: IoU at 10 %; precision@5: precision at 5."""
+    """Return iou@10 as "IoU at 10 %", precision@5 as "precision at 5"."""
     name, _, at = metric.partition("@")
     if name == "iou":
         return f"IoU at {at} %"

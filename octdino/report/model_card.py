@@ -1,4 +1,4 @@
-"""The model card: of the leading arm at the largest fraction, or of the pretrained backbones where nothing else is."""
+"""Model card of the leading arm at the largest fraction, or of the pretrained backbones where there is no arm."""
 
 import json
 from pathlib import Path
@@ -17,17 +17,17 @@ Runs = list[tuple[Path, dict[str, Any]]]
 
 
 def runs_of(results: Results, arm: str, fraction: float, backbone: str) -> Runs:
-    """Folder and classifier.json of each fold and seed."""
+    """Return folder and classifier.json of each fold and seed of an arm."""
     wanted = (arm, fraction, backbone)
     return [
-        (folder, card)
-        for folder, card in results.classifiers
-        if (card.get("arm"), card.get("fraction"), card.get("backbone")) == wanted
+        (folder, metadata)
+        for folder, metadata in results.classifiers
+        if (metadata.get("arm"), metadata.get("fraction"), metadata.get("backbone")) == wanted
     ]
 
 
 def backbone_of(results: Results, best: Verdict) -> str:
-    """The backbone of the leading arm; a verdict names it only where there are several."""
+    """Return the backbone of the leading arm; a verdict names it only where there are several."""
     found = results.metrics[(results.metrics["arm"] == best.arm) & (results.metrics["fraction"] == best.fraction)]
     return best.backbone or str(found["backbone"].iloc[0])
 
@@ -35,11 +35,11 @@ def backbone_of(results: Results, best: Verdict) -> str:
 def model_card(
     results: Results, best: Verdict | None, limits: list[str], versions: list[tuple[str, str]], hardware: list[str]
 ) -> Card:
-    """Of the arm that leads at the largest fraction.
+    """Return the model card of the arm that leads at the largest fraction.
 
     Args:
         best: its verdict; None where nothing was classified or no label is evaluable.
-        limits: what the numbers do not say.
+        limits: sentences of `limitations`.
     """
     use = Part("Intended use", [RESEARCH, NOT_FOR])
     software = Part(
@@ -48,51 +48,51 @@ def model_card(
         + ([f"Trained on {'; '.join(hardware)}."] if hardware else []),
     )
     if best is None:
-        pretrained = [line for run in results.pretraining for line in _pretraining(run, results.unit)]
+        pretrained = [line for run in results.pretraining for line in _pretraining(run, results.cohort.unit)]
         lines = ["No classifier was compared.", *(pretrained or ["No backbone was trained."])]
         made = Part("What it is", _warned(results, lines))
-        return Card("model_card", f"Model card: {results.cohort}", [made, use, software])
-    backbone, many = backbone_of(results, best), results.unit.many
+        return Card("model_card", f"Model card: {results.cohort.name}", [made, use, software])
+    backbone, many = backbone_of(results, best), results.cohort.unit.many
     key = (best.arm, best.fraction, backbone)
     runs = runs_of(results, *key)
     parts = [
         Part("What it is", _warned(results, _what(results, best, backbone, runs))),
         use,
-        Part("What it learnt from", _training(results, best.arm, backbone, runs)),
+        Part("Training data", _training(results, best.arm, backbone, runs)),
         comparison_part(results, *key),
         Part("Against the reference", [f"At {percent(best.fraction)} of the labelled training {many}: {best.text}"]),
         label_part(results, *key),
         Part("Known failures", failures(results, *key)),
-        Part("Limits", limits),
+        Part("Limitations", limits),
         software,
     ]
-    return Card("model_card", f"Model card: {best.arm} on {results.cohort}", parts)
+    return Card("model_card", f"Model card: {best.arm} on {results.cohort.name}", parts)
 
 
 def _warned(results: Results, lines: list[str]) -> list[str]:
-    """The lines below what must be known where patients are not."""
-    return [results.unit.warning, *lines] if results.unit.warning else lines
+    """Return the lines, after the warning where patients are unknown."""
+    return [results.cohort.unit.warning, *lines] if results.cohort.unit.warning else lines
 
 
 def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[str]:
-    many = results.unit.many
+    many = results.cohort.unit.many
     lines = [f"Arm {best.arm}: the highest score at {percent(best.fraction)} of the labelled training {many}."]
     if not runs:
         return [*lines, f"Backbone {backbone}; its folder is not among these results."]
-    folder, card = runs[0]
-    model, given = card.get("model") or {}, card.get("input") or {}
+    folder, metadata = runs[0]
+    model, given = metadata.get("model") or {}, metadata.get("input") or {}
     if model:
         arguments = f" with {json.dumps(model['args'])}" if model.get("args") else ""
         lines.append(f"Backbone {backbone}: timm's {model.get('timm')}{arguments}.")
     if given:
         lines.append(
-            f"Input: {given['size']} x {given['size']} px, standardised with mean "
+            f"Input: {given['size']} x {given['size']} px, standardized with mean "
             f"{_numbers(given['mean'])} and deviation {_numbers(given['std'])} of the training {many}."
         )
-    names = ", ".join(map(str, card.get("labels", [])))
-    kind = "classes that exclude each other" if card.get("exclusive") else "labels, each on its own"
+    names = ", ".join(map(str, metadata.get("labels", [])))
+    kind = "classes that exclude each other" if metadata.get("exclusive") else "labels, each on its own"
     lines.append(f"Output: a probability for each of {kind}: {names}.")
-    calibration = card.get("calibration") or {}
+    calibration = metadata.get("calibration") or {}
     if calibration.get("temperature") is not None:
         lines.append(f"Calibrated by dividing logits by {calibration['temperature']:.3g}, chosen on validation {many}.")
     where = folder.relative_to(results.root).as_posix()
@@ -105,13 +105,13 @@ def _numbers(values: Any) -> str:
 
 
 def _training(results: Results, arm: str, backbone: str, runs: Runs) -> list[str]:
-    lines, unit = [], results.unit
-    for _, card in runs[:1]:
-        of_patients = f" of {card.get('n_train_patients', 'unknown')} training patients" if unit.patients else ""
+    lines, unit = [], results.cohort.unit
+    for _, metadata in runs[:1]:
+        of_patients = f" of {metadata.get('n_train_patients', 'unknown')} training patients" if unit.patients else ""
         lines.append(
-            f"Classifier (fold {card['fold']}, seed {card['seed']}): {card.get('n_train_scans', 'unknown')} labelled "
-            f"scans{of_patients}; precision "
-            f"{card.get('precision') or 'float32, features in float64'}. Penalty or epoch, thresholds and "
+            f"Classifier (fold {metadata['fold']}, seed {metadata['seed']}): "
+            f"{metadata.get('n_train_scans', 'unknown')} labelled scans{of_patients}; precision "
+            f"{metadata.get('precision') or 'float32, features in float64'}. Penalty or epoch, thresholds and "
             f"temperature are chosen on validation {unit.many}."
         )
     start = Arm.named(arm).init
@@ -125,40 +125,40 @@ def _training(results: Results, arm: str, backbone: str, runs: Runs) -> list[str
 
 
 def _pretraining(run: Pretraining, unit: Unit) -> list[str]:
-    card, settings = run.card, run.card.get("settings") or {}
+    metadata, settings = run.metadata, run.metadata.get("settings") or {}
     seen = f"of training {unit.many} only"
-    if card.get("scope") == "all":
+    if metadata.get("scope") == "all":
         seen = f"of all {unit.many}, test {unit.many} among them"
-    of_patients = f" of {card.get('patients', 'unknown')} patients" if unit.patients else ""
-    positives = (card.get("method") or {}).get("positives")
+    of_patients = f" of {metadata.get('patients', 'unknown')} patients" if unit.patients else ""
+    positives = (metadata.get("method") or {}).get("positives")
     pulled = f"; scans of equal {' or '.join(positives)} attract each other" if positives else ""
     line = (
-        f"Pretraining {run.method}, {run.backbone}, {run.run}: {card.get('scans', 'unknown')} scans"
+        f"Pretraining {run.method}, {run.backbone}, {run.run}: {metadata.get('scans', 'unknown')} scans"
         f"{of_patients} ({seen}), no biomarker labels{pulled}; "
         f"{settings.get('epochs', '?')} epochs, batches of {settings.get('batch_size', '?')}, "
-        f"precision {card.get('precision') or 'not given'}, "
-        f"{card.get('images_seen', 'unknown')} images seen."
+        f"precision {metadata.get('precision') or 'not given'}, "
+        f"{metadata.get('images_seen', 'unknown')} images seen."
     )
-    return [line, *(f"{run.method} {run.run}: {text}" for text in [*(card.get("alarms") or []), *of_run(run)])]
+    return [line, *(f"{run.method} {run.run}: {text}" for text in [*(metadata.get("alarms") or []), *of_run(run)])]
 
 
 def failures(results: Results, arm: str, fraction: float, backbone: str) -> list[str]:
-    """The worst label, the worst group of each grouping, what cannot be judged, and how probabilities lean."""
+    """Return the worst label, the worst group of each grouping, labels without a number, and calibration."""
     own = rows_of(results.metrics, arm, fraction, backbone)
-    labels = own[own["label"].isin(results.labels)]
+    labels = own[own["label"].isin(results.cohort.labels)]
     lines = []
     scored = labels[(labels["metric"] == "auroc") & labels["value"].notna()]
     if len(scored):
         worst = scored.sort_values(["value", "label"]).iloc[0]
-        chance = " That includes chance (0.5)." if worst["low"] <= 0.5 else ""
+        chance = " The interval includes chance (0.5)." if worst["low"] <= 0.5 else ""
         lines.append(
             f"Worst label: {worst['label']}, AUROC {number(worst['value'])} ({span(worst['low'], worst['high'])}), "
-            f"{worst['n_positive_patients']} positive test {results.unit.many}.{chance}"
+            f"{worst['n_positive_patients']} positive test {results.cohort.unit.many}.{chance}"
         )
-    lines += _worst_groups(rows_of(results.subgroups, arm, fraction, backbone), results.unit)
+    lines += _worst_groups(rows_of(results.subgroups, arm, fraction, backbone), results.cohort.unit)
     unknown = sorted(set(labels.loc[labels["tier"] == "not evaluable", "label"]))
     if unknown:
-        lines.append(f"Unknown, for want of positive {results.unit.many}: {', '.join(unknown)}.")
+        lines.append(f"Unknown, too few positive {results.cohort.unit.many}: {', '.join(unknown)}.")
     lines += _slope(own)
     return lines or ["None was measured."]
 
@@ -184,7 +184,13 @@ def _slope(own: pd.DataFrame) -> list[str]:
         found = own[(own["label"] == "macro") & (own["metric"] == metric) & own["value"].notna()]
         if len(found):
             row = found.iloc[0]
-            lean = "too extreme" if row["high"] < 1 else "too timid" if row["low"] > 1 else "not shown to lean"
+            lean = (
+                "too extreme"
+                if row["high"] < 1
+                else "not extreme enough"
+                if row["low"] > 1
+                else "not shown to be biased"
+            )
             return [
                 f"Probabilities are {lean}: calibration slope {number(row['value'])} "
                 f"({span(row['low'], row['high'])}; ideal is 1)."

@@ -1,6 +1,7 @@
-"""Everything below results/{cohort}/ that the page may show; what is not there is an empty table."""
+"""Reader of everything below results/{cohort}/ that the page may show; a missing table is an empty one."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pandas as pd
 from octdino.data.atomic_files import read_text
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import read_csv, read_table
-from octdino.data.sampling_units import Unit
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, read_metadata
+from octdino.report.prepared_tables import PreparedTables, prepare
 
 FIGURES = (
     "comparison", "difference", "label_efficiency", "roc", "pr", "reliability", "calibration", "subgroups",
@@ -23,40 +24,30 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One pretraining run: its card (backbone.json) and its history, a row an epoch."""
+    """One pretraining run: its metadata (backbone.json) and its history, one row per epoch."""
 
     method: str
     backbone: str
     run: str
-    card: dict[str, Any]
+    metadata: dict[str, Any]
     history: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Results:
-    """What is in a cohort's results folder.
+    """The content of results/{cohort}/.
 
     Attributes:
-        cohort: its name, as in results/.
-        kind: which kind of cohort it is (cohort.name): phantom, olives, folder, …
-        scans: its manifest, splits and, where the store is there, images.
-        exclusive: whether its labels exclude each other, and what says so (setting, cohort or table); None: not known.
-        labels: the label columns of the manifest.
+        root: results/{cohort}.
+        cohort: manifest, splits, labels, unit and, where there is a store, images.
         classifiers: folder and classifier.json of each classifier.
         figures: SVG by name.
-        benchmarks: one row a job: rule, job, s, max_rss and whatever else Snakemake wrote.
-        unit: what splits and intervals are over: patients, or images where patients are unknown or there are none.
+        benchmarks: one row per job: rule, job, s, max_rss.
     """
 
     root: Path
-    cohort: str
-    kind: str
-    scans: Cohort
-    exclusive: tuple[bool, str] | None
-    labels: list[str]
-    manifest: pd.DataFrame
+    cohort: Cohort
     quarantine: pd.DataFrame
-    splits: pd.DataFrame
     metrics: pd.DataFrame
     comparison: pd.DataFrame
     subgroups: pd.DataFrame
@@ -64,23 +55,28 @@ class Results:
     classifiers: list[tuple[Path, dict[str, Any]]]
     figures: dict[str, str]
     benchmarks: pd.DataFrame
-    unit: Unit
+
+    @cached_property
+    def tables(self) -> PreparedTables:
+        """Return the filtered tables of the evaluate stage; they are computed once."""
+        return prepare(self.metrics, self.comparison)
 
     def images(self, scan_ids: list[str]) -> dict[str, np.ndarray]:
-        """uint8 [C, H, W] of each scan; of none where there is no store."""
-        if not self.scans.has_store:
+        """Return the image of each scan, uint8 [C, H, W]; none where there is no store."""
+        if not self.cohort.has_store:
             return {}
-        rows = np.flatnonzero(self.manifest["scan_id"].isin(scan_ids))
-        return dict(zip(self.manifest["scan_id"].iloc[rows], self.scans.images(rows), strict=True))
+        names = self.cohort.manifest["scan_id"]
+        rows = np.flatnonzero(names.isin(scan_ids))
+        return dict(zip(names.iloc[rows], self.cohort.images(rows), strict=True))
 
 
 def read_results(root: Path) -> Results:
     """Read results/{cohort}/.
 
     Raises:
-        UserError: there is no manifest, no metrics though there are classifiers or nothing else, or a file is bad.
+        UserError: there is no manifest, no metrics although there are classifiers, or a file is invalid.
     """
-    scans = read_cohort(root / "cohort" / "scans.h5", needs_store=False)
+    cohort = read_cohort(root / "cohort" / "scans.h5", needs_store=False)
     classifiers = [
         (path.parent, read_metadata(path, ClassifierMetadata, "classify").plain())
         for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))
@@ -89,14 +85,8 @@ def read_results(root: Path) -> Results:
     compared = bool(classifiers) or not others  # a cohort without labels has something else to show
     return Results(
         root=root,
-        cohort=scans.name,
-        kind=scans.kind,
-        scans=scans,
-        exclusive=scans.exclusive_from,
-        labels=scans.labels,
-        manifest=scans.manifest,
+        cohort=cohort,
         quarantine=_optional(root / "cohort" / "quarantine.csv", QUARANTINE),
-        splits=scans.splits,
         metrics=_floats(root / "evaluate" / "metrics.csv", METRICS, compared),
         comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON, compared),
         subgroups=_floats(root / "evaluate" / "subgroups.csv", SUBGROUPS, needed=False),
@@ -108,12 +98,11 @@ def read_results(root: Path) -> Results:
             if (path := root / "evaluate" / f"{name}.svg").is_file()
         },
         benchmarks=read_benchmarks(root / "benchmarks"),
-        unit=scans.unit,
     )
 
 
 def _floats(path: Path, schema: Schema, needed: bool) -> pd.DataFrame:
-    """A table whose missing numbers are NaN, which compares as False where pandas' NA refuses."""
+    """Return a table whose missing numbers are NaN, which compares as False where pandas' NA raises."""
     table = read_table(path, schema) if needed else _optional(path, schema)
     return table.astype({column.name: "float64" for column in schema if column.dtype == "Float64"})
 
@@ -132,7 +121,7 @@ def _pretraining(path: Path) -> Pretraining:
 
 
 def read_benchmarks(folder: Path) -> pd.DataFrame:
-    """Snakemake's benchmark tables, a row a job; the rule is the file's name up to its first dot.
+    """Return Snakemake's benchmark tables, one row per job; the rule is the file's name up to its first dot.
 
     Seconds in `s`, peak resident memory in `max_rss` (MiB); NaN where the job was too short to be measured.
     """

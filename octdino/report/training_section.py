@@ -1,4 +1,4 @@
-"""Training and collapse curves: a figure a question, a panel a measure that the histories have, a line a run."""
+"""Training curves and collapse: one figure per question, one panel per metric, one line per run."""
 
 import math
 from collections.abc import Sequence
@@ -14,44 +14,47 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormat
 
 from octdino.config import Arm
 from octdino.data.sampling_units import PATIENT, Unit
-from octdino.plotting import INK, POOL, WIDTH, looks, style, svg
+from octdino.plotting import INK, POOL, WIDTH, arm_styles, figure_style, svg
 from octdino.report.conclusions import NOTHING
 from octdino.report.results_reader import Pretraining
 from octdino.report.tables import Cell
 
-Look = dict[str, dict[str, Any]]
+LineStyles = dict[str, dict[str, Any]]
 
-MEASURES = {
+METRICS = {
     "teacher_entropy": (
         "teacher entropy / ln K",
-        "Of the teacher's answer to one scan, K prototypes being the choice. At 1 it says nothing; at 0 it is certain.",
+        "Entropy of the teacher's output for one scan over K prototypes. 1: uniform; 0: one prototype only.",
     ),
-    "kl": ("KL teacher to student", "What the student has still to learn. At 0 from early on: a collapse."),
+    "kl": ("KL teacher to student", "Divergence of the student from the teacher. 0 from early on: a collapse."),
     "mean_entropy": (
         "entropy of the mean / ln K",
-        "Of the teacher's mean answer over an epoch. Low: all scans share a few prototypes, a collapse.",
+        "Entropy of the teacher's mean output over an epoch. Low: all scans share a few prototypes, a collapse.",
     ),
-    "prototypes_used": ("share of prototypes used", "Of the K prototypes, those that some scan prefers."),
-    "knn_auroc": ("kNN macro AUROC", "Neighbours among {others}, on validation {many}: is it learning?"),
+    "prototypes_used": (
+        "share of prototypes used",
+        "Share of the K prototypes that are the first choice of at least one scan.",
+    ),
+    "knn_auroc": ("kNN macro AUROC", "Online evaluation on validation {many}, neighbors among {others}."),
     "knn_accuracy": (
         "kNN accuracy",
-        "Share of validation scans whose class weighted neighbours among training scans name: is it learning?",
+        "Online evaluation: share of validation scans whose class weighted training neighbors predict.",
     ),
-    "loss": ("loss", "Each method's own; not comparable between methods."),
-    "feature_std": ("feature spread", "1: features fill all directions; towards 0: they collapse to a point."),
-    "rankme": ("RankMe", "Effective number of dimensions that the features use."),
+    "loss": ("loss", "Of the method; not comparable between methods."),
+    "feature_std": ("feature spread", "1: features vary in all directions; towards 0: they collapse to a point."),
+    "rankme": ("RankMe", "Effective rank of the features."),
 }
 # Figure 7 of Caron et al. 2021 is the first row of `collapse`; it leads the section instead of being drawn twice.
 COLLAPSE = ("teacher_entropy", "kl", "mean_entropy", "prototypes_used")
 GROUPS = {"learning": ("knn_accuracy", "knn_auroc", "loss"), "features": ("feature_std", "rankme")}
 KNN = ("knn_accuracy", "knn_auroc")  # accuracy where labels exclude each other
-SHARES = ("teacher_entropy", "mean_entropy")  # drawn as shares of ln K, because K may differ between runs
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # lines that lie on each other are told by them
+SHARES = ("teacher_entropy", "mean_entropy")  # plotted as shares of ln K, because K may differ between runs
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # tell overlapping lines apart
 
 
 @dataclass(frozen=True)
 class Curves:
-    """One figure: its name, its SVG, and name and meaning of each measure in it."""
+    """One figure: its name, its SVG, and name and meaning of each metric in it."""
 
     name: str
     svg: Markup
@@ -59,34 +62,34 @@ class Curves:
 
 
 def training_figures(runs: list[Pretraining], arms: Sequence[str] = (), unit: Unit = PATIENT) -> list[Curves]:
-    """Figures of all runs; none where no run has a history.
+    """Return figures of all runs; none where no run has a history.
 
-    One backbone: two measures beside each other. Several: a panel a backbone, so that colours mean methods.
+    With several backbones there is one panel per backbone, because colors are methods.
 
     Args:
-        arms: those of the other figures, where a method has the same colour.
+        arms: those of the other figures, in which a method has the same color.
     """
     runs = [run for run in runs if len(run.history)]
-    watched = sum(bool(_line(run, "teacher_entropy").size) for run in runs)
-    groups = {"collapse": COLLAPSE, **GROUPS} if watched > 1 else {**GROUPS, "collapse": COLLAPSE}
-    look = _styles(runs, arms)
-    drawn = {name: [measure for measure in group if _carry(runs, measure)] for name, group in groups.items()}
+    with_entropy = sum(bool(_line(run, "teacher_entropy").size) for run in runs)
+    groups = {"collapse": COLLAPSE, **GROUPS} if with_entropy > 1 else {**GROUPS, "collapse": COLLAPSE}
+    styles = _line_styles(runs, arms)
+    plotted = {name: [metric for metric in group if _carry(runs, metric)] for name, group in groups.items()}
     return [
-        Curves(name, Markup(_draw(name, measures, runs, look)), [_meaning(measure, unit) for measure in measures])
-        for name, measures in drawn.items()
-        if measures
+        Curves(name, Markup(_plot_figure(name, metrics, runs, styles)), [_meaning(metric, unit) for metric in metrics])
+        for name, metrics in plotted.items()
+        if metrics
     ]
 
 
-def _meaning(measure: str, unit: Unit) -> tuple[str, str]:
-    """Name and meaning of a measure, in the words of the cohort's unit."""
-    name, meaning = MEASURES[measure]
+def _meaning(metric: str, unit: Unit) -> tuple[str, str]:
+    """Return name and meaning of a metric; patients or images by the cohort's unit."""
+    name, meaning = METRICS[metric]
     others = "other patients' scans" if unit.patients else "other images"
     return name, meaning.format(others=others, many=unit.many)
 
 
 def _line(run: Pretraining, name: str) -> pd.Series:
-    """A measure by epoch, where it was taken; entropies as shares of ln K."""
+    """Return a metric by epoch, where it was measured; entropies as shares of ln K."""
     table = run.history
     if name not in table or (name in SHARES and "ln_k" not in table):
         return pd.Series(dtype=float)
@@ -98,44 +101,48 @@ def _carry(runs: list[Pretraining], name: str) -> list[Pretraining]:
     return [run for run in runs if _line(run, name).size]
 
 
-def _draw(name: str, measures: list[str], runs: list[Pretraining], look: Look) -> str:
-    """One figure, two panels a row. A measure that has several backbones begins a row of its own."""
+def _plot_figure(name: str, metrics: list[str], runs: list[Pretraining], styles: LineStyles) -> str:
+    """Plot one figure, two panels per row; a metric with several backbones begins a new row."""
     panels: list[tuple[str, str] | None] = []
     several = len({run.backbone for run in runs}) > 1
-    for measure in measures:
-        panels += [(measure, backbone) for backbone in sorted({run.backbone for run in _carry(runs, measure)})]
+    for metric in metrics:
+        panels += [(metric, backbone) for backbone in sorted({run.backbone for run in _carry(runs, metric)})]
         panels += [None] * (len(panels) % 2 if several else 0)
     rows = math.ceil(len(panels) / 2)
-    with style():
-        figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.25 + 0.08 * len(look)))
+    with figure_style():
+        figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.25 + 0.08 * len(styles)))
         grid = figure.subplots(rows, 2, squeeze=False).ravel()
         first: dict[str, Axes] = {}
         for index, axes in enumerate(grid):
             if index >= len(panels) or (panel := panels[index]) is None:
                 axes.set_visible(False)
                 continue
-            measure, backbone = panel
-            if (other := first.setdefault(measure, axes)) is not axes:
+            metric, backbone = panel
+            if (other := first.setdefault(metric, axes)) is not axes:
                 axes.sharey(other)
-            _panel(axes, measure, [run for run in runs if run.backbone == backbone], look)
-            axes.set_title(MEASURES[measure][0] + (f"\n{backbone}" if several else ""))
+            _panel(axes, metric, [run for run in runs if run.backbone == backbone], styles)
+            axes.set_title(METRICS[metric][0] + (f"\n{backbone}" if several else ""))
             if index + 2 >= len(panels) or panels[index + 2] is None:
                 axes.set_xlabel("epoch", loc="left")
-        for measure, axes in first.items():
-            _scale(axes, measure, runs)
+        for metric, axes in first.items():
+            _scale(axes, metric, runs)
         lines = {str(line.get_label()): line for axes in grid for line in axes.lines}
         lines = {label: lines[label] for label in sorted(lines) if not label.startswith("_")}
         figure.legend(lines.values(), lines.keys(), loc="outside lower left", ncols=2)
-        said = ", ".join(MEASURES[measure][0] for measure in measures)
-        return svg(figure, f"training-{name}", f"{said}, by epoch, a line a pretraining run; numbers: history.csv")
+        titles = ", ".join(METRICS[metric][0] for metric in metrics)
+        return svg(
+            figure,
+            f"training-{name}",
+            f"{titles} per epoch, one line per pretraining run; the numbers are in history.csv",
+        )
 
 
-def _styles(runs: list[Pretraining], arms: Sequence[str]) -> Look:
-    """Colour and dash of each method; seeds share them, in thin lines."""
-    colors = {Arm.named(arm).init: look.color for arm, look in looks(arms).items()}
+def _line_styles(runs: list[Pretraining], arms: Sequence[str]) -> LineStyles:
+    """Return color and dash of each method; its seeds share them, in thin lines."""
+    colors = {Arm.named(arm).init: styles.color for arm, styles in arm_styles(arms).items()}
     taken = set(colors.values())
     free = [color for color in POOL if color not in taken] or list(POOL)
-    found: Look = {}
+    found: LineStyles = {}
     methods = sorted({run.method for run in runs})
     others = [method for method in methods if method not in colors]
     for index, method in enumerate(methods):
@@ -148,8 +155,8 @@ def _styles(runs: list[Pretraining], arms: Sequence[str]) -> Look:
     return found
 
 
-def _panel(axes: Axes, name: str, runs: list[Pretraining], look: Look) -> None:
-    """One measure of some runs, with floor and ceiling where it is an entropy."""
+def _panel(axes: Axes, name: str, runs: list[Pretraining], styles: LineStyles) -> None:
+    """Plot one metric of some runs, with floor and ceiling where it is an entropy."""
     if name in SHARES:
         axes.axhline(1, color=INK, linewidth=0.8, linestyle=":", alpha=0.7)
         axes.annotate(
@@ -160,12 +167,12 @@ def _panel(axes: Axes, name: str, runs: list[Pretraining], look: Look) -> None:
         axes.axhline(0, color=INK, linewidth=0.8, linestyle=":", alpha=0.7)
     for run in _carry(runs, name):
         line = _line(run, name)
-        axes.plot(line.index, line, marker="." if len(line) < 3 else None, **look[run.method])
+        axes.plot(line.index, line, marker="." if len(line) < 3 else None, **styles[run.method])
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
 def _scale(axes: Axes, name: str, runs: list[Pretraining]) -> None:
-    """Shares from 0 to 1; losses on a logarithmic scale where methods' losses lie far apart."""
+    """Set the axis: shares from 0 to 1; losses on a logarithmic scale where they differ by more than a factor of 8."""
     if name in (*SHARES, "prototypes_used"):
         axes.set_ylim(-0.04, 1.12)
     values = pd.concat([_line(run, name) for run in _carry(runs, name)])
@@ -178,7 +185,7 @@ def _scale(axes: Axes, name: str, runs: list[Pretraining]) -> None:
 
 @dataclass(frozen=True)
 class Alarmed:
-    """A run that sat in a collapse when it ended: which, in a few words what, and all that is said with the remedy."""
+    """A run that was collapsed when it ended: its name, the collapse in brief, and the warnings with their remedy."""
 
     run: str
     brief: str
@@ -186,10 +193,10 @@ class Alarmed:
 
 
 def training_alarms(runs: list[Pretraining]) -> list[Alarmed]:
-    """The runs whose cards carry alarms."""
+    """Return the runs whose metadata have alarms."""
     found = []
     for run in runs:
-        if alarms := [str(alarm) for alarm in run.card.get("alarms") or []]:
+        if alarms := [str(alarm) for alarm in run.metadata.get("alarms") or []]:
             brief = ", ".join(alarm.split(":")[0] for alarm in alarms)
             found.append(Alarmed(f"{run.method} · {run.backbone} · {run.run}", brief, alarms))
     return found
@@ -197,38 +204,38 @@ def training_alarms(runs: list[Pretraining]) -> list[Alarmed]:
 
 HEADS = (
     "method", "backbone", "run", "starts from", "epochs", "exported epoch", "skipped steps", "last kNN", "scope",
-    "scans", "patients", "images seen", "images/s", "data wait", "of the machine", "device",
+    "scans", "patients", "images seen", "images/s", "data wait", "MFU", "device",
 )  # fmt: skip
 
 
 def training_table(runs: list[Pretraining], unit: Unit = PATIENT) -> tuple[list[str], list[list[Cell]]]:
-    """Heads and rows, a run each; skipped steps only if some run skipped one, patients only where they are known."""
+    """Return heads and one row per run; skipped steps only if a run skipped one, patients only if they are known."""
     rows = [_row(run) for run in runs]
-    left_out = set() if any(run.card.get("skipped_steps") for run in runs) else {"skipped steps"}
+    left_out = set() if any(run.metadata.get("skipped_steps") for run in runs) else {"skipped steps"}
     left_out |= set() if unit.patients else {"patients"}
     kept = [name for name in HEADS if name not in left_out]
     return kept, [[row[name] for name in kept] for row in rows]
 
 
 def _row(run: Pretraining) -> dict[str, Cell]:
-    history, card = run.history, run.card
+    history, metadata = run.history, run.metadata
     rate, wait, use = (_median(history, name) for name in ("images_per_second", "data_wait", "utilisation"))
     knn = next((history[name].dropna() for name in KNN if name in history), pd.Series(dtype=float))
-    lengths = card.get("epochs") or ([int(history["epoch"].max())] if len(history) else [])
-    words = {"method": run.method, "backbone": run.backbone, "run": run.run, "scope": card.get("scope", NOTHING)}
-    words["device"] = card.get("device", NOTHING)
+    lengths = metadata.get("epochs") or ([int(history["epoch"].max())] if len(history) else [])
+    words = {"method": run.method, "backbone": run.backbone, "run": run.run, "scope": metadata.get("scope", NOTHING)}
+    words["device"] = metadata.get("device", NOTHING)
     keys = {"scans": "scans", "patients": "patients", "exported epoch": "exported_epoch", "images seen": "images_seen"}
     return {
         **{name: Cell(str(word), sort=str(word)) for name, word in words.items()},
-        **{name: _count(card.get(key)) for name, key in keys.items()},
-        "skipped steps": _count(card.get("skipped_steps")),
-        "starts from": _start(card),
+        **{name: _count(metadata.get(key)) for name, key in keys.items()},
+        "skipped steps": _count(metadata.get("skipped_steps")),
+        "starts from": _start(metadata),
         "epochs": _count(lengths[-1] if lengths else None)._replace(
             small=f"extended after {', '.join(map(str, lengths[:-1]))}" if len(lengths) > 1 else ""
         ),
         "images/s": _count(None if math.isnan(rate) else round(rate)),
         "data wait": _share(wait),
-        "of the machine": _share(use),
+        "MFU": _share(use),
         "last kNN": Cell(f"{knn.iloc[-1]:.3f}", sort=float(knn.iloc[-1])) if len(knn) else _count(None),
     }
 
@@ -238,7 +245,7 @@ def _median(history: pd.DataFrame, name: str) -> float:
 
 
 def _share(value: float) -> Cell:
-    """A share as per cent: of the time that a step waits for images, of the fastest matrix product."""
+    """Return a share in percent: of the step time that waits for images, or of the fastest matrix product (MFU)."""
     return Cell(NOTHING, sort=-math.inf) if math.isnan(value) else Cell(f"{100 * value:.1f} %", sort=value)
 
 
@@ -246,9 +253,9 @@ def _count(value: Any) -> Cell:
     return Cell(NOTHING, sort=-math.inf) if value is None else Cell(f"{value:,}", sort=float(value))
 
 
-def _start(card: dict[str, Any]) -> Cell:
-    """Where the first weights were from; of an earlier run its name, what it saw and the end of its path."""
-    start = card.get("start")
+def _start(metadata: dict[str, Any]) -> Cell:
+    """Return the origin of the initial weights; of an earlier run its name, scope and the end of its path."""
+    start = metadata.get("start")
     if not start:
         return Cell("random", sort="random")
     folder = PurePath(str(start["from"]))

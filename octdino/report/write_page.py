@@ -1,4 +1,4 @@
-"""Puts the page together. No stage is imported: everything is read from files."""
+"""Write the HTML page and the cards beside it; everything is read from files, no other stage is imported."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -12,19 +12,14 @@ from markupsafe import Markup
 from octdino import STAGES, __version__
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.data.atomic_files import replacing
-from octdino.data.csv_io import leading_metric
 from octdino.errors import UserError
-from octdino.report import calibration_tables as trust
-from octdino.report import conclusions as answer
-from octdino.report import quoted
-from octdino.report import tables as rows
+from octdino.report import calibration_tables, conclusions, tables
 from octdino.report.audit_section import leaks
 from octdino.report.cautions import cautions
 from octdino.report.checklist import checklist, table
 from octdino.report.data_card import Card, data_card, markdown
-from octdino.report.examples import examples
+from octdino.report.example_scans import examples, mistakes
 from octdino.report.explain_section import explained
-from octdino.report.gallery import mistakes
 from octdino.report.limitations import limits
 from octdino.report.model_card import backbone_of, model_card, runs_of
 from octdino.report.results_reader import Results, read_results
@@ -35,18 +30,18 @@ PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py",
 HERE = Path(__file__).parent
 MEANS = {
     "auroc": "the mean over the labels that have enough positive and negative {many}",
-    "accuracy": "the share of scans whose class is named",
+    "accuracy": "the share of scans whose class is predicted",
 }
 
 
 def write_report(settings: ReportSettings, results: Path, config: dict[str, Any], out: Path) -> None:
-    """Write one self-contained HTML file: no request leaves it, images and figures are inside.
+    """Write one self-contained HTML file: it makes no requests, images and figures are inside.
 
-    Beside it stand data_card.md, model_card.md, checklist.md and, as training_*.svg, the figures that are drawn here.
+    Beside it are written data_card.md, model_card.md, checklist.md and the figures of training, training_*.svg.
 
     Args:
         results: results/{cohort}: cohort/, evaluate/, and pretrain/, classify/, benchmarks/ as far as they exist.
-        config: the settings of all stages, to be shown; `evaluate` says which arm is the reference.
+        config: the settings of all stages, to be shown; `evaluate.reference` is the reference arm.
 
     Raises:
         UserError: manifest or metrics are missing, or a file cannot be read.
@@ -62,7 +57,7 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
     shown = content(settings, found, config)
     cards = cards_of(settings, found, config, shown)
-    answered = checklist(parts(shown), found.unit)
+    answered = checklist(sections(shown), found.cohort.unit)
     page = environment.get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
     for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
         with replacing(out.with_name(f"{card.name}.md")) as temporary:
@@ -77,29 +72,29 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
 
 
 def cards_of(settings: ReportSettings, found: Results, config: dict[str, Any], shown: dict[str, Any]) -> list[Card]:
-    """Data card and model card."""
+    """Return data card and model card."""
     data = data_card(found, config, settings.license, shown["leaks"])
     return [data, model_card(found, shown["best"], shown["limits"], shown["versions"], shown["hardware"])]
 
 
-def parts(shown: dict[str, Any]) -> dict[str, str]:
-    """Heading by anchor of the parts that the page has, as far as the checklist names them."""
-    there = {
-        "answer": "The answer", "run": "What was run", "limits": "Limits", "data-card": "Data card",
+def sections(shown: dict[str, Any]) -> dict[str, str]:
+    """Return the headings by anchor of the sections of this page that the checklist names."""
+    present = {
+        "answer": "The answer", "run": "What was run", "limits": "Limitations", "data-card": "Data card",
         "model-card": "Model card",
     }  # fmt: skip
     if shown["headline"]:
-        there |= {"comparison": "Comparison", "labels": "Labels"}
+        present |= {"comparison": "Comparison", "labels": "Labels"}
     some = {
-        "calibration": "Calibration", "subgroups": "Subgroups", "explained": "What networks look at",
+        "calibration": "Calibration", "subgroups": "Subgroups", "explained": "Attention and saliency",
         "mistakes": "Errors", "leaks": "Leakage",
     }  # fmt: skip
     anchors = {"explained": "explain", "mistakes": "errors", "leaks": "audit"}
-    return there | {anchors.get(name, name): words for name, words in some.items() if shown[name]}
+    return present | {anchors.get(name, name): words for name, words in some.items() if shown[name]}
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section of the configuration; empty if it is missing.
+    """Return a section of the configuration; empty if it is missing.
 
     Raises:
         UserError: it is no mapping.
@@ -111,53 +106,50 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def content(settings: ReportSettings, found: Results, config: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the template shows."""
+    """Return all variables of the template."""
     evaluated = EvaluateSettings.parse(_section(config, "evaluate"), "evaluate")
     split = _section(_section(config, "cohort"), "split")
     reference, confidence = evaluated.reference, evaluated.confidence
-    verdicts = answer.verdicts(found.metrics, found.comparison, reference, confidence, found.unit)
+    verdicts = conclusions.verdicts(found.tables, reference, confidence, found.cohort.unit)
     scored = [verdict for verdict in verdicts if verdict.arm]
     best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
-    heads, runs = training_table(found.pretraining, found.unit)
-    metric, lead = leading_metric(found.metrics)
+    heads, runs = training_table(found.pretraining, found.cohort.unit)
     return {
         "title": settings.title,
-        "cohort": found.cohort,
-        "kind": found.kind,
+        "cohort": found.cohort.name,
+        "kind": found.cohort.kind,
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "js": Markup((HERE / "page.js").read_text(encoding="utf-8")),
         "figures": {name: Markup(text) for name, text in found.figures.items()},  # written by the evaluate stage
-        "headline": answer.headline(verdicts, reference, found.unit) if len(found.metrics) else "",
+        "headline": conclusions.headline(verdicts, reference, found.cohort.unit) if len(found.metrics) else "",
         "verdicts": verdicts,
-        "unit": found.unit,
+        "unit": found.cohort.unit,
         "cautions": cautions(found, confidence),
         "alpha": f"{alpha(confidence):g}",
-        "percent": answer.percent,
-        "lead": lead,
-        "lead_means": MEANS[metric].format(many=found.unit.many),
-        "clinical": answer.beside_clinical(found.metrics, found.comparison, verdicts, confidence),
+        "percent": conclusions.percent,
+        "lead": found.tables.metric_name,
+        "lead_means": MEANS[found.tables.metric].format(many=found.cohort.unit.many),
+        "clinical": conclusions.against_clinical_baseline(found.tables, verdicts, confidence),
         "reference": reference,
         "confidence": f"{100 * confidence:g} %",
         "resamples": evaluated.resamples,
         **comparison_tables(found, reference, confidence),
-        "label_tables": rows.label_tables(found),
-        "operating": trust.operating_table(found),
-        "calibration": trust.calibration_table(found),
-        "subgroups": trust.subgroup_table(found),
+        "label_tables": tables.label_tables(found),
+        "operating": calibration_tables.operating_table(found),
+        "calibration": calibration_tables.calibration_table(found),
+        "subgroups": calibration_tables.subgroup_table(found),
         "small_group": evaluated.small_group,
         "expand": evaluated.small_sample_correction,
         "seeds": int(found.metrics["seed"].dropna().nunique()),
-        "quoted_heads": list(quoted.HEADS),
-        "quoted": quoted.quoted_rows(settings.quoted, found),
-        "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"])), found.unit),
+        "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"])), found.cohort.unit),
         "alarms": training_alarms(found.pretraining),
         "run_heads": heads,
         "runs": runs,
         "leaks": leaks(found.root),
-        "explained": explained(found.root, found.unit),
+        "explained": explained(found.root, found.cohort.unit),
         **leading_arm(settings, found, best),
         **cohort_tables(found),
-        "benchmarks": rows.benchmark_rows(found),
+        "benchmarks": tables.benchmark_rows(found),
         "limits": limits(found, reference, str(split.get("protocol", "holdout"))),
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         "versions": versions(),
@@ -166,28 +158,28 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
 
 
 def comparison_tables(found: Results, reference: str, confidence: float) -> dict[str, Any]:
-    """The arms compared: all in one table and, where there are several, by backbone."""
+    """Return the comparison of arms: one table of all and, where there are several backbones, one per fraction."""
     return {
-        "comparison_heads": rows.comparison_heads(found, reference),
-        "comparison": rows.comparison_rows(found, reference, confidence),
-        "backbone_tables": rows.backbone_tables(found, reference, confidence),
+        "comparison_heads": tables.comparison_heads(found, reference),
+        "comparison": tables.comparison_rows(found, reference, confidence),
+        "backbone_tables": tables.backbone_tables(found, reference, confidence),
     }
 
 
 def cohort_tables(found: Results) -> dict[str, Any]:
-    """What is in the cohort, how it was divided and what was refused."""
+    """Return the tables of the cohort: counts, splits, prevalence, quarantine."""
     return {
-        "counts": rows.cohort_counts(found),
-        "split_heads": rows.split_heads(found),
-        "splits": rows.split_rows(found),
-        "prevalence_heads": rows.prevalence_heads(found),
-        "prevalences": rows.prevalence_rows(found),
-        "quarantine": rows.quarantine_rows(found),
+        "counts": tables.cohort_counts(found),
+        "split_heads": tables.split_heads(found),
+        "splits": tables.split_rows(found),
+        "prevalence_heads": tables.prevalence_heads(found),
+        "prevalences": tables.prevalence_rows(found),
+        "quarantine": tables.quarantine_rows(found),
     }
 
 
-def leading_arm(settings: ReportSettings, found: Results, best: answer.Verdict | None) -> dict[str, Any]:
-    """Scans with the predictions of the leading arm at the largest fraction: examples, and its worst errors."""
+def leading_arm(settings: ReportSettings, found: Results, best: conclusions.Verdict | None) -> dict[str, Any]:
+    """Return example scans and worst errors of the leading arm at the largest fraction."""
     if best is None:
         return {"best": None, "mistakes": [], "examples": [], "example_arm": "", "example_folder": ""}
     shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.backbone)
@@ -202,7 +194,7 @@ def leading_arm(settings: ReportSettings, found: Results, best: answer.Verdict |
 
 
 def versions() -> list[tuple[str, str]]:
-    """Of octdino, Python and what the numbers depend on."""
+    """Return name and version of octdino, Python and the packages that the numbers depend on."""
     stages = ", ".join(f"{stage} {number}" for stage, number in STAGES.items())
     found = [("octdino", f"{__version__}; stages: {stages}"), ("Python", platform.python_version())]
     for name in PACKAGES:
@@ -214,7 +206,7 @@ def versions() -> list[tuple[str, str]]:
 
 
 def hardware(found: Results) -> list[str]:
-    """What the runs say they were trained on; each once."""
-    devices = [str(run.card["device"]) for run in found.pretraining if run.card.get("device")]
-    devices += [str(card["device"]) for _, card in found.classifiers if card.get("device")]
+    """Return the devices that the runs were trained on, each once."""
+    devices = [str(run.metadata["device"]) for run in found.pretraining if run.metadata.get("device")]
+    devices += [str(metadata["device"]) for _, metadata in found.classifiers if metadata.get("device")]
     return list(dict.fromkeys(devices))

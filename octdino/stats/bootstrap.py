@@ -1,6 +1,6 @@
-"""Patient-level (cluster) bootstrap: resamples, confidence intervals, paired p-values, means under each resample.
+"""Patient-level (cluster) bootstrap: resample weights, confidence intervals, paired p-values, resampled means.
 
-Scans of a patient resemble each other, so the patient is what is drawn; intervals from single scans would be several
+Scans of one patient resemble each other, so patients are resampled; intervals from resampled scans would be several
 times too narrow (Field & Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x; Ying et al. 2022 for eyes).
 """
 
@@ -12,15 +12,15 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 GROUPS = 200  # of patients that the jackknife leaves out at once where there are more patients
 
 
-def draw_patients(patients: int, resamples: int, seed: int) -> np.ndarray:
-    """How many times each patient is drawn: float64 [P, 1 + B]; column 0 is the test set itself, once each."""
+def resample_patients(patients: int, resamples: int, seed: int) -> np.ndarray:
+    """Return how often each patient is sampled per resample, float64 [P, 1 + B]; column 0 is the test set itself."""
     generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(patients, np.full(patients, 1 / patients), size=resamples)
-    return np.concatenate([np.ones((1, patients)), drawn]).T.copy()
+    counts = generator.multinomial(patients, np.full(patients, 1 / patients), size=resamples)
+    return np.concatenate([np.ones((1, patients)), counts]).T.copy()
 
 
 def interval(replicates: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over axis 0, NaN replicates left out: low and high, NaN where all are NaN."""
+    """Return the percentile interval over axis 0, NaN replicates left out: low and high, NaN where all are NaN."""
     tail = (1 - confidence) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # "All-NaN slice": the answer is NaN, as it should be
@@ -28,10 +28,10 @@ def interval(replicates: np.ndarray, confidence: float) -> tuple[np.ndarray, np.
     return low, high
 
 
-def expanded(confidence: float, patients: int) -> float:
-    """The level of a percentile interval that covers `confidence` where few patients were drawn from (Hesterberg 2015).
+def corrected_confidence(confidence: float, patients: int) -> float:
+    """Return the level at which a percentile interval over few patients covers `confidence` (Hesterberg 2015).
 
-    The bootstrap's spread is sqrt((n - 1) / n) of what it should be, and a normal's tails are thinner than Student's;
+    The bootstrap's standard error is too small by sqrt((n - 1) / n), and a normal's tails are thinner than Student's;
     https://doi.org/10.1080/00031305.2015.1089789. With 20 patients 95 % become 96.8 %.
     """
     if patients < 2:
@@ -40,39 +40,41 @@ def expanded(confidence: float, patients: int) -> float:
     return float(1 - 2 * tail)
 
 
-def expanded_p(p: np.ndarray, patients: int) -> np.ndarray:
-    """Two-sided p-values made as much larger as `expanded` makes intervals wider: below alpha where they exclude 0."""
+def corrected_p(p: np.ndarray, patients: int) -> np.ndarray:
+    """Return two-sided p-values corrected like `corrected_confidence`: below alpha where the intervals exclude 0."""
     if patients < 2:
         return p
     wider: np.ndarray = 2 * stdtr(patients - 1, np.sqrt((patients - 1) / patients) * ndtri(np.asarray(p) / 2))
     return wider
 
 
-def leave_out(patients: int) -> np.ndarray:
-    """The jackknife as draws: float64 [P, G], column g has everybody but patient (or group of patients) g once."""
+def jackknife_weights(patients: int) -> np.ndarray:
+    """Return the jackknife as weights, float64 [P, G]: column g leaves out patient (or group of patients) g."""
     groups = min(patients, GROUPS)
     kept: np.ndarray = np.arange(patients)[:, None] % groups != np.arange(groups)
     return kept.astype(np.float64)
 
 
-def draw_seeds(seeds: int, resamples: int, seed: int) -> np.ndarray:
-    """How much each of S seeds weighs in each resample: float64 [S, 1 + B], columns sum to 1; column 0 is their mean.
+def resample_seeds(seeds: int, resamples: int, seed: int) -> np.ndarray:
+    """Return the weight of each of S seeds per resample, float64 [S, 1 + B], columns sum to 1; column 0 is their mean.
 
-    Seeds are drawn as patients are, independently of them: the two crossed factors of Owen 2007
-    (https://doi.org/10.1214/07-AOAS122). With S seeds the variance between them comes out (S - 1) / S of itself.
+    Seeds are resampled like patients, independently of them: the two crossed factors of Owen 2007
+    (https://doi.org/10.1214/07-AOAS122). With S seeds the variance between them is underestimated by (S - 1) / S.
     """
-    return draw_patients(seeds, resamples, seed) / seeds
+    return resample_patients(seeds, resamples, seed) / seeds
 
 
 def bca_interval(
     replicates: np.ndarray, observed: np.ndarray, left_out: np.ndarray, confidence: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bias-corrected and accelerated interval over axis 0 (Efron 1987, https://doi.org/10.2307/2289144), NaN left out.
+    """Return the bias-corrected and accelerated (BCa) interval over axis 0, NaN left out.
+
+    Efron 1987, https://doi.org/10.2307/2289144.
 
     Args:
-        replicates: [B, ...], under the draws of patients.
+        replicates: [B, ...], under `resample_patients`.
         observed: [...], on the test set itself.
-        left_out: [G, ...], under the draws of `leave_out`; skewness over groups of patients stands for that over
+        left_out: [G, ...], under `jackknife_weights`; skewness over groups of patients approximates that over
             patients.
 
     Returns:
@@ -99,7 +101,7 @@ def bca_interval(
 
 
 def _quantile_of_each(replicates: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The quantile `share` [...] of each column of [B, ...], linear between replicates, NaN left out."""
+    """Return the quantile `share` [...] of each column of [B, ...], linear between replicates, NaN left out."""
     ordered = np.sort(replicates, axis=0)  # NaN last
     last = np.isfinite(replicates).sum(axis=0) - 1
     place = np.where(np.isnan(share), 0, share) * np.maximum(last, 0)
@@ -110,38 +112,38 @@ def _quantile_of_each(replicates: np.ndarray, share: np.ndarray) -> np.ndarray:
     return found
 
 
-def resampled_means(values: np.ndarray, patient: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Means over scans under each draw, NaN left out: float64 [1 + B, M]; NaN where a draw has no value.
+def resampled_means(values: np.ndarray, patient: np.ndarray, resample_weights: np.ndarray) -> np.ndarray:
+    """Return means over scans in each resample, NaN left out, float64 [1 + B, M]; NaN where a resample has no value.
 
     Args:
-        values: [N, M], one row a scan.
+        values: [N, M], one row per scan.
         patient: int [N], below P.
-        times: [P, 1 + B], of `draw_patients`.
+        resample_weights: [P, 1 + B], see `resample_patients`.
     """
     known = np.isfinite(values)
-    sums, counts = (np.zeros((len(times), values.shape[1])) for _ in range(2))
+    sums, counts = (np.zeros((len(resample_weights), values.shape[1])) for _ in range(2))
     np.add.at(sums, patient, np.where(known, values, 0))
     np.add.at(counts, patient, known)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means: np.ndarray = (times.T @ sums) / (times.T @ counts)
+        means: np.ndarray = (resample_weights.T @ sums) / (resample_weights.T @ counts)
     return means
 
 
 def p_value(differences: np.ndarray, patients: int | None = None) -> np.ndarray:
-    """Two-sided p of "no difference" from paired replicates over axis 0, NaN left out; never below 2 / (B + 1).
+    """Return the two-sided p of "no difference" from paired replicates over axis 0; never below 2 / (B + 1).
 
-    The share of replicates on the far side of 0, each side counted with the observed one added (Davison & Hinkley
-    1997, sec. 4.2.3), doubled.
+    NaN is left out. It is the share of replicates on the far side of 0, each side counted with the observed one added
+    (Davison & Hinkley 1997, sec. 4.2.3), doubled.
 
     Args:
         differences: [B, ...].
-        patients: how many were drawn from; then p is as much larger as intervals are wider, see `expanded_p`. Where no
-            replicate lies beyond 0 it stays 2 / (B + 1): how far the tail reaches is not known.
+        patients: number of test patients, to correct p for few of them, see `corrected_p`. Where no replicate lies
+            beyond 0 it stays 2 / (B + 1): the length of the tail is unknown.
     """
     known = np.isfinite(differences).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         beyond = np.minimum((differences <= 0).sum(axis=0), (differences >= 0).sum(axis=0))
         p = np.minimum(1.0, 2 * (1 + beyond) / (1 + known))
         if patients is not None:
-            p = np.maximum(p, expanded_p(np.minimum(1.0, 2 * beyond / known), patients))
+            p = np.maximum(p, corrected_p(np.minimum(1.0, 2 * beyond / known), patients))
     return np.where(known > 0, p, np.nan)

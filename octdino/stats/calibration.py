@@ -1,7 +1,7 @@
-"""Probabilities that mean what they say: one temperature a classifier, fitted on validation patients, then frozen.
+"""Calibration by temperature scaling: one temperature per classifier, fitted on validation patients, then fixed.
 
 Temperature scaling after Guo et al. 2017 (https://arxiv.org/abs/1706.04599): all logits are divided by one number. It
-cannot reorder the scans of a label with a sigmoid of its own, and it cannot mend a wrong prevalence; a slope and an
+cannot reorder the scans of a label with a sigmoid of its own, and it cannot correct a wrong prevalence; a slope and an
 intercept on test patients show what is left.
 """
 
@@ -14,14 +14,14 @@ LIMIT = 20.0  # temperatures stay between its inverse and itself
 
 
 def logit(p: np.ndarray) -> np.ndarray:
-    """log(p / (1 - p)) of probabilities clipped to [CLIP, 1 - CLIP]; any shape."""
+    """Return log(p / (1 - p)) of probabilities clipped to [CLIP, 1 - CLIP]; any shape."""
     clipped = np.clip(np.asarray(p, np.float64), CLIP, 1 - CLIP)
     found: np.ndarray = np.log(clipped / (1 - clipped))
     return found
 
 
 def at_temperature(p: np.ndarray, temperature: float, exclusive: bool) -> np.ndarray:
-    """The probabilities [N, L] with all logits divided by `temperature`; above 1 they move towards one half.
+    """Return the probabilities [N, L] with all logits divided by `temperature`; above 1 they move towards one half.
 
     Args:
         p: float [N, L]; rows sum to 1 where `exclusive`.
@@ -33,7 +33,7 @@ def at_temperature(p: np.ndarray, temperature: float, exclusive: bool) -> np.nda
 
 
 def fit_temperature(truth: np.ndarray, p: np.ndarray, exclusive: bool) -> float | None:
-    """The temperature at which the log loss over all known cells is least; one for all labels.
+    """Return the temperature at which the log loss over all known cells is lowest; one for all labels.
 
     One number for all, as there are few validation patients; the scans of labels with many cells weigh more.
 
@@ -41,7 +41,7 @@ def fit_temperature(truth: np.ndarray, p: np.ndarray, exclusive: bool) -> float 
         truth: float [N, L], NaN where missing; p: float [N, L].
 
     Returns:
-        Between 1 / LIMIT and LIMIT (an end of it where scores say nothing, or separate the classes); None where no
+        Between 1 / LIMIT and LIMIT (a limit where scores are uninformative, or separate the classes); None where no
         cell is known or all known cells are of one class.
     """
     known = ~np.isnan(truth)
@@ -49,27 +49,27 @@ def fit_temperature(truth: np.ndarray, p: np.ndarray, exclusive: bool) -> float 
         return None
     if exclusive:
         logits, right = np.log(np.clip(p, CLIP, 1)), truth.argmax(1)
-        said = logits[np.arange(len(right)), right].mean()
+        observed = logits[np.arange(len(right)), right].mean()
 
-        def rise(beta: float) -> float:
-            return float((softmax(beta * logits, axis=1) * logits).sum(1).mean() - said)
+        def slope(beta: float) -> float:
+            return float((softmax(beta * logits, axis=1) * logits).sum(1).mean() - observed)
 
     else:
         margin = np.where(truth[known] == 1, 1, -1) * logit(p[known])  # positive on the right side
 
-        def rise(beta: float) -> float:
+        def slope(beta: float) -> float:
             return -float((margin * expit(-beta * margin)).mean())
 
-    # The loss is convex in the inverse temperature: its derivative has one root, or the best is an end.
-    if rise(1 / LIMIT) >= 0:
+    # The loss is convex in the inverse temperature: its derivative has one root, or the optimum is a limit.
+    if slope(1 / LIMIT) >= 0:
         return LIMIT
-    if rise(LIMIT) <= 0:
+    if slope(LIMIT) <= 0:
         return 1 / LIMIT
-    return float(1 / brentq(rise, 1 / LIMIT, LIMIT, xtol=1e-13))
+    return float(1 / brentq(slope, 1 / LIMIT, LIMIT, xtol=1e-13))
 
 
 def log_loss(truth: np.ndarray, p: np.ndarray, exclusive: bool) -> float:
-    """Mean log loss in nats over the known cells of [N, L], or over scans where labels exclude each other."""
+    """Return the mean log loss in nats over known cells of [N, L], or over scans where labels exclude each other."""
     clipped = np.clip(p, CLIP, 1 - CLIP)
     if exclusive:
         return -float(np.log(clipped[np.arange(len(p)), truth.argmax(1)]).mean())
@@ -77,15 +77,15 @@ def log_loss(truth: np.ndarray, p: np.ndarray, exclusive: bool) -> float:
 
 
 def calibration_of(truth: np.ndarray, p: np.ndarray, exclusive: bool, patients: int) -> dict[str, object]:
-    """What classifier.json says under `calibration`: the temperature, and where it came from.
+    """Return what classifier.json holds under `calibration`: the temperature, and what it was fitted on.
 
     Args:
         truth, p: of the validation scans, [N, L].
-        patients: who they are of.
+        patients: number of patients of these scans.
     """
     temperature = fit_temperature(truth, p, exclusive)
-    card: dict[str, object] = {"temperature": temperature, "from": "val", "n_patients": patients, "n_scans": len(p)}
+    metadata: dict[str, object] = {"temperature": temperature, "from": "val", "n_patients": patients, "n_scans": len(p)}
     if temperature is not None:
         after = at_temperature(p, temperature, exclusive)
-        card["log_loss"] = {"before": log_loss(truth, p, exclusive), "after": log_loss(truth, after, exclusive)}
-    return card
+        metadata["log_loss"] = {"before": log_loss(truth, p, exclusive), "after": log_loss(truth, after, exclusive)}
+    return metadata

@@ -1,4 +1,4 @@
-"""Votes of nearest neighbours: the online kNN of a pretraining, the kNN arms, and retrieval."""
+"""k-nearest-neighbor classification (kNN): votes by cosine similarity, and plain Euclidean kNN."""
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +16,17 @@ def knn_scores(
     temperature: float = 0.07,
     chunk: int = 1024,
 ) -> Tensor:
-    """Weighted kNN votes by cosine similarity (Wu et al. 2018, https://arxiv.org/abs/1805.01978, sec. 3.4).
+    """Return weighted kNN votes by cosine similarity (Wu et al. 2018, https://arxiv.org/abs/1805.01978, sec. 3.4).
 
-    A scan of the same patient is never a neighbour: neighbouring slices are near-copies and would answer for it.
+    A scan of the same patient is never a neighbor: adjacent slices are near-duplicates.
 
     Args:
-        queries: [Q, D]; bank: [N, D]; any length (normalised here).
-        labels: of the bank, float [N, L], NaN where missing (such a neighbour does not vote on that label).
+        queries: [Q, D]; bank: [N, D]; any length (normalized here).
+        labels: of the bank, float [N, L], NaN where missing (such a neighbor does not vote on that label).
         query_patients, bank_patients: int64 [Q], [N].
 
     Returns:
-        Share of votes float32 [Q, L] in [0, 1]; 0.5 where nobody votes.
+        Share of votes float32 [Q, L] in [0, 1]; 0.5 where there is no vote.
     """
     queries, bank = F.normalize(queries, dim=-1), F.normalize(bank, dim=-1)
     known = ~torch.isnan(labels)
@@ -43,9 +43,9 @@ def knn_scores(
 
 
 def euclidean_knn(queries: Tensor, bank: Tensor, classes: Tensor, k: int = 5, chunk: int = 1024) -> Tensor:
-    """The commonest class among the k nearest by Euclidean distance, each with one vote, int64 [Q].
+    """Return the most frequent class among the k nearest by Euclidean distance, each with one vote, int64 [Q].
 
-    The plain kNN that many reports use; of classes with as many votes the first wins, as in scikit-learn.
+    The plain kNN that many reports use; ties go to the first class, as in scikit-learn.
 
     Args:
         queries: [Q, D]; bank: [N, D].

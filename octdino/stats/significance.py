@@ -1,4 +1,4 @@
-"""When a paired difference of two arms counts as shown: its adjusted p decides, its interval never does alone."""
+"""Significance of a paired difference of two arms: the adjusted p decides (Holm), the interval alone does not."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ Outcome = Literal["better", "worse", "open"]
 
 
 def alpha(confidence: float) -> float:
-    """Level of the test that belongs to intervals of this confidence: 0.05 for 0.95, without float residue."""
+    """Return the significance level for intervals of this confidence: 0.05 for 0.95, without float residue."""
     return round(1 - confidence, 12)
 
 
@@ -26,12 +26,12 @@ def outcome(difference: float, p_adjusted: float, confidence: float) -> Outcome:
 
 
 def least_adjusted_p(comparisons: int, resamples: int) -> float:
-    """Smallest adjusted p that a family of `comparisons` can reach with `resamples` bootstrap resamples (Holm)."""
+    """Return the smallest adjusted p (Holm) of a family of `comparisons` with `resamples` bootstrap resamples."""
     return min(1.0, comparisons * 2 / (resamples + 1))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values of one family [K] (Holm 1979); NaN is no test and stays NaN.
+    """Return Holm's adjusted p-values of one family [K] (Holm 1979); NaN is no test and stays NaN.
 
     statsmodels' `multipletests` gives the same, but collects garbage on every call: 0.1 s each.
     """

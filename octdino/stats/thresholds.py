@@ -1,4 +1,4 @@
-"""The operating point of a label: chosen on validation patients, then frozen."""
+"""Decision threshold (operating point) of a label: chosen on validation patients, then fixed."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def choose_threshold(y: np.ndarray, p: np.ndarray, how: Literal["youden", "f1"]) -> float | None:
-    """The threshold t for which `p >= t` does best on these scans; of equally good ones the most sensitive.
+    """Return the threshold t at which `p >= t` is best on these scans; of equally good ones the most sensitive.
 
     Args:
         y: labels [N], 0, 1 or NaN where missing; missing ones are left out.
@@ -14,7 +14,7 @@ def choose_threshold(y: np.ndarray, p: np.ndarray, how: Literal["youden", "f1"])
         how: youden maximises sensitivity + specificity - 1 (Youden 1950), f1 the F1 score.
 
     Returns:
-        A value half-way between two neighbouring predictions, so that rounding cannot flip a scan, or the smallest
+        A value half-way between two adjacent predictions, so that rounding cannot flip a scan, or the smallest
         prediction (everything is positive); None where only one class is known: nothing could be chosen then.
     """
     known = ~np.isnan(np.asarray(y, dtype=np.float64))
@@ -29,7 +29,7 @@ def choose_threshold(y: np.ndarray, p: np.ndarray, how: Literal["youden", "f1"])
     true_positive = _at_or_above(np.bincount(place[truth], minlength=len(values)))
     false_positive = _at_or_above(np.bincount(place[~truth], minlength=len(values)))
     if how == "youden":
-        # In whole numbers: equally good candidates must compare as equal, which quotients do not.
+        # In whole numbers: equally good candidates must compare as equal, and quotients may not.
         quality = true_positive * negatives - false_positive * positives
     else:
         quality = 2 * true_positive / (true_positive + false_positive + positives)
@@ -41,22 +41,22 @@ def choose_threshold(y: np.ndarray, p: np.ndarray, how: Literal["youden", "f1"])
 
 
 def _at_or_above(counts: np.ndarray) -> np.ndarray:
-    """Cumulative counts from the end, [K]."""
+    """Return cumulative counts from the end, [K]."""
     return counts[::-1].cumsum()[::-1]
 
 
 def threshold_at(y: np.ndarray, p: np.ndarray, side: str, level: float) -> float | None:
-    """The threshold t at which `p >= t` reaches `level` of one side on these scans and most of the other.
+    """Return the threshold t at which `p >= t` reaches `level` of sensitivity or specificity, with most of the other.
 
     Args:
         y: labels [N], 0, 1 or NaN where missing; missing ones are left out.
         p: predicted probabilities [N].
-        side: specificity: the lowest t that spares enough negatives; sensitivity: the highest that finds enough
+        side: specificity: the lowest t with enough true negatives; sensitivity: the highest with enough true
             positives.
         level: above 0, at most 1.
 
     Returns:
-        As `choose_threshold`; a value above all predictions where only calling nobody positive spares enough.
+        As `choose_threshold`; a value above all predictions where only no positive call reaches the specificity.
     """
     known = ~np.isnan(np.asarray(y, dtype=np.float64))
     truth, score = np.asarray(y)[known] > 0.5, np.asarray(p, dtype=np.float64)[known]

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -12,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from octdino.audit.leakage_audit import audit, verdict
+from octdino.audit.audit_verdict import verdict
+from octdino.audit.leakage_audit import audit
 from octdino.audit.near_duplicates import copies, textures
 from octdino.cli import main
 from octdino.config import AuditSettings, PretrainSettings
@@ -54,7 +57,7 @@ def edit(store, **columns):
 
 
 def put(store, row, image):
-    """Another picture in the store's row."""
+    """Another image in the store's row."""
     with h5py.File(store, "r+") as file:
         file["images"][row] = image
         file["moments"][row] = image_moments(image)
@@ -78,14 +81,14 @@ def classifier(store, out, chosen_on="val", mean=None):
     }
     moments = read_header(store).moments
     own_mean, own_std = statistics(moments[(manifest["split"] == "train").to_numpy()])
-    card = {
+    metadata = {
         "arm": "scratch-linear", "backbone": "b", "fraction": 1.0, "fold": 0, "seed": 0, "thresholds": thresholds,
         "exclusive": False,
         "thresholds_from": "val", "settings": {"threshold": HOW},
         "input": {**INPUT, "mean": mean or own_mean, "std": own_std},
         "weights_sha256": write_weights(out / "classifier.safetensors", {"head.bias": torch.zeros(2)}),
     }  # fmt: skip
-    write_predictions(out, kept, LABELS, p, card)
+    write_predictions(out, kept, LABELS, p, metadata)
     return out
 
 
@@ -105,7 +108,7 @@ def test_a_clean_cohort_with_its_runs_is_passed_in_silence(store, tmp_path):
     verdict(tmp_path / "audit" / "findings.csv")
 
 
-def test_1_a_patient_on_two_sides(store):
+def test_1_a_patient_in_two_splits(store):
     """Under one name: no stage reads such a manifest. Under two, joined by identical pixels: a finding."""
     train, test = rows_of(store)
     patients = read_table(store.with_name("manifest.csv"), MANIFEST)["patient"]
@@ -119,7 +122,7 @@ def test_1_a_patient_on_two_sides(store):
         found(store)
 
 
-def test_2_a_copied_picture(store):
+def test_2_a_copied_scan(store):
     train, test = rows_of(store)
     put(store, test, read_images(store)[train])
     assert found(store) == ["copy"]
@@ -133,11 +136,11 @@ def test_3_a_mirrored_copy_brightened_and_compressed(store, tmp_path):
     put(store, test, np.asarray(Image.open(buffer))[None])
     assert found(store) == ["copy"]
     detail = read_table(tmp_path / "audit/findings.csv", FINDINGS)["detail"][0]
-    assert "(test and train) are one picture: mirrored" in detail
+    assert "(test and train) are near-duplicates: mirrored" in detail
 
 
 def test_4_one_eye_under_two_ids(store):
-    """The same visits with the same acuity and thickness; the pictures are of other slices."""
+    """The same visits with the same acuity and thickness; the scans are of other slices."""
     train, test = rows_of(store)
     table = pd.read_csv(store.with_name("manifest.csv"))
     one, other = table["patient"][train], table["patient"][test]
@@ -163,8 +166,8 @@ def test_6_test_scans_in_a_pretraining_that_says_otherwise(store, tmp_path):
     settings = SETTINGS.model_copy(update={"epochs": 1})
     pretrain("dino", settings, store=store, backbone="b", model=MODELS["resnet"], fold=None, seed=0, out=folder)
     assert found(store, folder) == [], "scope all says so itself"
-    card = json.loads((folder / "backbone.json").read_text())
-    (folder / "backbone.json").write_text(json.dumps({**card, "scope": "train_patients", "fold": 0}))
+    metadata = json.loads((folder / "backbone.json").read_text())
+    (folder / "backbone.json").write_text(json.dumps({**metadata, "scope": "train_patients", "fold": 0}))
     assert found(store, folder) == ["exposure"]
 
 
@@ -176,7 +179,7 @@ def test_a_finding_fails_with_one_line_unless_it_is_acknowledged(store, tmp_path
     train, test = rows_of(store)
     put(store, test, read_images(store)[train])
     found(store)
-    with pytest.raises(UserError, match=r"findings\.csv: copy, fold 0: .* are one picture.*audit\.acknowledged"):
+    with pytest.raises(UserError, match=r"findings\.csv: copy, fold 0: .* are near-duplicates.*audit\.acknowledged"):
         verdict(tmp_path / "audit/findings.csv")
     assert found(store, acknowledged=["copy"]) == ["copy"], "it is still shown"
     verdict(tmp_path / "audit/findings.csv")
@@ -190,10 +193,10 @@ def test_unknown_patients_are_not_checkable_and_the_verdict_says_so(store, tmp_p
     table = read_table(tmp_path / "audit/findings.csv", FINDINGS)
     assert set(table["state"]) == {"not checkable"}
     assert set(table["count"]) == {0}
-    card = json.loads((tmp_path / "audit/audit.json").read_text())
-    assert card["patients"] == state
-    assert list(card["not_checkable"]) == ["patient", "eye", "volume"]
-    assert all(why in text for text in card["not_checkable"].values())
+    metadata = json.loads((tmp_path / "audit/audit.json").read_text())
+    assert metadata["patients"] == state
+    assert list(metadata["not_checkable"]) == ["patient", "eye", "volume"]
+    assert all(why in text for text in metadata["not_checkable"].values())
     assert f"not checkable: patient, eye, volume ({why}" in caplog.text
     line = verdict(tmp_path / "audit/findings.csv")
     assert line.startswith(f"passed: no finding is open; not checkable: patient, eye, volume ({why}")
@@ -205,7 +208,7 @@ def test_what_is_found_fails_though_patients_are_unknown(store, tmp_path):
     train, test = rows_of(store)
     put(store, test, read_images(store)[train])
     assert found(store) == ["copy", "patient", "eye", "volume"]
-    with pytest.raises(UserError, match=r"copy, fold 0: .* are one picture: correlation [0-9.]+; mend it"):
+    with pytest.raises(UserError, match=r"copy, fold 0: .* are near-duplicates: correlation [0-9.]+; correct it"):
         verdict(tmp_path / "audit/findings.csv")
     found(store, acknowledged=["copy", "patient"])
     states = read_table(tmp_path / "audit/findings.csv", FINDINGS)["state"].tolist()
@@ -235,16 +238,16 @@ def test_pairs_are_those_of_a_naive_loop():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (30, 1, 60, 70), dtype=torch.uint8)
     images[7], images[20] = images[3], images[11].flip(-1)
-    detail, sides = textures(images), torch.arange(30) % 4 - 1
+    detail, splits = textures(images), torch.arange(30) % 4 - 1
     expected = set()
     for i in range(30):
         for j in range(30):
-            if sides[i] > sides[j] >= 0:
+            if splits[i] > splits[j] >= 0:
                 for mirrored in (False, True):
                     view = detail[i].flip(-1) if mirrored else detail[i]
                     if (view * detail[j]).sum() >= 0.1:
                         expected.add((i, j, mirrored))
-    got = {(pair.one, pair.other, pair.mirrored) for pair in copies(detail, sides, 0.1)}
+    got = {(pair.one, pair.other, pair.mirrored) for pair in copies(detail, splits, 0.1)}
     assert got == expected
 
 
@@ -260,3 +263,9 @@ def test_real_scans_of_other_patients_are_not_taken_for_copies():
     other = torch.from_numpy(patients[:, None] != patients[None])
     assert len(table) >= len(paths)
     assert product[other].max() < AuditSettings().similarity
+
+
+def test_the_verdict_imports_neither_torch_nor_other_large_packages() -> None:
+    large = ("torch", "timm", "monai", "sklearn", "scipy", "matplotlib", "h5py")
+    code = f"import sys, octdino.audit.audit_verdict; print([name for name in {large!r} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

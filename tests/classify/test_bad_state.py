@@ -1,6 +1,5 @@
 """A state that does not fit a fine-tuning is passed over with a warning; the run starts again."""
 
-import pandas as pd
 import pytest
 import torch
 
@@ -8,14 +7,9 @@ from octdino.errors import StoppedEarly
 from octdino.training.signals import Stopper
 from tests.classify.test_classify import SETTINGS as FINETUNE
 from tests.classify.test_classify import run as classify
-from tests.classify.test_reported import SETTINGS as REPORTED
-from tests.classify.test_reported import run as reported
 from tests.small import write_small_cohort
 
 SHORT = FINETUNE.model_copy(update={"min_steps": 4, "epochs": 2, "precision": "float32"})
-ONCE = REPORTED.model_copy(
-    update={"precision": "float32", "reported": REPORTED.reported.model_copy(update={"epochs": 4})}
-)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +52,3 @@ def test_a_finetuning_starts_again(store, tmp_path, monkeypatch, caplog, change)
     assert f"{path}: " in caplog.text
     name = "classifier.safetensors"
     assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-@pytest.mark.parametrize("curve", [None, "text", [0.5, "x"], [0.5] * 9])
-def test_the_reported_protocol_starts_again(store, tmp_path, monkeypatch, caplog, curve):
-    whole = reported("scratch-finetune", store, tmp_path / "whole", ONCE)[1]
-    stopped(monkeypatch, reported, "scratch-finetune", store, tmp_path / "parts", ONCE)
-    (path,) = (tmp_path / "parts" / "state").glob("step-*.pt")
-    torch.save({**torch.load(path, weights_only=True), "curve": curve}, path)
-    pd.testing.assert_frame_equal(reported("scratch-finetune", store, tmp_path / "parts", ONCE)[1], whole)
-    assert f"{path}: " in caplog.text

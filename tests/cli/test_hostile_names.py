@@ -50,7 +50,6 @@ def test_a_method_that_cannot_be_a_folder_is_refused(name: str) -> None:
     assert "cannot be a folder's name; expected" in mistake("pretrain.variants", {name: {"method": "dino"}})
     assert "cannot be a folder's name; expected" in mistake("explain.inits", [name])
     assert "is not {init}-linear or {init}-" in mistake("classify.arms", ["scratch-finetune", f"{name}-linear"])
-    assert "is not {init}-linear or {init}-" in mistake("classify.reported.arms", [f"{name}-linear"])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,6 @@ def test_a_method_that_cannot_be_a_folder_is_refused(name: str) -> None:
         ("cohort.split.seed", 2**32, "4294967296 is not allowed"),
         ("classify.arms", ["scratch-linear", "scratch-linear"], "'scratch-linear' is given 2 times"),
         ("classify.arms", ["scratch-linear", "scratch-linear\n"], "'scratch-linear\\n' is not {init}-linear"),
-        ("classify.reported.arms", ["dino-linear", "dino-linear"], "'dino-linear' is given 2 times"),
         ("explain.inits", ["dino", "dino"], "'dino' is given 2 times"),
         ("explain.arms", ["dino-linear", "dino-linear"], "'dino-linear' is given 2 times"),
         ("classify.fractions", [1e-9, 1], "1e-09; expected a share from 0.0001 to 1 with at most 6 decimals"),
@@ -92,14 +90,6 @@ def test_a_method_that_cannot_be_a_folder_is_refused(name: str) -> None:
 )
 def test_other_names_and_numbers_of_paths(key: str, value: Any, said: str) -> None:
     assert said in mistake(key, value)
-
-
-@pytest.mark.parametrize("name", ["../../etc", "a/b", ""])
-def test_a_quoted_number_is_not_looked_for_outside_of_the_results(name: str) -> None:
-    number = {"name": "dino-linear", "backbone": "resnet18", "table": "reported"}
-    for key in ("name", "backbone"):
-        quoted = {"item": "a", "source": "b", "repeated": {**number, key: name}}
-        assert "cannot be a folder's name" in mistake("report.quoted", [quoted])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +139,6 @@ def test_names_that_people_use_pass(name: str) -> None:
         (["classify", "dino-linear\n", *RUN], "argument ARM: 'dino-linear\\n' is not {init}-linear"),
         (["classify", "dino-linear", *RUN, "--fraction", "1e-9"], "argument --fraction: 1e-09; expected a share"),
         (["classify", "dino-linear", *RUN, "--fraction", "x"], "argument --fraction: could not convert"),
-        (["reported", "a/b-linear", *RUN], "argument ARM: 'a/b-linear' is not {init}-linear"),
         (["clinical", "--store", "s", "--out", "o", "--fraction", "nan"], "argument --fraction: nan; expected a share"),
         (["explain", "../x", *RUN], "argument INIT: '../x' cannot be a folder's name"),
     ],

@@ -16,12 +16,13 @@ from octdino.models import create_backbone
 from octdino.models.sync_batchnorm import has_batch_norm
 from octdino.pretrain.methods.dino import Dino
 
-PRESET = Path(__file__).parents[2] / "config" / "imagenette.yaml"
+PRESET = Path(__file__).parents[2] / "replication" / "imagenette.yaml"
 
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return load_config(yaml.safe_load(PRESET.read_text()), PRESET.name)
+    values = yaml.safe_load(PRESET.read_text())
+    return load_config({key: section for key, section in values.items() if key != "replication"}, PRESET.name)
 
 
 def parts(view: Any) -> dict[str, Any]:

@@ -21,7 +21,6 @@ RUN = ["--store", "cohort/scans.h5", "--backbone", "resnet18", "--out", "out"]
 VERBS = {
     "pretrain": ["pretrain", "dino", *RUN],
     "classify": ["classify", "scratch-linear", *RUN],
-    "reported": ["reported", "scratch-linear", *RUN],
     "clinical": ["clinical", "--store", "cohort/scans.h5", "--out", "out"],
     "explain": ["explain", "scratch", *RUN],
     "evaluate": ["evaluate", "arm", "--manifest", "cohort/manifest.csv", "--out", "out"],
@@ -158,7 +157,7 @@ def test_a_table_that_breaks_its_schema_is_refused(attack: str, cohort: Path) ->
     assert line in str(error.value)
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "classify", "reported", "explain", "audit"])
+@pytest.mark.parametrize("verb", ["pretrain", "classify", "explain", "audit"])
 def test_images_without_their_names_are_known_by_their_moments(
     verb: str, cohort: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""What is written by an earlier run stays as it was where a later one ends with the user's mistake."""
+"""What is written by an earlier run stays as it was where a later one interval_bounds with the user's mistake."""
 
 from pathlib import Path
 

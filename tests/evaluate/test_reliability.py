@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
 from octdino.evaluate.reliability import bins_of, brier, calibration_error, prevalence, slope_and_intercept
-from octdino.stats.bootstrap import draw_patients
+from octdino.stats.bootstrap import resample_patients
 from octdino.stats.calibration import logit
 
 Case = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -22,7 +22,7 @@ def case() -> Case:
     patient = np.repeat(np.arange(60), 12)
     logits = rng.normal(0, 1.2, 720) + rng.normal(0, 0.7, 60)[patient]
     truth = rng.random(720) < expit(0.6 * logits - 0.4)
-    return truth, expit(logits), patient, draw_patients(60, 300, seed=1)
+    return truth, expit(logits), patient, resample_patients(60, 300, seed=1)
 
 
 def test_brier_and_prevalence_are_scikit_learns_in_every_resample(case: Case) -> None:

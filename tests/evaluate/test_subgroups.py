@@ -12,7 +12,7 @@ from octdino.data.cohort_reader import read_cohort
 from octdino.data.csv_io import probability, read_table
 from octdino.data.schemas.csv_schemas import MANIFEST, SUBGROUPS
 from octdino.evaluate import evaluate
-from octdino.evaluate.quality import noise, qualities, quality
+from octdino.evaluate.image_quality import image_qualities, noise, quality
 from octdino.evaluate.subgroups import by_band, by_name, groupings, position
 from tests.results import write_arm, write_cohort, write_store
 
@@ -119,5 +119,5 @@ def test_noise_is_what_was_added_and_quality_falls_with_it(tmp_path: Path) -> No
     write_store(tmp_path, manifest)
     rows = np.array([3, 10, 11, 200])
     cohort = read_cohort(tmp_path / "scans.h5")
-    assert len(qualities(cohort, rows)) == 4
-    assert qualities(cohort, rows)[2] == qualities(cohort, np.array([11]))[0]
+    assert len(image_qualities(cohort, rows)) == 4
+    assert image_qualities(cohort, rows)[2] == image_qualities(cohort, np.array([11]))[0]

@@ -44,7 +44,6 @@ MOST_MEMORY = 600  # MiB that a case may take beyond what the process has
 OUTS = ["files/scans.csv", "files/scans.csv/x", "A" * 300, "nowhere/" + "b" * 200, "", "out", "/proc/none", "out/x\ny"]
 SECTIONS = {
     "phantom": PhantomSettings, "cohort": CohortSettings, "pretrain": PretrainSettings, "classify": ClassifySettings,
-    "reported": ClassifySettings,
     "evaluate": EvaluateSettings, "audit": AuditSettings, "explain": ExplainSettings, "report": ReportSettings,
 }  # fmt: skip
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" viewBox="0 0 1 1"><g/></svg>'
@@ -61,7 +60,7 @@ class Outcome:
         what: the damage, in words.
         code: exit code; None where an exception came through.
         finding: what is wrong, the same text for the same fault; empty if nothing is.
-        detail: for a person who looks into it.
+        detail: for a person who arm_styles into it.
     """
 
     seed: int

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,13 +74,9 @@ def _verbs() -> dict[str, Verb]:
         "10",
     ]
     explained += ["--examples", "1", "--neighbors", "1", "--resamples", "100"]
-    exclusive = ["--store", "exclusive/scans.h5", *NETWORK, *VIEWS, "--batch-size", "8"]
+    exclusive = ["--store", "exclusive/scans.h5", *NETWORK, *VIEWS]
     tuned = ["--epochs", "2", "--min-steps", "2", "--batch-size", "8"]
     finetune = Verb(["classify", "scratch-finetune", *store, *VIEWS, *tuned], COHORT, "out/finetune", 4)
-    trained = [*exclusive, "--reported.epochs", "2"]
-    reported = Verb(["reported", "scratch-finetune", *trained], ["exclusive/*"], "out/reported", 5)
-    # A frozen probe trains twice, so it has two states; a checkpoint per step leaves one in each of them.
-    probe = ["reported", "scratch-linear", *trained, "--checkpoint-seconds", "0"]
     follows = json.dumps({"next": {"method": "dino", "init": DINO}})
     return {
         "phantom": Verb(["phantom", "--workers", "1"], [], "out/phantom", 1),
@@ -102,9 +98,7 @@ def _verbs() -> dict[str, Verb]:
         ),
         "finetune": finetune,
         "resume_finetune": replace(finetune, inputs=["out/finetune/state/*"]),
-        "reported": reported,
-        "resume_reported": replace(reported, inputs=["out/reported/state/*"], weight=4),
-        "resume_probe": Verb(probe, ["out/probe/state/*", "out/probe/state-before/*"], "out/probe", 4),
+        "exclusive": Verb(["classify", "scratch-finetune", *exclusive, *tuned], ["exclusive/*"], "out/exclusive", 5),
         "weights": Verb(
             ["classify", "imagenet-linear", *store, *VIEWS, "--weights", "weights.pth"], ["weights.pth"],
             "out/weights", 4,
@@ -179,31 +173,24 @@ def build(root: Path) -> None:
         if name not in ("phantom", "resume", "pretrain"):
             done(*verb.command())
     assert run(*VERBS["pretrain"].command(), "--max-minutes", "0") == EXIT_STOPPED  # leaves a checkpoint
-    for name in ("resume_finetune", "resume_reported", "resume_probe"):
-        with _stopped_by_sigterm(frozen=name == "resume_probe"):
-            assert run(*VERBS[name].command()) == EXIT_STOPPED, name
-        for pattern in VERBS[name].inputs:
-            assert list(root.glob(f"{pattern}.pt")), pattern
+    with _stopped_by_sigterm():
+        assert run(*VERBS["resume_finetune"].command()) == EXIT_STOPPED
+    for pattern in VERBS["resume_finetune"].inputs:
+        assert list(root.glob(f"{pattern}.pt")), pattern
 
 
 @contextmanager
-def _stopped_by_sigterm(*, frozen: bool) -> Iterator[None]:
-    """Within the block, SIGTERM arrives in the first evaluation of a network whose backbone is frozen, or is not."""
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Within the block, SIGTERM arrives in the first evaluation of a fine-tuning."""
     from octdino.classify.finetune import Finetune
-    from octdino.classify.reported import Reported
 
-    def stopping(check: Callable[[Any], None]) -> Callable[[Any], None]:
-        def check_and_stop(trainer: Any) -> None:
-            check(trainer)
-            if frozen != next(trainer.network[0].parameters()).requires_grad:
-                os.kill(os.getpid(), signal.SIGTERM)
+    check = Finetune._check
 
-        return check_and_stop
+    def check_and_stop(trainer: Any) -> None:
+        check(trainer)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    with (
-        patch.object(Finetune, "_check", stopping(Finetune._check)),
-        patch.object(Reported, "_check", stopping(Reported._check)),
-    ):
+    with patch.object(Finetune, "_check", check_and_stop):
         yield
 
 

@@ -1,5 +1,6 @@
 """Tables of operating points, calibration and subgroups: the numbers of the files, in words and order."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -94,5 +95,5 @@ def test_results_without_the_new_numbers_show_none(root: Path) -> None:
     """Of a run before they were there."""
     results = read_results(root)
     old = results.metrics[results.metrics["metric"].isin(["auroc", "f1"]) & (results.metrics["label"] != "weighted")]
-    bare = Results(**{**vars(results), "metrics": old, "subgroups": results.subgroups.iloc[:0]})
+    bare = replace(results, metrics=old, subgroups=results.subgroups.iloc[:0])
     assert operating_table(bare) == calibration_table(bare) == subgroup_table(bare) == {}

@@ -9,26 +9,28 @@ import pandas as pd
 import pytest
 
 from octdino.report.cautions import cautions, flat, of_run, short
+from octdino.report.prepared_tables import prepare
 from octdino.report.results_reader import Pretraining
 
 WAVE = np.array([0.02, -0.02])  # noise that alternates: its successive differences are -0.04 and 0.04
 
 
-def run(loss: Any = (), steps: int = 100, backbone: str = "resnet18", **card: Any) -> Pretraining:
+def run(loss: Any = (), steps: int = 100, backbone: str = "resnet18", **metadata: Any) -> Pretraining:
     """A pretraining of one epoch per loss and `steps` steps per epoch."""
     epoch = np.arange(1, len(loss) + 1)
     return Pretraining(
-        "dino", backbone, "fold0-seed0", card, pd.DataFrame({"epoch": epoch, "step": steps * epoch, "loss": loss})
+        "dino", backbone, "fold0-seed0", metadata, pd.DataFrame({"epoch": epoch, "step": steps * epoch, "loss": loss})
     )
 
 
-def results(runs: list[Pretraining], cards: Any = (), comparison: pd.DataFrame | None = None) -> Any:
+def results(runs: list[Pretraining], classifiers_metadata: Any = (), comparison: pd.DataFrame | None = None) -> Any:
     """What the cautions are read from."""
     columns = ["arm", "reference", "label", "metric", "fraction", "seed", "p", "n_resamples"]
     table = pd.DataFrame(columns=columns) if comparison is None else comparison
-    metrics = pd.DataFrame({"metric": ["auroc"]})
-    classifiers = [(Path(), card) for card in cards]
-    return SimpleNamespace(pretraining=runs, classifiers=classifiers, comparison=table, metrics=metrics)
+    table = table.assign(backbone="resnet18")
+    scores = pd.DataFrame(columns=["arm", "backbone", "fraction", "seed", "label", "metric", "tier"])
+    classifiers = [(Path(), metadata) for metadata in classifiers_metadata]
+    return SimpleNamespace(pretraining=runs, classifiers=classifiers, tables=prepare(scores, table))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +105,8 @@ def test_one_sentence_per_network_says_of_how_many_runs() -> None:
 )
 def test_few_steps_of_fine_tuning(arm: str, epochs: int, min_steps: int, scans: int, steps: int | None) -> None:
     settings = {"epochs": epochs, "min_steps": min_steps, "batch_size": 32}
-    card = {"arm": arm, "backbone": "resnet18", "n_train_scans": scans, "settings": settings}
-    found = cautions(results([], [card]), 0.95)
+    metadata = {"arm": arm, "backbone": "resnet18", "n_train_scans": scans, "settings": settings}
+    found = cautions(results([], [metadata]), 0.95)
     wanted = f"{arm} · resnet18: fine-tuned for at most {steps} steps (short: fewer than 100)"
     assert found == ([wanted] if steps else [])
 

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from octdino.report.conclusions import beside_clinical, headline, number, p_text, verdicts
+from octdino.report.conclusions import against_clinical_baseline, headline, number, p_text, verdicts
+from octdino.report.prepared_tables import prepare
 from octdino.report.tables import _difference, duration
 
 REFERENCE = "scratch-finetune"
@@ -14,7 +15,7 @@ def tables(differences: dict[float, tuple[float, ...]], clinical: bool = False) 
 
     A fourth number is the adjusted p; without it, it agrees with the interval: 0.01 where that excludes 0, else 0.5.
     """
-    common = {"backbone": "resnet18", "fold": "0", "seed": 0, "label": "macro", "metric": "auroc"}
+    common = {"backbone": "resnet18", "fold": "0", "seed": 0, "label": "macro", "metric": "auroc", "tier": None}
     metrics, comparison = [], []
     for fraction, (difference, low, high, *given) in differences.items():
         for arm, value in ((REFERENCE, 0.7), ("dino-linear", 0.7 + difference)):
@@ -27,8 +28,8 @@ def tables(differences: dict[float, tuple[float, ...]], clinical: bool = False) 
             row = {**common, "arm": "dino-linear", "reference": reference, "fraction": fraction}
             comparison.append({**row, **pair})
         if clinical:
-            control = {**common, "arm": "clinical", "backbone": "none", "fraction": fraction}
-            metrics.append({**control, "value": 0.99, "low": 0.98, "high": 1.0})
+            baseline = {**common, "arm": "clinical", "backbone": "none", "fraction": fraction}
+            metrics.append({**baseline, "value": 0.99, "low": 0.98, "high": 1.0})
     return pd.DataFrame(metrics), pd.DataFrame(comparison)
 
 
@@ -41,11 +42,11 @@ def tables(differences: dict[float, tuple[float, ...]], clinical: bool = False) 
             "dino-linear beats training from scratch at 10 % of the labelled patients; elsewhere this is not shown.",
         ),
         ({1.0: (0.2, 0.1, 0.3)}, "dino-linear beats training from scratch at 100 % of the labelled patients."),
-        ({0.1: (0.02, -0.05, 0.1)}, "Not shown: no arm's lead over training from scratch is clear of chance"),
+        ({0.1: (0.02, -0.05, 0.1)}, "Not shown: no arm is shown to score above training from scratch"),
         ({0.1: (-0.1, -0.2, 0.02)}, "Not shown"),
         ({0.1: (-0.1, -0.2, -0.02)}, "No: at 10 % of the labels, training from scratch scores above every other arm."),
         # the adjusted p decides, not the interval
-        ({1.0: (0.06, 0.01, 0.12, 0.058)}, "Not shown: no arm's lead over training from scratch is clear of chance"),
+        ({1.0: (0.06, 0.01, 0.12, 0.058)}, "Not shown: no arm is shown to score above training from scratch"),
         ({1.0: (0.06, 0.01, 0.12, 0.05)}, "Not shown"),
         ({1.0: (0.06, 0.01, 0.12, float("nan"))}, "Not shown"),
         ({1.0: (0.06, -0.01, 0.12, 0.049)}, "Here, yes: dino-linear beats training from scratch at 100 %"),
@@ -58,11 +59,11 @@ def tables(differences: dict[float, tuple[float, ...]], clinical: bool = False) 
     ],
 )
 def test_headline(differences: dict[float, tuple[float, ...]], expected: str) -> None:
-    assert expected in headline(verdicts(*tables(differences), REFERENCE), REFERENCE)
+    assert expected in headline(verdicts(prepare(*tables(differences)), REFERENCE), REFERENCE)
 
 
 def test_an_interval_that_includes_zero_is_called_open() -> None:
-    (verdict,) = verdicts(*tables({0.1: (0.02, -0.05, 0.1)}), REFERENCE)
+    (verdict,) = verdicts(prepare(*tables({0.1: (0.02, -0.05, 0.1)})), REFERENCE)
     assert verdict.outcome == "open"
     assert "the interval includes 0" in verdict.text
     assert "not shown to differ" in verdict.text
@@ -90,7 +91,7 @@ def test_an_interval_that_includes_zero_is_called_open() -> None:
 def test_a_verdict_says_where_interval_and_adjusted_p_disagree(
     row: tuple[float, ...], outcome: str, sentence: str
 ) -> None:
-    (verdict,) = verdicts(*tables({0.1: row}), REFERENCE)
+    (verdict,) = verdicts(prepare(*tables({0.1: row})), REFERENCE)
     assert verdict.outcome == outcome
     assert sentence in verdict.text
     assert ("which decides" in verdict.text) == bool(sentence)
@@ -98,11 +99,11 @@ def test_a_verdict_says_where_interval_and_adjusted_p_disagree(
 
 def test_the_level_is_that_of_the_intervals() -> None:
     found = tables({0.1: (0.06, 0.01, 0.12, 0.03)})
-    assert verdicts(*found, REFERENCE, confidence=0.95)[0].outcome == "better"
-    strict = verdicts(*found, REFERENCE, confidence=0.99)[0]
+    assert verdicts(prepare(*found), REFERENCE, confidence=0.95)[0].outcome == "better"
+    strict = verdicts(prepare(*found), REFERENCE, confidence=0.99)[0]
     assert strict.outcome == "open"
     assert "the adjusted p is not below 0.01" in strict.text
-    assert verdicts(*tables({0.1: (0.06, 0.01, 0.12, 0.08)}), REFERENCE, confidence=0.9)[0].outcome == "better"
+    assert verdicts(prepare(*tables({0.1: (0.06, 0.01, 0.12, 0.08)})), REFERENCE, confidence=0.9)[0].outcome == "better"
 
 
 def with_second_arm(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -115,7 +116,7 @@ def with_second_arm(first: tuple[float, ...], second: tuple[float, ...]) -> tupl
 
 
 def test_an_arm_that_is_shown_to_lead_is_named_though_another_scores_higher() -> None:
-    found = verdicts(*with_second_arm((0.08, -0.02, 0.2, 0.2), (0.06, 0.03, 0.09, 0.01)), REFERENCE)
+    found = verdicts(prepare(*with_second_arm((0.08, -0.02, 0.2, 0.2), (0.06, 0.03, 0.09, 0.01))), REFERENCE)
     assert (found[0].arm, found[0].winner, found[0].outcome) == ("dino-linear", "simclr-linear", "better")
     assert (
         "Shown to be better is simclr-linear: +0.060 (interval +0.030 to +0.090, adjusted p = 0.010)" in found[0].text
@@ -125,10 +126,10 @@ def test_an_arm_that_is_shown_to_lead_is_named_though_another_scores_higher() ->
 
 def test_the_reference_scores_above_every_arm_only_if_each_is_shown() -> None:
     below, unsure = (-0.06, -0.09, -0.03, 0.01), (-0.08, -0.2, 0.02, 0.2)
-    (verdict,) = verdicts(*with_second_arm(below, unsure), REFERENCE)
+    (verdict,) = verdicts(prepare(*with_second_arm(below, unsure)), REFERENCE)
     assert verdict.outcome == "open"
     assert "Shown to score below scratch-finetune: dino-linear." in verdict.text
-    assert verdicts(*with_second_arm(below, below), REFERENCE)[0].outcome == "worse"
+    assert verdicts(prepare(*with_second_arm(below, below)), REFERENCE)[0].outcome == "worse"
 
 
 @pytest.mark.parametrize(
@@ -139,15 +140,17 @@ def test_the_reference_scores_above_every_arm_only_if_each_is_shown() -> None:
             "excludes 0, but the adjusted p is not below 0.05, which decides: the image is not",
         ),
         ((0.06, -0.01, 0.12, 0.3), "includes 0 and the adjusted p is not below 0.05: the image is not shown to add"),
-        ((-0.06, -0.12, -0.01, 0.01), "adjusted p = 0.010): the control does better."),
+        ((-0.06, -0.12, -0.01, 0.01), "adjusted p = 0.010): the clinical baseline is better."),
         ((0.06, 0.01, 0.12, 0.01), "(interval +0.010 to +0.120, adjusted p = 0.010)."),
     ],
 )
-def test_the_sentence_on_the_control_follows_the_adjusted_p(row: tuple[float, ...], sentence: str) -> None:
+def test_the_sentence_on_the_clinical_baseline_follows_the_adjusted_p(row: tuple[float, ...], sentence: str) -> None:
     metrics, comparison = tables({0.1: (0.1, 0.05, 0.2)}, clinical=True)
     columns = ["difference", "low", "high", "p_adjusted"]
     comparison.loc[comparison["reference"] == "clinical", columns] = row
-    (found,) = beside_clinical(metrics, comparison, verdicts(metrics, comparison, REFERENCE))
+    (found,) = against_clinical_baseline(
+        prepare(metrics, comparison), verdicts(prepare(metrics, comparison), REFERENCE)
+    )
     assert sentence in found
 
 
@@ -160,27 +163,27 @@ def test_a_table_s_mark_follows_the_adjusted_p() -> None:
 
 
 def test_the_reference_may_lead() -> None:
-    (verdict,) = verdicts(*tables({0.1: (-0.1, -0.2, -0.05)}), REFERENCE)
+    (verdict,) = verdicts(prepare(*tables({0.1: (-0.1, -0.2, -0.05)})), REFERENCE)
     assert (verdict.outcome, verdict.arm) == ("worse", REFERENCE)
     assert "no arm scores above scratch-finetune" in verdict.text
 
 
-def test_the_control_is_never_the_best_arm() -> None:
+def test_the_clinical_baseline_is_never_the_best_arm() -> None:
     metrics, comparison = tables({0.1: (0.1, 0.05, 0.2)}, clinical=True)
-    (verdict,) = verdicts(metrics, comparison, REFERENCE)
+    (verdict,) = verdicts(prepare(metrics, comparison), REFERENCE)
     assert verdict.arm == "dino-linear"
     comparison.loc[comparison["reference"] == "clinical", ["difference", "low", "high", "p_adjusted"]] = [
         -0.01, -0.04, 0.02, 0.5
     ]  # fmt: skip
-    (sentence,) = beside_clinical(metrics, comparison, [verdict])
-    assert "the control reaches 0.990" in sentence
+    (sentence,) = against_clinical_baseline(prepare(metrics, comparison), [verdict])
+    assert "the clinical baseline reaches 0.990" in sentence
     assert "the image is not shown to add anything" in sentence
 
 
 def test_random_features_are_not_called_training() -> None:
     metrics, comparison = tables({0.1: (0.2, 0.1, 0.3)})
     swap = {REFERENCE: "scratch-linear"}
-    found = verdicts(metrics.replace(swap), comparison.replace(swap), "scratch-linear")
+    found = verdicts(prepare(metrics.replace(swap), comparison.replace(swap)), "scratch-linear")
     assert headline(found, "scratch-linear").startswith("Here, yes: dino-linear beats random features at 10 %")
 
 
@@ -194,7 +197,7 @@ def two_backbones() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_each_backbone_has_its_own_answer() -> None:
     metrics, comparison = two_backbones()
-    found = verdicts(metrics, comparison, REFERENCE)
+    found = verdicts(prepare(metrics, comparison), REFERENCE)
     assert [(v.backbone, v.arm, v.outcome) for v in found] == [
         ("resnet18", "dino-linear", "better"),
         ("vit", REFERENCE, "worse"),
@@ -203,7 +206,7 @@ def test_each_backbone_has_its_own_answer() -> None:
         "On resnet18, yes: dino-linear beats training from scratch at 100 % of the labelled patients. "
         "On vit, no: at 100 % of the labels, training from scratch scores above every other arm."
     )
-    of_resnet, of_vit = beside_clinical(metrics, comparison, found)
+    of_resnet, of_vit = against_clinical_baseline(prepare(metrics, comparison), found)
     assert "dino-linear (resnet18) differs from it by +0.100" in of_resnet
     assert "dino-linear" not in of_vit, "of vit the reference is best"
 
@@ -212,7 +215,7 @@ def test_a_backbone_without_the_reference_is_not_compared() -> None:
     metrics, comparison = two_backbones()
     metrics = metrics[(metrics["backbone"] != "vit") | (metrics["arm"] != REFERENCE)]
     comparison = comparison[comparison["backbone"] != "vit"]
-    found = verdicts(metrics, comparison, REFERENCE)
+    found = verdicts(prepare(metrics, comparison), REFERENCE)
     assert found[1].outcome == "alone"
     assert headline(found, REFERENCE).endswith("On vit, not shown: there is nothing to compare.")
 
@@ -221,16 +224,18 @@ def test_the_mean_over_seeds_speaks_where_there_are_several() -> None:
     metrics, comparison = tables({0.1: (0.1, 0.05, 0.2)})
     more = [metrics.assign(seed=seed, value=metrics["value"] + shift) for seed, shift in ((1, 0.2), (None, 0.1))]
     metrics = pd.concat([metrics, *more]).astype({"seed": "Int64"})
-    (verdict,) = verdicts(metrics, comparison, REFERENCE)
+    (verdict,) = verdicts(prepare(metrics, comparison), REFERENCE)
     assert verdict.value == pytest.approx(0.9)
 
 
 def test_nothing_to_compare() -> None:
     metrics, comparison = tables({0.1: (0.1, 0.05, 0.2)})
     alone = metrics[metrics["arm"] == REFERENCE]
-    found = verdicts(alone, comparison.iloc[:0], REFERENCE)
+    found = verdicts(prepare(alone, comparison.iloc[:0]), REFERENCE)
     assert "nothing to compare" in headline(found, REFERENCE)
-    assert "cannot answer" in headline(verdicts(metrics.assign(value=float("nan")), comparison, REFERENCE), REFERENCE)
+    assert "cannot answer" in headline(
+        verdicts(prepare(metrics.assign(value=float("nan")), comparison), REFERENCE), REFERENCE
+    )
 
 
 def test_numbers_as_they_are_read() -> None:

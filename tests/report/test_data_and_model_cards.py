@@ -20,7 +20,7 @@ from octdino.report import write_report
 from octdino.report.audit_section import Leaks
 from octdino.report.checklist import AUTHORS, ITEMS, NOT_RUN, checklist
 from octdino.report.data_card import Card, Part, data_card, markdown
-from octdino.report.gallery import ALARM, MISSED, mistakes
+from octdino.report.example_scans import FALSE_ALARM, MISSED, mistakes
 from octdino.report.model_card import failures, runs_of
 from octdino.report.results_reader import read_results
 from tests.report.test_report import CONFIG, Page, make_results, render
@@ -58,7 +58,7 @@ def test_the_model_card_has_the_numbers_of_the_tables(results: Path) -> None:
         assert numbers(found)[:3] == pytest.approx([row["value"], row["low"], row["high"]], abs=5e-4)
     for words in (
         "Not for diagnosis", "240 scans of 30 patients (of training patients only)", "20 epochs, batches of 64",
-        "Trained on CPU, 2 thread(s).", "Unknown, for want of positive patients: VMT.",
+        "Trained on CPU, 2 thread(s).", "Unknown, too few positive patients: VMT.",
         "classify/dino-linear/resnet18/f1/fold0-seed0/classifier.safetensors",
     ):  # fmt: skip
         assert words in text, words
@@ -80,18 +80,18 @@ def test_known_failures_are_the_worst_there_are(results: Path) -> None:
 def test_the_data_card_counts(results: Path) -> None:
     found = read_results(results)
     text = markdown(data_card(found, CONFIG, None, audited(findings=2)))
-    manifest = found.manifest
+    manifest = found.cohort.manifest
     positive = manifest[manifest["IRF"] == 1]
     share = 100 * len(positive) / len(manifest)
     assert f"| IRF | {len(positive)} | {share:.1f} % | {positive['patient'].nunique()} | 0 |" in text
     assert "360 scans" in text
     assert "| unreadable | 2 |" in text
-    assert "Licence of the data: not given." in text
+    assert "License of the data: not given." in text
     assert "PRIME: 30" in text
     assert "unknown for 6 scans" in text
-    assert "The audit for leaks has 2 findings." in text
-    assert "No audit for leaks was run." in markdown(data_card(found, {}, "CC0", None))
-    assert "Licence of the data: CC0." in markdown(data_card(found, {}, "CC0", None))
+    assert "The leakage audit has 2 findings." in text
+    assert "No leakage audit was run." in markdown(data_card(found, {}, "CC0", None))
+    assert "License of the data: CC0." in markdown(data_card(found, {}, "CC0", None))
 
 
 def test_text_cannot_break_a_table() -> None:
@@ -127,7 +127,7 @@ def test_the_checklist_points_only_at_what_there_is() -> None:
     assert rows["Software"].where == f"What was run; {AUTHORS}: where the code is"
 
 
-def test_the_gallery_shows_the_worst_errors(results: Path) -> None:
+def test_errors_on_the_page_are_the_worst_ones(results: Path) -> None:
     found = read_results(results)
     runs = runs_of(found, *BEST)
     shown = mistakes(found, runs, 2)
@@ -138,12 +138,12 @@ def test_the_gallery_shows_the_worst_errors(results: Path) -> None:
         rows = table.table.assign(p=table.table[f"prob:{label}"].astype(float))
         missed = rows[(rows[label] == 1) & (rows["p"] < threshold)].sort_values("p")
         alarms = rows[(rows[label] == 0) & (rows["p"] >= threshold)].sort_values("p", ascending=False)
-        for kind, expected in ((MISSED, missed), (ALARM, alarms)):
+        for kind, expected in ((MISSED, missed), (FALSE_ALARM, alarms)):
             mine = [one for one in shown if (one.label, one.kind) == (label, kind)]
             assert [one.scan_id for one in mine] == expected.drop_duplicates("patient")["scan_id"].head(2).tolist()
     assert "VMT" not in {one.label for one in shown}
     assert all(one.image.startswith("data:image/jpeg") and not one.saliency for one in shown)
-    row = found.manifest.set_index("scan_id").loc[shown[0].scan_id]
+    row = found.cohort.manifest.set_index("scan_id").loc[shown[0].scan_id]
     assert shown[0].known.startswith(f"CST {row['cst']:.0f} µm, BCVA {row['bcva']:.0f} letters, visit {row['visit']}")
     assert mistakes(found, runs, 0) == []
 
@@ -156,10 +156,10 @@ def test_maps_of_the_arm_are_shown_where_there_are_some(results: Path) -> None:
     folder.mkdir(parents=True)
     card = {
         "init": "dino", "backbone": "resnet18", "split": "test", "n_scans": 1, "n_patients": 1, "figures": [],
-        "scan_ids": [first.scan_id], "labels": found.labels,
+        "scan_ids": [first.scan_id], "labels": found.cohort.labels,
     }  # fmt: skip
     (folder / "explain.json").write_text(json.dumps(card))
-    maps = np.zeros((1, len(found.labels), 4, 4), np.uint8)
+    maps = np.zeros((1, len(found.cohort.labels), 4, 4), np.uint8)
     for arm, shown in (("simclr-linear", False), ("dino-linear", True)):
         save_file({arm: maps}, folder / "maps.safetensors")
         again = mistakes(found, runs, 1)
@@ -170,7 +170,7 @@ def test_maps_of_the_arm_are_shown_where_there_are_some(results: Path) -> None:
 
 
 def test_the_page_stays_small(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octdino.report.gallery.BUDGET", 1)
+    monkeypatch.setattr("octdino.report.example_scans.BUDGET", 1)
     found = read_results(results)
     shown = mistakes(found, runs_of(found, *BEST), 2)
     assert [bool(one.image) for one in shown] == [True] + [False] * (len(shown) - 1)
@@ -209,7 +209,7 @@ def test_images_without_patients_are_called_images(results: Path, tmp_path: Path
         own = own.replace(words, "")
     assert re.findall(r".{60}\b[Pp]atients?\b.{20}", own) == []
     assert "min_positive_patients" in text  # a setting keeps its name
-    assert "resamples of whole patients" in render(results)[1].text
+    assert "resamples of patients" in render(results)[1].text
 
 
 def test_unknown_patients_are_a_banner_and_stand_in_both_cards_and_the_checklist(results: Path, tmp_path: Path) -> None:
@@ -239,8 +239,8 @@ def test_the_audit_s_part_of_the_page_names_what_is_not_checkable(results: Path,
     card = {"asked": asked, "scans": 360, "runs": 3}
     (root / "audit" / "audit.json").write_text(json.dumps(card))
     _, page = render(root)
-    part = page.text[page.text.index("Does anything leak from the test set?") : page.text.index("What was run 360")]
-    assert "Not everything can be checked (patient, eye, volume: patients are unknown). In what can be, nothing" in part
+    part = page.text[page.text.index("Leakage audit") : page.text.index("What was run 360")]
+    assert "Some checks cannot be run (patient, eye, volume: patients are unknown). In the others, nothing" in part
     assert "Checked: no copy." in part
     assert "The audit found" not in page.text
     table.iloc[:0].to_csv(root / "audit" / "findings.csv", index=False)
@@ -251,10 +251,10 @@ def test_the_data_card_says_what_the_audit_could_not_check(results: Path, tmp_pa
     found = read_results(without_patients(results, tmp_path / "clinic", "unknown"))
     text = markdown(data_card(found, CONFIG, None, audited(unchecked=["patient, eye, volume: patients are unknown"])))
     assert "Not checkable by the audit: patient, eye, volume: patients are unknown." in text
-    assert "The audit for leaks found nothing in what it could check." in text
+    assert "The leakage audit found nothing in what it could check." in text
     assert "By patient, always" not in text
     assert "patients |" not in text
     assert "360 scans, 360 of them labelled, 3 refused files or rows" in text
     known = markdown(data_card(read_results(results), CONFIG, None, audited()))
-    assert "The audit for leaks found nothing." in known
+    assert "The leakage audit found nothing." in known
     assert "By patient, always" in known

@@ -40,7 +40,7 @@ def page_of(root: Path) -> tuple[str, Page]:
 
 def test_a_cohort_without_arms_has_a_page(results: Path) -> None:
     text, page = page_of(results)
-    assert "Nothing was classified here; this is what the networks look at." in page.text
+    assert "No classifier was trained; this page shows attention and saliency maps." in page.text
     assert {"explain", "run", "limits"} <= set(page.ids)
     assert not {"comparison", "labels", "clinical"} & set(page.ids)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
@@ -68,14 +68,16 @@ def test_tables_say_how_many_and_how_sure(results: Path) -> None:
     assert row["scans / patients"].text == f"{expected['n_scans']} / {expected['n_patients']}"
 
 
-def test_pictures_beyond_the_budget_are_named(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_beyond_the_budget_are_given_by_path(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert BUDGET < 3_000_000
     monkeypatch.setattr("octdino.report.explain_section.BUDGET", 1)
     root = tmp_path / "results"
     shutil.copytree(results, root)
     _, page = page_of(root)
     assert len(page.sources) == 1
-    assert "Not shown, to keep this page small: explain/scratch/vit/fold0-seed1/maps.png" in page.text
+    assert "Not included, to keep this page small: explain/scratch/vit/fold0-seed1/maps.png" in page.text
 
 
 def test_nothing_explained_is_no_section(tmp_path: Path) -> None:

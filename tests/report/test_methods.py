@@ -12,12 +12,12 @@ import pytest
 
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.evaluate import evaluate  # only tests may join two stages
-from octdino.plotting import FIXED, POOL, looks
+from octdino.plotting import FIXED, POOL, arm_styles
 from octdino.report import write_report
 from octdino.report.conclusions import NOTHING
 from octdino.report.results_reader import Pretraining, _pretraining, read_results
 from octdino.report.tables import backbone_tables
-from octdino.report.training_section import _line, _styles, training_figures, training_table
+from octdino.report.training_section import _line, _line_styles, training_figures, training_table
 from tests.report.test_report import Page
 from tests.results import write_arm, write_cohort, write_pretraining, write_store
 
@@ -109,7 +109,7 @@ def test_a_collapsed_run_is_told_on_top_and_beside_its_curves(root: Path) -> Non
     top = page.text[: page.text.index("The arms compared")]
     assert "1 pretraining run collapsed." in top, "two alarms, one run"
     assert "dinov2 · vit · fold0-seed0: collapsed to uniform, collapsed to a point" in top
-    assert f"dinov2 · vit · fold0-seed0 {ALARM} {OTHER}" in page.text[page.text.index("learning, or collapsing") :]
+    assert f"dinov2 · vit · fold0-seed0 {ALARM} {OTHER}" in page.text[page.text.index("Training curves and collapse") :]
 
 
 def test_an_alarm_is_told_without_a_history(root: Path, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_where_runs_started_and_what_they_skipped(root: Path) -> None:
     assert [run["starts from"].text for run in (first, vit, dinov2)] == ["random", "simclr", "imagenet"]
     assert vit["starts from"].small == "simclr/vit/fold0-seed0, scope all"
     assert [run["skipped steps"].text for run in (first, vit)] == ["2", NOTHING]
-    assert [first[name].text for name in ("images/s", "data wait", "of the machine")] == ["410", "0.4 %", "61.0 %"]
+    assert [first[name].text for name in ("images/s", "data wait", "MFU")] == ["410", "0.4 %", "61.0 %"]
     assert [run["exported epoch"].text for run in (first, vit)] == ["20", NOTHING]
     assert (dinov2["epochs"].text, dinov2["epochs"].small) == ("20", "extended after 10")
     _, page = render(root)
@@ -196,11 +196,11 @@ def test_entropies_are_shares_of_each_runs_own_maximum(tmp_path: Path) -> None:
 def test_seeds_share_a_thinner_line_and_methods_keep_their_colour(tmp_path: Path) -> None:
     first = write_pretraining(tmp_path, "simclr")
     write_pretraining(tmp_path, "byol")
-    alone = _styles(runs(tmp_path), ["scratch-linear", "simclr-linear"])
+    alone = _line_styles(runs(tmp_path), ["scratch-linear", "simclr-linear"])
     shutil.copytree(first, first.with_name("fold0-seed1"))
-    both = _styles(runs(tmp_path), ["scratch-linear", "simclr-linear"])
+    both = _line_styles(runs(tmp_path), ["scratch-linear", "simclr-linear"])
     assert both["simclr"]["linewidth"] < alone["simclr"]["linewidth"] == both["byol"]["linewidth"]
-    assert both["simclr"]["color"] == looks(["scratch-linear", "simclr-linear"])["simclr-linear"].color
+    assert both["simclr"]["color"] == arm_styles(["scratch-linear", "simclr-linear"])["simclr-linear"].color
     assert both["byol"]["color"] not in (both["simclr"]["color"], FIXED["scratch"])
 
 
@@ -236,5 +236,5 @@ def test_no_two_colours_are_taken_for_each_other() -> None:
 
 
 def test_twelve_methods_have_twelve_colours() -> None:
-    found = looks([f"method{index}-linear" for index in range(12)])
+    found = arm_styles([f"method{index}-linear" for index in range(12)])
     assert len({look.color for look in found.values()}) == 12

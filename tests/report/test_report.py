@@ -20,7 +20,7 @@ from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE
 from octdino.errors import UserError
 from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report
-from octdino.report.examples import KINDS, data_uri, examples
+from octdino.report.example_scans import KINDS, data_uri, examples, to_image
 from octdino.report.results_reader import read_benchmarks, read_results
 from tests.results import write_arm, write_cohort, write_pretraining, write_store
 
@@ -130,7 +130,7 @@ def test_the_answer_comes_first_and_says_how_sure(rendered: tuple[str, Page]) ->
     answer = page.text.index("dino-linear beats training from scratch")
     assert answer < page.text.index("The arms compared")
     assert "interval" in page.text[answer : answer + 1200]
-    assert "not clinical evidence" in page.text[: answer + 400]
+    assert "no clinical evidence" in page.text[: answer + 400]
 
 
 def test_what_was_run_is_told(rendered: tuple[str, Page]) -> None:
@@ -178,7 +178,7 @@ def test_everything_optional_may_be_missing(tmp_path: Path, results: Path) -> No
     assert "Nothing was refused." in page.text
 
 
-def test_one_fraction_no_control_and_no_clinical_values(tmp_path: Path) -> None:
+def test_one_fraction_no_clinical_baseline_and_no_clinical_values(tmp_path: Path) -> None:
     root = make_results(tmp_path / "folder", ("scratch-finetune", "dino-linear"), (1.0,))
     manifest = pd.read_csv(root / "cohort" / "manifest.csv", dtype={c.name: c.dtype for c in MANIFEST})
     manifest[["cst", "bcva", "visit", "eye"]] = None
@@ -188,8 +188,8 @@ def test_one_fraction_no_control_and_no_clinical_values(tmp_path: Path) -> None:
     assert "clinical" not in page.ids
     assert "examples" not in page.ids
     assert "No scan has CST or BCVA" in page.text
-    assert "Scope all: pretraining saw the scans of test patients" in page.text
-    assert "Synthetic pictures" not in page.text
+    assert "Scope all: pretraining used the scans of test patients" in page.text
+    assert "Synthetic scans" not in page.text
     assert "The phantom is synthetic" not in page.text
 
 
@@ -204,14 +204,14 @@ def test_a_phantom_under_a_title_is_still_a_phantom(tmp_path: Path, results: Pat
         file.attrs["settings"] = json.dumps({**settings, "name": "phantom", "title": "phantom-2"})
     _, page = render(root, examples=0)
     assert "The phantom is synthetic" in page.text
-    assert "Synthetic pictures." in page.text
+    assert "Synthetic scans." in page.text
     assert "Cohort phantom-2, of the kind phantom. Synthetic" in page.text
 
 
 def test_a_published_protocol_says_how_it_differs(tmp_path: Path, results: Path) -> None:
     config = {**CONFIG, "cohort": {**CONFIG["cohort"], "split": {"protocol": "published2"}}}
     write_report(ReportSettings(examples=0), results, config, tmp_path / "report.html")
-    assert "can be laid beside theirs, not subtracted" in Page((tmp_path / "report.html").read_text()).text
+    assert "can be compared roughly, not subtracted" in Page((tmp_path / "report.html").read_text()).text
     write_report(ReportSettings(examples=0), results, CONFIG, tmp_path / "report.html")
     assert "laid beside theirs" not in (tmp_path / "report.html").read_text()
 
@@ -270,7 +270,7 @@ def test_more_examples_than_there_are_is_no_trouble(results: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_come_back_bit_for_bit(channels: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (channels, 8, 9), dtype=np.uint8)
-    raw = base64.b64decode(data_uri(image).split(",")[1])
+    raw = base64.b64decode(data_uri(to_image(image), "PNG").split(",")[1])
     shown = np.asarray(Image.open(io.BytesIO(raw)))
     np.testing.assert_array_equal(shown if channels == 3 else shown[:, :, None], np.moveaxis(image, 0, -1))
 

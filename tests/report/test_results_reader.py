@@ -7,7 +7,7 @@ import pytest
 
 from octdino.data.schemas.metadata import ExplainMetadata
 from octdino.errors import UserError
-from octdino.report.explain_section import pictures
+from octdino.report.explain_section import figure_images
 from octdino.report.results_reader import read_benchmarks, read_results
 from tests.results import write_cohort, write_pretraining
 
@@ -44,13 +44,13 @@ def test_a_figure_and_a_benchmark_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_a_damaged_map(tmp_path: Path) -> None:
-    card = ExplainMetadata(
+    metadata = ExplainMetadata(
         init="dino", backbone="b", split="test", labels=[], scan_ids=[], n_scans=0, n_patients=0,
         figures=[{"file": "maps.png", "caption": "Maps"}],
     )  # fmt: skip
     (tmp_path / "maps.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(UserError, match=r"maps\.png: the figure cannot be read: "):
-        pictures(tmp_path, [(tmp_path, card)])
+        figure_images(tmp_path, [(tmp_path, metadata)])
 
 
 def test_a_history_without_a_row(tmp_path: Path) -> None:

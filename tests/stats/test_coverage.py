@@ -11,7 +11,14 @@ import pytest
 from scipy.stats import norm
 
 from octdino.evaluate.metrics import ranking_metrics
-from octdino.stats.bootstrap import bca_interval, draw_patients, draw_seeds, expanded, interval, leave_out
+from octdino.stats.bootstrap import (
+    bca_interval,
+    corrected_confidence,
+    interval,
+    jackknife_weights,
+    resample_patients,
+    resample_seeds,
+)
 
 SHIFT, OWN, SCANS, STUDIES, RESAMPLES = 1.2, 0.6, 12, 1000, 600
 
@@ -34,17 +41,19 @@ def truth_of(shift: float) -> float:
 
 
 def percentile(values: np.ndarray, patients: int) -> Interval:
-    low, high = interval(values[1 : 1 + RESAMPLES], expanded(0.95, patients))
+    low, high = interval(values[1 : 1 + RESAMPLES], corrected_confidence(0.95, patients))
     return float(low), float(high)
 
 
 def bca(values: np.ndarray, patients: int) -> Interval:
-    low, high = bca_interval(values[1 : 1 + RESAMPLES], values[0], values[1 + RESAMPLES :], expanded(0.95, patients))
+    low, high = bca_interval(
+        values[1 : 1 + RESAMPLES], values[0], values[1 + RESAMPLES :], corrected_confidence(0.95, patients)
+    )
     return float(low), float(high)
 
 
 def columns(patients: int, seed: int) -> np.ndarray:
-    return np.concatenate([draw_patients(patients, RESAMPLES, seed), leave_out(patients)], axis=1)
+    return np.concatenate([resample_patients(patients, RESAMPLES, seed), jackknife_weights(patients)], axis=1)
 
 
 def share_held(values: Callable[[int], np.ndarray], truth: float, how: How, patients: int) -> float:
@@ -95,9 +104,11 @@ def test_without_patients_or_widening_the_truth_is_missed() -> None:
     for number in range(STUDIES // 4):
         truth, scores, patient = study(20, np.random.default_rng(number))
         each = np.arange(len(truth))
-        low, high = interval(ranking_metrics(truth, scores[0], each, draw_patients(len(each), 200, number))[0], 0.95)
+        low, high = interval(
+            ranking_metrics(truth, scores[0], each, resample_patients(len(each), 200, number))[0], 0.95
+        )
         scans += low <= truth_of(SHIFT) <= high
-        low, high = interval(ranking_metrics(truth, scores[0], patient, draw_patients(20, 600, number))[0], 0.95)
+        low, high = interval(ranking_metrics(truth, scores[0], patient, resample_patients(20, 600, number))[0], 0.95)
         plain += low <= truth_of(SHIFT) <= high
     print(f"20 patients: scans drawn {400 * scans / STUDIES:.1f} %, plain percentiles {400 * plain / STUDIES:.1f} %")
     assert scans < plain < 0.94 * STUDIES / 4
@@ -114,10 +125,10 @@ def test_intervals_over_seeds_and_patients_hold_the_truth() -> None:
         rng = np.random.default_rng(number)
         truth, scores, patient = study(patients, rng, arms=seeds)
         scores += rng.normal(0, spread, seeds)[:, None] * truth
-        times = draw_patients(patients, RESAMPLES, number)
+        times = resample_patients(patients, RESAMPLES, number)
         found = np.stack([ranking_metrics(truth, score, patient, times)[0] for score in scores])
-        for which, values in enumerate(((found * draw_seeds(seeds, RESAMPLES, number + 1)).sum(0), found.mean(0))):
-            low, high = interval(values[1:], expanded(0.95, patients))
+        for which, values in enumerate(((found * resample_seeds(seeds, RESAMPLES, number + 1)).sum(0), found.mean(0))):
+            low, high = interval(values[1:], corrected_confidence(0.95, patients))
             held += (which == 0) * (low <= wanted <= high)
             fixed += (which == 1) * (low <= wanted <= high)
     print(f"{seeds} seeds: drawn too {200 * held / STUDIES:.1f} %, held fixed {200 * fixed / STUDIES:.1f} %")

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from octdino.classify import classify, reported_protocol
+from octdino.classify import classify
 from octdino.config import ClassifySettings, ModelSettings, PretrainSettings
 from octdino.errors import UserError
 from octdino.pretrain import pretrain
@@ -44,7 +44,7 @@ def test_cublas_workspace_of_the_environment_is_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-@pytest.mark.parametrize("train", [pretrain, classify, reported_protocol])
+@pytest.mark.parametrize("train", [pretrain, classify])
 def test_determinism_is_set_before_anything_is_read(train, wanted, monkeypatch, tmp_path):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     torch.use_deterministic_algorithms(not wanted)

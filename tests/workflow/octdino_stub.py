@@ -10,7 +10,8 @@ FILES = {
     "cohort": ["manifest.csv", "quarantine.csv", "splits.csv", "scans.h5"],
     "pretrain": ["backbone.safetensors", "backbone.json", "history.csv"],
     "classify": ["predictions.csv", "classifier.safetensors", "classifier.json"],
-    "reported": ["reported.csv", "reported.json"],
+    "protocol": ["protocol.csv", "protocol.json"],
+    "quoted": ["replication.csv", "replication.md"],
     "clinical": ["predictions.csv", "classifier.json"],
     "evaluate": ["metrics.csv", "comparison.csv", "subgroups.csv"]
     + [f"{figure}.svg" for figure in ("comparison", "difference", "label_efficiency", "roc", "pr")]

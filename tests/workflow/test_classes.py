@@ -73,7 +73,7 @@ def test_accuracy_leads_on_the_page_and_the_data_card_says_why(results: Path) ->
     metrics = read_table(results / "evaluate/metrics.csv", METRICS)
     assert leading_metric(metrics)[0] == "accuracy"
     page = (results / "report/report.html").read_text()
-    assert "the share of scans whose class is named" in page
+    assert "the share of scans whose class is predicted" in page
     card = (results / "report/data_card.md").read_text()
     assert "Labels exclude each other, as classes" in card
     assert "cohort.exclusive: false treats each label on its own" in card

@@ -74,4 +74,4 @@ def test_a_cross_validation_runs_to_its_page(tmp_path: Path) -> None:
         assert set(tested) <= set(fold.loc[fold["split"] == "test", "patient"])
     page = (results / "report/report.html").read_text()
     assert "Scores of several folds are pooled" in page
-    assert "of whole patients and of seeds, widened where these are few" in page
+    assert "of patients and of seeds, corrected for small samples" in page

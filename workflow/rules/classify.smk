@@ -38,42 +38,6 @@ rule classify:
         " --out {params.out:q} > {log:q} 2>&1"
 
 
-rule reported:
-    input:
-        store="results/{cohort}/cohort/scans.h5",
-        manifest="results/{cohort}/cohort/manifest.csv",
-        splits="results/{cohort}/cohort/splits.csv",
-        start=start_of,
-    output:
-        curve="results/{cohort}/classify/{arm}/{backbone}/f{fraction}/reported-fold{fold}-seed{seed}/reported.csv",
-        card="results/{cohort}/classify/{arm}/{backbone}/f{fraction}/reported-fold{fold}-seed{seed}/reported.json",
-    log:
-        "logs/{cohort}/classify/reported.{arm}.{backbone}.f{fraction}.fold{fold}-seed{seed}.log",
-    benchmark:
-        "results/{cohort}/benchmarks/reported.{arm}.{backbone}.f{fraction}.fold{fold}-seed{seed}.tsv"
-    conda:
-        "../../envs/octdino.yaml"
-    threads: 1
-    resources:
-        mem_mb=grows(8000),
-        runtime=grows(480),
-        gpu=GPU,
-    params:
-        version=STAGES["classify"],
-        settings=lambda wildcards: as_json(
-            settings.classify.needed_reported(wildcards.arm)
-        ),
-        model=lambda wildcards: model_json(wildcards.backbone),
-        start=start_flag,
-        every=lambda wildcards, threads: settings.classify.checkpoint_seconds,
-        out=subpath(output.curve, parent=True),
-    shell:
-        "exec octdino reported {wildcards.arm} --store {input.store:q} --backbone {wildcards.backbone:q}"
-        " --model {params.model:q} {params.start} --settings {params.settings:q} --checkpoint-seconds {params.every}"
-        " --fraction {wildcards.fraction} --fold {wildcards.fold} --seed {wildcards.seed} --threads {threads}"
-        " --out {params.out:q} > {log:q} 2>&1"
-
-
 rule clinical:
     input:
         manifest="results/{cohort}/cohort/manifest.csv",

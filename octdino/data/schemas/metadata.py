@@ -167,25 +167,6 @@ class ClassifierMetadata(Metadata):
         return self
 
 
-class ReportedMetadata(Metadata):
-    """reported.json."""
-
-    arm: str | None = None
-    model: dict[str, Any] = Field(default_factory=dict)
-    settings: dict[str, Any] = Field(default_factory=dict)
-    origin: Any = None
-    source: str | None = None
-    backbone: str | None = None
-    fraction: Share | None = None
-    fold: Count | None = None
-    seed: Count | None = None
-    contaminated: bool | None = None
-    best: Probability
-    last: Probability
-    epochs: Count
-    n_test: Count
-
-
 class AuditMetadata(Metadata):
     """audit.json.
 

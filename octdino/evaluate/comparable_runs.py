@@ -1,4 +1,4 @@
-"""Reads the arms' predictions and makes sure that they may be compared: same test scans, same labels, no leak."""
+"""Read the predictions of all runs and check that they can be compared: same test scans, same labels, no leakage."""
 
 import json
 from collections import defaultdict
@@ -22,7 +22,7 @@ PRIMARY, EXPLORATORY, NOT_EVALUABLE = "primary", "exploratory", "not evaluable"
 
 
 class Key(NamedTuple):
-    """Which classifier, over all its folds; `seed` None stands for the mean over seeds."""
+    """One classifier over all its folds; `seed` None is the mean over seeds."""
 
     arm: str
     backbone: str
@@ -40,7 +40,7 @@ class TestSet:
         truth: float32 [N, L], NaN where missing.
         patient: int [N] in [0, P).
         tiers: of each label.
-        exclusive: whether each scan has exactly one of the labels, as all classifiers' cards say.
+        exclusive: whether each scan has exactly one of the labels, by the metadata of all classifiers.
         unit: what is resampled: patients, or images where patients are unknown or there are none.
         rows: of the manifest, N of them.
     """
@@ -56,25 +56,25 @@ class TestSet:
 
     @property
     def patients(self) -> int:
-        """P: how many patients were tested."""
+        """Return P, the number of test patients."""
         return int(self.patient.max()) + 1
 
     @property
     def evaluable(self) -> np.ndarray:
-        """Bool [L]."""
+        """Return whether each label is evaluable, bool [L]."""
         return np.array([tier != NOT_EVALUABLE for tier in self.tiers], dtype=bool)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One classifier's answers on the test set; of a repeated cross-validation one repeat's, each with the same key.
+    """One classifier's predictions on the test set; with repeated cross-validation of one repeat, all with one key.
 
     Attributes:
         probabilities: float64 [N, L].
         calibrated: float64 [N, L], at the temperature of validation patients; NaN where there is none.
         decided: float64 [N, L] each, 1 at or above the threshold, 0 below, NaN where there is no threshold: `chosen`
             is the classifier's own, `specificity` and `sensitivity` reach the operating point on validation patients.
-        n_train_patients: how many labelled training patients it saw, if it says so.
+        n_train_patients: number of labelled training patients, if its metadata has it.
     """
 
     key: Key
@@ -84,8 +84,8 @@ class Run:
     n_train_patients: int | None
 
 
-def gather(settings: EvaluateSettings, cohort: Cohort, folders: list[Path]) -> tuple[TestSet, list[Run]]:
-    """Read all predictions.
+def read_runs(settings: EvaluateSettings, cohort: Cohort, folders: list[Path]) -> tuple[TestSet, list[Run]]:
+    """Return the test set and the predictions of all runs on it.
 
     Raises:
         UserError: nothing to compare, a label without predictions, a scan that is not a test scan of the manifest,
@@ -128,7 +128,7 @@ def gather(settings: EvaluateSettings, cohort: Cohort, folders: list[Path]) -> t
 
 
 def _compared(settings: EvaluateSettings, cohort: Cohort) -> list[str]:
-    """The cohort's labels, or those of them that the settings name."""
+    """Return the cohort's labels, or those of them that the settings name."""
     labels = cohort.labels
     if unknown := [label for label in settings.labels or [] if label not in labels]:
         path = cohort.store.with_name("manifest.csv")
@@ -137,7 +137,7 @@ def _compared(settings: EvaluateSettings, cohort: Cohort) -> list[str]:
 
 
 def _repeats(folds: dict[int, Predictions]) -> list[list[int]]:
-    """The folds of each repeat of a cross-validation: a fold that tests a scan once more begins the next one."""
+    """Return the folds of each repeat of a cross-validation: a fold that tests a scan again begins the next repeat."""
     repeats: list[list[int]] = []
     tested: set[str] = set()
     for fold in sorted(folds):
@@ -156,10 +156,10 @@ def _key(found: Predictions) -> tuple[Key, int]:
 
 
 def _exclusive(runs: list[Predictions], labels: list[str], cohort: Cohort) -> bool:
-    """Whether each scan has exactly one of the compared `labels`: the cards say so, and none of the labels is left out.
+    """Return whether each scan has exactly one of `labels`: by the metadata, and if no label is left out.
 
     Raises:
-        UserError: two cards disagree, or they and the store.
+        UserError: the metadata of two runs disagree, or they and the store.
     """
     first = runs[0]
     for found in runs:
@@ -178,7 +178,7 @@ def _exclusive(runs: list[Predictions], labels: list[str], cohort: Cohort) -> bo
 
 
 def _same_scans(runs: dict[Key, dict[int, Predictions]], cohort: Cohort) -> list[str]:
-    """The test scans that every classifier was tested on, in each repeat, in manifest order."""
+    """Return the scans that every classifier was tested on, in each repeat, in manifest order."""
     first = next(iter(runs.values()))
     tested: dict[int, set[str]] = {}
     for fold, found in first.items():
@@ -242,9 +242,9 @@ def _pooled(
             at.append(np.where(np.isnan(threshold), np.nan, p >= threshold))
         trained.append(found.metadata.n_train_patients)
     place = pd.Index([scan for found in folds.values() for scan in found.table["scan_id"]]).get_indexer(scans)
-    said = np.concatenate([label_matrix(found.table, labels) for found in folds.values()])[place]
-    if not np.array_equal(said, truth, equal_nan=True):
-        row, column = np.argwhere(~((said == truth) | (np.isnan(said) & np.isnan(truth))))[0]
+    stored = np.concatenate([label_matrix(found.table, labels) for found in folds.values()])[place]
+    if not np.array_equal(stored, truth, equal_nan=True):
+        row, column = np.argwhere(~((stored == truth) | (np.isnan(stored) & np.isnan(truth))))[0]
         folder = next(iter(folds.values())).folder
         raise UserError(
             f"{folder}: scan {scans[row]} has another {labels[column]} than in the manifest; classify again"
@@ -260,7 +260,7 @@ def _pooled(
 
 
 def _calibrated(found: Predictions) -> np.ndarray:
-    """Probabilities [N, L] of all labels of a classifier at its temperature; NaN where it has none."""
+    """Return the probabilities [N, L] of all labels of a classifier at its temperature; NaN where it has none."""
     p, temperature = found.probabilities(), found.temperature()
     if temperature is None:
         return np.full_like(p, np.nan)
@@ -270,9 +270,9 @@ def _calibrated(found: Predictions) -> np.ndarray:
 def tiers(
     settings: EvaluateSettings, manifest: pd.DataFrame, labels: list[str], truth: np.ndarray, patient: np.ndarray
 ) -> list[str]:
-    """Which labels carry a conclusion: by their positive patients in the cohort, and by both kinds in the test set.
+    """Return the tier of each label, by its positive patients in the cohort and its rarer class in the test set.
 
-    A patient with a positive and a negative scan counts on both sides.
+    A patient with a positive and a negative scan counts for both classes.
 
     Args:
         truth: float32 [N, L] of the test scans; patient: [N].
@@ -280,7 +280,7 @@ def tiers(
     found = []
     for index, label in enumerate(labels):
         positive = manifest["patient"][manifest[label].eq(1).fillna(False).astype(bool)].nunique()
-        tested = min(len(set(patient[truth[:, index] == side])) for side in (0, 1))
+        tested = min(len(set(patient[truth[:, index] == value])) for value in (0, 1))
         if positive < settings.min_positive_patients or tested < settings.min_test_patients:
             found.append(NOT_EVALUABLE)
         else:

@@ -1,4 +1,4 @@
-"""How good a picture is, in one number that needs no reference: its range of grey over its noise."""
+"""Image quality without a reference: the range of gray values over the noise."""
 
 import numpy as np
 from scipy.ndimage import convolve
@@ -11,23 +11,24 @@ BLOCK = 512  # images in memory at once
 
 
 def noise(image: np.ndarray) -> float:
-    """Standard deviation of the noise in grey levels, of one image [H, W] (Immerkaer 1996, eq. 5)."""
+    """Return the standard deviation of the noise in gray levels, of one image [H, W] (Immerkaer 1996, eq. 5)."""
     inner = convolve(image.astype(np.float64), MASK)[1:-1, 1:-1]
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(inner).mean())
 
 
 def quality(image: np.ndarray) -> float:
-    """99th minus 1st percentile of grey, over the noise; of one image uint8 [C, H, W], channels averaged.
+    """Return the range of gray values over the noise, of one image uint8 [C, H, W], channels averaged.
 
-    As stored, after resizing: good for ranking the scans of one cohort, not for comparing cohorts or devices.
+    The range is the 99th minus the 1st percentile. Of the stored image, after resizing: it ranks the scans of one
+    cohort and does not compare cohorts or devices.
     """
-    grey = image.mean(axis=0)
-    low, high = np.percentile(grey, [1, 99])
-    return float((high - low) / max(noise(grey), 1e-3))
+    gray = image.mean(axis=0)
+    low, high = np.percentile(gray, [1, 99])
+    return float((high - low) / max(noise(gray), 1e-3))
 
 
-def qualities(cohort: Cohort, rows: np.ndarray) -> np.ndarray:
-    """Of the scans `rows` (ascending positions in the manifest), float64 [n].
+def image_qualities(cohort: Cohort, rows: np.ndarray) -> np.ndarray:
+    """Return the image quality of the scans `rows` (ascending positions in the manifest), float64 [n].
 
     Raises:
         UserError: see `Cohort.images`.

@@ -1,20 +1,21 @@
-"""Each preset of the first report: from the data set's own files to its table, small enough for a test."""
+"""Each preset of the replication: from the data set's own files to its table, small enough for a test."""
 
 import argparse
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from octdino.config import Config, ModelSettings, QuotedSettings
+from octdino.config import Config, ModelSettings
 from octdino.models import create_backbone
-from octdino.report.quoted import quoted_rows
-from octdino.report.results_reader import read_results
+from replication.settings import ReplicationSettings
 from tests.workflow.conftest import ROOT, Workflow
 
 QUICK: dict[str, Any] = {
@@ -24,14 +25,17 @@ QUICK: dict[str, Any] = {
     },
     "classify": {
         "epochs": 2, "min_steps": 4, "batch_size": 16, "seeds": [0], "augment": {"global_size": 32},
-        "inverse_regularization": [1.0], "reported": {"epochs": 2},
+        "inverse_regularization": [1.0],
     },
     "evaluate": {"resamples": 100, "min_positive_patients": 2, "min_test_patients": 2},
     "explain": {"size": 32, "resamples": 100, "scans": 20, "examples": 2, "retrieval_gallery": 50},
+    "replication": {"protocol": {"epochs": 2}},
 }  # fmt: skip
+FOLDER = ROOT / "replication"
+SNAKEFILE = ["--snakefile", str(FOLDER / "Snakefile")]
 RESNET = {"timm": "resnet18", "args": {"channels": [8, 8, 16, 16]}}
 VIT = {"timm": "vit_tiny_patch16_224", "args": {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}}
-PRESETS = ["imagenette", "imagenette-hour", "imagenette-smoke", "byol-stl10", "cifar10-transfer", "voc12-attention"]
+PRESETS = ["imagenette", "imagenette-hour", "byol-stl10", "cifar10-transfer", "voc12-attention"]
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -44,27 +48,38 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def preset(name: str) -> dict[str, Any]:
-    values: dict[str, Any] = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+    values: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     return values
+
+
+def stub_python(programs: Path) -> None:
+    """Make `python -m replication VERB …` in a job call the stub of the workflow's tests."""
+    script = programs / "python"
+    script.write_text(
+        f'#!/bin/sh\nshift 2\nexec {sys.executable} -I -S {ROOT / "tests/workflow/octdino_stub.py"} "$@"\n'
+    )
+    script.chmod(0o755)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_makes_every_number_that_it_quotes(name: str, tmp_path: Path) -> None:
     """A dry run of the stub's world: each quoted number's table is one that the preset's rules make."""
     flow = Workflow(tmp_path, stub=True)
-    done = flow.run("--cores", "2", "--configfile", str(ROOT / "config" / f"{name}.yaml"))
+    stub_python(tmp_path / "bin")
+    done = flow.run(*SNAKEFILE, "--cores", "2", "--configfile", str(FOLDER / f"{name}.yaml"))
     assert done.returncode == 0, done.stderr
     values = preset(name)
+    replication = ReplicationSettings.parse(values.pop("replication"), name)
     results = tmp_path / "results" / Config.parse(values, name).cohort.results_name
     patterns = {
         "metrics": "classify/{name}/{backbone}/f{fraction:g}/fold0-seed0/predictions.csv",
-        "reported": "classify/{name}/{backbone}/f{fraction:g}/reported-fold0-seed0/reported.json",
+        "protocol": "replication/{name}/{backbone}/f{fraction:g}/fold0-seed0/protocol.json",
         "history": "pretrain/{name}/{backbone}/fold0-seed0/history.csv",
         "jaccard": "explain/{name}/{backbone}/fold0-seed0/jaccard.csv",
     }
-    assert values["report"]["quoted"]
-    for one in values["report"]["quoted"]:
-        quoted = QuotedSettings.parse(one, name)
+    assert (results / "replication" / "replication.md").is_file()
+    assert replication.numbers
+    for quoted in replication.numbers:
         assert quoted.corrected or quoted.repeated
         for number in filter(None, (quoted.repeated, quoted.corrected)):
             path = results / patterns[number.table].format(**number.model_dump())
@@ -139,7 +154,7 @@ def voc(data: Path, root: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PRESETS if not name.startswith("imagenette-")])  # its rules, smaller
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "imagenette-hour"])  # its rules, smaller
 def test_a_preset_runs_from_published_files_to_its_table(name: str, shared_data: Path, tmp_path: Path) -> None:
     values = preset(name)
     cohort = values["cohort"]["name"]
@@ -154,13 +169,47 @@ def test_a_preset_runs_from_published_files_to_its_table(name: str, shared_data:
     (tmp_path / "changes.yaml").write_text(yaml.safe_dump(changes))
     flow = Workflow(tmp_path, stub=False)
     done = flow.run(
-        "--cores", "2", "--configfile", str(ROOT / "config" / f"{name}.yaml"), str(tmp_path / "changes.yaml")
+        *SNAKEFILE,
+        "--cores",
+        "2",
+        "--configfile",
+        str(FOLDER / f"{name}.yaml"),
+        str(tmp_path / "changes.yaml"),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     results = tmp_path / "results" / values["cohort"].get("title", cohort)
-    rows = quoted_rows([QuotedSettings.parse(one, name) for one in values["report"]["quoted"]], read_results(results))
-    for one, row in zip(values["report"]["quoted"], rows, strict=True):
-        for place, key in ((3, "repeated"), (4, "corrected")):
-            assert row[place].text.endswith(" %") == (key in one), (one["item"], row[place])
-    page = (results / "report" / "report.html").read_text()
-    assert all(one["item"] in page for one in values["report"]["quoted"])
+    table = pd.read_csv(results / "replication" / "replication.csv")
+    quoted = values["replication"]["numbers"]
+    assert table["item"].tolist() == [one["item"] for one in quoted]
+    for one, row in zip(quoted, table.to_dict("records"), strict=True):
+        for key in ("repeated", "corrected"):
+            assert np.isfinite(row[key]) == (key in one), row
+    assert (results / "report" / "report.html").is_file()
+
+
+def test_mistakes_in_the_section_replication_end_before_any_job(tmp_path: Path) -> None:
+    flow = Workflow(tmp_path, stub=True)
+    mistakes = {
+        "replication: protocol.epochs: 0 is not allowed": {"protocol": {"epochs": 0}},
+        "replication: protocl: unknown key; did you mean protocol?": {"protocl": {}},
+        "replication.protocol.arms: vicreg not among pretrain.methods": {"protocol": {"arms": ["vicreg-linear"]}},
+    }
+    for line, section in mistakes.items():
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump({"replication": section}))
+        done = flow.run(*SNAKEFILE, "-n", "--configfile", str(tmp_path / "own.yaml"))
+        assert done.returncode != 0
+        assert f"octdino: error: {line}" in done.stderr
+
+
+def test_the_ordinary_workflow_names_where_the_old_keys_went(tmp_path: Path) -> None:
+    flow = Workflow(tmp_path, stub=True)
+    flow.configure({"classify": {"reported": {"arms": []}}, "report": {"quoted": []}})
+    done = flow.run("-n")
+    assert "classify.reported: renamed; write replication.protocol, docs/replication.md" in done.stderr
+    assert "report.quoted: renamed; write replication.numbers, docs/replication.md" in done.stderr
+
+
+def test_octdino_imports_nothing_of_the_replication() -> None:
+    for path in (ROOT / "octdino").rglob("*.py"):
+        assert "import replication" not in path.read_text(), path
+        assert "from replication" not in path.read_text(), path

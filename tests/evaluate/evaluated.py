@@ -1,0 +1,37 @@
+"""What the tests of the evaluate stage share: settings, names of outputs, look-ups in tables."""
+
+from pathlib import Path
+
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from octdino.config import EvaluateSettings
+from octdino.data.csv_io import probability, read_table
+from octdino.data.schemas.csv_schemas import METRICS
+
+SETTINGS = EvaluateSettings(resamples=100)
+FIGURES = ["comparison.svg", "difference.svg", "label_efficiency.svg", "pr.svg", "roc.svg"]
+FIGURES += ["reliability.svg", "calibration.svg", "subgroups.svg", "labels.svg", "label_difference.svg"]
+TABLES = ["metrics.csv", "comparison.csv", "subgroups.csv"]
+
+
+def metrics_of(root: Path) -> pd.DataFrame:
+    return read_table(root / "evaluate" / "metrics.csv", METRICS)
+
+
+def one(table: pd.DataFrame, **values: object) -> pd.Series:
+    for name, value in values.items():
+        table = table[table[name] == value]
+    assert len(table) == 1, table
+    return table.iloc[0]
+
+
+def auroc(table: pd.DataFrame, label: str) -> float:
+    known = table[table[label].notna()]
+    return float(roc_auc_score(known[label].astype(int), known[probability(label)]))
+
+
+def edit(path: Path, row: int, column: str, value: object) -> None:
+    table = pd.read_csv(path, dtype=object)
+    table.loc[row, column] = value
+    table.to_csv(path, index=False)
