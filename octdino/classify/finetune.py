@@ -2,19 +2,19 @@
 
 import logging
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from octdino.augment import Augment, View, resize, standardise
+from octdino.augment import Augment, View
 from octdino.classify.labeled_scans import Labelled
 from octdino.classify.losses import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
 from octdino.errors import UserError
 from octdino.models.backbones import num_features
+from octdino.models.input_batches import input_batches
 from octdino.models.sync_batchnorm import synchronised
 from octdino.progress import progress
 from octdino.training.checkpoint_reader import CheckpointError, check_form, check_optimizer
@@ -170,13 +170,6 @@ class Finetune:
     def logits(self, rows: np.ndarray) -> np.ndarray:
         """Logits float64 [len(rows), L] of the plain images."""
         self.network.eval()
-        batches = plain_batches(self.data, rows, self.settings.augment.global_size, self.device)
+        size = self.settings.augment.global_size
+        batches = input_batches(self.data.images, self.data.mean, self.data.std, size, self.device, rows)
         return torch.cat([self.network(batch).double().cpu() for batch in batches]).numpy()
-
-
-def plain_batches(data: Labelled, rows: np.ndarray, size: int, device: torch.device) -> Iterator[Tensor]:
-    """The scans `rows` without augmentation: standardised float32 [B, C, size, size]."""
-    mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
-    for chunk in torch.split(torch.from_numpy(rows), 256):
-        batch = resize(standardise(data.images[chunk].to(device), mean, std), size)
-        yield batch.contiguous(memory_format=torch.channels_last)

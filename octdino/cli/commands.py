@@ -10,6 +10,7 @@ from octdino.cli.flags import (
     Parser,
     add_common,
     add_flags,
+    add_fold,
     add_part,
     add_run,
     add_store,
@@ -28,6 +29,7 @@ from octdino.config import (
     ClassifySettings,
     CohortSettings,
     Config,
+    EmbedSettings,
     EvaluateSettings,
     ExplainSettings,
     ModelSettings,
@@ -118,11 +120,33 @@ def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
     return PretrainSettings.parse(changed, "settings")
 
 
+def _add_embed(parser: Parser) -> None:
+    parser.add_argument("init", type=init, metavar="INIT", help="whose weights: scratch, imagenet or a pretraining's")
+    add_run(parser, out="folder for embeddings.h5")
+    add_fold(parser)
+    parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run")
+    add_flags(parser, EmbedSettings)
+    add_flags(parser, ModelSettings, "model.")
+
+
+def run_embed(args: argparse.Namespace) -> None:
+    """Compute the features of every scan by a frozen backbone, for linear, knn and mlp arms and for explain."""
+    settings = settings_of(args, EmbedSettings)
+    from octdino.embed.embedding_stage import embed
+
+    embed(
+        args.init, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
+        fold=args.fold, seed=args.seed, out=args.out,
+    )  # fmt: skip
+
+
 def _add_classify(parser: Parser, together: bool = True) -> None:
     parser.add_argument("arm", type=arm, metavar="ARM", help="{init}-{mode}: scratch-finetune, imagenet-linear, …")
     add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json", together=together)
     add_part(parser)
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run to start from")
+    if together:
+        parser.add_argument("--embeddings", type=file_path, metavar="FILE", help="linear, knn, mlp: what embed wrote")
     add_flags(parser, ClassifySettings, skip=("arms", "fractions", "arm_fractions", "seeds"))
     add_flags(parser, ModelSettings, "model.")
 
@@ -130,18 +154,18 @@ def _add_classify(parser: Parser, together: bool = True) -> None:
 def run_classify(args: argparse.Namespace) -> None:
     """Train the classifier of one arm and predict validation and test patients."""
     settings = settings_of(args, ClassifySettings)
-    from octdino.classify import classify
+    from octdino.classify.train_arm import classify
 
     classify(
         args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
-        fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
+        embeddings=args.embeddings, fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
     )  # fmt: skip
 
 
 def run_reported(args: argparse.Namespace) -> None:
     """Train an arm as the report did that the project began with, faults and all; for the table that compares."""
     settings = settings_of(args, ClassifySettings)
-    from octdino.classify import reported_protocol
+    from octdino.classify.reported import reported_protocol
 
     reported_protocol(
         args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
@@ -207,6 +231,7 @@ def _add_explain(parser: Parser) -> None:
     parser.add_argument("init", type=init, metavar="INIT", help="whose weights: scratch, imagenet or a pretraining's")
     add_run(parser, out="folder for overlap.csv, jaccard.csv, retrieval.csv, figures and explain.json")
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run")
+    parser.add_argument("--embeddings", type=file_path, required=True, metavar="FILE", help="what embed wrote")
     parser.add_argument(
         "--classifier", type=Path, nargs="*", default=[], metavar="PATH", help="linear or finetune arms that start here"
     )
@@ -222,7 +247,8 @@ def run_explain(args: argparse.Namespace) -> None:
 
     explain(
         args.init, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
-        classifiers=args.classifier, masks_root=args.masks_root, seed=args.seed, out=args.out,
+        embeddings=args.embeddings, classifiers=args.classifier, masks_root=args.masks_root, seed=args.seed,
+        out=args.out,
     )  # fmt: skip
 
 
@@ -257,6 +283,7 @@ VERBS: dict[str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], 
     "fetch": (_add_fetch, run_fetch),
     "cohort": (_add_cohort, run_cohort),
     "pretrain": (_add_pretrain, run_pretrain),
+    "embed": (_add_embed, run_embed),
     "classify": (_add_classify, run_classify),
     "reported": (partial(_add_classify, together=False), run_reported),
     "clinical": (_add_clinical, run_clinical),

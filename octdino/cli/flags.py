@@ -299,4 +299,9 @@ def add_part(parser: Parser) -> None:
     parser.add_argument(
         "--fraction", type=share, default=1.0, metavar="X", help="share of the labelled training patients (default: 1)"
     )
+    add_fold(parser)
+
+
+def add_fold(parser: Parser) -> None:
+    """Which patients are test: what embed, classify and clinical share."""
     parser.add_argument("--fold", type=count, default=0, metavar="N", help="which patients are test")

@@ -11,6 +11,7 @@ from octdino.config.audit import AuditSettings
 from octdino.config.augment import AugmentSettings
 from octdino.config.classify import ClassifySettings
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings, SplitSettings
+from octdino.config.embed import EmbedSettings
 from octdino.config.evaluate import EvaluateSettings
 from octdino.config.explain import ExplainSettings
 from octdino.config.methods import METHODS, MethodSettings
@@ -32,6 +33,7 @@ __all__ = [
     "ClassifySettings",
     "CohortSettings",
     "Config",
+    "EmbedSettings",
     "EvaluateSettings",
     "ExplainSettings",
     "ImageSettings",
@@ -54,6 +56,7 @@ class Config(Settings):
     cohort: CohortSettings = CohortSettings()
     models: dict[str, ModelSettings] = Field({}, description="backbones by the name that results/ carries")
     pretrain: PretrainSettings = PretrainSettings()
+    embed: EmbedSettings = EmbedSettings()
     classify: ClassifySettings = ClassifySettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     audit: AuditSettings = AuditSettings()

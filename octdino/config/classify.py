@@ -16,7 +16,7 @@ from octdino.config.names import (
 )
 from octdino.config.settings_base import Settings, checked
 
-OWN = {  # what the modes on frozen features depend on, beside the size of the input and the thresholds
+OWN = {  # what the modes on embeddings depend on, beside the embeddings and the thresholds
     "linear": ("inverse_regularization", "class_weights"),
     "knn": ("knn",),
     "mlp": ("mlp_hidden", "epochs", "min_steps", "batch_size", "lr", "weight_decay", "class_weights"),
@@ -59,7 +59,8 @@ class ClassifySettings(Settings):
     )
     seeds: list[int] = Field([0], min_length=1, description="seeds of the classifier; run names carry them")
     augment: AugmentSettings = Field(
-        AugmentSettings(global_scale=(0.6, 1.0)), description="of the labelled scans; global_size is every arm's input"
+        AugmentSettings(global_scale=(0.6, 1.0)),
+        description="of the labelled scans; global_size is every arm's input, but embed.size wins",
     )
     epochs: int = Field(30, ge=1, description="finetune: passes over the labelled training scans")
     min_steps: int = Field(200, ge=1, description="finetune: at least so many steps, however few scans there are")
@@ -110,13 +111,7 @@ class ClassifySettings(Settings):
         """The part that this arm depends on, as plain values: a change of the rest need not train it again."""
         mode = Arm.parse(arm).mode
         if mode in OWN:
-            used: dict[str, Any] = {
-                "augment": {"global_size": True},
-                "threshold": True,
-                "deterministic": True,
-                **dict.fromkeys(OWN[mode], True),
-            }
-            return self.model_dump(mode="json", include=used)
+            return self.model_dump(mode="json", include={"threshold", *OWN[mode]})
         others: dict[str, Any] = {
             **dict.fromkeys(("arms", "fractions", "arm_fractions", "seeds", "checkpoint_seconds"), True),
             **dict.fromkeys(("inverse_regularization", "knn", "mlp_hidden", "reported"), True),

@@ -1,4 +1,4 @@
-"""Pictures of maps, masks and neighbours. Grey scans are grey; the paper is white, as maps have their own colours."""
+"""Pictures of maps, masks and neighbors. Grey scans are grey; the paper is white, as maps have their own colours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def save_png(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
 
 
-def maps_figure(images: Tensor, maps: Tensor, masks: Tensor, cleaned: Tensor, name: str, mass: float) -> Figure:
+def plot_maps(images: Tensor, maps: Tensor, masks: Tensor, cleaned: Tensor, name: str, mass: float) -> Figure:
     """A row a scan: the scan, each head's map, their maximum, its mask with and without small blobs.
 
     Args:
@@ -52,7 +52,7 @@ def maps_figure(images: Tensor, maps: Tensor, masks: Tensor, cleaned: Tensor, na
     return figure
 
 
-def labels_figure(images: Tensor, maps: Tensor, lesions: Tensor | None, titles: Sequence[str]) -> Figure:
+def plot_label_maps(images: Tensor, maps: Tensor, lesions: Tensor | None, titles: Sequence[str]) -> Figure:
     """Two pictures a label: a scan that has it, with the true lesion outlined, and the label's map over it.
 
     Args:
@@ -78,18 +78,18 @@ def labels_figure(images: Tensor, maps: Tensor, lesions: Tensor | None, titles: 
     return figure
 
 
-def neighbours_figure(
-    queries: Tensor, neighbours: Sequence[Tensor], agrees: Sequence[np.ndarray], titles: Sequence[str]
+def plot_neighbors(
+    queries: Tensor, neighbors: Sequence[Tensor], agrees: Sequence[np.ndarray], titles: Sequence[str]
 ) -> Figure:
     """A row a query: the query and its nearest scans; the frame and the words say whether they have its label.
 
     Args:
-        queries: uint8 [n, C, H, W]; neighbours: n times uint8 [k, C, H, W]; agrees: n times [k], 1, 0 or NaN.
+        queries: uint8 [n, C, H, W]; neighbors: n times uint8 [k, C, H, W]; agrees: n times [k], 1, 0 or NaN.
         titles: the label of each query.
     """
     with style():
-        figure, axes = _grid(len(queries), 1 + max(map(len, neighbours)))
-        for row, (query, found, same) in enumerate(zip(queries, neighbours, agrees, strict=True)):
+        figure, axes = _grid(len(queries), 1 + max(map(len, neighbors)))
+        for row, (query, found, same) in enumerate(zip(queries, neighbors, agrees, strict=True)):
             _scan(axes[row, 0], query)
             axes[row, 0].set_title(fill(titles[row], 20), loc="left", fontsize=7)
             for cell in axes[row, 1 + len(found) :]:

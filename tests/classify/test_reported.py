@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from octdino.classify import reported_protocol
 from octdino.classify.labeled_scans import read_labelled
-from octdino.classify.reported import Reported, _some
+from octdino.classify.reported import Reported, _some, reported_protocol
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.errors import StoppedEarly, UserError
 from octdino.models import create_backbone

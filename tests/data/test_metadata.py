@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from octdino.classify import classify
 from octdino.cli import main
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.data.csv_io import FINDINGS, read_table
@@ -27,6 +26,7 @@ from octdino.explain.classifier import read_classifier
 from octdino.models import BackboneSpec, create_backbone, load_backbone, save_backbone
 from octdino.models.weights_file import sha256_of
 from octdino.report.results_reader import read_results
+from tests.probes import train_arm
 from tests.results import write_arm, write_cohort, write_pretraining
 from tests.small import BACKBONE_CARD, write_small_cohort
 
@@ -187,7 +187,7 @@ def test_explained_classifiers_are_their_cards(tmp_path: Path, damage: Callable[
     store = write_small_cohort(tmp_path / "cohort", patients=10, scans=4)
     settings = ClassifySettings(augment=AugmentSettings(global_size=32, global_scale=(0.6, 1.0)))
     where = {"store": store, "backbone": "b", "model": MODEL, "pretrained": None, "out": tmp_path / "arm"}
-    classify("scratch-linear", settings, fraction=1.0, fold=0, seed=0, **where)
+    train_arm("scratch-linear", settings, fraction=1.0, fold=0, seed=0, **where)
     network = create_backbone(MODEL, 1, 32)
     read_classifier(tmp_path / "arm", "scratch", network)
     damage(tmp_path / "arm" / "classifier.safetensors")

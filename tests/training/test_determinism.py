@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from octdino.classify import classify, reported_protocol
+from octdino.classify.reported import reported_protocol
+from octdino.classify.train_arm import classify
 from octdino.config import ClassifySettings, ModelSettings, PretrainSettings
 from octdino.errors import UserError
 from octdino.pretrain import pretrain
@@ -55,16 +56,15 @@ def test_each_training_asks_before_it_reads_anything(train, wanted, monkeypatch,
     if train is pretrain:
         name, settings = "dino", PretrainSettings(methods=["dino"], deterministic=wanted)
     else:
-        name, settings = "scratch-linear", ClassifySettings(deterministic=wanted)
+        name, settings = "scratch-finetune", ClassifySettings(deterministic=wanted)
         run |= {"pretrained": None, "fraction": 1.0}
     with pytest.raises(UserError, match="no such"):
         train(name, settings, **run)
     assert flags() == (wanted, wanted, not wanted)
 
 
-@pytest.mark.parametrize("arm", ["scratch-linear", "scratch-finetune"])
-def test_every_arm_is_told(arm):
-    assert ClassifySettings().needed(arm)["deterministic"] is True
+def test_every_training_is_told():
+    assert ClassifySettings().needed("scratch-finetune")["deterministic"] is True
     assert PretrainSettings().needed("dino")["deterministic"] is True
 
 

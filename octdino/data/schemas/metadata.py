@@ -134,6 +134,7 @@ class ClassifierMetadata(Metadata):
 
     Attributes:
         input: None for the clinical control, which sees no image.
+        pretrained: SHA-256 of the weights that the backbone started from; None where they come from no file.
         weights_sha256: of classifier.safetensors; None where there is none.
     """
 
@@ -150,6 +151,7 @@ class ClassifierMetadata(Metadata):
     n_train_patients: Count | None = None
     n_train_scans: Annotated[int, Field(ge=1)] | None = None
     input: Input | None = None
+    pretrained: Sha256 | None = None
     settings: Training = Training()
     weights_sha256: Sha256 | None = None
 

@@ -36,7 +36,7 @@ def project(features: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     return np.asarray(places, float), f"t-SNE (perplexity {perplexity:.0f}) of {flat.shape[1]} principal components"
 
 
-def commonest(truth: np.ndarray) -> int | None:
+def most_balanced_label(truth: np.ndarray) -> int | None:
     """The label nearest to half of the scans, of [N, L]; None where no label has both classes."""
     known = np.isfinite(truth)
     share = np.where(known, truth, 0).sum(0) / np.maximum(known.sum(0), 1)
@@ -44,7 +44,7 @@ def commonest(truth: np.ndarray) -> int | None:
     return int(np.argmin(np.where(both, np.abs(share - 0.5), np.inf))) if both.any() else None
 
 
-def embedding_figure(
+def plot_projection(
     places: np.ndarray, label: str, truth: np.ndarray | None, cst: np.ndarray, patient: np.ndarray | None
 ) -> Figure:
     """The same places up to three times: coloured by a label, by CST and by patient; what is unknown is grey.
