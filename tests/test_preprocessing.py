@@ -23,7 +23,7 @@ from octdino.data.store import read_store
 from octdino.models.input_batches import input_batches
 from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
-from tests.probes import train_arm
+from tests.embedded import train_arm
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SIZE = 32  # px, of the network's input

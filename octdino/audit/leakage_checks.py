@@ -10,7 +10,7 @@ from octdino.config import Arm
 from octdino.data.cohort_reader import Cohort
 from octdino.data.predictions import Predictions
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, Input, Origin
-from octdino.models.weights_file import sha256_of
+from octdino.data.weights_file import sha256_of
 from octdino.stats.thresholds import choose_threshold
 
 Found = dict[str, Any]  # the columns of FINDINGS but state

@@ -11,7 +11,7 @@ from octdino.classify.labeled_scans import Labelled
 from octdino.config import ClassifySettings
 from octdino.data.predictions import check_probabilities, write_predictions
 from octdino.data.schemas.metadata import Input
-from octdino.models.weights_file import write_weights
+from octdino.data.weights_file import write_weights
 from octdino.stats.calibration import calibration_of
 from octdino.stats.thresholds import choose_threshold
 

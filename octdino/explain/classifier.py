@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from octdino.config import Arm
 from octdino.data.schemas.metadata import ClassifierMetadata, Input, read_metadata
+from octdino.data.weights_file import read_weights
 from octdino.errors import UserError
-from octdino.models.weights_file import read_weights
 
 
 @dataclass(frozen=True)

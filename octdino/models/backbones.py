@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from octdino.config import ModelSettings
 from octdino.data.atomic_files import replacing
 from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata
+from octdino.data.weights_file import read_weights, write_weights
 from octdino.errors import UserError
 from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
-from octdino.models.weights_file import read_weights, write_weights
 
 
 def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet: bool = False) -> nn.Module:

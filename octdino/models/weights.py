@@ -23,8 +23,8 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from octdino.data.safetensors_torch import read_tensors
+from octdino.data.weights_file import check_finite
 from octdino.errors import UserError
-from octdino.models.weights_file import check_finite
 
 log = logging.getLogger("octdino.models")
 Tensors = dict[str, Tensor]

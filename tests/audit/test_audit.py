@@ -19,8 +19,8 @@ from octdino.config import AuditSettings, PretrainSettings
 from octdino.data.csv_io import FINDINGS, MANIFEST, SPLITS, read_table, write_table
 from octdino.data.predictions import write_predictions
 from octdino.data.store import image_moments, read_store, statistics
+from octdino.data.weights_file import write_weights
 from octdino.errors import UserError
-from octdino.models.weights_file import write_weights
 from octdino.pretrain import pretrain
 from octdino.stats.thresholds import choose_threshold
 from tests.pretrain.test_pretraining import MODELS, SETTINGS

@@ -21,7 +21,7 @@ from octdino.data.predictions import read_predictions
 from octdino.errors import UserError
 from octdino.models import BackboneSpec, create_backbone, save_backbone
 from octdino.stats.calibration import fit_temperature
-from tests.probes import train_arm
+from tests.embedded import train_arm
 from tests.small import BACKBONE_CARD, LABELS, write_small_cohort
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})

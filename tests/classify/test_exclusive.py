@@ -13,7 +13,7 @@ from octdino.classify.losses import balance, loss_of, probabilities, validation_
 from octdino.classify.mlp import fit_mlp, mlp_logits
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.data.predictions import read_predictions
-from tests.probes import train_arm
+from tests.embedded import train_arm
 from tests.small import write_small_cohort
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})

@@ -21,12 +21,12 @@ from octdino.data.schemas.metadata import (
     ReportedMetadata,
     read_metadata,
 )
+from octdino.data.weights_file import sha256_of
 from octdino.errors import UserError
 from octdino.explain.classifier import read_classifier
 from octdino.models import BackboneSpec, create_backbone, load_backbone, save_backbone
-from octdino.models.weights_file import sha256_of
 from octdino.report.results_reader import read_results
-from tests.probes import train_arm
+from tests.embedded import train_arm, write_embedded
 from tests.results import write_arm, write_cohort, write_pretraining
 from tests.small import BACKBONE_CARD, write_small_cohort
 
@@ -161,15 +161,18 @@ def test_weights_that_are_not_the_cards_are_refused_on_every_load(
 ) -> None:
     load_backbone(backbone)
     store = write_small_cohort(tmp_path / "cohort", patients=10, scans=4)
+    run = {"store": store, "backbone": "b", "model": MODEL, "pretrained": backbone}
+    embeddings = write_embedded("dino", 32, out=tmp_path / "embed", **run)
     damage(backbone / "backbone.safetensors")
     with pytest.raises(UserError, match=line):
         load_backbone(backbone)
     model = json.dumps(MODEL.model_dump(mode="json", exclude={"weights"}))
-    run = ["--store", str(store), "--backbone", "b", "--model", model, "--out", str(tmp_path / "out")]
+    flags = ["--store", str(store), "--backbone", "b", "--model", model, "--out", str(tmp_path / "out")]
     start = ["--pretrained", str(backbone)]
     verbs = [
-        ["classify", "dino-linear", *run, *start], ["reported", "dino-linear", *run, *start],
-        ["explain", "dino", *run, *start], ["pretrain", "dino", *run, "--dino.init", str(backbone)],
+        ["classify", "dino-finetune", *flags, *start], ["reported", "dino-linear", *flags, *start],
+        ["explain", "dino", *flags, *start, "--embeddings", str(embeddings)], ["embed", "dino", *flags, *start],
+        ["pretrain", "dino", *flags, "--dino.init", str(backbone)],
     ]  # fmt: skip
     exclusive = write_small_cohort(tmp_path / "exclusive", patients=10, scans=4, exclusive=True)
     verbs[1][verbs[1].index(str(store))] = str(exclusive)

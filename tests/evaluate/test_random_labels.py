@@ -9,7 +9,7 @@ import pytest
 from octdino.config import AugmentSettings, ClassifySettings, EvaluateSettings, ModelSettings
 from octdino.data.csv_io import COMPARISON, MANIFEST, METRICS, read_table, write_table
 from octdino.evaluate import evaluate
-from tests.probes import train_arm
+from tests.embedded import train_arm
 from tests.results import LABELS, write_cohort, write_store
 
 SEEDS = 20

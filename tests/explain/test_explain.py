@@ -26,12 +26,12 @@ from octdino.data.csv_io import (
     write_table,
 )
 from octdino.data.store import StoreWriter, read_store
+from octdino.data.weights_file import write_weights
 from octdino.errors import UserError
-from octdino.explain import explain
 from octdino.explain.explained_scans import read_shown
 from octdino.explain.lesion_masks import read_truth
-from octdino.models.weights_file import write_weights
 from octdino.phantom import write_phantom
+from tests.embedded import explain_network
 from tests.small import INPUT, store_attributes, write_small_cohort
 
 VIT = ModelSettings(timm="test_vit", args={"patch_size": 8})
@@ -72,7 +72,7 @@ def run(
     store: Path, out: Path, model: ModelSettings, settings: ExplainSettings = QUICK, init: str = "scratch", **more: Any
 ) -> dict[str, pd.DataFrame]:
     named: dict[str, Any] = {"pretrained": None, "classifiers": [], "masks_root": None, "seed": 0, **more}
-    explain(init, settings, store=store, backbone="tiny", model=model, out=out, **named)
+    explain_network(init, settings, store=store, backbone="tiny", model=model, fold=0, out=out, **named)
     return {name: read_table(out / f"{name}.csv", schema) for name, schema in TABLES.items()}
 
 

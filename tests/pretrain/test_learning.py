@@ -22,7 +22,7 @@ from octdino.config import (
 from octdino.data.predictions import read_predictions
 from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
-from tests.probes import train_arm
+from tests.embedded import train_arm
 
 MODEL = ModelSettings(timm="vit_tiny_patch16_224", args={"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3})
 FEW_STEPS = {"lr": 0.016, "lr_scaling": "linear"}  # a few hundred steps need large ones
