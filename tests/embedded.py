@@ -31,8 +31,8 @@ def train_arm(
     arm: str, settings: ClassifySettings, *, fraction: float, pretrained: Path | None = None, out: Path, **run: Any
 ) -> None:
     """Train an arm; the embeddings of arms on frozen features lie in a folder beside `out`."""
-    init, mode = Arm.parse(arm)
-    if mode == "finetune":
+    init, mode = Arm.named(arm)
+    if mode not in ("linear", "knn", "mlp"):
         classify(arm, settings, pretrained=pretrained, fraction=fraction, out=out, **run)
         return
     folder = out.with_name(f"{out.name}-embed")
