@@ -25,6 +25,7 @@ QUICK: dict[str, Any] = {
         "reported": {"epochs": 2},
     },
     "evaluate": {"resamples": 100, "min_positive_patients": 2, "min_test_patients": 2},
+    "embed": {"size": 32},
     "explain": {"size": 32, "resamples": 100, "scans": 20, "examples": 2, "retrieval_gallery": 50},
 }  # fmt: skip
 RESNET = {"timm": "resnet18", "args": {"channels": [8, 8, 16, 16]}}
