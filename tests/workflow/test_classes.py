@@ -13,7 +13,7 @@ from octdino.data.csv_io import METRICS, leading_metric, read_table
 from octdino.data.predictions import read_predictions
 
 CLASSES = ["CNV", "DME", "NORMAL"]
-MODEL = ["--backbone", "tiny", "--model", '{"timm": "test_resnet"}', "--augment.global-size", "32"]
+MODEL = ["--backbone", "tiny", "--model", '{"timm": "test_resnet"}']
 
 
 def write_scans(root: Path, patients: int = 30) -> None:
@@ -48,7 +48,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for place in ("scratch-linear/tiny", "scratch-knn/tiny", "clinical/none")
     ]
     embeddings = results / "embed/scratch/tiny/fold0-seed0"
-    verb("embed", "scratch", "--store", store, *MODEL, "--out", embeddings)
+    verb("embed", "scratch", "--store", store, *MODEL, "--size", 32, "--out", embeddings)
     for run in runs[:2]:
         verb("classify", run.parts[-4], "--store", store, *MODEL, "--embeddings", embeddings / "embeddings.h5",
              "--out", run)  # fmt: skip
