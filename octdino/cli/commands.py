@@ -181,9 +181,9 @@ def _add_clinical(parser: Parser) -> None:
 
 def run_clinical(args: argparse.Namespace) -> None:
     """Predict from clinical values alone, without a picture: the control beside the arms."""
-    from octdino.classify.clinical import clinical_control
+    from octdino.classify.clinical import clinical_baseline
 
-    clinical_control(args.store, fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out)
+    clinical_baseline(args.store, fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out)
 
 
 def _add_evaluate(parser: Parser) -> None:

@@ -26,7 +26,7 @@ from octdino.explain.overlap import measure
 from octdino.explain.regions import Maps
 from octdino.explain.retrieval import nearest, precision, same_patient
 from octdino.explain.scan_projection import project
-from octdino.explain.summary import summarise
+from octdino.explain.summary import summarize
 from octdino.models.initial_weights import start_backbone
 from octdino.models.input_batches import input_batches
 from octdino.training.precision import pick_device
@@ -128,7 +128,7 @@ def _batched(scans: Scans, size: int, mean: list[float], std: list[float], maps:
 
 
 def _free_maps(network: nn.Module, shown: Shown, size: int) -> tuple[Maps | None, str]:
-    """Maps that need no classifier, and what they are: attention of a ViT's heads, length of a CNN's last features."""
+    """Return maps without a classifier, and what they are: a ViT's attention, or length of a CNN's last features."""
     size = whole_patches(network, size)
     frame = (shown.scans.images.shape[2], shown.scans.images.shape[3])
     if has_attention(network):
@@ -174,7 +174,7 @@ def _overlap(maps: Maps, shown: Shown, settings: ExplainSettings) -> Rows:
     return [
         {"map": maps.name, "metric": metric, **row}
         for metric in values
-        for row in summarise(values[metric], shown.scans.patient, shown.labels, settings, chance[metric])
+        for row in summarize(values[metric], shown.scans.patient, shown.labels, settings, chance[metric])
     ]
 
 
@@ -191,7 +191,7 @@ def _jaccard(maps: Maps, shown: Shown, settings: ExplainSettings) -> tuple[Rows,
             known = np.isfinite(value)
             counted = objects if protocol == "paper" else known.astype(int)
             names = {"map": maps.name, "protocol": protocol, "blobs": blobs}
-            rows = summarise(value[:, None], shown.scans.patient, ["all"], settings, None)
+            rows = summarize(value[:, None], shown.scans.patient, ["all"], settings, None)
             joined += [{**names, **row, "n_images": row["n_scans"], "n_objects": counted[known].sum()} for row in rows]
             single += [
                 {**names, "scan_id": shown.scans.scan_id[row], "value": value[row], "n_objects": counted[row]}
@@ -235,11 +235,11 @@ def _retrieval(features: Tensor, shown: Shown, settings: ExplainSettings, figure
         if shown.labels:
             values = precision(others, queries.truth, gallery.truth, k)
             chance = np.where(np.isfinite(values), np.nanmean(gallery.truth, axis=0), np.nan)
-            rows = summarise(values, queries.patient, shown.labels, settings, chance)
+            rows = summarize(values, queries.patient, shown.labels, settings, chance)
             found += [{"metric": f"precision@{k}", **row} for row in rows]
         shares = same_patient(any_patient, queries.patient, gallery.patient, k)[:, None]
         found += [
             {"metric": f"same_patient@{k}", **row, "label": ""}
-            for row in summarise(shares, queries.patient, ["all"], settings, None)
+            for row in summarize(shares, queries.patient, ["all"], settings, None)
         ]
     return found

@@ -1,4 +1,4 @@
-"""Which scans the figures show, chosen by rule, and the words below them."""
+"""Figures of the explain stage: which scans they show, chosen by rule, and their captions."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ NEIGHBORS = 5
 
 
 class FigureWriter:
-    """Writes figures into a folder and keeps what the page says about each."""
+    """Writes figures into a folder and keeps their captions for the page."""
 
     def __init__(self, folder: Path, settings: ExplainSettings, shown: Shown) -> None:
         self.folder, self.settings, self.shown = folder, settings, shown
@@ -35,7 +35,7 @@ class FigureWriter:
         other = ", each of another patient" if self.shown.unit.patients else ""
         figure = plot_maps(images, some.pixels(), masks, cleaned, maps.name, mass)
         heads = (
-            f"a map each of {maps.native.shape[1]} heads, their maximum, " if maps.native.shape[1] > 1 else "the map, "
+            f"one map per head ({maps.native.shape[1]}), their maximum, " if maps.native.shape[1] > 1 else "the map, "
         )
         self._write(
             figure, "maps",
@@ -44,7 +44,7 @@ class FigureWriter:
         )  # fmt: skip
 
     def plot_label_maps(self, maps: Maps, arm: str) -> None:
-        """labels_{arm}.png: of each label the scan in which it is largest, or the first that has it."""
+        """labels_{arm}.png: per label, the scan in which it is largest, or the first that has it."""
         shown = self.shown
         places = label_examples(shown)
         if not places or not self.settings.examples:
@@ -55,18 +55,18 @@ class FigureWriter:
         if shown.masks is not None and shown.masks.labels:
             lesions = shown.masks.label_masks(rows)[np.arange(len(rows)), columns]
         figure = plot_label_maps(shown.scans.images[rows], own, lesions, [_short(shown.labels[c]) for c in columns])
-        outlined = " Outlined: where it truly is." if lesions is not None else ""
+        outlined = " Outlined: the ground-truth mask." if lesions is not None else ""
         what = {
             "cam": "class activation", "gradcam": "Grad-CAM", "projection": "patches projected on the classifier",
         }[maps.name]  # fmt: skip
         self._write(
             figure, f"labels_{arm}",
-            f"{arm}, {what}: of each label a scan that has it, and where the classifier looks for it.{outlined} "
+            f"{arm}, {what}: per label, a scan that has it and the map of the classifier.{outlined} "
             "Chosen by rule: the scan in which the label is largest, or the first.",
         )  # fmt: skip
 
     def plot_projection(self, places: np.ndarray, how: str) -> None:
-        """embedding.png and .svg: all scans of the tables as points, coloured in up to three ways."""
+        """embedding.png and .svg: all scans of the tables as points, colored in up to three ways."""
         if len(places) < 3 or not self.settings.examples:
             return
         scans, label = self.shown.scans, most_balanced_label(self.shown.scans.truth)
@@ -76,9 +76,9 @@ class FigureWriter:
         save_svg(figure, self.folder / "embedding.svg", f"{len(scans)} scans as points; numbers: embedding.csv")
         self._write(
             figure, "embedding",
-            f"Frozen features of {len(scans)} scans in a plane, by {how}: near points have near features. "
+            f"Frozen features of {len(scans)} scans in a plane, by {how}: near points have similar features. "
             "The label is the one nearest to half of the scans. Distances between clusters mean little"
-            + ("; a cluster a patient says that features know the patient." if patients else "."),
+            + ("; one cluster per patient means that features identify the patient." if patients else "."),
         )  # fmt: skip
 
     def plot_neighbors(self, found: np.ndarray) -> None:
@@ -125,7 +125,7 @@ def examples(shown: Shown, count: int) -> np.ndarray:
 
 
 def label_examples(shown: Shown) -> list[tuple[int, int]]:
-    """Of each label that a scan has: the scan in which it is largest, where there are masks, or the first; and it."""
+    """Return pairs of scan and label: per label, the scan in which it is largest, or the first without masks."""
     found = []
     sizes = None
     if shown.masks is not None and shown.masks.labels:

@@ -34,7 +34,7 @@ def attention(backbone: nn.Module, images: Tensor) -> Tensor:
 
     Args:
         backbone: a ViT for which `has_attention` is true, in eval mode.
-        images: [B, C, S, S], standardised.
+        images: [B, C, S, S], standardized.
     """
     vit = cast(VisionTransformer, backbone)
     attn = cast(Attention, vit.blocks[-1].attn)

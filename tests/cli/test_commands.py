@@ -182,7 +182,7 @@ def test_classify(stage: Any) -> None:
 
 
 def test_clinical_and_evaluate(stage: Any) -> None:
-    control = stage("octdino.classify.clinical", "clinical_control")
+    control = stage("octdino.classify.clinical", "clinical_baseline")
     assert cli.main(["clinical", "--store", "c/scans.h5", "--fraction", "1", "--out", "o"]) == 0
     assert (control.args, control.named["fraction"]) == ((Path("c/scans.h5"),), 1.0)
     compared = stage("octdino.evaluate", "evaluate")

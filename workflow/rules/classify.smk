@@ -30,12 +30,13 @@ rule classify:
     params:
         version=STAGES["classify"],
         settings=lambda wildcards: as_json(settings.classify.needed(wildcards.arm)),
+        model=classify_model,
         start=classify_start,
         flags=classify_flags,
         out=subpath(output.predictions, parent=True),
     shell:
         "exec octdino classify {wildcards.arm} --store {input.store:q} --backbone {wildcards.backbone:q}"
-        " {params.start} --settings {params.settings:q} {params.flags}"
+        " {params.model} {params.start} --settings {params.settings:q} {params.flags}"
         " --fraction {wildcards.fraction} --fold {wildcards.fold} --seed {wildcards.seed} --threads {threads}"
         " --out {params.out:q} > {log:q} 2>&1"
 
