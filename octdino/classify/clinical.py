@@ -57,7 +57,7 @@ def clinical_baseline(store: Path, fraction: float, fold: int, seed: int, out: P
     rows = cohort.labelled & (table["split"] != "train").to_numpy(bool)
     if not train.any() or not rows.any():
         what = "train on" if rows.any() else "predict"
-        raise UserError(f"{store.with_name('splits.csv')}: fold {fold} has no labelled scan to {what}")
+        raise UserError(f"{store.with_name('splits.csv')}: fold {fold} has no labeled scan to {what}")
     val, exclusive = (table["split"][rows] == "val").to_numpy(bool), cohort.exclusive
     fit = _fit_classes if exclusive else _fit_labels
     p = fit(features[train], truth[train], features[rows], seed)

@@ -80,7 +80,7 @@ def read_labelled(store_file: Path, fraction: float, fold: int) -> Labelled:
     data = Labelled(cohort, places, manifest.iloc[places].reset_index(drop=True), cohort.truth[places], mean, std)
     for split in ("train", "val", "test"):
         if not len(data.rows(split)):
-            raise UserError(f"{store_file.with_name('splits.csv')}: no labelled {split} scan in fold {fold}")
+            raise UserError(f"{store_file.with_name('splits.csv')}: no labeled {split} scan in fold {fold}")
     if not np.nansum(data.truth[data.rows("train")]):
         raise UserError(
             f"fraction {fraction}: none of its {len(chosen)} training patients is positive for any label; "

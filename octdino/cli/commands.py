@@ -180,7 +180,7 @@ def _add_clinical(parser: Parser) -> None:
 
 
 def run_clinical(args: argparse.Namespace) -> None:
-    """Predict from clinical values alone, without a picture: the control beside the arms."""
+    """Predict from clinical values alone, without images: the clinical baseline."""
     from octdino.classify.clinical import clinical_baseline
 
     clinical_baseline(args.store, fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out)
