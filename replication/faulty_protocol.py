@@ -107,7 +107,7 @@ def faulty_protocol(
 ) -> None:
     """Train `arm` with the report's protocol; write protocol.csv (one row per epoch) and protocol.json to `out`.
 
-    The other arguments are those of `octdino.classify.classify`; arm is {init}-linear or {init}-finetune.
+    The other arguments are those of `octdino.classify.train_arm.classify`; arm is {init}-linear or {init}-finetune.
 
     Raises:
         UserError: a mistake of the user, such as labels that do not exclude each other.

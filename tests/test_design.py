@@ -10,7 +10,7 @@ import pytest
 from octdino.config import METHODS
 
 PACKAGE = Path(__file__).parents[1] / "octdino"
-STAGES = ("cohort", "pretrain", "classify", "evaluate", "audit", "explain", "report")
+STAGES = ("cohort", "pretrain", "embed", "classify", "evaluate", "audit", "explain", "report")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

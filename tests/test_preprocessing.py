@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from octdino.augment import resize, standardize
-from octdino.classify import classify
-from octdino.classify.finetune import plain_batches
 from octdino.classify.labeled_scans import read_labelled
 from octdino.cohort.images import decode_scan  # only tests may join two stages
 from octdino.cohort.ingest import build_cohort
@@ -22,8 +20,10 @@ from octdino.config import (
 )
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, Input, read_metadata
 from octdino.data.store import read_images
+from octdino.models.input_batches import input_batches
 from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
+from tests.embedded import train_arm
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SIZE = 32  # px, of the network's input
@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pretrain("dino", settings, out=root / "dino", **where)
     chosen = ClassifySettings(augment=AugmentSettings(global_size=SIZE, global_scale=(0.6, 1.0)))
-    classify("dino-linear", chosen, pretrained=root / "dino", fraction=1.0, out=root / "arm", **where)
+    train_arm("dino-linear", chosen, pretrained=root / "dino", fraction=1.0, out=root / "arm", **where)
     return root
 
 
@@ -62,7 +62,7 @@ def test_a_file_is_preprocessed_from_the_card_alone(made: Path, stage: str) -> N
     assert given is not None
     assert given.image.model_dump() == IMAGE
     data = read_labelled(made / "cohort" / "scans.h5", 1.0, 0)
-    seen = next(plain_batches(data, data.rows("test")[:4], SIZE, torch.device("cpu")))  # what the classifier saw
+    seen = next(input_batches(data.images, data.mean, data.std, SIZE, torch.device("cpu"), data.rows("test")[:4]))
     paths = data.manifest["path"].iloc[data.rows("test")[:4]]
     stored = read_images(made / "cohort" / "scans.h5")
     manifest = pd.read_csv(made / "cohort" / "manifest.csv")

@@ -32,7 +32,7 @@ ASKED = {
     "exposure": "no pretraining with scope train_patients saw other patients",
     "statistics": "scans are standardized with mean and standard deviation of the training {many}",
     "threshold": "thresholds were chosen on validation {many}",
-    "weights": "weights have the SHA-256 that their metadata names",
+    "weights": "weights have the SHA-256 in their metadata, and classifiers start from those of audited runs",
 }
 
 
@@ -55,8 +55,13 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
         found += checks.overlap(cohort, fold)
         found += checks.eyes_of_two(cohort, fold)
         found += _near_duplicates(settings, cohort, fold, detail)
+    pretrained: checks.Hashes = {}
     for folder in runs:
-        found += _of_run(folder, cohort)
+        if (path := folder / "backbone.json").is_file():
+            made = read_metadata(path, BackboneMetadata, "pretrain")
+            pretrained.setdefault((made.name, made.backbone), set()).add(made.weights_sha256)
+    for folder in runs:
+        found += _of_run(folder, cohort, pretrained)
     unchecked = checks.not_checkable(cohort)
     rows = [one | {"state": "acknowledged" if one["check"] in settings.acknowledged else "open"} for one in found]
     rows += [finding(check, "manifest.csv", why, 0) | {"state": NOT_CHECKABLE} for check, why in unchecked.items()]
@@ -91,7 +96,7 @@ def _near_duplicates(settings: AuditSettings, cohort: Cohort, fold: int, detail:
         yield finding("copy", f"fold {fold}", text, len(pairs))
 
 
-def _of_run(folder: Path, cohort: Cohort) -> Iterator[Found]:
+def _of_run(folder: Path, cohort: Cohort, pretrained: checks.Hashes) -> Iterator[Found]:
     backbone, classifier = (folder / name for name in ("backbone.json", "classifier.json"))
     if not backbone.is_file() and not classifier.is_file():
         raise UserError(f"{folder}: neither backbone.json nor classifier.json; expected the folder of a run")
@@ -110,4 +115,5 @@ def _of_run(folder: Path, cohort: Cohort) -> Iterator[Found]:
             yield from checks.weights(folder / "classifier.safetensors", run.metadata.weights_sha256)
         elif run.metadata.arm != CLINICAL:
             yield finding("weights", str(folder), "classifier.json names no weights")
+        yield from checks.first_weights(folder, run.metadata, pretrained)
         yield from checks.thresholds(run, run.metadata.settings.threshold)

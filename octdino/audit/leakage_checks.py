@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from octdino.config import Arm
 from octdino.data.cohort_reader import Cohort
 from octdino.data.predictions import Predictions
-from octdino.data.schemas.metadata import BackboneMetadata, Input, Origin
-from octdino.models.weights_file import sha256_of
+from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, Input, Origin
+from octdino.data.weights_file import sha256_of
 from octdino.stats.thresholds import choose_threshold
 
 Found = dict[str, Any]  # the columns of FINDINGS but state
+
+Hashes = dict[tuple[str, str], set[str]]  # SHA-256 of the weights of pretraining runs, by name and backbone
 
 TOLERANCE = 1e-6  # of means and thresholds, which are written with all their digits
 
@@ -89,6 +92,21 @@ def weights(path: Path, sha256: str) -> Iterator[Found]:
     elif (found := sha256_of(path)) != sha256:
         detail = f"{path.name} has SHA-256 {found[:12]}…, its metadata names {sha256[:12]}…"
         yield finding("weights", str(path.parent), detail)
+
+
+def first_weights(
+    folder: Path, run: ClassifierMetadata, pretrained: dict[tuple[str, str], set[str]]
+) -> Iterator[Found]:
+    """A classifier whose backbone started from the weights of none of the audited pretraining runs of its init.
+
+    Args:
+        pretrained: SHA-256 of the weights of the audited runs, by name and backbone. Arms on frozen features have their
+            hash from the attributes of the embeddings that they were trained on.
+    """
+    known = pretrained.get((Arm.named(run.arm).init, run.backbone), set())
+    if known and run.pretrained is not None and run.pretrained not in known:
+        detail = f"started from weights with SHA-256 {run.pretrained[:12]}…; no audited pretraining run has them"
+        yield finding("weights", str(folder), detail)
 
 
 def exposure(folder: Path, metadata: BackboneMetadata, cohort: Cohort) -> Iterator[Found]:

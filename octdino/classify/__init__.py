@@ -1,5 +1,5 @@
-"""The classify stage: store, backbone and labels → predictions, one folder an arm."""
+"""The classify stage: store or embeddings, and labels → predictions, one folder per arm.
 
-from octdino.classify.train_arm import classify
-
-__all__ = ["classify"]
+`octdino.classify.train_arm.classify` trains an arm, `octdino.classify.clinical` the clinical baseline. Nothing is
+imported here: arms on frozen features need no backbone, the clinical baseline no torch.
+"""

@@ -1,6 +1,6 @@
-"""The control without a picture: what do thickness, acuity, slice, visit and trial alone say about the biomarkers?
+"""Clinical baseline: boosted trees on thickness, acuity, slice, visit and trial, without images.
 
-An arm that does not beat this has learned little from its images. In OLIVES it is strong: central subfield thickness
+An arm that does not beat it has learned little from its images. In OLIVES it is strong: central subfield thickness
 nearly is the label DRT/ME.
 """
 
@@ -31,7 +31,7 @@ SMALLEST_LEAF = 0.05  # share of the training scans
 MOST_TRIALS = 200  # scikit-learn takes at most 255 categories
 
 
-def clinical_control(store: Path, fraction: float, fold: int, seed: int, out: Path) -> None:
+def clinical_baseline(store: Path, fraction: float, fold: int, seed: int, out: Path) -> None:
     """Train boosted trees on clinical values; write predictions.csv and classifier.json to `out`.
 
     One model per label, or one over all labels where they exclude each other. Missing values are a branch of their
@@ -40,11 +40,11 @@ def clinical_control(store: Path, fraction: float, fold: int, seed: int, out: Pa
 
     Args:
         store: scans.h5, which says whether labels exclude each other; manifest.csv and splits.csv stand beside it.
-        fraction: share of the labelled training patients that may be seen.
+        fraction: share of the labeled training patients that may be seen.
         fold, seed: which patients are test; the randomness.
 
     Raises:
-        UserError: the cohort has no labels, or no labelled scan to train on or to predict.
+        UserError: the cohort has no labels, or no labeled scan to train on or to predict.
     """
     cohort = read_cohort(store)
     labels, truth = cohort.labels, cohort.truth
@@ -57,15 +57,15 @@ def clinical_control(store: Path, fraction: float, fold: int, seed: int, out: Pa
     rows = cohort.labelled & (table["split"] != "train").to_numpy(bool)
     if not train.any() or not rows.any():
         what = "train on" if rows.any() else "predict"
-        raise UserError(f"{store.with_name('splits.csv')}: fold {fold} has no labelled scan to {what}")
+        raise UserError(f"{store.with_name('splits.csv')}: fold {fold} has no labeled scan to {what}")
     val, exclusive = (table["split"][rows] == "val").to_numpy(bool), cohort.exclusive
     fit = _fit_classes if exclusive else _fit_labels
     p = fit(features[train], truth[train], features[rows], seed)
     thresholds = {
         label: choose_threshold(truth[rows][val, k], p[val, k], "youden") for k, label in enumerate(labels)
     }  # fmt: skip
-    who = table["patient"][rows][val].nunique()
-    calibration = calibration_of(truth[rows][val], p[val], exclusive, patients=who)
+    n_patients = table["patient"][rows][val].nunique()
+    calibration = calibration_of(truth[rows][val], p[val], exclusive, patients=n_patients)
     metadata = {
         "arm": "clinical", "backbone": "none", "fraction": fraction, "fold": fold, "seed": seed,
         "thresholds": thresholds, "thresholds_from": "val", "calibration": calibration,
@@ -75,11 +75,11 @@ def clinical_control(store: Path, fraction: float, fold: int, seed: int, out: Pa
         "octdino": made_by("classify"),
     }  # fmt: skip
     write_predictions(out, table[rows], labels, p, metadata)
-    log.info("clinical control on %s, %d training scans", ", ".join(features.columns) or "nothing", train.sum())
+    log.info("clinical baseline on %s, %d training scans", ", ".join(features.columns) or "nothing", train.sum())
 
 
 def clinical_features(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Numbers a scan, NaN where unknown; columns of FEATURES without a single value are left out.
+    """Return features per scan, NaN where unknown; columns of FEATURES without a single value are left out.
 
     `visit_order` counts an eye's visits from 0; `trial` is a category's number, left out where every scan has its own.
     """
@@ -91,7 +91,7 @@ def clinical_features(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def visit_order(manifest: pd.DataFrame) -> np.ndarray:
-    """Position of each scan's visit among the visits of its eye, from 0, by the number in the name (W0, W52, V7)."""
+    """Return the position of each scan's visit among those of its eye, from 0, by the number in its name (W0, V7)."""
     eye = manifest["eye"].where(manifest["eye"].fillna("") != "", manifest["patient"])
     visits = pd.DataFrame({"eye": eye, "visit": manifest["visit"]})
     known = visits[visits["visit"].fillna("") != ""].drop_duplicates()
@@ -103,7 +103,7 @@ def visit_order(manifest: pd.DataFrame) -> np.ndarray:
 
 
 def _fit_labels(train: pd.DataFrame, truth: np.ndarray, rows: pd.DataFrame, seed: int) -> np.ndarray:
-    """Probabilities [N, L] for `rows`, each label by a model of its own on the scans [M, L] where it is known."""
+    """Return probabilities [N, L] for `rows`: one model per label, trained on the scans where it is known."""
     found = []
     for values in truth.T:
         known = ~np.isnan(values)
@@ -113,7 +113,7 @@ def _fit_labels(train: pd.DataFrame, truth: np.ndarray, rows: pd.DataFrame, seed
 
 
 def _fit_classes(train: pd.DataFrame, truth: np.ndarray, rows: pd.DataFrame, seed: int) -> np.ndarray:
-    """Probabilities [N, L] for `rows`, which sum to 1, of labels that exclude each other; 0 for one never seen."""
+    """Return probabilities [N, L] for `rows` of exclusive labels, which sum to 1; 0 without a training scan."""
     classes, p = _fit(train, truth.argmax(1), rows, seed)
     found = np.zeros((len(rows), truth.shape[1]))
     found[:, classes] = p
@@ -121,7 +121,7 @@ def _fit_classes(train: pd.DataFrame, truth: np.ndarray, rows: pd.DataFrame, see
 
 
 def _fit(train: pd.DataFrame, y: np.ndarray, rows: pd.DataFrame, seed: int) -> tuple[list[Any], np.ndarray]:
-    """The values of `y` [M], ascending, and their probabilities for `rows`; the shares where nothing can be learned."""
+    """Return the classes of `y` [M], ascending, and their probabilities for `rows`; constant shares for one class."""
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2 or train.columns.empty:
         return classes.tolist(), np.tile(counts / max(len(y), 1), (len(rows), 1))

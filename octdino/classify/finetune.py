@@ -1,20 +1,20 @@
-"""Train backbone and head together on the labelled scans; the epoch is chosen on validation patients."""
+"""Fine-tuning: train backbone and head together on labeled scans; the epoch is chosen on validation patients."""
 
 import logging
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from octdino.augment import Augment, View, resize, standardize
+from octdino.augment import Augment, View
 from octdino.classify.labeled_scans import Labelled
 from octdino.classify.losses import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
 from octdino.errors import UserError
 from octdino.models.backbones import num_features
+from octdino.models.input_batches import input_batches
 from octdino.models.sync_batchnorm import sync_batch_norm
 from octdino.progress import progress
 from octdino.training.checkpoint_reader import CheckpointError, check_form, check_optimizer
@@ -38,7 +38,7 @@ log = logging.getLogger("octdino.classify")
 
 
 class Finetune:
-    """One fine-tuning run: network, optimiser, position and the best network so far."""
+    """One fine-tuning run: network, optimizer, position and the best network so far."""
 
     def __init__(
         self, settings: ClassifySettings, data: Labelled, backbone: nn.Module, pretrained: bool, seed: int
@@ -70,10 +70,10 @@ class Finetune:
         self.class_weight = balance(truth, data.exclusive).to(self.device) if balanced else None
 
     def run(self, state: RunState, stopper: Stopper) -> None:
-        """Train to the end or until validation patients see no progress; leaves the best network in `network`."""
+        """Train to the end or until the validation score stops improving; leave the best network in `network`."""
         if saved := state.load(self.check):
             self.restore(saved)
-        log.info("%d labelled scans, up to %d steps of %d", len(self.train_rows), self.total, self.batch)
+        log.info("%d labeled scans, up to %d steps of %d", len(self.train_rows), self.total, self.batch)
         for _ in progress(range(self.step, self.total), self.total - self.step, "fine-tuning", "step"):
             if self._done():
                 break
@@ -87,7 +87,7 @@ class Finetune:
         self.network.load_state_dict(self.best)
 
     def position(self) -> dict[str, Any]:
-        """Everything that the next step depends on. Randomness is a function of seed and step, so it is not here."""
+        """Return the checkpoint: all that the next step depends on; randomness is a function of seed and step."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -102,7 +102,7 @@ class Finetune:
         """Check that this run can be restored from `saved`; nothing is changed.
 
         Raises:
-            CheckpointError: a key is missing, a value has another type or shape, or the step is none of this run's.
+            CheckpointError: a key is missing, a value has another type or shape, or the step is not one of this run.
         """
         present = self.position()
         check_form(
@@ -120,7 +120,7 @@ class Finetune:
             raise CheckpointError(f"best is empty after {step} steps")
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Take up a saved position."""
+        """Restore the position of a checkpoint."""
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.best_score, self.best_step = saved["step"], saved["best_score"], saved["best_step"]
@@ -170,15 +170,8 @@ class Finetune:
 
     @torch.no_grad()
     def logits(self, rows: np.ndarray) -> np.ndarray:
-        """Logits float64 [len(rows), L] of the plain images."""
+        """Return logits float64 [len(rows), L] of the images without augmentation."""
         self.network.eval()
-        batches = plain_batches(self.data, rows, self.settings.augment.global_size, self.device)
+        size = self.settings.augment.global_size
+        batches = input_batches(self.data.images, self.data.mean, self.data.std, size, self.device, rows)
         return torch.cat([self.network(batch).double().cpu() for batch in batches]).numpy()
-
-
-def plain_batches(data: Labelled, rows: np.ndarray, size: int, device: torch.device) -> Iterator[Tensor]:
-    """The scans `rows` without augmentation: standardised float32 [B, C, size, size]."""
-    mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
-    for chunk in torch.split(torch.from_numpy(rows), 256):
-        batch = resize(standardize(data.images[chunk].to(device), mean, std), size)
-        yield batch.contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,7 @@
-"""Which labelled scans an arm trains on, validates on and is tested on."""
+"""Which labeled scans an arm trains on, validates on and is tested on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from octdino.config.cohort import ImageSettings
-from octdino.data.cohort_reader import read_cohort
+from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import fraction_patients
 from octdino.data.schemas.csv_schemas import SPLIT_NAMES
 from octdino.errors import UserError
@@ -17,36 +18,55 @@ from octdino.errors import UserError
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled scans of one fold, and of the training ones only those of the fraction's patients.
+    """The labeled scans of one fold, and of the training ones only those of the fraction's patients.
 
     Attributes:
-        images: uint8 [N, C, H, W].
+        cohort: all scans.
+        places: positions of the N labeled scans in the manifest and the store, ascending.
         manifest: their rows; column `split` is this fold's.
-        labels: their names.
         truth: float32 [N, L], NaN where missing.
-        mean, std: of all training patients of the fold, labelled or not, [C].
-        source: hash of the store's content.
-        image: how a file became one of the images.
-        exclusive: whether each scan has exactly one label: one softmax over all, in place of one sigmoid each.
+        mean, std: of all training patients of the fold, labeled or not, [C].
     """
 
-    images: Tensor
+    cohort: Cohort
+    places: np.ndarray
     manifest: pd.DataFrame
-    labels: list[str]
     truth: np.ndarray
     mean: list[float]
     std: list[float]
-    source: str
-    image: ImageSettings
-    exclusive: bool = False
+
+    @cached_property
+    def images(self) -> Tensor:
+        """uint8 [N, C, H, W], read from the store at the first use."""
+        return torch.from_numpy(self.cohort.images(self.places))
+
+    @property
+    def labels(self) -> list[str]:
+        """L names."""
+        return self.cohort.labels
+
+    @property
+    def source(self) -> str:
+        """Hash of the store's content."""
+        return self.cohort.source
+
+    @property
+    def image(self) -> ImageSettings:
+        """How a file became one of the images."""
+        return self.cohort.image
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether each scan has exactly one label: one softmax over all, in place of one sigmoid each."""
+        return self.cohort.exclusive
 
     def rows(self, *splits: str) -> np.ndarray:
-        """Positions of the scans in these splits, ascending."""
+        """Positions of the scans in these splits, ascending, among the N labeled scans."""
         return np.flatnonzero(self.manifest["split"].isin(splits))
 
 
 def read_labelled(store_file: Path, fraction: float, fold: int) -> Labelled:
-    """Read what an arm may see.
+    """Read the labeled scans that an arm may see.
 
     Raises:
         UserError: the cohort has no labels, a split is empty, or no label has a positive patient in the fraction.
@@ -56,26 +76,15 @@ def read_labelled(store_file: Path, fraction: float, fold: int) -> Labelled:
         raise UserError(f"{store_file.with_name('manifest.csv')}: no label column; there is nothing to classify")
     manifest = cohort.manifest.assign(split=cohort.split_of(fold))
     chosen = fraction_patients(cohort.splits, fold, fraction)
-    rows = np.flatnonzero(cohort.labelled & ((manifest["split"] != "train") | manifest["patient"].isin(chosen)))
+    places = np.flatnonzero(cohort.labelled & ((manifest["split"] != "train") | manifest["patient"].isin(chosen)))
     mean, std = cohort.statistics(fold)
-    found = Labelled(
-        images=torch.from_numpy(cohort.images(rows)),
-        manifest=manifest.iloc[rows].reset_index(drop=True),
-        labels=cohort.labels,
-        truth=cohort.truth[rows],
-        mean=mean,
-        std=std,
-        source=cohort.source,
-        image=cohort.image,
-        exclusive=cohort.exclusive,
-    )
+    data = Labelled(cohort, places, manifest.iloc[places].reset_index(drop=True), cohort.truth[places], mean, std)
     for split in SPLIT_NAMES:
-        if not len(found.rows(split)):
-            raise UserError(f"{store_file.with_name('splits.csv')}: no labelled {split} scan in fold {fold}")
-    train = found.truth[found.rows("train")]
-    if not np.nansum(train):
+        if not len(data.rows(split)):
+            raise UserError(f"{store_file.with_name('splits.csv')}: no labeled {split} scan in fold {fold}")
+    if not np.nansum(data.truth[data.rows("train")]):
         raise UserError(
             f"fraction {fraction}: none of its {len(chosen)} training patients is positive for any label; "
             "choose a larger fraction in classify.fractions"
         )
-    return found
+    return data

@@ -1,4 +1,4 @@
-"""A linear probe: the backbone is frozen, features are computed once, one logistic regression a label or over all."""
+"""Linear probe on embeddings: one logistic regression per label, or one over all exclusive labels."""
 
 import logging
 
@@ -23,7 +23,7 @@ def fit_linear(
     settings: ClassifySettings,
     exclusive: bool = False,
 ) -> tuple[Head, float]:
-    """The probe whose penalty does best on validation patients; those of all penalties are fitted together.
+    """Fit probes with all penalties together and return the one that scores best on validation patients.
 
     Args:
         features: of the training scans, [N, D]; val: of the validation scans, [M, D].
@@ -51,7 +51,7 @@ def fit_linear(
 
 
 def _fit_each(x: Tensor, truth: Tensor, penalties: list[float], balanced: bool) -> tuple[Tensor, Tensor]:
-    """One regression a penalty and label: [P, L, D] and [P, L]."""
+    """Return one regression per penalty and label: weights [P, L, D] and biases [P, L]."""
     known = ~torch.isnan(truth)
     y, count = torch.nan_to_num(truth), known.sum(0)
     positive = y.sum(0)
@@ -60,7 +60,7 @@ def _fit_each(x: Tensor, truth: Tensor, penalties: list[float], balanced: bool) 
         weight *= torch.where(y > 0, count / (2 * positive), count / (2 * (count - positive)))
     learnable = ((positive > 0) & (positive < count)).nonzero()[:, 0]
     weights = torch.zeros(len(penalties), truth.shape[1], x.shape[1], dtype=torch.float64)
-    # A label of one class only has its prevalence, shrunk towards one half.
+    # A label with one class only gets its prevalence, shrunk towards one half.
     biases = torch.log((positive + 0.5) / (count - positive + 0.5)).repeat(len(penalties), 1)
     if len(learnable):
         times = len(penalties)
@@ -73,12 +73,12 @@ def _fit_each(x: Tensor, truth: Tensor, penalties: list[float], balanced: bool) 
 
 
 def _fit_softmax(x: Tensor, truth: Tensor, penalties: list[float], balanced: bool) -> tuple[Tensor, Tensor]:
-    """One multinomial regression a penalty; a class that no training scan has gets less than any that one has."""
+    """Return one multinomial regression per penalty; a class without training scans ranks below all others."""
     seen, classes = torch.unique(truth.argmax(1), return_inverse=True)
     counts = torch.bincount(classes).double()
     weight = (len(x) / (len(seen) * counts))[classes] if balanced else torch.ones(len(x), dtype=torch.float64)
     strengths = torch.tensor(penalties, dtype=torch.float64)
-    if len(seen) == 2:  # a penalty means what it does for one vector that tells the two apart: theirs are its halves
+    if len(seen) == 2:  # so that a penalty means the same as for one weight vector: the two vectors are its halves
         strengths /= 2
     found, bias = Regressions(x, strengths, float(weight.max()) / 2).softmax(classes, weight, len(seen))
     weights = torch.zeros(len(penalties), truth.shape[1], x.shape[1], dtype=torch.float64)

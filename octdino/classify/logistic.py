@@ -1,9 +1,9 @@
-"""Logistic regressions on one set of features, all labels and all penalties in one batched optimisation.
+"""Logistic regressions on one set of features, all labels and all penalties in one batched optimization (L-BFGS).
 
 L-BFGS (Nocedal & Wright 2006, algorithm 7.4) on many problems side by side: each step of all of them is two matrix
 products. The variables are the coefficients along the principal axes of the features, scaled by an upper bound of the
-curvature (Boehning 1992, https://doi.org/10.1007/BF00048682), so that features that are nearly copies of each other,
-which slow solvers down by hundreds of steps, cost nothing.
+curvature (Boehning 1992, https://doi.org/10.1007/BF00048682), so that collinear features, which slow solvers down by
+hundreds of steps, cost nothing.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # points [G, n], 
 
 
 class Regressions:
-    """Problems that share their features; the loss is C * sum(weight * cross-entropy) + |w|^2 / 2, w without the bias.
+    """Regressions on shared features; the loss is C * sum(weight * cross-entropy) + |w|^2 / 2, w without the bias.
 
     Args:
         features: float64 [N, D].
-        penalties: C, one a problem, float64 [G].
+        penalties: C, one per problem, float64 [G].
         curvature: the largest second derivative of a scan's loss by a logit: 1/4 of a sigmoid, 1/2 of a softmax; times
             the largest weight.
     """
@@ -33,12 +33,12 @@ class Regressions:
         squared, self._axes = torch.linalg.eigh(features.T @ features)
         self._inputs = F.pad(features @ self._axes, (0, 1), value=1.0)  # [N, D + 1], a column of ones for the bias
         bound = curvature * penalties[:, None] * F.pad(squared.clamp(min=0), (0, 1), value=float(len(features)))
-        self._penalised = F.pad(torch.ones_like(squared), (0, 1))
-        self._scale = (bound + self._penalised).rsqrt()  # [G, D + 1]
+        self._penalized = F.pad(torch.ones_like(squared), (0, 1))
+        self._scale = (bound + self._penalized).rsqrt()  # [G, D + 1]
         self._penalties = penalties
 
     def sigmoid(self, truth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """One regression a problem: truth and weights of the images, each [N, G], to weight [G, D] and bias [G]."""
+        """Fit one regression per problem: truth and scan weights, each [N, G], to weight [G, D] and bias [G]."""
 
         def objective(points: Tensor, problems: Tensor) -> tuple[Tensor, Tensor]:
             coefficients = points * self._scale[problems]
@@ -46,13 +46,13 @@ class Regressions:
             y, w = truth[:, problems], weight[:, problems] * self._penalties[problems]
             loss = (w * (F.softplus(logits) - y * logits)).sum(0)
             gradient = (w * (torch.sigmoid(logits) - y)).T @ self._inputs
-            return self._penalise(loss, gradient, coefficients, problems)
+            return self._penalize(loss, gradient, coefficients, problems)
 
-        found = minimise(objective, torch.zeros_like(self._scale)) * self._scale
+        found = minimize(objective, torch.zeros_like(self._scale)) * self._scale
         return found[:, :-1] @ self._axes.T, found[:, -1]
 
     def softmax(self, classes: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """All classes a problem: int64 [N] and weights [N] to weight [G, K, D] and bias [G, K]."""
+        """Fit one multinomial regression per problem: int64 [N] and weights [N] to weight [G, K, D] and bias [G, K]."""
         y = F.one_hot(classes, count).double()  # [N, K]
 
         def objective(points: Tensor, problems: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,22 +62,22 @@ class Regressions:
             loss = (w * (logits.logsumexp(-1) - (y[:, None] * logits).sum(-1))).sum(0)
             residual = w[..., None] * (logits.softmax(-1) - y[:, None])
             gradient = torch.einsum("ngk,nd->gkd", residual, self._inputs)
-            return self._penalise(loss, gradient, coefficients, problems)
+            return self._penalize(loss, gradient, coefficients, problems)
 
         start = torch.zeros(len(self._scale), count * self._scale.shape[1], dtype=torch.float64)
-        found = minimise(objective, start).view(len(start), count, -1) * self._scale[:, None]
+        found = minimize(objective, start).view(len(start), count, -1) * self._scale[:, None]
         return found[..., :-1] @ self._axes.T, found[..., -1]
 
-    def _penalise(
+    def _penalize(
         self, loss: Tensor, gradient: Tensor, coefficients: Tensor, problems: Tensor
     ) -> tuple[Tensor, Tensor]:
-        penalised = coefficients * self._penalised
+        penalized = coefficients * self._penalized
         scale = self._scale[problems].view(len(problems), *[1] * (gradient.ndim - 2), -1)
-        return loss + (penalised**2).flatten(1).sum(1) / 2, ((gradient + penalised) * scale).flatten(1)
+        return loss + (penalized**2).flatten(1).sum(1) / 2, ((gradient + penalized) * scale).flatten(1)
 
 
-def minimise(objective: Objective, start: Tensor) -> Tensor:
-    """The minima of convex problems side by side, from `start` [G, n]; a finished one costs nothing any more."""
+def minimize(objective: Objective, start: Tensor) -> Tensor:
+    """Return the minima of convex problems, solved side by side from `start` [G, n]; finished ones leave the batch."""
     result, problems = start.clone(), torch.arange(len(start))
     points = start
     value, gradient = objective(points, problems)
@@ -95,7 +95,7 @@ def minimise(objective: Objective, start: Tensor) -> Tensor:
         moved, value, new = _search(objective, problems, points, value, gradient, direction)
         change, turn = moved - points, new - gradient
         product = (change * turn).sum(1)
-        inverse = torch.where(product > 0, 1 / product, 0.0)  # 0: of such a step nothing is learnt
+        inverse = torch.where(product > 0, 1 / product, 0.0)  # 0: such a step is not used
         steps = [*steps[1 - MEMORY :], (change, turn, inverse)]
         stuck = (change == 0).all(1)  # no further down in these numbers
         enough = torch.where(stuck, torch.inf, enough)
@@ -105,7 +105,7 @@ def minimise(objective: Objective, start: Tensor) -> Tensor:
 
 
 def _times_curvature(gradient: Tensor, steps: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """The inverse Hessian that the last steps have shown, times the gradient: the two loops of L-BFGS."""
+    """Return the estimated inverse Hessian times the gradient: the two-loop recursion of L-BFGS."""
     q, shares = gradient.clone(), []
     for change, turn, inverse in reversed(steps):
         share = inverse * (change * q).sum(1)
@@ -123,7 +123,7 @@ def _times_curvature(gradient: Tensor, steps: list[tuple[Tensor, Tensor, Tensor]
 def _search(
     objective: Objective, problems: Tensor, points: Tensor, value: Tensor, gradient: Tensor, direction: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Halve each problem's step until it goes down (Armijo's rule); point, value and gradient there."""
+    """Backtracking line search (Armijo's rule) per problem; return point, value and gradient there."""
     slope = (gradient * direction).sum(1)
     size = torch.ones_like(value)
     moved = points + direction

@@ -1,4 +1,4 @@
-"""From logits to losses, probabilities and scores: a sigmoid a label, or a softmax where labels exclude each other."""
+"""Losses, class weights, probabilities and validation scores: one sigmoid per label, or one softmax if exclusive."""
 
 import math
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def masked_bce(logits: Tensor, truth: Tensor, positive_weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy averaged over the known cells of [B, L]; NaN cells have no loss and no gradient."""
+    """Return binary cross-entropy averaged over the known cells of [B, L]; NaN cells have no loss and no gradient."""
     known = ~torch.isnan(truth)
     loss = F.binary_cross_entropy_with_logits(
         logits, torch.nan_to_num(truth), reduction="none", pos_weight=positive_weight
@@ -20,14 +20,14 @@ def masked_bce(logits: Tensor, truth: Tensor, positive_weight: Tensor | None = N
 
 
 def loss_of(logits: Tensor, truth: Tensor, exclusive: bool, weight: Tensor | None = None) -> Tensor:
-    """Cross-entropy of logits and truth [B, L]; `weight` [L] is `balance`'s."""
+    """Return the cross-entropy of logits and truth [B, L]; `weight` [L] comes from `balance`."""
     return F.cross_entropy(logits, truth.argmax(1), weight) if exclusive else masked_bce(logits, truth, weight)
 
 
 def balance(truth: np.ndarray, exclusive: bool) -> Tensor:
-    """What makes classes weigh the same, [L]; at most 20, and 1 where a class is missing.
+    """Return class weights [L] that make classes weigh the same; at most 20, and 1 where a class is missing.
 
-    Of labels on their own: negatives a positive. Of labels that exclude each other: the mean class's scans a scan.
+    Independent labels: negatives per positive. Exclusive labels: scans of the mean class per scan of the class.
     """
     positive, known = np.nansum(truth, axis=0), (~np.isnan(truth)).sum(axis=0)
     wanted = known / truth.shape[1] if exclusive else known - positive
@@ -36,13 +36,13 @@ def balance(truth: np.ndarray, exclusive: bool) -> Tensor:
 
 
 def probabilities(logits: np.ndarray, exclusive: bool) -> np.ndarray:
-    """Of each label, [N, L]."""
+    """Return the probability of each label, [N, L]."""
     found: np.ndarray = softmax(logits, axis=1) if exclusive else expit(logits)
     return found
 
 
 def validation_score(truth: np.ndarray, scores: np.ndarray, exclusive: bool = False) -> float:
-    """What chooses penalties and epochs: macro AUROC, or the accuracy where labels exclude each other.
+    """Return the score that chooses penalties and epochs: macro AUROC, or accuracy where labels exclude each other.
 
     Args:
         truth, scores: [N, L]; AUROC is averaged over the labels that have both classes, and is minus the mean log loss

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron on frozen features, for what a linear probe cannot separate."""
+"""Multi-layer perceptron (MLP) on embeddings, for labels that a linear probe cannot separate."""
 
 import copy
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger("octdino.classify")
 
 
 class Mlp(nn.Module):
-    """Features [N, D] to logits [N, L]: standardised with the training scans' statistics, one hidden layer."""
+    """Features [N, D] to logits [N, L]: standardized by the training scans' statistics, one hidden layer."""
 
     mean: Tensor
     std: Tensor
@@ -45,7 +45,7 @@ def fit_mlp(
     exclusive: bool,
     seed: int,
 ) -> tuple[Mlp, int]:
-    """One hidden layer, trained with AdamW; the epoch is chosen on validation patients.
+    """Train one hidden layer with AdamW; the epoch is chosen on validation patients.
 
     Args:
         features: of the training scans, [N, D]; val: of the validation scans, [M, D].
@@ -54,7 +54,7 @@ def fit_mlp(
         seed: of its weights, its dropout and the order of scans.
 
     Returns:
-        The network from features as they are to logits [N, L], in eval mode, and the epoch that it is of.
+        The network from features as they are to logits [N, L], in eval mode, and its epoch.
     """
     x, y = torch.from_numpy(features).float(), torch.from_numpy(truth)
     torch.manual_seed(seed_of(seed, "head"))
@@ -84,6 +84,6 @@ def fit_mlp(
 
 @torch.no_grad()
 def mlp_logits(network: Mlp, features: np.ndarray) -> np.ndarray:
-    """Logits float64 [N, L] of features [N, D]."""
+    """Return logits float64 [N, L] of features [N, D]."""
     found: np.ndarray = network.eval()(torch.from_numpy(features).float()).double().numpy()
     return found

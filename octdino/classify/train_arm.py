@@ -1,38 +1,23 @@
 """Train the classifier of one arm and predict validation and test patients."""
 
-import logging
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor, nn
-
 from octdino import made_by
-from octdino.classify.finetune import Finetune, plain_batches
 from octdino.classify.labeled_scans import Labelled, read_labelled
-from octdino.classify.linear import fit_linear
 from octdino.classify.losses import probabilities
-from octdino.classify.mlp import fit_mlp, mlp_logits
+from octdino.classify.probe import train_probe
+from octdino.classify.trained_classifier import TrainedClassifier, write_classifier
 from octdino.config import Arm, ClassifySettings, ModelSettings
-from octdino.data.predictions import check_probabilities, write_predictions
 from octdino.data.schemas.metadata import Input
 from octdino.errors import UserError
-from octdino.models.backbones import extract_features
-from octdino.models.initial_weights import start_backbone
-from octdino.models.weights_file import write_weights
-from octdino.stats.calibration import calibration_of
-from octdino.stats.neighbors import knn_scores
-from octdino.stats.thresholds import choose_threshold
 from octdino.training.checkpoints import RunState
 from octdino.training.determinism import ask_for_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size
-from octdino.training.precision import pick_device, resolve_precision
+from octdino.training.precision import resolve_precision
 from octdino.training.signals import Stopper
-
-log = logging.getLogger("octdino.classify")
 
 
 @process_group()
@@ -43,7 +28,8 @@ def classify(
     store: Path,
     backbone: str,
     model: ModelSettings,
-    pretrained: Path | None,
+    pretrained: Path | None = None,
+    embeddings: Path | None = None,
     fraction: float,
     fold: int,
     seed: int,
@@ -52,114 +38,113 @@ def classify(
     """Train `arm` and write predictions.csv, classifier.safetensors and classifier.json to `out`.
 
     Args:
-        arm: {init}-linear or {init}-finetune; init is scratch, imagenet or a pretraining run's name.
+        arm: {init}-{mode}: init is scratch, imagenet or a pretraining run's name; mode linear, knn, mlp or finetune.
         store: scans.h5; manifest.csv and splits.csv stand beside it.
-        backbone: its name in results/; `model` is what timm makes of it.
-        pretrained: folder of the pretraining run, for every init but scratch and imagenet.
-        fraction: share of the labelled training patients that may be seen.
+        backbone: its name in results/; `model` is what timm makes of it, for finetune.
+        pretrained: finetune: folder of the pretraining run, for every init but scratch and imagenet.
+        embeddings: linear, knn and mlp: embeddings.h5 of the init, the backbone and the fold.
+        fraction: share of the labeled training patients that may be seen.
         fold, seed: which patients are test; the classifier's randomness.
 
     Raises:
         UserError: something the user can mend.
         StoppedEarly: a signal came; a fine-tuning run's state is saved.
     """
-    try:
-        init, mode = Arm.parse(arm)
-    except ValueError as error:
-        raise UserError(f"arm: {error}") from None
-    if world_size() > 1 and mode != "finetune":
-        raise UserError(f"--processes: {arm} trains no network; expected 1 for all arms but -finetune")
+    chosen = _checked_arm(arm, pretrained, embeddings)
     ask_for_determinism(settings.deterministic)
     data = read_labelled(store, fraction, fold)
-    size = settings.augment.global_size
-    network, origin = start_backbone(init, model, data.images.shape[1], size, pretrained=pretrained, seed=seed)
-    rows = data.rows("val", "test")
-    with ExitStack() as held:
-        if mode != "finetune":
-            found, tensors, how = _frozen(mode, data, network, settings, rows, seed)
-        else:
-            fingerprint = {
-                "arm": arm,
-                "run": [backbone, fraction, fold, seed],
-                "model": model.model_dump(mode="json"),
-                "settings": settings.needed(arm),
-                "origin": origin,
-                "source": data.source,
-                "patients": sorted(set(data.manifest["patient"].iloc[data.rows("train")])),
-                "version": made_by("classify"),
-            }
-            state = held.enter_context(RunState(out / "state", fingerprint, settings.checkpoint_seconds).locked())
-            tuned = Finetune(settings, data, network, pretrained=init != "scratch", seed=seed)
-            with Stopper().listening() as stopper:
-                tuned.run(state, stopper)
-            if not is_rank0():
-                return
-            found, tensors = probabilities(tuned.logits(rows), data.exclusive), tuned.network.state_dict()
-            how = {"best_step": tuned.best_step, "validation_score": tuned.best_score, "processes": world_size()}
-            how["precision"] = resolve_precision(tuned.device, settings.precision)
-        train = data.manifest.iloc[data.rows("train")]
-        metadata = {
-            **{"arm": arm, "backbone": backbone, "fraction": fraction, "fold": fold, "seed": seed},
-            "exclusive": data.exclusive,
-            "model": model.model_dump(mode="json"),
-            "input": Input(image=data.image, size=size, mean=data.mean, std=data.std).plain(),
-            "pretrained": origin,
-            "n_train_patients": int(train["patient"].nunique()),
-            "n_train_scans": len(train),
-            "settings": settings.needed(arm),
-            "octdino": made_by("classify"),
-            **how,
-        }
-        _write(out, data, rows, found, tensors, metadata, settings)
-        if mode == "finetune":
-            state.discard()
+    run = {"arm": arm, "backbone": backbone, "fraction": fraction, "fold": fold, "seed": seed}
+    if embeddings is not None:
+        trained = train_probe(chosen, settings, data, embeddings, backbone, fold, seed)
+        write_classifier(out, data, trained, _metadata(run, settings, data, trained), settings)
+        return
+    with _finetuned(chosen, run, settings, data, model, pretrained, out / "state") as tuned:
+        if tuned is not None:
+            write_classifier(out, data, tuned, _metadata(run, settings, data, tuned), settings)
 
 
-def _frozen(
-    mode: str, data: Labelled, network: nn.Module, settings: ClassifySettings, rows: np.ndarray, seed: int
-) -> tuple[np.ndarray, dict[str, Tensor], dict[str, Any]]:
-    """Features once, then a classifier on them: probabilities [len(rows), L], its tensors, and how it was chosen."""
-    device = pick_device()
-    network = network.to(device).to(memory_format=torch.channels_last)
-
-    def features(chosen: np.ndarray) -> np.ndarray:
-        batches = plain_batches(data, chosen, settings.augment.global_size, device)
-        found: np.ndarray = extract_features(network, batches).double().numpy()
-        if not np.isfinite(found).all():
-            raise UserError(f"{mode}: features of the backbone are not finite numbers; its pretraining diverged")
-        return found
-
-    train, val = data.rows("train"), data.rows("val")
-    bank, truth = features(train), data.truth[train]
-    if mode == "knn":
-        who = torch.from_numpy(pd.factorize(data.manifest["patient"])[0].astype("int64"))
-        query, known, labels = (torch.from_numpy(x).float() for x in (features(rows), bank, truth))
-        found = knn_scores(query, known, labels, who[rows], who[train], k=settings.knn).double().numpy()
-        tensors = {"bank": known, "labels": labels}
-        return np.clip(found, 0, 1), tensors, {"neighbours": settings.knn}
-    if mode == "mlp":
-        mlp, epoch = fit_mlp(bank, truth, features(val), data.truth[val], settings, data.exclusive, seed)
-        logits, how = mlp_logits(mlp, features(rows)), {"best_epoch": epoch}
-        return probabilities(logits, data.exclusive), mlp.state_dict(), how
-    head, penalty = fit_linear(bank, truth, features(val), data.truth[val], settings, data.exclusive)
-    tensors = {name: torch.from_numpy(value) for name, value in zip(("head.weight", "head.bias"), head, strict=True)}
-    logits = features(rows) @ head[0].T + head[1]
-    return probabilities(logits, data.exclusive), tensors, {"inverse_penalty": penalty}
+def _checked_arm(name: str, pretrained: Path | None, embeddings: Path | None) -> Arm:
+    """Return the arm; fine-tuning starts from weights, all other modes from embeddings."""
+    try:
+        arm = Arm.parse(name)
+    except ValueError as error:
+        raise UserError(f"arm: {error}") from None
+    if arm.mode == "finetune":
+        if embeddings is not None:
+            raise UserError(f"--embeddings: {name} trains its backbone; expected only --pretrained, the run's folder")
+        return arm
+    if world_size() > 1:
+        raise UserError(f"--processes: {name} trains no network; expected 1 for all arms but -finetune")
+    if embeddings is None:
+        raise UserError(f"--embeddings: missing; {name} reads the features that `octdino embed {arm.init}` writes")
+    if pretrained is not None:
+        raise UserError(f"--pretrained: {name} reads --embeddings and no backbone; name the run to `octdino embed`")
+    return arm
 
 
-def _write(
-    out: Path, data: Labelled, rows: np.ndarray, found: np.ndarray, tensors: dict[str, Tensor],
-    metadata: dict[str, Any], settings: ClassifySettings,
-) -> None:  # fmt: skip
-    """Thresholds and calibration from validation patients; then all files, weights first."""
-    check_probabilities(found, data.labels, str(out))
-    manifest, truth = data.manifest.iloc[rows], data.truth[rows]
-    val = (manifest["split"] == "val").to_numpy()
-    thresholds = {
-        label: choose_threshold(truth[val, index], found[val, index], settings.threshold)
-        for index, label in enumerate(data.labels)
+def _metadata(
+    run: dict[str, Any], settings: ClassifySettings, data: Labelled, trained: TrainedClassifier
+) -> dict[str, Any]:
+    """classifier.json without thresholds and calibration."""
+    train = data.manifest.iloc[data.rows("train")]
+    return {
+        **run,
+        "exclusive": data.exclusive,
+        "model": trained.model,
+        "input": trained.input.plain(),
+        "pretrained": trained.pretrained,
+        "n_train_patients": int(train["patient"].nunique()),
+        "n_train_scans": len(train),
+        "settings": settings.needed(run["arm"]),
+        "octdino": made_by("classify"),
+        **trained.details,
     }
-    calibration = calibration_of(truth[val], found[val], data.exclusive, manifest["patient"][val].nunique())
-    chosen = {"thresholds": thresholds, "thresholds_from": "val", "calibration": calibration}
-    chosen["weights_sha256"] = write_weights(out / "classifier.safetensors", tensors)
-    write_predictions(out, manifest, data.labels, found, {**metadata, **chosen})
+
+
+@contextmanager
+def _finetuned(
+    arm: Arm,
+    run: dict[str, Any],
+    settings: ClassifySettings,
+    data: Labelled,
+    model: ModelSettings,
+    pretrained: Path | None,
+    folder: Path,
+) -> Iterator[TrainedClassifier | None]:
+    """Fine-tune, resuming from the checkpoints in `folder`, which are deleted when the block has ended well.
+
+    Yields None in all processes but that of rank 0.
+    """
+    from octdino.classify.finetune import Finetune  # with timm, which arms on embeddings do without
+    from octdino.models.initial_weights import start_backbone
+
+    size = settings.augment.global_size
+    channels = data.images.shape[1]
+    network, origin = start_backbone(arm.init, model, channels, size, pretrained=pretrained, seed=run["seed"])
+    fingerprint = {
+        "arm": run["arm"],
+        "run": [run[name] for name in ("backbone", "fraction", "fold", "seed")],
+        "model": model.model_dump(mode="json"),
+        "settings": settings.needed(run["arm"]),
+        "origin": origin,
+        "source": data.source,
+        "patients": sorted(set(data.manifest["patient"].iloc[data.rows("train")])),
+        "version": made_by("classify"),
+    }
+    with RunState(folder, fingerprint, settings.checkpoint_seconds).locked() as state:
+        tuned = Finetune(settings, data, network, pretrained=arm.init != "scratch", seed=run["seed"])
+        with Stopper().listening() as stopper:
+            tuned.run(state, stopper)
+        if not is_rank0():  # rank 0 predicts, writes and deletes the checkpoints
+            yield None
+            return
+        how = {"best_step": tuned.best_step, "validation_score": tuned.best_score, "processes": world_size()}
+        yield TrainedClassifier(
+            probabilities=probabilities(tuned.logits(data.rows("val", "test")), data.exclusive),
+            tensors=tuned.network.state_dict(),
+            model=fingerprint["model"],
+            input=Input(image=data.image, size=size, mean=data.mean, std=data.std),
+            pretrained=origin,
+            details={**how, "precision": resolve_precision(tuned.device, settings.precision)},
+        )
+        state.discard()

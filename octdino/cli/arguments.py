@@ -144,6 +144,11 @@ def add_part(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fraction", type=share, default=1.0, metavar="X", help="share of the labelled training patients (default: 1)"
     )
+    add_fold(parser)
+
+
+def add_fold(parser: argparse.ArgumentParser) -> None:
+    """Add --fold: the fold whose patients are test, for embed, classify and clinical."""
     parser.add_argument(
         "--fold", type=count, default=0, metavar="N", help="fold whose patients are the test set (default: 0)"
     )

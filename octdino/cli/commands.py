@@ -5,7 +5,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from octdino.cli.arguments import add_common, add_part, add_run, add_store, arm, file_path, fold, init, mapping
+from octdino.cli.arguments import (
+    add_common,
+    add_fold,
+    add_part,
+    add_run,
+    add_store,
+    arm,
+    file_path,
+    fold,
+    init,
+    mapping,
+)
 from octdino.cli.flags import Parser, add_flags, given, settings_of
 from octdino.config import (
     METHODS,
@@ -13,6 +24,7 @@ from octdino.config import (
     ClassifySettings,
     CohortSettings,
     Config,
+    EmbedSettings,
     EvaluateSettings,
     ExplainSettings,
     ModelSettings,
@@ -109,11 +121,32 @@ def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
     return PretrainSettings.parse(changed, "settings")
 
 
+def _add_embed(parser: Parser) -> None:
+    parser.add_argument("init", type=init, metavar="INIT", help="whose weights: scratch, imagenet or a pretraining's")
+    add_run(parser, out="folder for embeddings.h5")
+    add_fold(parser)
+    parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run")
+    add_flags(parser, EmbedSettings)
+    add_flags(parser, ModelSettings, "model.")
+
+
+def run_embed(args: argparse.Namespace) -> None:
+    """Compute the features of every scan by a frozen backbone, for linear, knn and mlp arms and for explain."""
+    settings = settings_of(args, EmbedSettings)
+    from octdino.embed.embedding_stage import embed
+
+    embed(
+        args.init, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
+        fold=args.fold, seed=args.seed, out=args.out,
+    )  # fmt: skip
+
+
 def _add_classify(parser: Parser) -> None:
     parser.add_argument("arm", type=arm, metavar="ARM", help="{init}-{mode}: scratch-finetune, imagenet-linear, …")
     add_run(parser, out="folder for predictions.csv, classifier.safetensors and classifier.json", together=True)
     add_part(parser)
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run to start from")
+    parser.add_argument("--embeddings", type=file_path, metavar="FILE", help="linear, knn, mlp: embeddings.h5 of embed")
     add_flags(parser, ClassifySettings, skip=("arms", "fractions", "arm_fractions", "seeds"))
     add_flags(parser, ModelSettings, "model.")
 
@@ -121,11 +154,11 @@ def _add_classify(parser: Parser) -> None:
 def run_classify(args: argparse.Namespace) -> None:
     """Train the classifier of one arm and predict scans of validation and test patients."""
     settings = settings_of(args, ClassifySettings)
-    from octdino.classify import classify
+    from octdino.classify.train_arm import classify
 
     classify(
         args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
-        fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
+        embeddings=args.embeddings, fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
     )  # fmt: skip
 
 
@@ -137,9 +170,9 @@ def _add_clinical(parser: Parser) -> None:
 
 def run_clinical(args: argparse.Namespace) -> None:
     """Predict from clinical values alone, without scans: the clinical baseline beside the arms."""
-    from octdino.classify.clinical import clinical_control
+    from octdino.classify.clinical import clinical_baseline
 
-    clinical_control(args.store, fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out)
+    clinical_baseline(args.store, fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out)
 
 
 def _add_evaluate(parser: Parser) -> None:
@@ -189,6 +222,7 @@ def _add_explain(parser: Parser) -> None:
     parser.add_argument("init", type=init, metavar="INIT", help="initial weights: scratch, imagenet or a method")
     add_run(parser, out="folder for overlap.csv, jaccard.csv, retrieval.csv, figures and explain.json")
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run")
+    parser.add_argument("--embeddings", type=file_path, required=True, metavar="FILE", help="embeddings.h5 of embed")
     parser.add_argument(
         "--classifier",
         type=Path,
@@ -209,7 +243,8 @@ def run_explain(args: argparse.Namespace) -> None:
 
     explain(
         args.init, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
-        classifiers=args.classifier, masks_root=args.masks_root, seed=args.seed, out=args.out,
+        embeddings=args.embeddings, classifiers=args.classifier, masks_root=args.masks_root, seed=args.seed,
+        out=args.out,
     )  # fmt: skip
 
 
@@ -253,6 +288,7 @@ VERBS: dict[str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], 
     "fetch": (_add_fetch, run_fetch),
     "cohort": (_add_cohort, run_cohort),
     "pretrain": (_add_pretrain, run_pretrain),
+    "embed": (_add_embed, run_embed),
     "classify": (_add_classify, run_classify),
     "clinical": (_add_clinical, run_clinical),
     "evaluate": (_add_evaluate, run_evaluate),

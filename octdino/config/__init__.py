@@ -12,6 +12,7 @@ from octdino.config.audit import AuditSettings
 from octdino.config.augment import AugmentSettings
 from octdino.config.classify import ClassifySettings
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings, SplitSettings
+from octdino.config.embed import EmbedSettings
 from octdino.config.evaluate import EvaluateSettings
 from octdino.config.explain import ExplainSettings
 from octdino.config.methods import METHODS, MethodSettings
@@ -33,6 +34,7 @@ __all__ = [
     "ClassifySettings",
     "CohortSettings",
     "Config",
+    "EmbedSettings",
     "EvaluateSettings",
     "ExplainSettings",
     "ImageSettings",
@@ -56,6 +58,7 @@ class Config(Settings):
         {}, description="backbones by their name in results/; a name that is not here is timm's own"
     )
     pretrain: PretrainSettings = PretrainSettings()
+    embed: EmbedSettings = EmbedSettings()
     classify: ClassifySettings = ClassifySettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     audit: AuditSettings = AuditSettings()

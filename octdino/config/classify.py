@@ -15,7 +15,7 @@ from octdino.config.names import (
 from octdino.config.settings_base import Settings, checked, merged
 from octdino.errors import short
 
-OWN = {  # keys that the modes on frozen features depend on, beside the input size and the thresholds
+OWN = {  # keys that the modes on embeddings depend on, beside the embeddings and the thresholds
     "linear": ("inverse_regularization", "class_weights"),
     "knn": ("knn",),
     "mlp": ("mlp_hidden", "epochs", "min_steps", "batch_size", "lr", "weight_decay", "class_weights"),
@@ -45,7 +45,7 @@ class ClassifySettings(Settings):
     )
     augment: AugmentSettings = Field(
         AugmentSettings(global_scale=(0.6, 1.0), local_views=0),
-        description="augmentation when fine-tuning; global_size is the input size of every arm",
+        description="augmentation when fine-tuning; global_size is the input size of every arm, or embed.size",
     )
     epochs: int = Field(30, ge=1, description="finetune: passes over the labelled training scans")
     min_steps: int = Field(200, ge=1, description="finetune: least number of steps, however few scans there are")
@@ -106,13 +106,7 @@ class ClassifySettings(Settings):
         """Return the settings that this arm depends on as plain values (`params` of its rule, its rerun trigger)."""
         mode = Arm.parse(arm).mode
         if mode in OWN:
-            used: dict[str, Any] = {
-                "augment": {"global_size": True},
-                "threshold": True,
-                "deterministic": True,
-                **dict.fromkeys(OWN[mode], True),
-            }
-            return self.model_dump(mode="json", include=used)
+            return self.model_dump(mode="json", include={"threshold", *OWN[mode]})
         others: dict[str, Any] = {
             **dict.fromkeys(("arms", "fractions", "arm_fractions", "seeds", "checkpoint_seconds"), True),
             **dict.fromkeys(("inverse_regularization", "knn", "mlp_hidden"), True),

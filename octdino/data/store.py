@@ -145,7 +145,7 @@ def _check_layout(path: Path, file: h5py.File) -> None:
         raise UserError(f"{path}: store version {version}, expected {VERSION}; make it again")
     if missing := [name for name in ("mean", "std", "source") if name not in file.attrs]:
         raise UserError(f"{path}: no attribute {', '.join(missing)}; make the store again")
-    data: dict[str, Any] = {name: _own(file, name) for name in ("images", "scan_id", "moments", "boxes")}
+    data: dict[str, Any] = {name: own_dataset(file, name) for name in ("images", "scan_id", "moments", "boxes")}
     if missing := [name for name, dataset in data.items() if dataset is None]:
         raise UserError(f"{path}: no dataset {', '.join(missing)} in the file; make the store again")
     images, text = data["images"], h5py.check_string_dtype(data["scan_id"].dtype)
@@ -166,7 +166,7 @@ def _check_layout(path: Path, file: h5py.File) -> None:
             raise UserError(f"{path}: {name}: not all of its bytes are in the file; make the store again")
 
 
-def _own(file: h5py.File, name: str) -> h5py.Dataset | None:
+def own_dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
     """The dataset, if its bytes are in this file and not in a linked one."""
     if name not in file or not isinstance(file.get(name, getlink=True), h5py.HardLink):
         return None

@@ -1,4 +1,4 @@
-"""The explain stage: store + backbone → attention, maps a label, masks, Jaccard, neighbours."""
+"""The explain stage: store + backbone + embeddings → attention, maps per label, masks, Jaccard, neighbors."""
 
 from octdino.explain.explanation import explain
 

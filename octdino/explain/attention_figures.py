@@ -1,4 +1,4 @@
-"""Pictures of maps, masks and neighbours. Grey scans are grey; the paper is white, as maps have their own colours."""
+"""Plots of saliency maps, masks and retrieved neighbors; gray scans are gray, the background is white."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +22,13 @@ UNKNOWN = ("#858585", "not graded")
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write the figure, atomically and with the same bytes for the same picture."""
+    """Write the figure, atomically and with the same bytes for the same figure."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
 
 
-def maps_figure(images: Tensor, maps: Tensor, masks: Tensor, cleaned: Tensor, name: str, mass: float) -> Figure:
-    """A row a scan: the scan, each head's map, their maximum, its mask with and without small blobs.
+def plot_maps(images: Tensor, maps: Tensor, masks: Tensor, cleaned: Tensor, name: str, mass: float) -> Figure:
+    """Plot one row per scan: the scan, each head's map, their maximum, its mask with and without small blobs.
 
     Args:
         images: uint8 [n, C, H, W]; maps: float [n, heads, H, W]; masks, cleaned: bool [n, H, W].
@@ -52,8 +52,8 @@ def maps_figure(images: Tensor, maps: Tensor, masks: Tensor, cleaned: Tensor, na
     return figure
 
 
-def labels_figure(images: Tensor, maps: Tensor, lesions: Tensor | None, titles: Sequence[str]) -> Figure:
-    """Two pictures a label: a scan that has it, with the true lesion outlined, and the label's map over it.
+def plot_label_maps(images: Tensor, maps: Tensor, lesions: Tensor | None, titles: Sequence[str]) -> Figure:
+    """Plot two panels per label: a scan that has it, with the true lesion outlined, and the label's map over it.
 
     Args:
         images: uint8 [n, C, H, W]; maps: float [n, H, W]; lesions: bool [n, H, W]; titles: n.
@@ -78,18 +78,18 @@ def labels_figure(images: Tensor, maps: Tensor, lesions: Tensor | None, titles: 
     return figure
 
 
-def neighbours_figure(
-    queries: Tensor, neighbours: Sequence[Tensor], agrees: Sequence[np.ndarray], titles: Sequence[str]
+def plot_neighbors(
+    queries: Tensor, neighbors: Sequence[Tensor], agrees: Sequence[np.ndarray], titles: Sequence[str]
 ) -> Figure:
-    """A row a query: the query and its nearest scans; the frame and the words say whether they have its label.
+    """Plot one row per query: the query and its nearest scans; frame and title show whether they have its label.
 
     Args:
-        queries: uint8 [n, C, H, W]; neighbours: n times uint8 [k, C, H, W]; agrees: n times [k], 1, 0 or NaN.
+        queries: uint8 [n, C, H, W]; neighbors: n times uint8 [k, C, H, W]; agrees: n times [k], 1, 0 or NaN.
         titles: the label of each query.
     """
     with figure_style():
-        figure, axes = _grid(len(queries), 1 + max(map(len, neighbours)))
-        for row, (query, found, same) in enumerate(zip(queries, neighbours, agrees, strict=True)):
+        figure, axes = _grid(len(queries), 1 + max(map(len, neighbors)))
+        for row, (query, found, same) in enumerate(zip(queries, neighbors, agrees, strict=True)):
             _scan(axes[row, 0], query)
             axes[row, 0].set_title(fill(titles[row], 20), loc="left", fontsize=7)
             for cell in axes[row, 1 + len(found) :]:
@@ -120,13 +120,13 @@ def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
 
 
 def _scan(cell: Axes, image: Tensor, mask: Tensor | None = None) -> None:
-    """A scan as it is; `mask` tinted."""
+    """Show a scan; `mask` is tinted."""
     shown = image.float() / 255
     if mask is not None:
         shown = shown.expand(3, -1, -1)
         shown = torch.where(mask, 0.6 * shown + 0.4 * TINT[:, None, None], shown)
-    picture = shown.permute(1, 2, 0).numpy()
-    if picture.shape[2] == 1:
-        cell.imshow(picture[:, :, 0], cmap="gray", vmin=0, vmax=1)
+    pixels = shown.permute(1, 2, 0).numpy()
+    if pixels.shape[2] == 1:
+        cell.imshow(pixels[:, :, 0], cmap="gray", vmin=0, vmax=1)
     else:
-        cell.imshow(picture)
+        cell.imshow(pixels)

@@ -1,4 +1,4 @@
-"""The classifiers of arms, as far as a map a label can be made of them: linear on pooled features, or fine-tuned."""
+"""Read classifiers that give one map per label: linear ones on pooled features, and fine-tuned ones."""
 
 import copy
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from octdino.config import Arm
 from octdino.data.schemas.metadata import ClassifierMetadata, Input, read_metadata
+from octdino.data.weights_file import read_weights
 from octdino.errors import UserError
-from octdino.models.weights_file import read_weights
 
 
 @dataclass(frozen=True)
@@ -35,30 +35,32 @@ class Classifier:
 
 
 def input_size(folders: list[Path]) -> int | None:
-    """px, the side of the input that the first of these classifiers was trained on; None where there is none."""
-    return _card(folders[0])[1].size if folders else None
+    """Return the input size (px) that the first of these classifiers was trained on; None where there is none."""
+    return _read(folders[0])[1].size if folders else None
 
 
-def _card(folder: Path) -> tuple[ClassifierMetadata, Input]:
+def _read(folder: Path) -> tuple[ClassifierMetadata, Input]:
     path = folder / "classifier.json"
-    card = read_metadata(path, ClassifierMetadata, "classify")
-    if card.input is None:
-        raise UserError(f"{path}: of the arm {card.arm}, which sees no image; expected a linear or fine-tuned arm")
-    return card, card.input
+    metadata = read_metadata(path, ClassifierMetadata, "classify")
+    if metadata.input is None:
+        raise UserError(
+            f"{path}: of the arm {metadata.arm}, which has no image input; expected a linear or fine-tuned arm"
+        )
+    return metadata, metadata.input
 
 
 def read_classifier(folder: Path, init: str, backbone: nn.Module) -> Classifier:
-    """The classifier of an arm that starts where `backbone` does, which stays as it is.
+    """Return the classifier of an arm that starts from the weights of `backbone`, which is not changed.
 
     Raises:
         UserError: a file is missing, the arm starts elsewhere, is neither linear nor fine-tuned, or does not fit.
     """
-    card, given = _card(folder)
-    start, mode = Arm.named(card.arm)
+    metadata, used = _read(folder)
+    start, mode = Arm.named(metadata.arm)
     if start != init or mode not in ("linear", "finetune"):
-        raise UserError(f"{folder}: of the arm {card.arm}; expected {init}-linear or {init}-finetune")
+        raise UserError(f"{folder}: of the arm {metadata.arm}; expected {init}-linear or {init}-finetune")
     path = folder / "classifier.safetensors"
-    tensors = read_weights(path, card.weights_sha256)
+    tensors = read_weights(path, metadata.weights_sha256)
     try:
         if mode == "linear":
             weight, bias = tensors["head.weight"].float(), tensors["head.bias"].float()
@@ -71,4 +73,4 @@ def read_classifier(folder: Path, init: str, backbone: nn.Module) -> Classifier:
         raise UserError(f"{path}: does not fit the backbone: {error}") from None
     if weight.shape[1] != backbone.num_features:
         raise UserError(f"{path}: for {weight.shape[1]} features, the backbone has {backbone.num_features}")
-    return Classifier(card.arm, card.labels, backbone, weight, bias, given.size, given.mean, given.std)
+    return Classifier(metadata.arm, metadata.labels, backbone, weight, bias, used.size, used.mean, used.std)

@@ -1,6 +1,7 @@
-"""Which scans are explained, and among which others their neighbours are sought."""
+"""Which scans are explained, and the retrieval gallery: the scans among which their neighbors are sought."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from octdino.config import ExplainSettings
-from octdino.data.cohort_reader import read_cohort
-from octdino.data.sampling_units import PATIENT, Unit
+from octdino.data.cohort_reader import Cohort, read_cohort
+from octdino.data.sampling_units import Unit
 from octdino.errors import UserError
 from octdino.explain.lesion_masks import Truth, read_truth
 from octdino.training.random_seeds import seed_of
@@ -43,25 +44,40 @@ class Shown:
     """What a run explains.
 
     Attributes:
-        labels: L names.
+        cohort: all scans.
         scans: those whose maps are measured and shown, N of them.
-        masks: what is truly where in them; None where no scan has a mask.
-        bank: the labelled scans among which neighbours are sought, `scans` among them (all if none is labelled).
+        masks: their ground-truth masks; None where no scan has a mask.
+        gallery: the labeled scans among which neighbors are sought, `scans` among them (all if none is labeled).
+        gallery_rows: positions of the gallery in the manifest, ascending.
+        places: positions of `scans` in the gallery, ascending.
         mean, std: of the training patients of fold 0, [C].
-        unit: whether patients are known, and the words for them.
     """
 
-    labels: list[str]
+    cohort: Cohort
     scans: Scans
     masks: Truth | None
-    bank: Scans
+    gallery: Scans
+    gallery_rows: np.ndarray
+    places: np.ndarray
     mean: list[float]
     std: list[float]
-    unit: Unit = PATIENT
+
+    @property
+    def labels(self) -> list[str]:
+        """L names."""
+        return self.cohort.labels
+
+    @cached_property
+    def unit(self) -> Unit:
+        """Whether patients are known, and the words for them."""
+        return self.cohort.unit
 
 
 def read_shown(store_file: Path, settings: ExplainSettings, masks_root: Path | None) -> Shown:
     """Read what is explained: of `settings.split` the scans with a mask or a label, evenly thinned.
+
+    Args:
+        masks_root: folder below which the manifest's masks lie; None: no masks are read.
 
     Raises:
         UserError: a file is missing or damaged, or the split is empty.
@@ -78,17 +94,17 @@ def read_shown(store_file: Path, settings: ExplainSettings, masks_root: Path | N
         raise UserError(f"{store_file.with_name('manifest.csv')}: no {settings.split} scan; choose another split")
     others = (labelled if labelled.any() else np.ones(len(manifest), bool)).copy()
     others[rows] = False
-    bank = np.sort(np.concatenate([rows, _thinned(others, max(settings.retrieval_gallery - len(rows), 0))]))
-    images = cohort.images(bank)
-    found = _scans(images, manifest.iloc[bank], truth[bank])
-    where = np.searchsorted(bank, rows)
+    gallery_rows = np.sort(np.concatenate([rows, _thinned(others, max(settings.retrieval_gallery - len(rows), 0))]))
+    images = cohort.images(gallery_rows)
+    gallery = _scans(images, manifest.iloc[gallery_rows], truth[gallery_rows])
+    places = np.searchsorted(gallery_rows, rows)
     masks = None
     if masks_root is not None and masked[rows].any():
         paths = manifest["mask"].fillna("").iloc[rows].tolist()
         masks = read_truth(masks_root, paths, cohort.boxes[rows], images.shape[2:], labels)
     mean, std = cohort.statistics(0)
-    part = _part(found, where) if len(where) < len(bank) else found
-    return Shown(labels, part, masks, found, mean, std, cohort.unit)
+    scans = _part(gallery, places) if len(places) < len(gallery) else gallery
+    return Shown(cohort, scans, masks, gallery, gallery_rows, places, mean, std)
 
 
 def _scans(images: np.ndarray, rows: pd.DataFrame, truth: np.ndarray) -> Scans:
@@ -106,5 +122,5 @@ def _thinned(chosen: np.ndarray, count: int) -> np.ndarray:
     rows = np.flatnonzero(chosen)
     if len(rows) <= count:
         return rows
-    drawn = np.random.default_rng(seed_of("explain", len(rows))).choice(rows, count, replace=False)
-    return np.sort(drawn)
+    sampled = np.random.default_rng(seed_of("explain", len(rows))).choice(rows, count, replace=False)
+    return np.sort(sampled)

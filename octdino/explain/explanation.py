@@ -1,4 +1,4 @@
-"""Explain one network: maps and masks, their overlap with the truth, neighbours; tables, figures and a card."""
+"""Explain one network: maps and masks, their overlap with ground truth, neighbors; tables, figures and metadata."""
 
 import logging
 from collections.abc import Callable
@@ -11,25 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from octdino import made_by
-from octdino.augment import resize, standardize
 from octdino.config import ExplainSettings, ModelSettings
 from octdino.data.csv_io import write_table
+from octdino.data.embeddings import read_embeddings
 from octdino.data.safetensors_torch import write_tensors
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL
 from octdino.data.schemas.metadata import ExplainMetadata, write_metadata
+from octdino.errors import UserError
 from octdino.explain.classifier import Classifier, input_size, read_classifier
-from octdino.explain.draw import Figures
-from octdino.explain.embedding import project
 from octdino.explain.explained_scans import Scans, Shown, read_shown
+from octdino.explain.figure_writer import FigureWriter
 from octdino.explain.jaccard import jaccard
 from octdino.explain.maps import attention, attention_query, has_attention, label_maps, last_map, whole_patches
 from octdino.explain.overlap import measure
 from octdino.explain.regions import Maps
 from octdino.explain.retrieval import nearest, precision, same_patient
-from octdino.explain.summary import summarise
-from octdino.models.backbones import extract_features
+from octdino.explain.scan_projection import project
+from octdino.explain.summary import summarize
 from octdino.models.initial_weights import start_backbone
+from octdino.models.input_batches import input_batches
 from octdino.training.precision import pick_device
 
 log = logging.getLogger("octdino.explain")
@@ -47,6 +48,7 @@ def explain(
     backbone: str,
     model: ModelSettings,
     pretrained: Path | None,
+    embeddings: Path,
     classifiers: list[Path],
     masks_root: Path | None,
     seed: int,
@@ -59,55 +61,59 @@ def explain(
         store: scans.h5; manifest.csv stands beside it.
         backbone: its name in results/; `model` is what timm makes of it.
         pretrained: folder of the pretraining run, for every init but scratch and imagenet.
-        classifiers: folders of arms that start here, linear or fine-tuned; each gives a map a label.
-        masks_root: the cohort's root, below which the manifest's masks lie; None: no truth to compare maps with.
+        embeddings: embeddings.h5 of these weights in fold 0, for retrieval and the map of scans.
+        classifiers: folders of arms that start here, linear or fine-tuned; each gives one map per label.
+        masks_root: the cohort's root, below which the manifest's masks lie; None: no ground truth to compare maps with.
         seed: of random weights.
 
     Raises:
         UserError: something the user can mend.
     """
     shown = read_shown(store, settings, masks_root)
+    embedded = read_embeddings(embeddings, shown.cohort, shown.gallery_rows)
+    embedded.check_run(init, backbone, fold=0)
     images = shown.scans.images
     size = settings.size or input_size(classifiers) or min(images.shape[2:])
-    network, _ = start_backbone(init, model, images.shape[1], size, pretrained=pretrained, seed=seed)
+    network, weights_sha256 = start_backbone(init, model, images.shape[1], size, pretrained=pretrained, seed=seed)
+    if weights_sha256 != embedded.attributes.pretrained:
+        raise UserError(f"{embeddings}: features of other weights than those of --pretrained or --model.weights")
     network = network.to(pick_device()).eval()
     classified = [read_classifier(folder, init, network) for folder in classifiers]
-    own = {"init": init, "backbone": backbone}
+    run = {"init": init, "backbone": backbone}
     out.mkdir(parents=True, exist_ok=True)
-    figures = Figures(out, settings, shown)
+    figures = FigureWriter(out, settings, shown)
     overlap: Rows = []
-    joined: Rows = []
-    single: Rows = []
-    found, what = _free_maps(network, shown, size)
-    if found is not None:
-        figures.maps(found, what)
-        overlap += _overlap(found.maximum(), shown, settings)
-        joined, single = _jaccard(found, shown, settings)
-    seen: dict[str, Tensor] = {}
-    for one in classified:
-        if (maps := _label_maps(one, shown)) is not None:
-            figures.labels(maps, one.arm)
-            seen[one.arm] = small_maps(maps)
-            overlap += [{"arm": one.arm, **row} for row in _overlap(maps, shown, settings)]
-    features = _features(network, shown, size)
-    neighbours = _retrieval(features, shown, settings, figures)
-    table = _embedding(features, shown, figures)
-    write_table(out / "embedding.csv", table, EMBEDDING)
-    write_tensors(out / "maps.safetensors", seen)
+    jaccard_rows: Rows = []
+    jaccard_images: Rows = []
+    maps, maps_of = _free_maps(network, shown, size)
+    if maps is not None:
+        figures.plot_maps(maps, maps_of)
+        overlap += _overlap(maps.maximum(), shown, settings)
+        jaccard_rows, jaccard_images = _jaccard(maps, shown, settings)
+    label_maps_of: dict[str, Tensor] = {}
+    for classifier in classified:
+        if (maps := _label_maps(classifier, shown)) is not None:
+            figures.plot_label_maps(maps, classifier.arm)
+            label_maps_of[classifier.arm] = small_maps(maps)
+            overlap += [{"arm": classifier.arm, **row} for row in _overlap(maps, shown, settings)]
+    features = torch.from_numpy(embedded.features)
+    retrieval = _retrieval(features, shown, settings, figures)
+    write_table(out / "embedding.csv", _projection(features, shown, figures), EMBEDDING)
+    write_tensors(out / "maps.safetensors", label_maps_of)
     for name, schema, rows in (
-        ("overlap", OVERLAP, overlap), ("jaccard", JACCARD, joined), ("jaccard_images", JACCARD_IMAGES, single),
-        ("retrieval", RETRIEVAL, neighbours),
+        ("overlap", OVERLAP, overlap), ("jaccard", JACCARD, jaccard_rows), ("jaccard_images", JACCARD_IMAGES,
+        jaccard_images), ("retrieval", RETRIEVAL, retrieval),
     ):  # fmt: skip
-        _table(out / f"{name}.csv", schema, [{**own, **row} for row in rows])
-    card = {
-        **own, "seed": seed, "size": size, "maps": what, "arms": [one.arm for one in classified],
+        _table(out / f"{name}.csv", schema, [{**run, **row} for row in rows])
+    metadata = {
+        **run, "seed": seed, "size": size, "maps": maps_of, "arms": [each.arm for each in classified],
         "split": settings.split, "n_scans": len(shown.scans), "n_patients": len(set(shown.scans.patient)),
-        "n_bank": len(shown.bank), "labels": shown.labels, "scan_ids": shown.scans.scan_id.tolist(),
+        "n_bank": len(shown.gallery), "labels": shown.labels, "scan_ids": shown.scans.scan_id.tolist(),
         "figures": figures.written, "settings": settings.needed(), "octdino": made_by("explain"),
     }  # fmt: skip
-    write_metadata(out / "explain.json", ExplainMetadata.parse(card, f"{out}/explain.json"))
-    patients = f" of {card['n_patients']} patients" if shown.unit.patients else ""
-    log.info("%d scans%s, maps: %s", card["n_scans"], patients, what or "none")
+    write_metadata(out / "explain.json", ExplainMetadata.parse(metadata, f"{out}/explain.json"))
+    patients = f" of {metadata['n_patients']} patients" if shown.unit.patients else ""
+    log.info("%d scans%s, maps: %s", metadata["n_scans"], patients, maps_of or "none")
 
 
 def _table(path: Path, schema: Schema, rows: Rows) -> None:
@@ -116,16 +122,14 @@ def _table(path: Path, schema: Schema, rows: Rows) -> None:
 
 
 @torch.no_grad()
-def _batched(scans: Scans, size: int, mean: list[float], std: list[float], see: Callable[[Tensor], Tensor]) -> Tensor:
-    """`see` of the scans as a network takes them, standardised [B, C, size, size], batch by batch; on the CPU."""
-    device = pick_device()
-    centre, spread = (torch.tensor(values, device=device) for values in (mean, std))
-    parts = torch.split(scans.images, BATCH)
-    return torch.cat([see(resize(standardize(part.to(device), centre, spread), size)).cpu() for part in parts])
+def _batched(scans: Scans, size: int, mean: list[float], std: list[float], maps: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return `maps` of the scans' inputs [B, C, size, size], batch by batch, on the CPU."""
+    batches = input_batches(scans.images, mean, std, size, pick_device(), batch=BATCH)
+    return torch.cat([maps(batch).cpu() for batch in batches])
 
 
 def _free_maps(network: nn.Module, shown: Shown, size: int) -> tuple[Maps | None, str]:
-    """Maps that need no classifier, and what they are: attention of a ViT's heads, length of a CNN's last features."""
+    """Return maps without a classifier, and what they are: a ViT's attention, or length of a CNN's last features."""
     size = whole_patches(network, size)
     frame = (shown.scans.images.shape[2], shown.scans.images.shape[3])
     if has_attention(network):
@@ -171,7 +175,7 @@ def _overlap(maps: Maps, shown: Shown, settings: ExplainSettings) -> Rows:
     return [
         {"map": maps.name, "metric": metric, **row}
         for metric in values
-        for row in summarise(values[metric], shown.scans.patient, shown.labels, settings, chance[metric])
+        for row in summarize(values[metric], shown.scans.patient, shown.labels, settings, chance[metric])
     ]
 
 
@@ -188,7 +192,7 @@ def _jaccard(maps: Maps, shown: Shown, settings: ExplainSettings) -> tuple[Rows,
             known = np.isfinite(value)
             counted = objects if protocol == "paper" else known.astype(int)
             names = {"map": maps.name, "protocol": protocol, "blobs": blobs}
-            rows = summarise(value[:, None], shown.scans.patient, ["all"], settings, None)
+            rows = summarize(value[:, None], shown.scans.patient, ["all"], settings, None)
             joined += [{**names, **row, "n_images": row["n_scans"], "n_objects": counted[known].sum()} for row in rows]
             single += [
                 {**names, "scan_id": shown.scans.scan_id[row], "value": value[row], "n_objects": counted[row]}
@@ -203,49 +207,40 @@ def small_maps(maps: Maps) -> Tensor:
     return (255 * maps.native.clamp(min=0) / highest).round().to(torch.uint8).contiguous()
 
 
-def _features(network: nn.Module, shown: Shown, size: int) -> Tensor:
-    """Pooled features of the bank, [len(bank), D]."""
-    size = whole_patches(network, size)
-    return _batched(shown.bank, size, shown.mean, shown.std, lambda batch: extract_features(network, [batch]))
-
-
-def _places(shown: Shown) -> np.ndarray:
-    """Where each of the scans stands in the bank."""
-    found: np.ndarray = pd.Index(shown.bank.scan_id).get_indexer(pd.Index(shown.scans.scan_id))
-    return found
-
-
-def _embedding(features: Tensor, shown: Shown, figures: Figures) -> pd.DataFrame:
-    """embedding.csv, and the figure of it."""
+def _projection(features: Tensor, shown: Shown, figures: FigureWriter) -> pd.DataFrame:
+    """embedding.csv, and the figure of it: the scans as points of a plane."""
     scans = shown.scans
-    points, how = project(features[_places(shown)].double().numpy(), seed=0)
-    figures.embedding(points, how)
+    points, how = project(features[shown.places].double().numpy(), seed=0)
+    figures.plot_projection(points, how)
     return pd.DataFrame({"scan_id": scans.scan_id, "x": points[:, 0], "y": points[:, 1], "how": how})
 
 
-def _retrieval(features: Tensor, shown: Shown, settings: ExplainSettings, figures: Figures) -> Rows:
-    """Rows of retrieval.csv."""
-    queries, bank = shown.scans, shown.bank
-    place = _places(shown)
-    patient = torch.from_numpy(bank.patient)
-    same = patient[place][:, None] == patient[None, :]
-    itself = torch.from_numpy(place)[:, None] == torch.arange(len(bank))[None, :]
-    known = torch.from_numpy(np.isfinite(bank.truth).any(axis=1))
-    silent = ~known if known.any() else torch.zeros_like(known)  # scans without a label answer for nobody
+def _retrieval(features: Tensor, shown: Shown, settings: ExplainSettings, figures: FigureWriter) -> Rows:
+    """Rows of retrieval.csv.
+
+    Args:
+        features: of the gallery, [len(gallery), D].
+    """
+    queries, gallery = shown.scans, shown.gallery
+    places, patient = torch.from_numpy(shown.places), torch.from_numpy(gallery.patient)
+    same = patient[places][:, None] == patient[None, :]
+    itself = places[:, None] == torch.arange(len(gallery))[None, :]
+    labeled = torch.from_numpy(np.isfinite(gallery.truth).any(axis=1))
+    excluded = ~labeled if labeled.any() else torch.zeros_like(labeled)  # scans without a label are no neighbors
     most = max(*settings.neighbors, 5)
-    others = nearest(features[place], features, same | silent, most).numpy()
-    anybody = nearest(features[place], features, itself, most).numpy()
-    figures.neighbors(others)
+    others = nearest(features[places], features, same | excluded, most).numpy()
+    any_patient = nearest(features[places], features, itself, most).numpy()
+    figures.plot_neighbors(others)
     found: Rows = []
     for k in settings.neighbors:
         if shown.labels:
-            values = precision(others, queries.truth, bank.truth, k)
-            chance = np.where(np.isfinite(values), np.nanmean(bank.truth, axis=0), np.nan)
-            rows = summarise(values, queries.patient, shown.labels, settings, chance)
+            values = precision(others, queries.truth, gallery.truth, k)
+            chance = np.where(np.isfinite(values), np.nanmean(gallery.truth, axis=0), np.nan)
+            rows = summarize(values, queries.patient, shown.labels, settings, chance)
             found += [{"metric": f"precision@{k}", **row} for row in rows]
-        shares = same_patient(anybody, queries.patient, bank.patient, k)[:, None]
+        shares = same_patient(any_patient, queries.patient, gallery.patient, k)[:, None]
         found += [
             {"metric": f"same_patient@{k}", **row, "label": ""}
-            for row in summarise(shares, queries.patient, ["all"], settings, None)
+            for row in summarize(shares, queries.patient, ["all"], settings, None)
         ]
     return found

@@ -1,4 +1,4 @@
-"""Jaccard index of attention masks against true objects, by three protocols, void pixels left out or not.
+"""Jaccard index of attention masks against ground-truth objects, by three protocols, void pixels left out or not.
 
 paper: for each object the best IoU over heads, mean over the objects of an image (Caron et al. 2021, sec. 4.2.2 and
 https://github.com/facebookresearch/dino/issues/54). largest: the image's largest class against its best head. union:
@@ -18,7 +18,7 @@ CHUNK = 16  # images: objects x pixels of each are in memory
 
 
 def pairwise_iou(heads: Tensor, objects: Tensor, valid: Tensor) -> Tensor:
-    """IoU of each head's mask with each object over the valid pixels: float32 [n, heads, M], NaN where both are empty.
+    """Return the IoU of each head's mask with each object over the valid pixels: float32 [n, heads, M], NaN if empty.
 
     Args:
         heads: bool [n, heads, P]; objects: bool [n, M, P]; valid: bool [n, P].
@@ -30,13 +30,13 @@ def pairwise_iou(heads: Tensor, objects: Tensor, valid: Tensor) -> Tensor:
 
 
 def best_head(heads: Tensor, objects: Tensor, valid: Tensor) -> Tensor:
-    """The best IoU over heads of each object, [n, M]; NaN where the object has no valid pixel."""
+    """Return the best IoU over heads of each object, [n, M]; NaN where the object has no valid pixel."""
     there = (objects & valid[:, None]).any(-1)
     return torch.where(there, pairwise_iou(heads, objects, valid).nan_to_num().amax(1), torch.nan)
 
 
 def protocols(heads: Tensor, objects: Tensor, classes: Tensor, void: Tensor) -> dict[str, Tensor]:
-    """Each protocol's value an image, float32 [n], NaN where nothing is there.
+    """Return each protocol's value per image, float32 [n], NaN where there is no object.
 
     Args:
         heads: bool [n, heads, P]; objects: bool [n, M, P]; classes: bool [n, K, P]; void: bool [n, P].
@@ -54,10 +54,10 @@ def protocols(heads: Tensor, objects: Tensor, classes: Tensor, void: Tensor) -> 
 
 
 def jaccard(maps: Maps, truth: Truth, mass: float, min_blob: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Each protocol's value of each scan, [N], and how many objects it has, [N].
+    """Return each protocol's value per scan, [N], and the number of its objects, [N].
 
     Args:
-        maps: of N scans, one a head.
+        maps: of N scans, one per head.
         truth: of the same scans.
         mass, min_blob: how a head's map becomes its mask.
     """

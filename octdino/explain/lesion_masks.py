@@ -1,4 +1,4 @@
-"""What is truly where: lesion masks of the phantom, object masks of VOC, cut and resized as the store's images were."""
+"""Ground-truth masks: lesions of the phantom, objects of VOC, cropped and resized as the store's images were."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from torch import Tensor
 from octdino.data.image_files import read_image
 from octdino.errors import UserError
 
-VOID = 255  # VOC: a border that belongs to nobody
+VOID = 255  # VOC: the void border, which belongs to no object
 VOC_CLASSES = 20
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The coded masks of N scans at the store's size, of one of two kinds.
+    """Ground-truth masks of N scans, coded, at the store's size, of one of two kinds.
 
     Attributes:
         bits: bit i of a pixel says that label i is there; labels may lie over each other. Without it a pixel has the
-            number of its class, 0 for none, `VOID` for nobody's.
+            number of its class, 0 for none, `VOID` for the void border.
         classes: whole numbers [N, H, W].
         objects: whole numbers [N, H, W], from 1; the same as `classes` where objects are not told apart.
         there: bool [N], whether the scan has a mask.
@@ -36,19 +36,19 @@ class Truth:
     labels: int
 
     def label_masks(self, rows: np.ndarray) -> Tensor:
-        """Where each label is: bool [n, L, H, W]."""
+        """Return the mask of each label: bool [n, L, H, W]."""
         return _planes(self.classes[rows], self.bits, self.labels)
 
     def class_masks(self, rows: np.ndarray) -> Tensor:
-        """Where each class is, in the order of their numbers: bool [n, K, H, W]; K as the rows need it."""
+        """Return the mask of each class, in the order of their numbers: bool [n, K, H, W]; K as the rows need it."""
         return _planes(self.classes[rows], self.bits, _largest(self.classes[rows], self.bits))
 
     def object_masks(self, rows: np.ndarray) -> Tensor:
-        """Where each object is: bool [n, M, H, W]."""
+        """Return the mask of each object: bool [n, M, H, W]."""
         return _planes(self.objects[rows], self.bits, _largest(self.objects[rows], self.bits))
 
     def void(self, rows: np.ndarray) -> Tensor:
-        """Pixels that are nobody's: bool [n, H, W]."""
+        """Return the void pixels: bool [n, H, W]."""
         classes = self.classes[rows]
         return torch.zeros_like(classes, dtype=torch.bool) if self.bits else classes == VOID
 
@@ -61,7 +61,7 @@ def _planes(coded: Tensor, bits: bool, count: int) -> Tensor:
 
 
 def _largest(coded: Tensor, bits: bool) -> int:
-    """How many planes there are: the highest bit or number in use."""
+    """Return the number of planes: the highest bit or number in use."""
     if bits:
         return max(1, int(coded.max()).bit_length())
     return max(1, int(coded.where(coded != VOID, 0).max()))
@@ -78,7 +78,7 @@ def read_truth(
 
     Args:
         root: the cohort's folder; paths: masks below it, "" where a scan has none.
-        boxes: int [N, 4], top, left, height, width of what the store kept of each picture.
+        boxes: int [N, 4], top, left, height, width of what the store kept of each file's image.
         size: height and width of the store's images.
         labels: the manifest's label columns.
 

@@ -1,4 +1,4 @@
-"""Maps of where a network arm_styles: attention of a ViT, and one map a label of a linear classifier."""
+"""Saliency maps: attention of a ViT, and one map per label of a linear classifier (CAM, Grad-CAM, projection)."""
 
 import logging
 from typing import cast
@@ -11,30 +11,30 @@ log = logging.getLogger("octdino.explain")
 
 
 def has_attention(backbone: nn.Module) -> bool:
-    """Whether `attention` can read this network."""
+    """Return whether `attention` can read this network."""
     return isinstance(backbone, VisionTransformer) and isinstance(getattr(backbone.blocks[-1], "attn", None), Attention)
 
 
 def attention_query(backbone: nn.Module) -> str:
-    """Whose attention `attention` gives."""
+    """Return the name of the query token whose attention `attention` returns."""
     return "class token" if cast(VisionTransformer, backbone).cls_token is not None else "mean over patches"
 
 
 def whole_patches(backbone: nn.Module, size: int) -> int:
-    """The largest side up to `size` px that a ViT's patches divide; `size` for other networks."""
+    """Return the largest side up to `size` px that a ViT's patches divide; `size` for other networks."""
     return size - size % int(backbone.patch_embed.patch_size[0]) if isinstance(backbone, VisionTransformer) else size
 
 
 @torch.no_grad()
 def attention(backbone: nn.Module, images: Tensor) -> Tensor:
-    """Attention of the last block to the patches, a map a head (Caron et al. 2021, fig. 1): float32 [B, heads, h, w].
+    """Return the last block's attention to the patches, per head (Caron et al. 2021, fig. 1): float32 [B, heads, h, w].
 
     Of the class token; of the mean over all patches where there is none. It is computed once more from what enters the
     block's attention, because fused kernels keep no weights. Rows sum to less than 1: prefix tokens get the rest.
 
     Args:
         backbone: a ViT for which `has_attention` is true, in eval mode.
-        images: [B, C, S, S], standardised.
+        images: [B, C, S, S], standardized.
     """
     vit = cast(VisionTransformer, backbone)
     attn = cast(Attention, vit.blocks[-1].attn)
@@ -53,7 +53,7 @@ def attention(backbone: nn.Module, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def last_map(backbone: nn.Module, images: Tensor) -> Tensor | None:
-    """The last feature map of a CNN [B, C, h, w], or the patches of a ViT after its last norms as such a map.
+    """Return a CNN's last feature map [B, C, h, w], or the patches of a ViT after its last norms as such a map.
 
     None for networks whose features have another form.
     """
@@ -68,12 +68,13 @@ def last_map(backbone: nn.Module, images: Tensor) -> Tensor | None:
 
 
 def label_maps(backbone: nn.Module, images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, str] | None:
-    """One map a label of a linear classifier [L, D], [L] on pooled features: [B, L, h, w], and the map's name.
+    """Return one map per label of a linear classifier [L, D], [L] on pooled features: [B, L, h, w], and the map's name.
 
-    cam: the classifier at each place of the last feature map (Zhou et al. 2016), where pooling is a plain mean; it is
-    what `monai.visualize.CAM` computes. gradcam: MONAI's GradCAM (Selvaraju et al. 2017) for CNNs that do more than
-    that between map and features. projection: the same product as cam on the patches of a ViT; its classifier was
-    trained on the pooled feature, often the class token, so it says which patches look alike to what it arm_styles for.
+    cam: the classifier at each place of the last feature map (Zhou et al. 2016), where pooling is a plain mean; the
+    same as `monai.visualize.CAM`, which needs a forward pass per label. gradcam: MONAI's GradCAM (Selvaraju et al.
+    2017) for CNNs that do more than that between map and features. projection: the same product as cam on the patches
+    of a ViT; its classifier was trained on the pooled feature, often the class token, so the map shows which patches
+    resemble that feature.
     None where the network has no map.
     """
     found = last_map(backbone, images)

@@ -1,4 +1,4 @@
-"""How well maps find lesions: overlap, pointing game and pixels ranked, against true masks."""
+"""Localization metrics of saliency maps against ground-truth masks: IoU, pointing game and pixel AUROC."""
 
 import numpy as np
 import torch
@@ -11,12 +11,13 @@ CHUNK = 32  # scans
 
 
 def iou(predicted: Tensor, true: Tensor) -> Tensor:
-    """Intersection over union of bool masks [..., P], float64 [...]; NaN where both are empty."""
+    """Return the intersection over union of bool masks [..., P], float64 [...]; NaN where both are empty."""
+    # monai.metrics.compute_iou returns the same numbers (a test compares), in float32; its import takes seconds.
     return (predicted & true).sum(-1).double() / (predicted | true).sum(-1)
 
 
 def pointing(maps: Tensor, true: Tensor) -> Tensor:
-    """Whether a map's maximum lies in the mask (Zhang et al. 2016, pointing game): float64 [...] of [..., P].
+    """Return whether a map's maximum lies in the mask (Zhang et al. 2016, pointing game): float64 [...] of [..., P].
 
     Where several pixels share the maximum, the share of them that do.
     """
@@ -25,7 +26,7 @@ def pointing(maps: Tensor, true: Tensor) -> Tensor:
 
 
 def pixel_auroc(maps: Tensor, true: Tensor) -> Tensor:
-    """Probability that a pixel of the lesion has a higher value than one outside, ties half: float64 [n] of [n, P].
+    """Return the AUROC of pixels inside against outside of the lesion, ties half: float64 [n] of [n, P].
 
     NaN where the lesion is nowhere or everywhere.
     """
@@ -44,24 +45,24 @@ def iou_name(mass: float) -> str:
 
 
 def _metrics(maps: Maps, true: Tensor, masses: list[float]) -> dict[str, Tensor]:
-    """Of n pairs of a map [n, 1, h, w] and a lesion [n, P], float64 [n] each."""
+    """Return the metrics of n pairs of a map [n, 1, h, w] and a lesion [n, P], float64 [n] each."""
     before, shown = maps.before().flatten(1), maps.pixels().flatten(1)
     found = {iou_name(mass): iou(before < mass, true) for mass in masses}
     return {**found, "pointing": pointing(shown, true), "pixel_auroc": pixel_auroc(shown, true)}
 
 
 def chance(true: Tensor, masses: list[float]) -> dict[str, Tensor]:
-    """What a map with the same value everywhere, cut at random, reaches on bool masks [n, P]: each metric [n]."""
+    """Return the chance level: what a constant map, cut at random, reaches on bool masks [n, P]: each metric [n]."""
     share = true.double().mean(-1)
     found = {iou_name(mass): mass * share / (mass + share - mass * share) for mass in masses}
     return {**found, "pointing": share, "pixel_auroc": torch.full_like(share, 0.5)}
 
 
 def measure(maps: Maps, truth: Truth, masses: list[float]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Each metric and its level of chance, float64 [N, L], NaN where the lesion is not there.
+    """Return each metric and its chance level, float64 [N, L], NaN where the scan lacks the lesion.
 
     Args:
-        maps: of N scans, L maps each or one for all labels.
+        maps: of N scans, L maps per scan or one for all labels.
         truth: of the same scans, with L labels.
         masses: shares of a map's mass, for the IoU.
     """

@@ -1,4 +1,4 @@
-"""Nearest neighbours of scans in the space of features: are they scans of the same kind, or of the same patient?"""
+"""Image retrieval by embeddings: nearest neighbors, precision at k, and the share that is of the same patient."""
 
 import numpy as np
 import torch
@@ -6,44 +6,44 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def nearest(queries: Tensor, bank: Tensor, apart: Tensor, k: int, chunk: int = 1024) -> Tensor:
-    """Positions in the bank of the k nearest by cosine similarity, nearest first: int64 [Q, k], -1 where there is none.
+def nearest(queries: Tensor, gallery: Tensor, apart: Tensor, k: int, chunk: int = 1024) -> Tensor:
+    """Return gallery positions of the k nearest by cosine similarity, nearest first: int64 [Q, k], -1 for none.
 
     Args:
-        queries: [Q, D]; bank: [N, D].
-        apart: bool [Q, N], those that may not be neighbours.
+        queries: [Q, D]; gallery: [N, D].
+        apart: bool [Q, N], those that may not be neighbors.
     """
-    queries, bank = F.normalize(queries, dim=-1), F.normalize(bank, dim=-1)
+    queries, gallery = F.normalize(queries, dim=-1), F.normalize(gallery, dim=-1)
     found = []
     for query, hidden in zip(torch.split(queries, chunk), torch.split(apart, chunk), strict=True):
-        similarity = (query @ bank.T).masked_fill_(hidden, -torch.inf)
-        top, index = similarity.topk(min(k, len(bank)), dim=1)
+        similarity = (query @ gallery.T).masked_fill_(hidden, -torch.inf)
+        top, index = similarity.topk(min(k, len(gallery)), dim=1)
         found.append(F.pad(torch.where(top > -torch.inf, index, -1), (0, k - top.shape[1]), value=-1))
     return torch.cat(found)
 
 
-def precision(neighbours: np.ndarray, truth: np.ndarray, bank_truth: np.ndarray, k: int) -> np.ndarray:
-    """Of the k nearest, the share that has the label too: [Q, L], NaN where the query does not have it.
+def precision(neighbors: np.ndarray, truth: np.ndarray, gallery_truth: np.ndarray, k: int) -> np.ndarray:
+    """Return the share that has the label too: [Q, L], NaN where the query does not have it.
 
     Neighbours for which the label is unknown do not count.
 
     Args:
-        neighbours: int [Q, >= k], -1 for none; truth: [Q, L]; bank_truth: [N, L]; 0, 1 or NaN.
+        neighbors: int [Q, >= k], -1 for none; truth: [Q, L]; gallery_truth: [N, L]; 0, 1 or NaN.
     """
-    first = neighbours[:, :k]
-    values = np.where((first >= 0)[:, :, None], bank_truth[first], np.nan)  # [Q, k, L]
+    first = neighbors[:, :k]
+    values = np.where((first >= 0)[:, :, None], gallery_truth[first], np.nan)  # [Q, k, L]
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         share = np.where(known, values, 0).sum(1) / known.sum(1)
     return np.where(truth == 1, share, np.nan)
 
 
-def same_patient(neighbours: np.ndarray, patient: np.ndarray, bank_patient: np.ndarray, k: int) -> np.ndarray:
-    """Of the k nearest, the share that is of the query's patient: [Q]; NaN for a patient with no other scan."""
-    first = neighbours[:, :k]
+def same_patient(neighbors: np.ndarray, patient: np.ndarray, gallery_patient: np.ndarray, k: int) -> np.ndarray:
+    """Return the share that is of the query's patient: [Q]; NaN for a patient with no other scan."""
+    first = neighbors[:, :k]
     there = first >= 0
-    same = (bank_patient[first] == patient[:, None]) & there
+    same = (gallery_patient[first] == patient[:, None]) & there
     share = same.sum(1) / np.maximum(there.sum(1), 1)
-    several = (bank_patient[None, :] == patient[:, None]).sum(1) > 1
+    several = (gallery_patient[None, :] == patient[:, None]).sum(1) > 1
     found: np.ndarray = np.where(several & there.any(1), share, np.nan)
     return found

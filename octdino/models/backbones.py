@@ -1,4 +1,4 @@
-"""Backbones: timm models without a classifier, and the two files that carry one."""
+"""Backbones: timm models without a classifier; saving and loading backbone.safetensors and backbone.json."""
 
 import difflib
 from pathlib import Path
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 from octdino.config import ModelSettings
 from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata, write_metadata
+from octdino.data.weights_file import read_weights, write_weights
 from octdino.errors import UserError, one_line
 from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
-from octdino.models.weights_file import read_weights, write_weights
 
 
 def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet: bool = False) -> nn.Module:
-    """A timm model that maps [B, in_chans, S, S] to pooled features [B, num_features].
+    """Return a timm model that maps [B, in_chans, S, S] to pooled features [B, num_features].
 
     ViTs take views of any size that their patches divide (`dynamic_img_size`).
 
     Args:
         model: timm's name and arguments.
-        in_chans: 1 for grey, 3 for RGB.
-        size: px, the side of the images that it will mostly see.
+        in_chans: 1 for gray, 3 for RGB.
+        size: px, side of the input.
         imagenet: start from the file `model.weights`, or from timm's download (`octdino.models.weights` says how).
 
     Raises:
@@ -32,8 +32,8 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
     """
     arch = model.timm.split(".")[0]
     if not timm.is_model(arch):
-        close = ", ".join(difflib.get_close_matches(model.timm, timm.list_models(), 5)) or "see timm.list_models()"
-        raise UserError(f"{model.timm!r} is no timm model; near it: {close}")
+        similar = ", ".join(difflib.get_close_matches(model.timm, timm.list_models(), 5)) or "see timm.list_models()"
+        raise UserError(f"{model.timm!r} is no timm model; similar: {similar}")
     try:
         backbone = _create(model.timm, {"in_chans": in_chans, "num_classes": 0, **model.args}, size)
         if not next(backbone.parameters()).is_meta:  # without weights only its shapes are asked for
@@ -68,7 +68,7 @@ def _check_forward(backbone: nn.Module, in_chans: int, size: int) -> None:
 
 
 def num_features(backbone: nn.Module) -> int:
-    """Length of the pooled feature vector."""
+    """Return the length of the pooled feature vector."""
     features = backbone.num_features
     assert isinstance(features, int)
     return features
@@ -76,39 +76,41 @@ def num_features(backbone: nn.Module) -> int:
 
 @torch.no_grad()
 def extract_features(backbone: nn.Module, batches: Any) -> Tensor:
-    """Pooled features float32 [N, D] on the CPU of an iterable of standardised batches [B, C, S, S]; eval mode."""
+    """Return pooled features float32 [N, D] on the CPU of standardized batches [B, C, S, S], computed in eval mode."""
     training = backbone.training
     backbone.eval()
-    # Not through what a training run may have compiled for its own views.
+    # `forward`, not the call: a training run may have compiled that for its own views.
     features = torch.cat([backbone.forward(batch).float().cpu() for batch in batches])
     backbone.train(training)
     return features
 
 
-def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, card: dict[str, Any]) -> None:
+def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, metadata: dict[str, Any]) -> None:
     """Write backbone.safetensors (timm's own key names) and then backbone.json, each atomically.
 
     Args:
-        card: all that `BackboneMetadata` wants but the spec and the weights' hash.
+        metadata: the fields of `BackboneMetadata` but the spec and the hash of the weights.
     """
     sha256 = write_weights(folder / "backbone.safetensors", backbone.state_dict())
     path = folder / "backbone.json"
-    write_metadata(path, BackboneMetadata.parse({"spec": spec.plain(), "weights_sha256": sha256, **card}, str(path)))
+    write_metadata(
+        path, BackboneMetadata.parse({"spec": spec.plain(), "weights_sha256": sha256, **metadata}, str(path))
+    )
 
 
 def load_backbone(folder: Path) -> tuple[nn.Module, BackboneMetadata]:
     """Rebuild the backbone of a pretraining run.
 
     Raises:
-        UserError: the folder holds no backbone, or its weights are not those of its card or do not fit it.
+        UserError: the folder holds no backbone, or its weights are not those of its metadata or do not fit.
     """
     path, weights = folder / "backbone.json", folder / "backbone.safetensors"
-    card = read_metadata(path, BackboneMetadata, "pretrain")
-    spec = card.spec
+    metadata = read_metadata(path, BackboneMetadata, "pretrain")
+    spec = metadata.spec
     backbone = create_backbone(ModelSettings(timm=spec.timm, args=spec.args), spec.in_chans, spec.size)
-    tensors = read_weights(weights, card.weights_sha256)
+    tensors = read_weights(weights, metadata.weights_sha256)
     try:
         backbone.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{weights}: does not fit {spec.timm} of {path}: {error}") from None
-    return backbone, card
+    return backbone, metadata

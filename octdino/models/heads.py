@@ -12,7 +12,7 @@ def projection_head(
 ) -> nn.Sequential:
     """An MLP through `dims`: linear, batch norm (if `norm`), activation between; linear at the end.
 
-    With `last_norm` the end is standardised over the batch, too, without learned scale (Chen et al. 2021, MoCo v3).
+    With `last_norm` the end is standardized over the batch, too, without learned scale (Chen et al. 2021, MoCo v3).
     """
     layers: list[nn.Module] = []
     for index, (before, after) in enumerate(pairwise(dims)):
@@ -33,13 +33,13 @@ def projection_head(
 
 
 class PrototypeHead(nn.Module):
-    """DINO's head: MLP, L2 normalisation, cosine similarity to K unit-length prototypes (Caron et al. 2021, 3.1).
+    """DINO's head: MLP, L2 normalization, cosine similarity to K unit-length prototypes (Caron et al. 2021, 3.1).
 
-    The prototypes are normalised where they are used: `weight_norm` cannot be deep-copied into a teacher.
+    The prototypes are normalized where they are used: `weight_norm` cannot be deep-copied into a teacher.
 
     Args:
         norm: batch norm after the hidden layers.
-        bottleneck_norm: the bottleneck is standardised over the batch. An untrained backbone maps scans of one organ to
+        bottleneck_norm: the bottleneck is standardized over the batch. An untrained backbone maps scans of one organ to
             nearly one direction, and the teacher's targets would stay uniform for thousands of steps.
     """
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from octdino.config import AugmentSettings, MethodSettings, ModelSettings
 from octdino.config.cohort import UNPUBLISHED
+from octdino.data.weights_file import sha256_of
 from octdino.errors import UserError
 from octdino.models.backbones import create_backbone, load_backbone
-from octdino.models.weights_file import sha256_of
 from octdino.training.random_seeds import seed_of
 
 INHERITED = (

@@ -1,11 +1,11 @@
-"""Weights from outside: a local file in timm's, torchvision's, DINO's or lightly's form, or timm's download.
+"""Load pretrained weights from a file in the format of timm, torchvision, DINO or lightly, or by timm's download.
 
 They are brought to timm's names and fitted to the backbone's input: position embeddings are resampled (bicubic, timm's
-`resample_abs_pos_embed`), and the first convolution of weights for colour is summed over the colours where scans are
-grey, which is the same as showing the grey image in all three. Every parameter of the backbone comes from the file, or
-the file is refused.
+`resample_abs_pos_embed`), and the first convolution of weights for RGB is summed over its channels where scans are
+gray, which is the same as repeating the gray image in all three. Every parameter of the backbone comes from the file,
+or the file is refused.
 
-Weights trained on ImageNet saw images standardised by ImageNet's mean and deviation. octdino standardises by the
+Weights trained on ImageNet saw images standardized by ImageNet's mean and deviation. octdino standardizes by the
 cohort's own, so their first layer sees a distribution of the same scale, which is what transfer learning needs.
 """
 
@@ -23,8 +23,8 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from octdino.data.safetensors_torch import read_tensors
+from octdino.data.weights_file import check_finite
 from octdino.errors import UserError
-from octdino.models.weights_file import check_finite
 
 log = logging.getLogger("octdino.models")
 Tensors = dict[str, Tensor]

@@ -23,8 +23,8 @@ from octdino.data.csv_io import read_table, write_table
 from octdino.data.predictions import write_predictions
 from octdino.data.schemas.csv_schemas import FINDINGS, MANIFEST, SPLITS
 from octdino.data.store import image_moments, read_header, read_images, statistics
+from octdino.data.weights_file import sha256_of, write_weights
 from octdino.errors import UserError
-from octdino.models.weights_file import write_weights
 from octdino.pretrain import pretrain
 from octdino.stats.thresholds import choose_threshold
 from tests.pretrain.small_runs import MODELS, SETTINGS
@@ -106,6 +106,17 @@ def test_a_clean_cohort_with_its_runs_is_passed_in_silence(store, tmp_path):
     assert isinstance(settings, PretrainSettings)
     assert found(store, folder, classifier(store, tmp_path / "linear")) == []
     verdict(tmp_path / "audit" / "findings.csv")
+
+
+def test_a_classifier_that_started_from_other_weights_than_those_of_the_audited_run(store, tmp_path):
+    folder = tmp_path / "dino"
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    pretrain("dino", settings, store=store, backbone="b", model=MODELS["resnet"], fold=0, seed=0, out=folder)
+    arm = classifier(store, tmp_path / "linear")
+    metadata = json.loads((arm / "classifier.json").read_text())
+    for sha256, expected in ((sha256_of(folder / "backbone.safetensors"), []), ("0" * 64, ["weights"])):
+        (arm / "classifier.json").write_text(json.dumps({**metadata, "arm": "dino-linear", "pretrained": sha256}))
+        assert found(store, folder, arm) == expected
 
 
 def test_1_a_patient_in_two_splits(store):

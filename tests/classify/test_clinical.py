@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from octdino.classify.clinical import clinical_control, clinical_features, visit_order
+from octdino.classify.clinical import clinical_baseline, clinical_features, visit_order
 from octdino.data.csv_io import fraction_patients, read_table, write_table
 from octdino.data.predictions import read_predictions
 from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
@@ -20,7 +20,7 @@ from tests.results import write_cohort, write_store
 def control(cohort: Path, out: Path, fraction: float = 1.0, fold: int = 0) -> None:
     if not (cohort / "scans.h5").exists():
         write_store(cohort, read_table(cohort / "manifest.csv", MANIFEST))
-    clinical_control(cohort / "scans.h5", fraction, fold, 0, out)
+    clinical_baseline(cohort / "scans.h5", fraction, fold, 0, out)
 
 
 def test_it_finds_what_thickness_tells_and_nothing_else(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
-from octdino.classify import classify
 from octdino.classify.linear import fit_linear
 from octdino.classify.losses import balance, loss_of, probabilities, validation_score
 from octdino.classify.mlp import fit_mlp, mlp_logits
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.data.predictions import read_predictions
+from tests.embedded import train_arm
 from tests.small import write_small_cohort
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
@@ -91,7 +91,7 @@ def test_the_loss_and_the_score_are_of_the_one_true_class():
 def test_every_mode_gives_probabilities_that_beat_chance(arm, exclusive, tmp_path):
     store = write_small_cohort(tmp_path / "cohort", patients=40, exclusive=exclusive)
     out = tmp_path / "out"
-    classify(
+    train_arm(
         arm, SETTINGS, store=store, backbone="b", model=MODEL, pretrained=None, fraction=1.0, fold=0, seed=0, out=out
     )
     found = read_predictions(out)

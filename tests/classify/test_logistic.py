@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from octdino.classify.linear import _fit_each, _fit_softmax
-from octdino.classify.logistic import minimise
+from octdino.classify.logistic import minimize
 
 PENALTIES = [1e-3, 0.1, 10.0, 1000.0]
 
@@ -64,7 +64,7 @@ def test_problems_side_by_side_do_not_touch_each_other():
         away = points - targets[problems]
         return (scales[problems] * away**2).sum(1) / 2, scales[problems] * away
 
-    found = minimise(objective, torch.zeros(3, 2, dtype=torch.float64))
+    found = minimize(objective, torch.zeros(3, 2, dtype=torch.float64))
     torch.testing.assert_close(found, targets, rtol=1e-4, atol=1e-4)
     assert asked[-1] < 3, "the finished ones are left alone"
 

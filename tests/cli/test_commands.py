@@ -13,7 +13,7 @@ import yaml
 from octdino import cli
 from octdino.cli.entry import build_parser
 from octdino.cli.flags import MARK, _written
-from octdino.config import ClassifySettings, CohortSettings, PhantomSettings
+from octdino.config import ClassifySettings, CohortSettings, EmbedSettings, PhantomSettings
 from octdino.errors import StoppedEarly, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +117,7 @@ def test_settings_from_a_file(stage: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("flag", ["--weights", "--model.weights"])
 def test_weights_have_a_short_flag(stage: Any, flag: str) -> None:
     for argv, verb in ((["pretrain", "dino"], "pretrain"), (["classify", "imagenet-linear"], "classify")):
-        called = stage(f"octdino.{verb}", verb)
+        called = stage("octdino.classify.train_arm" if verb == "classify" else f"octdino.{verb}", verb)
         assert cli.main([*argv, *RUN, flag, "w.pth"]) == 0
         assert called.named["model"].weights == Path("w.pth")
 
@@ -154,14 +154,22 @@ def test_pretrain_a_variant(stage: Any) -> None:
     assert called.named["fold"] == 0
 
 
+def test_embed(stage: Any) -> None:
+    called = stage("octdino.embed.embedding_stage", "embed")
+    assert cli.main(["embed", "dino", *RUN, "--pretrained", "run", "--fold", "2", "--seed", "3", "--size", "64"]) == 0
+    assert called.args == ("dino", EmbedSettings(size=64))
+    assert (called.named["fold"], called.named["seed"], called.named["pretrained"]) == (2, 3, Path("run"))
+    assert called.named["model"].timm == "resnet18"
+
+
 def test_classify(stage: Any) -> None:
-    called = stage("octdino.classify", "classify")
+    called = stage("octdino.classify.train_arm", "classify")
     argv = [
         "classify",
         "dino-linear",
         *RUN,
-        "--pretrained",
-        "run",
+        "--embeddings",
+        "run/e.h5",
         "--fraction",
         "0.3",
         "--inverse-regularization",
@@ -172,11 +180,12 @@ def test_classify(stage: Any) -> None:
     arm, settings = called.args
     assert (arm, settings.inverse_regularization, settings.augment.global_size) == ("dino-linear", [1.0, 2.0], 64)
     assert settings.augment.global_scale == ClassifySettings().augment.global_scale
-    assert (called.named["pretrained"], called.named["fraction"]) == (Path("run"), 0.3)
+    assert (called.named["embeddings"], called.named["fraction"]) == (Path("run/e.h5"), 0.3)
+    assert called.named["pretrained"] is None
 
 
 def test_clinical_and_evaluate(stage: Any) -> None:
-    control = stage("octdino.classify.clinical", "clinical_control")
+    control = stage("octdino.classify.clinical", "clinical_baseline")
     assert cli.main(["clinical", "--store", "c/scans.h5", "--fraction", "1", "--out", "o"]) == 0
     assert (control.args, control.named["fraction"]) == ((Path("c/scans.h5"),), 1.0)
     compared = stage("octdino.evaluate", "evaluate")
@@ -403,6 +412,8 @@ def test_help_from_a_shell_takes_less_than_two_seconds() -> None:
 def test_explain(stage: Any) -> None:
     called = stage("octdino.explain", "explain")
     flags = [
+        "--embeddings",
+        "e.h5",
         "--classifier",
         "a",
         "b",
@@ -419,13 +430,12 @@ def test_explain(stage: Any) -> None:
     init, settings = called.args
     assert (init, settings.attention_mass, settings.attention_masses) == ("scratch", 0.5, [0.2])
     assert called.named["classifiers"] == [Path("a"), Path("b")]
-    assert called.named["masks_root"] == Path("files")
+    assert (called.named["masks_root"], called.named["embeddings"]) == (Path("files"), Path("e.h5"))
     assert (called.named["seed"], called.named["pretrained"]) == (3, None)
 
 
 def test_explain_refuses_impossible_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "attention_masses: each above 0" in failing(capsys, "explain", "scratch", *RUN, "--attention-masses", "2")
-    assert "attention_mass: '1.5' is not allowed" in failing(
-        capsys, "explain", "scratch", *RUN, "--attention-mass", "1.5"
-    )
-    assert "neighbors: each from 1 to 100,000" in failing(capsys, "explain", "scratch", *RUN, "--neighbors", "0")
+    explain = ["explain", "scratch", *RUN, "--embeddings", "e.h5"]
+    assert "attention_masses: each above 0" in failing(capsys, *explain, "--attention-masses", "2")
+    assert "attention_mass: '1.5' is not allowed" in failing(capsys, *explain, "--attention-mass", "1.5")
+    assert "neighbors: each from 1 to 100,000" in failing(capsys, *explain, "--neighbors", "0")

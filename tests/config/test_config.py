@@ -180,7 +180,7 @@ def model(**args: Any) -> dict[str, Any]:
     ("values", "line"),
     [
         ({"cohort": {"nam": 1}}, "config.yaml: cohort.nam: unknown key; did you mean name? allowed here: clinical, "),
-        ({"foo": 1}, "config.yaml: foo: unknown key; allowed here: audit, classify, cohort, evaluate"),
+        ({"foo": 1}, "config.yaml: foo: unknown key; allowed here: audit, classify, cohort, embed, evaluate"),
         ({"models": {"a": {"args": {}}}}, "config.yaml: models.a.timm: missing; it has no default"),
         (
             {"pretrain": {"variants": {"dino": {"lr": -1}}}},

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from octdino.classify import classify
 from octdino.cli import main
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.data.csv_io import read_table
@@ -23,11 +22,12 @@ from octdino.data.schemas.metadata import (
     read_metadata,
     write_metadata,
 )
+from octdino.data.weights_file import sha256_of
 from octdino.errors import UserError
 from octdino.explain.classifier import read_classifier
 from octdino.models import BackboneSpec, create_backbone, load_backbone, save_backbone
-from octdino.models.weights_file import sha256_of
 from octdino.report.results_reader import read_results
+from tests.embedded import train_arm, write_embedded
 from tests.results import write_arm, write_cohort, write_pretraining
 from tests.small import BACKBONE_CARD, write_small_cohort
 
@@ -169,15 +169,18 @@ def test_weights_that_are_not_the_cards_are_refused_on_every_load(
 ) -> None:
     load_backbone(backbone)
     store = write_small_cohort(tmp_path / "cohort", patients=10, scans=4)
+    run = {"store": store, "backbone": "b", "model": MODEL, "pretrained": backbone}
+    embeddings = write_embedded("dino", 32, out=tmp_path / "embed", **run)
     damage(backbone / "backbone.safetensors")
     with pytest.raises(UserError, match=line):
         load_backbone(backbone)
     model = json.dumps(MODEL.model_dump(mode="json", exclude={"weights"}))
-    run = ["--store", str(store), "--backbone", "b", "--model", model, "--out", str(tmp_path / "out")]
+    flags = ["--store", str(store), "--backbone", "b", "--model", model, "--out", str(tmp_path / "out")]
     start = ["--pretrained", str(backbone)]
     verbs = [
-        ["classify", "dino-linear", *run, *start], ["explain", "dino", *run, *start],
-        ["pretrain", "dino", *run, "--dino.init", str(backbone)],
+        ["classify", "dino-finetune", *flags, *start],
+        ["explain", "dino", *flags, *start, "--embeddings", str(embeddings)], ["embed", "dino", *flags, *start],
+        ["pretrain", "dino", *flags, "--dino.init", str(backbone)],
     ]  # fmt: skip
     for verb in verbs:
         assert main(verb) == 2, verb
@@ -193,7 +196,7 @@ def test_explained_classifiers_are_their_cards(tmp_path: Path, damage: Callable[
     store = write_small_cohort(tmp_path / "cohort", patients=10, scans=4)
     settings = ClassifySettings(augment=AugmentSettings(global_size=32, global_scale=(0.6, 1.0)))
     where = {"store": store, "backbone": "b", "model": MODEL, "pretrained": None, "out": tmp_path / "arm"}
-    classify("scratch-linear", settings, fraction=1.0, fold=0, seed=0, **where)
+    train_arm("scratch-linear", settings, fraction=1.0, fold=0, seed=0, **where)
     network = create_backbone(MODEL, 1, 32)
     read_classifier(tmp_path / "arm", "scratch", network)
     damage(tmp_path / "arm" / "classifier.safetensors")

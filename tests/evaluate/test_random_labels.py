@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from octdino.classify import classify  # only tests may join two stages
 from octdino.config import AugmentSettings, ClassifySettings, EvaluateSettings, ModelSettings
 from octdino.data.csv_io import read_table, write_table
 from octdino.data.schemas.csv_schemas import COMPARISON, MANIFEST, METRICS
 from octdino.evaluate import evaluate
+from tests.embedded import train_arm
 from tests.results import LABELS, write_cohort, write_store
 
 SEEDS = 20
@@ -38,7 +38,7 @@ def test_random_labels_show_no_difference(tmp_path: Path) -> None:
         write_table(tmp_path / "cohort" / "manifest.csv", plot_label_figures(manifest, seed), MANIFEST)
         folders = [tmp_path / str(seed) / arm for arm in ARMS]
         for arm, out in zip(ARMS, folders, strict=True):
-            classify(
+            train_arm(
                 arm, SETTINGS, store=tmp_path / "cohort" / "scans.h5", backbone="tiny", model=MODEL, pretrained=None,
                 fraction=1.0, fold=0, seed=seed, out=out,
             )  # fmt: skip

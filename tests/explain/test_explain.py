@@ -17,12 +17,14 @@ from octdino.data.csv_io import labels_of, read_table, write_table
 from octdino.data.schemas.csv_schemas import EMBEDDING, JACCARD, JACCARD_IMAGES, MANIFEST, OVERLAP, RETRIEVAL, SPLITS
 from octdino.data.store import read_header, read_images
 from octdino.data.store_writer import StoreWriter
+from octdino.data.weights_file import write_weights
 from octdino.errors import UserError
 from octdino.explain import explain
 from octdino.explain.explained_scans import read_shown
 from octdino.explain.lesion_masks import read_truth
-from octdino.models.weights_file import write_weights
+from octdino.models import create_backbone
 from octdino.phantom import write_phantom
+from tests.embedded import explain_network, write_embedded
 from tests.small import INPUT, store_attributes, write_small_cohort
 
 VIT = ModelSettings(timm="test_vit", args={"patch_size": 8})
@@ -63,7 +65,7 @@ def run(
     store: Path, out: Path, model: ModelSettings, settings: ExplainSettings = QUICK, init: str = "scratch", **more: Any
 ) -> dict[str, pd.DataFrame]:
     named: dict[str, Any] = {"pretrained": None, "classifiers": [], "masks_root": None, "seed": 0, **more}
-    explain(init, settings, store=store, backbone="tiny", model=model, out=out, **named)
+    explain_network(init, settings, store=store, backbone="tiny", model=model, fold=0, out=out, **named)
     return {name: read_table(out / f"{name}.csv", schema) for name, schema in TABLES.items()}
 
 
@@ -108,8 +110,6 @@ def test_a_vit_on_the_phantom(phantom: tuple[Path, Path], tmp_path: Path) -> Non
 
 
 def test_a_cnn_a_fine_tuned_one_and_stale_figures(phantom: tuple[Path, Path], tmp_path: Path) -> None:
-    from octdino.models import create_backbone
-
     files, store = phantom
     labels = labels_of(read_table(store.with_name("manifest.csv"), MANIFEST))
     network = create_backbone(CNN, 1, 48)
@@ -171,7 +171,6 @@ def test_a_cohort_without_masks_or_without_labels(tmp_path: Path) -> None:
     ("more", "line"),
     [
         ({"settings": ExplainSettings(split="val"), "empty": True}, "manifest.csv: no val scan"),
-        ({"init": "dino"}, "start from dino: name its pretraining run's folder with --pretrained"),
         ({"classifiers": [Path("nowhere")]}, "classifier.json: no such file"),
         ({"arm": "dino-linear"}, "of the arm dino-linear; expected scratch-linear or scratch-finetune"),
         ({"arm": "scratch-knn"}, "of the arm scratch-knn; expected scratch-linear"),
@@ -199,6 +198,25 @@ def test_mistakes(more: dict[str, Any], line: str, tmp_path: Path) -> None:
         run(store, tmp_path / "out", VIT, **more)
     assert line in str(error.value)
     assert not list((tmp_path / "out").glob("*")), "nothing is written before everything is read"
+
+
+def test_embeddings_of_other_weights_are_refused(tmp_path: Path) -> None:
+    run: dict[str, Any] = {"store": write_small_cohort(tmp_path / "cohort"), "backbone": "tiny"}
+    embeddings = write_embedded("scratch", 32, model=VIT, out=tmp_path, **run)
+    torch.save(create_backbone(VIT, 1, 32).state_dict(), tmp_path / "w.pth")
+    weights = VIT.model_copy(update={"weights": tmp_path / "w.pth"})
+    imagenet = write_embedded("imagenet", 32, model=weights, out=tmp_path / "imagenet", **run)
+    torch.manual_seed(1)
+    torch.save(create_backbone(VIT, 1, 32).state_dict(), tmp_path / "w.pth")
+    more: dict[str, Any] = {"pretrained": None, "classifiers": [], "masks_root": None, "seed": 0, **run}
+    for init, model, path, line in (
+        ("scratch", VIT, tmp_path / "none.h5", "none.h5: no such file; `octdino embed` writes it"),
+        ("imagenet", weights, embeddings, "embeddings of init scratch, expected init imagenet"),
+        ("imagenet", weights, imagenet, "features of other weights than those of --pretrained or --model.weights"),
+    ):
+        with pytest.raises(UserError, match=line):
+            explain(init, QUICK, model=model, embeddings=path, out=tmp_path / "out", **more)
+    assert not (tmp_path / "out").exists()
 
 
 def voc_store(sample: Path, folder: Path, size: int = 64) -> Path:

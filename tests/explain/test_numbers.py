@@ -14,7 +14,7 @@ from octdino.explain.lesion_masks import Truth
 from octdino.explain.overlap import chance, iou, measure, pixel_auroc, pointing
 from octdino.explain.regions import Maps
 from octdino.explain.retrieval import nearest, precision, same_patient
-from octdino.explain.summary import summarise
+from octdino.explain.summary import summarize
 
 
 def random_masks(*shape: int, seed: int = 0) -> Tensor:
@@ -191,11 +191,11 @@ def test_neighbours_of_the_same_patient() -> None:
 def test_rows_have_an_interval_over_patients() -> None:
     values = np.array([[1.0, np.nan], [0.0, 0.5], [1.0, np.nan], [1.0, np.nan]])
     patient = np.array([3, 3, 8, 9])
-    rows = summarise(values, patient, ["a", "b"], ExplainSettings(resamples=200), None)
+    rows = summarize(values, patient, ["a", "b"], ExplainSettings(resamples=200), None)
     one, two, macro = rows
     assert (one["label"], one["value"], one["n_scans"], one["n_patients"]) == ("a", 0.75, 4, 3)
     assert one["low"] < 0.75 < one["high"]
     assert two["value"] == 0.5
     assert np.isnan(two["low"])
     assert (macro["label"], macro["value"], macro["n_patients"]) == ("macro", 0.625, 3)
-    assert summarise(values * np.nan, patient, ["a", "b"], ExplainSettings(), None) == []
+    assert summarize(values * np.nan, patient, ["a", "b"], ExplainSettings(), None) == []

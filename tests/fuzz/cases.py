@@ -26,6 +26,7 @@ from octdino.config import (
     AuditSettings,
     ClassifySettings,
     CohortSettings,
+    EmbedSettings,
     EvaluateSettings,
     ExplainSettings,
     PhantomSettings,
@@ -44,6 +45,7 @@ MOST_MEMORY = 600  # MiB that a case may take beyond what the process has
 OUTS = ["files/scans.csv", "files/scans.csv/x", "A" * 300, "nowhere/" + "b" * 200, "", "out", "/proc/none", "out/x\ny"]
 SECTIONS = {
     "phantom": PhantomSettings, "cohort": CohortSettings, "pretrain": PretrainSettings, "classify": ClassifySettings,
+    "embed": EmbedSettings,
     "evaluate": EvaluateSettings, "audit": AuditSettings, "explain": ExplainSettings, "report": ReportSettings,
 }  # fmt: skip
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" viewBox="0 0 1 1"><g/></svg>'

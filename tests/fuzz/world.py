@@ -31,6 +31,7 @@ FEW = ["--resamples", "100", "--min-positive-patients", "1", "--min-test-patient
 
 STORE, TABLE = "results/c/cohort/scans.h5", "results/c/cohort/manifest.csv"
 DINO = "results/c/pretrain/dino/b/fold0-seed0"
+EMBEDDED = "results/c/embed/dino/b/fold0-seed0"
 LINEAR, TUNED, CLINICAL = (
     f"results/c/classify/{arm}/f1/fold0-seed0" for arm in ("dino-linear/b", "scratch-finetune/b", "clinical/none")
 )
@@ -61,18 +62,8 @@ class Verb:
 
 def _verbs() -> dict[str, Verb]:
     store = ["--store", STORE, *NETWORK]
-    explained = [
-        "--classifier",
-        LINEAR,
-        "--masks-root",
-        "phantom",
-        "--split",
-        "all",
-        "--scans",
-        "4",
-        "--retrieval-gallery",
-        "10",
-    ]
+    explained = ["--embeddings", f"{EMBEDDED}/embeddings.h5", "--classifier", LINEAR, "--masks-root", "phantom"]
+    explained += ["--split", "all", "--scans", "4", "--retrieval-gallery", "10"]
     explained += ["--examples", "1", "--neighbors", "1", "--resamples", "100"]
     exclusive = ["--store", "exclusive/scans.h5", *NETWORK, *VIEWS]
     tuned = ["--epochs", "2", "--min-steps", "2", "--batch-size", "8"]
@@ -92,15 +83,19 @@ def _verbs() -> dict[str, Verb]:
         "next": Verb(
             ["pretrain", "next", *store, *BRIEF, "--variants", follows], [f"{DINO}/backbone.*"], "out/next", 4
         ),
+        "embed": Verb(
+            ["embed", "dino", *store, "--size", "16", "--pretrained", DINO],
+            [*COHORT, f"{DINO}/backbone.*"], "out/embed", 8,
+        ),
         "linear": Verb(
-            ["classify", "dino-linear", *store, *VIEWS, "--pretrained", DINO],
-            [*COHORT, f"{DINO}/backbone.*"], "out/linear", 12,
+            ["classify", "dino-linear", *store, "--embeddings", f"{EMBEDDED}/embeddings.h5"],
+            [*COHORT, f"{EMBEDDED}/*"], "out/linear", 12,
         ),
         "finetune": finetune,
         "resume_finetune": replace(finetune, inputs=["out/finetune/state/*"]),
         "exclusive": Verb(["classify", "scratch-finetune", *exclusive, *tuned], ["exclusive/*"], "out/exclusive", 5),
         "weights": Verb(
-            ["classify", "imagenet-linear", *store, *VIEWS, "--weights", "weights.pth"], ["weights.pth"],
+            ["embed", "imagenet", *store, "--size", "16", "--weights", "weights.pth"], ["weights.pth"],
             "out/weights", 4,
         ),
         "clinical": Verb(["clinical", "--store", STORE], TABLES, "out/clinical", 10),
@@ -116,7 +111,8 @@ def _verbs() -> dict[str, Verb]:
         "verdict": Verb(["verdict", "results/c/audit/findings.csv"], ["results/c/audit/findings.csv"], "", 6),
         "explain": Verb(
             ["explain", "dino", *store, "--pretrained", DINO, *explained],
-            [*COHORT, f"{DINO}/backbone.*", f"{LINEAR}/classifier.*", "phantom/masks/**/*"], "out/explain", 4,
+            [*COHORT, f"{DINO}/backbone.*", f"{EMBEDDED}/*", f"{LINEAR}/classifier.*", "phantom/masks/**/*"],
+            "out/explain", 4,
         ),
         "report": Verb(
             ["report", "--results", "results/c", "--config", "config.yaml"],
@@ -154,7 +150,8 @@ def build(root: Path) -> None:
     shutil.copy(root / Path(STORE).with_name("splits.csv"), root / "splits.csv")
     store = ["--store", STORE, *NETWORK]
     done("pretrain", "dino", *store, *BRIEF, "--out", DINO)
-    done("classify", "dino-linear", *store, *VIEWS, "--pretrained", DINO, "--out", LINEAR)
+    done("embed", "dino", *store, "--size", "16", "--pretrained", DINO, "--out", EMBEDDED)
+    done("classify", "dino-linear", *store, "--embeddings", f"{EMBEDDED}/embeddings.h5", "--out", LINEAR)
     done("classify", "scratch-finetune", *store, *VIEWS, "--epochs", "1", "--min-steps", "2", "--out", TUNED)
     done("clinical", "--store", STORE, "--out", CLINICAL)
     done("evaluate", LINEAR, TUNED, CLINICAL, "--manifest", TABLE, *FEW, "--out", "results/c/evaluate")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from octdino.classify import classify
 from octdino.cohort.ingest import build_cohort
 from octdino.config import (
     METHODS,
@@ -23,6 +22,7 @@ from octdino.config import (
 from octdino.data.predictions import read_predictions
 from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
+from tests.embedded import train_arm
 
 MODEL = ModelSettings(timm="vit_tiny_patch16_224", args={"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3})
 FEW_STEPS = {"lr": 0.016, "lr_scaling": "linear"}  # large, for a few hundred steps
@@ -62,7 +62,7 @@ def probe(arm: str, store: Path, seed: int, pretrained: Path | None, out: Path) 
     """Return the macro AUROC of a linear probe on test patients, over labels with three positive ones."""
     settings = ClassifySettings.parse({"augment": {"global_size": 64}}, "test")
     run = {"store": store, "backbone": "b", "model": MODEL, "fraction": 1.0, "fold": 0, "seed": seed}
-    classify(arm, settings, pretrained=pretrained, out=out, **run)  # type: ignore[arg-type]
+    train_arm(arm, settings, pretrained=pretrained, out=out, **run)  # type: ignore[arg-type]
     found = read_predictions(out).take("test")
     values = []
     for truth, score in zip(found.truth().T, found.probabilities().T, strict=True):

@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
-from octdino.classify import classify
+from octdino.classify.train_arm import classify
 from octdino.config import AugmentSettings, ClassifySettings
 from octdino.errors import UserError
 from octdino.models.initial_weights import Start

@@ -28,6 +28,7 @@ QUICK: dict[str, Any] = {
         "inverse_regularization": [1.0],
     },
     "evaluate": {"resamples": 100, "min_positive_patients": 2, "min_test_patients": 2},
+    "embed": {"size": 32},
     "explain": {"size": 32, "resamples": 100, "scans": 20, "examples": 2, "retrieval_gallery": 50},
     "replication": {"protocol": {"epochs": 2}},
 }  # fmt: skip

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from octdino.config import ExplainSettings, ModelSettings, ReportSettings
-from octdino.explain import explain  # only tests may join two stages
 from octdino.report import write_report
 from octdino.report.explain_section import BUDGET, explained
+from tests.embedded import explain_network
 from tests.report.test_report import Page
 from tests.small import write_small_cohort
 
@@ -25,7 +25,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
     store = write_small_cohort(root / "cohort")
     for seed in (0, 1):
-        explain(
+        explain_network(
             "scratch", QUICK, store=store, backbone="vit", model=ModelSettings(timm="test_vit"), pretrained=None,
             classifiers=[], masks_root=None, seed=seed, out=root / f"explain/scratch/vit/fold0-seed{seed}",
         )  # fmt: skip

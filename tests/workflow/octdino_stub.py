@@ -9,6 +9,7 @@ FILES = {
     "phantom": ["Biomarker_Clinical_Data_Images.csv"],
     "cohort": ["manifest.csv", "quarantine.csv", "splits.csv", "scans.h5"],
     "pretrain": ["backbone.safetensors", "backbone.json", "history.csv"],
+    "embed": ["embeddings.h5"],
     "classify": ["predictions.csv", "classifier.safetensors", "classifier.json"],
     "protocol": ["protocol.csv", "protocol.json"],
     "quoted": ["replication.csv", "replication.md"],

@@ -14,7 +14,7 @@ from octdino.data.predictions import read_predictions
 from octdino.data.schemas.csv_schemas import METRICS
 
 CLASSES = ["CNV", "DME", "NORMAL"]
-MODEL = ["--backbone", "tiny", "--model", '{"timm": "test_resnet"}', "--augment.global-size", "32"]
+MODEL = ["--backbone", "tiny", "--model", '{"timm": "test_resnet"}']
 
 
 def write_scans(root: Path, patients: int = 30) -> None:
@@ -48,8 +48,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         results / "classify" / place / "f1/fold0-seed0"
         for place in ("scratch-linear/tiny", "scratch-knn/tiny", "clinical/none")
     ]
+    embeddings = results / "embed/scratch/tiny/fold0-seed0"
+    verb("embed", "scratch", "--store", store, *MODEL, "--size", 32, "--out", embeddings)
     for run in runs[:2]:
-        verb("classify", run.parts[-4], "--store", store, *MODEL, "--out", run)
+        verb("classify", run.parts[-4], "--store", store, *MODEL, "--embeddings", embeddings / "embeddings.h5",
+             "--out", run)  # fmt: skip
     verb("clinical", "--store", store, "--out", runs[2])
     few = ["--reference", "scratch-linear", "--resamples", 100, "--min-positive-patients", 2]
     verb("evaluate", *runs, "--manifest", store.with_name("manifest.csv"), *few, "--out", results / "evaluate")

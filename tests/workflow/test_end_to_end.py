@@ -78,10 +78,11 @@ def test_every_folder_holds_what_the_design_promises(flow: Workflow) -> None:
     for fraction in ("f0.5", "f1"):
         card = results / f"classify/dino-linear/tiny/{fraction}/fold0-seed0/classifier.json"
         assert json.loads(card.read_text())["arm"] == "dino-linear"
+        assert (results / "embed/dino/tiny/fold0-seed0/embeddings.h5").is_file()
         assert (results / f"classify/clinical/none/{fraction}/fold0-seed0/predictions.csv").is_file()
     rules = {path.name.split(".")[0] for path in (results / "benchmarks").glob("*.tsv")}
     once = {"phantom", "cohort", "clinical", "evaluate", "audit", "report", "verdict"}
-    assert rules == once | {"pretrain", "classify", "explain"}
+    assert rules == once | {"pretrain", "embed", "classify", "explain"}
 
 
 def test_a_failed_job_says_why(flow: Workflow, tmp_path: Path) -> None:

@@ -37,6 +37,35 @@ def test_a_method_trains_the_backbones_that_its_settings_name(tmp_path: Path) ->
     assert "--backbone vit_tiny_patch16_224" in calls[0]
 
 
+def test_embeddings_are_made_once_per_run_that_arms_start_from(tmp_path: Path) -> None:
+    flow = Workflow(tmp_path, stub=True)
+    flow.configure(
+        {
+            "models": {"resnet18_narrow": {"timm": "resnet18", "weights": str(tmp_path / "w.pth")}},
+            "pretrain": {"methods": ["dino"], "seeds": [1]},
+            "classify": {
+                "arms": ["scratch-linear", "imagenet-linear", "imagenet-knn", "dino-linear", "dino-knn"],
+                "fractions": [0.5, 1.0],
+                "seeds": [2, 3],
+            },
+            "evaluate": {"reference": "scratch-linear"},
+            "explain": {"seeds": [3]},
+        }
+    )
+    (tmp_path / "w.pth").write_text("weights")
+    assert flow.run("--cores", "2").returncode == 0
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("results/*/embed/*/*/*/embeddings.h5")}
+    runs = ("scratch/resnet18_narrow/fold0-seed2", "scratch/resnet18_narrow/fold0-seed3",
+            "imagenet/resnet18_narrow/fold0-seed2", "dino/resnet18_narrow/fold0-seed1")  # fmt: skip
+    assert found == {f"results/phantom/embed/{run}/embeddings.h5" for run in runs}
+    (call,) = (call for call in flow.calls() if call.startswith("embed imagenet"))
+    assert f"--model.weights {tmp_path}/w.pth" in call
+    for call in flow.calls():
+        if call.startswith("classify"):
+            assert "--pretrained" not in call
+            assert "--model" not in call
+
+
 def test_a_run_that_starts_from_another_comes_after_it(tmp_path: Path) -> None:
     flow = workflow(tmp_path)
     assert flow.run("--cores", "2").returncode == 0

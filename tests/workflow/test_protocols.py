@@ -27,7 +27,13 @@ def test_arms_start_from_their_own_folds_pretraining(tmp_path: Path) -> None:
     for call in arms:
         fold = re.search(r"--fold (\d)", call)
         assert fold
-        assert f"fold{fold[1]}-seed0 " in call[call.index("--pretrained") :]
+        assert f"embed/dino/resnet18_narrow/fold{fold[1]}-seed0/" in call[call.index("--embeddings") :]
+    embedded = [call for call in calls if call.startswith("embed dino")]
+    assert len(embedded) == 3
+    for call in embedded:
+        fold = re.search(r"--fold (\d)", call)
+        assert fold
+        assert f"pretrain/dino/resnet18_narrow/fold{fold[1]}-seed0 " in call[call.index("--pretrained") :]
     assert sum(call.startswith("clinical") for call in calls) == 3
     (evaluated,) = (call for call in calls if call.startswith("evaluate"))
     assert evaluated.count("predictions.csv") == 9

@@ -15,8 +15,8 @@ from tests.workflow.conftest import DEFAULT_RUN, ROOT, Workflow, jobs
 PAGE = {"report": 1}
 AUDITED = {"audit": 1, "verdict": 1, **PAGE}
 END = {"evaluate": 1, **AUDITED}
-TRAINED = {"classify": 12, "explain": 3, **END}  # all arms but scratch-finetune, at three fractions
-STORE = {"cohort": 1, "pretrain": 3, "classify": 15, "clinical": 3, "explain": 4, **END}
+TRAINED = {"embed": 3, "classify": 12, "explain": 3, **END}  # all arms but scratch-finetune, at three fractions
+STORE = {"cohort": 1, "pretrain": 3, "embed": 4, "classify": 15, "clinical": 3, "explain": 4, **END}
 
 EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "nothing": ({}, {}),
@@ -25,11 +25,11 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "split": ({"cohort": {"split": {"seed": 1}}}, STORE),
     "folds": (
         {"cohort": {"split": {"protocol": "crossval"}}},
-        {"cohort": 1, "pretrain": 15, "classify": 75, "clinical": 15, "explain": 4, **END},
+        {"cohort": 1, "pretrain": 15, "embed": 16, "classify": 75, "clinical": 15, "explain": 4, **END},
     ),
     "a model in use": (
         {"models": {"resnet18_narrow": {"timm": "resnet34"}}},
-        {"pretrain": 3, "classify": 15, "explain": 4, **END},
+        {"pretrain": 3, "embed": 4, "classify": 15, "explain": 4, **END},
     ),
     "a model not in use": ({"models": {"another": {"timm": "resnet34"}}}, {"report": 1}),
     "what methods share": ({"pretrain": {"epochs": 7}}, {"pretrain": 3, **TRAINED}),
@@ -40,20 +40,20 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "views of pretraining only": ({"pretrain": {"augment": {"local_views": 3}}}, {"pretrain": 3, **TRAINED}),
     "one method": (
         {"pretrain": {"variants": {"dino": {"prototypes": 64}}}},
-        {"pretrain": 1, "classify": 6, "explain": 1, **END},
+        {"pretrain": 1, "embed": 1, "classify": 6, "explain": 1, **END},
     ),
     "one variant": (
         {"pretrain": {"variants": {"supcon_cst": {"cst_bin": 50}}}},
-        {"pretrain": 1, "classify": 3, "explain": 1, **END},
+        {"pretrain": 1, "embed": 1, "classify": 3, "explain": 1, **END},
     ),
     "another method": (
         {"pretrain": {"methods": ["dino", "simclr", "supcon_cst", "supcon"]}},
-        {"pretrain": 1, "explain": 1, **AUDITED},
+        {"pretrain": 1, "embed": 1, "explain": 1, **AUDITED},
     ),
     "another pretraining seed": ({"pretrain": {"seeds": [0, 1]}}, {"pretrain": 3, **AUDITED}),
     "another backbone": (
         {"pretrain": {"backbones": ["resnet18_narrow", "vit_tiny"]}},
-        {"pretrain": 3, "classify": 15, "explain": 4, **END},
+        {"pretrain": 3, "embed": 4, "classify": 15, "explain": 4, **END},
     ),
     "scope": ({"pretrain": {"scope": "all"}}, {"pretrain": 3, **TRAINED}),
     "checkpoints": ({"pretrain": {"checkpoint_seconds": 5}, "classify": {"checkpoint_seconds": 5}}, {"report": 1}),
@@ -63,8 +63,12 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "linear": ({"classify": {"inverse_regularization": [1.0]}}, {"classify": 9, "explain": 3, **END}),
     "finetune": ({"classify": {"lr": 0.01}}, {"classify": 6, **END}),
     "views of finetune": ({"classify": {"augment": {"flip_p": 0}}}, {"classify": 6, **END}),
-    "input of all arms": ({"classify": {"augment": {"global_size": 96}}}, {"classify": 15, "explain": 3, **END}),
-    "determinism of all arms": ({"classify": {"deterministic": False}}, {"classify": 15, "explain": 3, **END}),
+    "input of all arms": (
+        {"classify": {"augment": {"global_size": 96}}},
+        {"embed": 4, "classify": 15, "explain": 4, **END},
+    ),
+    "input of embeddings": ({"embed": {"size": 64}}, {"embed": 4, "classify": 9, "explain": 4, **END}),
+    "determinism": ({"classify": {"deterministic": False}}, {"classify": 6, **END}),
     "evaluate": ({"evaluate": {"resamples": 200}}, {"evaluate": 1, **PAGE}),
     "audit": ({"audit": {"similarity": 0.9}}, AUDITED),
     "explain": ({"explain": {"attention_mass": 0.5}}, {"explain": 4, "report": 1}),
@@ -113,6 +117,7 @@ def test_a_changed_table_reads_the_cohort_again(tmp_path: Path) -> None:
 AFTER = {
     "cohort": {"phantom": 1, **STORE},
     "pretrain": {"pretrain": 3, **TRAINED},
+    "embed": {"embed": 4, "classify": 9, "explain": 4, **END},
     "classify": {"classify": 15, "clinical": 3, "explain": 3, **END},
     "evaluate": {"evaluate": 1, **PAGE},
     "audit": AUDITED,

@@ -16,6 +16,7 @@ FLOW = {
     "phantom": 1,
     "cohort": 1,
     "pretrain": 1,
+    "embed": 2,
     "classify": 2,
     "clinical": 1,
     "evaluate": 1,
@@ -59,6 +60,7 @@ def test_every_rule_runs_once_and_then_nothing(stubbed: Workflow) -> None:
     assert stubbed.rules("--forcerun", "evaluate") == {"evaluate": 1, "report": 1}
     assert stubbed.rules("--forcerun", "pretrain") == {
         "pretrain": 1,
+        "embed": 1,
         "classify": 1,
         "evaluate": 1,
         "explain": 1,
@@ -75,7 +77,7 @@ def test_explain_runs_without_methods_and_arms(tmp_path: Path) -> None:
     flow = Workflow(tmp_path, stub=True)
     values = {"pretrain": {"methods": []}, "classify": {"arms": []}, "explain": {"inits": ["scratch", "imagenet"]}}
     flow.configure(values)
-    assert flow.rules() == {"phantom": 1, "cohort": 1, "explain": 2, "audit": 1, "report": 1, "verdict": 1}
+    assert flow.rules() == {"phantom": 1, "cohort": 1, "embed": 2, "explain": 2, "audit": 1, "report": 1, "verdict": 1}
     done = flow.run("--cores", "2")
     assert done.returncode == 0, done.stderr
     (call,) = (call for call in flow.calls() if call.startswith("explain scratch"))

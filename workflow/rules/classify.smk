@@ -1,4 +1,4 @@
-# classify: store + backbone + labels → predictions, one folder per arm
+# classify: store or embeddings, and labels → predictions, one folder per arm
 
 
 rule classify:
@@ -6,7 +6,10 @@ rule classify:
         store="results/{cohort}/cohort/scans.h5",
         manifest="results/{cohort}/cohort/manifest.csv",
         splits="results/{cohort}/cohort/splits.csv",
-        start=start_of,
+        start=lambda wildcards: (
+            start_of(wildcards) if trains_backbone(wildcards) else []
+        ),
+        embeddings=embeddings_of,
     output:
         predictions="results/{cohort}/classify/{arm}/{backbone}/f{fraction}/fold{fold}-seed{seed}/predictions.csv",
         weights="results/{cohort}/classify/{arm}/{backbone}/f{fraction}/fold{fold}-seed{seed}/classifier.safetensors",
@@ -23,17 +26,17 @@ rule classify:
     resources:
         mem_mb=grows(8000),
         runtime=grows(480),
-        gpu=GPU,
+        gpu=lambda wildcards: GPU if trains_backbone(wildcards) else 0,
     params:
         version=STAGES["classify"],
         settings=lambda wildcards: as_json(settings.classify.needed(wildcards.arm)),
-        model=lambda wildcards: model_json(wildcards.backbone),
-        start=start_flag,
+        model=classify_model,
+        start=classify_start,
         flags=classify_flags,
         out=subpath(output.predictions, parent=True),
     shell:
         "exec octdino classify {wildcards.arm} --store {input.store:q} --backbone {wildcards.backbone:q}"
-        " --model {params.model:q} {params.start} --settings {params.settings:q} {params.flags}"
+        " {params.model} {params.start} --settings {params.settings:q} {params.flags}"
         " --fraction {wildcards.fraction} --fold {wildcards.fold} --seed {wildcards.seed} --threads {threads}"
         " --out {params.out:q} > {log:q} 2>&1"
 

@@ -1,4 +1,4 @@
-# explain: store + backbone → attention, one map per label, masks, Jaccard, nearest neighbors
+# explain: store + backbone + embeddings → attention, one map per label, masks, Jaccard, nearest neighbors
 
 
 rule explain:
@@ -7,6 +7,7 @@ rule explain:
         manifest="results/{cohort}/cohort/manifest.csv",
         splits="results/{cohort}/cohort/splits.csv",
         start=start_of,
+        embeddings=embeddings_of,
         classifiers=classifiers_of,
         masks=rules.phantom.output.files if settings.cohort.name == "phantom" else [],
     output:
@@ -36,5 +37,5 @@ rule explain:
         out=subpath(output.card, parent=True),
     shell:
         "exec octdino explain {wildcards.init} --store {input.store:q} --backbone {wildcards.backbone:q}"
-        " --model {params.model:q} {params.start} {params.flags} --settings {params.settings:q}"
+        " --model {params.model:q} {params.start} --embeddings {input.embeddings:q} {params.flags} --settings {params.settings:q}"
         " --seed {wildcards.seed} --threads {threads} --out {params.out:q} > {log:q} 2>&1"

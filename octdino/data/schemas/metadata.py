@@ -135,6 +135,7 @@ class ClassifierMetadata(Metadata):
 
     Attributes:
         input: None for the clinical baseline, which uses no image.
+        pretrained: SHA-256 of the weights that the backbone started from; None where they come from no file.
         weights_sha256: of classifier.safetensors; None where there is none.
     """
 
@@ -151,6 +152,7 @@ class ClassifierMetadata(Metadata):
     n_train_patients: Count | None = None
     n_train_scans: Annotated[int, Field(ge=1)] | None = None
     input: Input | None = None
+    pretrained: Sha256 | None = None
     settings: Training = Training()
     weights_sha256: Sha256 | None = None
 

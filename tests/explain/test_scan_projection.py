@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from octdino.explain.embedding import commonest, embedding_figure, project
+from octdino.explain.scan_projection import most_balanced_label, plot_projection, project
 
 
 def groups(count: int, dimensions: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -42,15 +42,15 @@ def test_few_scans(count: int, dimensions: int) -> None:
 def test_the_label_nearest_to_half() -> None:
     nan = np.nan
     truth = np.array([[1, 1, 0], [1, 0, 0], [1, nan, 0], [1, 1, 1]], float)
-    assert commonest(truth) == 1  # 2 of 3
-    assert commonest(np.ones((4, 2))) is None
+    assert most_balanced_label(truth) == 1  # 2 of 3
+    assert most_balanced_label(np.ones((4, 2))) is None
 
 
 def test_a_panel_for_what_is_known() -> None:
     rng = np.random.default_rng(0)
     places, patient, nothing = rng.normal(size=(30, 2)), np.arange(30) // 3, np.full(30, np.nan)
     truth, cst = rng.integers(0, 2, 30).astype(float), rng.uniform(200, 500, 30)
-    full = embedding_figure(places, "IRF", truth, cst, patient)
+    full = plot_projection(places, "IRF", truth, cst, patient)
     assert [axes.get_title("left") for axes in full.axes[:3]] == ["IRF", "CST, µm", "10 patients"]
-    bare = embedding_figure(places, "", None, nothing, np.arange(30))
+    bare = plot_projection(places, "", None, nothing, np.arange(30))
     assert [axes.get_title("left") for axes in bare.axes] == ["each its own patient"]

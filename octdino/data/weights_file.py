@@ -1,4 +1,4 @@
-"""A file of weights that a stage writes and another reads: safetensors, named by its SHA-256 in the card beside it."""
+"""Weights in safetensors files that one stage writes and another reads, named by SHA-256 in the metadata."""
 
 import hashlib
 from pathlib import Path
@@ -11,13 +11,13 @@ from octdino.errors import UserError
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
+    """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write tensors by name, atomically; the SHA-256 of the file, for the card."""
+    """Write tensors by name, atomically; return the SHA-256 of the file, for the metadata."""
     write_tensors(path, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     return sha256_of(path)
 
@@ -26,10 +26,10 @@ def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
     """Read what `write_weights` wrote.
 
     Args:
-        sha256: that of the card; None: the card names no file.
+        sha256: that of the metadata; None: they name no file.
 
     Raises:
-        UserError: no such file, another one than the card names, no safetensors file, or a number that is not finite.
+        UserError: no such file, another one than the metadata name, no safetensors file, or a number not finite.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; the card beside it names one")

@@ -1,4 +1,4 @@
-"""Scans as points of a plane: those with near features lie near each other. A picture, no measurement."""
+"""Map of scans: t-SNE projection of embeddings to a plane; an illustration, not a measurement."""
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,17 +10,17 @@ from sklearn.manifold import TSNE
 from octdino.plotting import POOL, figure_style
 
 DIMENSIONS = 30  # that t-SNE starts from
-FEWEST = 12  # scans; of fewer t-SNE makes nothing that says anything
+FEWEST = 12  # scans; with fewer t-SNE shows no structure
 PERPLEXITY = 30
 MARKERS = "os^vD*P"
 UNKNOWN = "#b0b0b0"
 
 
 def project(features: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
-    """Places [N, 2], and how: t-SNE (van der Maaten 2008) of the first principal components, or those alone.
+    """Return places [N, 2], and how: t-SNE (van der Maaten 2008) of the first principal components, or those alone.
 
     Args:
-        features: [N, D], scaled to length 1 here, as neighbours are sought by cosine.
+        features: [N, D], scaled to length 1 here, as neighbors are found by cosine similarity.
     """
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     if len(unit) < 3:
@@ -36,18 +36,18 @@ def project(features: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     return np.asarray(places, float), f"t-SNE (perplexity {perplexity:.0f}) of {flat.shape[1]} principal components"
 
 
-def commonest(truth: np.ndarray) -> int | None:
-    """The label nearest to half of the scans, of [N, L]; None where no label has both classes."""
+def most_balanced_label(truth: np.ndarray) -> int | None:
+    """Return the label whose prevalence is nearest to one half, of [N, L]; None where no label has both classes."""
     known = np.isfinite(truth)
     share = np.where(known, truth, 0).sum(0) / np.maximum(known.sum(0), 1)
     both = (share > 0) & (share < 1)
     return int(np.argmin(np.where(both, np.abs(share - 0.5), np.inf))) if both.any() else None
 
 
-def embedding_figure(
+def plot_projection(
     places: np.ndarray, label: str, truth: np.ndarray | None, cst: np.ndarray, patient: np.ndarray | None
 ) -> Figure:
-    """The same places up to three times: coloured by a label, by CST and by patient; what is unknown is grey.
+    """Return up to three panels of the same places: colored by a label, by CST and by patient; gray where unknown.
 
     Args:
         places: [N, 2]; truth: of `label`, [N], None where there is none; cst: µm, [N]; patient: numbers, [N], None
@@ -93,16 +93,16 @@ def _by_label(axes: Axes, places: np.ndarray, label: str, truth: np.ndarray) -> 
 def _by_value(axes: Axes, places: np.ndarray, cst: np.ndarray) -> None:
     known = np.isfinite(cst)
     axes.scatter(places[~known, 0], places[~known, 1], s=12, color=UNKNOWN, marker="x", linewidths=0.5)
-    drawn = axes.scatter(places[known, 0], places[known, 1], s=12, c=cst[known], cmap=colormaps["viridis"], alpha=0.85)
+    points = axes.scatter(places[known, 0], places[known, 1], s=12, c=cst[known], cmap=colormaps["viridis"], alpha=0.85)
     axes.set_title("CST, µm")
-    axes.figure.colorbar(drawn, ax=axes, location="bottom", fraction=0.06, pad=0.03)
+    axes.figure.colorbar(points, ax=axes, location="bottom", fraction=0.06, pad=0.03)
 
 
 def _by_patient(axes: Axes, places: np.ndarray, patient: np.ndarray) -> None:
-    """A colour and a marker each; they come again after as many patients as there are pairs of them."""
-    who, index = np.unique(patient, return_inverse=True)
-    for place in range(len(who)):
+    """One pair of color and marker per patient; pairs repeat when all are used."""
+    patients, index = np.unique(patient, return_inverse=True)
+    for place in range(len(patients)):
         rows = index == place
         marker = MARKERS[place // len(POOL) % len(MARKERS)]
         axes.scatter(places[rows, 0], places[rows, 1], s=12, color=POOL[place % len(POOL)], marker=marker, alpha=0.8)
-    axes.set_title(f"{len(who)} patients" if len(who) < len(patient) else "each its own patient")
+    axes.set_title(f"{len(patients)} patients" if len(patients) < len(patient) else "each its own patient")

@@ -1,4 +1,4 @@
-"""Which scans the figures show, chosen by rule, and the words below them."""
+"""Figures of the explain stage: which scans they show, chosen by rule, and their captions."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from octdino.config import ExplainSettings
-from octdino.explain.attention_figures import labels_figure, maps_figure, neighbours_figure, save_png
-from octdino.explain.embedding import commonest, embedding_figure
+from octdino.explain.attention_figures import plot_label_maps, plot_maps, plot_neighbors, save_png
 from octdino.explain.explained_scans import Shown
 from octdino.explain.regions import Maps
+from octdino.explain.scan_projection import most_balanced_label, plot_projection
 from octdino.plotting import save_svg
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 
 
-class Figures:
-    """Writes figures into a folder and keeps what the page says about each."""
+class FigureWriter:
+    """Writes figures into a folder and keeps their captions for the page."""
 
     def __init__(self, folder: Path, settings: ExplainSettings, shown: Shown) -> None:
         self.folder, self.settings, self.shown = folder, settings, shown
@@ -24,7 +24,7 @@ class Figures:
         for stale in [*folder.glob("*.png"), *folder.glob("*.svg")]:
             stale.unlink()
 
-    def maps(self, maps: Maps, of: str) -> None:
+    def plot_maps(self, maps: Maps, of: str) -> None:
         """maps.png: the scans with most labels, of different patients."""
         rows = examples(self.shown, self.settings.examples)
         if not len(rows):
@@ -33,9 +33,9 @@ class Figures:
         mass, blob = self.settings.attention_mass, self.settings.min_blob
         images, masks, cleaned = self.shown.scans.images[rows], top.masks(mass)[:, 0], top.masks(mass, blob)[:, 0]
         other = ", each of another patient" if self.shown.unit.patients else ""
-        figure = maps_figure(images, some.pixels(), masks, cleaned, maps.name, mass)
+        figure = plot_maps(images, some.pixels(), masks, cleaned, maps.name, mass)
         heads = (
-            f"a map each of {maps.native.shape[1]} heads, their maximum, " if maps.native.shape[1] > 1 else "the map, "
+            f"one map per head ({maps.native.shape[1]}), their maximum, " if maps.native.shape[1] > 1 else "the map, "
         )
         self._write(
             figure, "maps",
@@ -43,8 +43,8 @@ class Figures:
             f"pieces below {100 * blob:g} % of the image. The scans with most labels{other}.",
         )  # fmt: skip
 
-    def labels(self, maps: Maps, arm: str) -> None:
-        """labels_{arm}.png: of each label the scan in which it is largest, or the first that has it."""
+    def plot_label_maps(self, maps: Maps, arm: str) -> None:
+        """labels_{arm}.png: per label, the scan in which it is largest, or the first that has it."""
         shown = self.shown
         places = label_examples(shown)
         if not places or not self.settings.examples:
@@ -54,38 +54,38 @@ class Figures:
         lesions = None
         if shown.masks is not None and shown.masks.labels:
             lesions = shown.masks.label_masks(rows)[np.arange(len(rows)), columns]
-        figure = labels_figure(shown.scans.images[rows], own, lesions, [_short(shown.labels[c]) for c in columns])
-        outlined = " Outlined: where it truly is." if lesions is not None else ""
+        figure = plot_label_maps(shown.scans.images[rows], own, lesions, [_short(shown.labels[c]) for c in columns])
+        outlined = " Outlined: the ground-truth mask." if lesions is not None else ""
         what = {
             "cam": "class activation", "gradcam": "Grad-CAM", "projection": "patches projected on the classifier",
         }[maps.name]  # fmt: skip
         self._write(
             figure, f"labels_{arm}",
-            f"{arm}, {what}: of each label a scan that has it, and where the classifier arm_styles for it.{outlined} "
+            f"{arm}, {what}: per label, a scan that has it and the map of the classifier.{outlined} "
             "Chosen by rule: the scan in which the label is largest, or the first.",
         )  # fmt: skip
 
-    def embedding(self, places: np.ndarray, how: str) -> None:
-        """embedding.png and .svg: all scans of the tables as points, coloured in up to three ways."""
+    def plot_projection(self, places: np.ndarray, how: str) -> None:
+        """embedding.png and .svg: all scans of the tables as points, colored in up to three ways."""
         if len(places) < 3 or not self.settings.examples:
             return
-        scans, label = self.shown.scans, commonest(self.shown.scans.truth)
+        scans, label = self.shown.scans, most_balanced_label(self.shown.scans.truth)
         name, truth = ("", None) if label is None else (self.shown.labels[label], scans.truth[:, label])
         patients = self.shown.unit.patients
-        figure = embedding_figure(places, name, truth, scans.cst, scans.patient if patients else None)
+        figure = plot_projection(places, name, truth, scans.cst, scans.patient if patients else None)
         save_svg(figure, self.folder / "embedding.svg", f"{len(scans)} scans as points; numbers: embedding.csv")
         self._write(
             figure, "embedding",
-            f"Frozen features of {len(scans)} scans in a plane, by {how}: near points have near features. "
+            f"Frozen features of {len(scans)} scans in a plane, by {how}: near points have similar features. "
             "The label is the one nearest to half of the scans. Distances between clusters mean little"
-            + ("; a cluster a patient says that features know the patient." if patients else "."),
+            + ("; one cluster per patient means that features identify the patient." if patients else "."),
         )  # fmt: skip
 
-    def neighbors(self, found: np.ndarray) -> None:
+    def plot_neighbors(self, found: np.ndarray) -> None:
         """retrieval.png: of the commonest labels one query each, of different patients, with its nearest scans.
 
         Args:
-            found: positions in the bank [N, k], -1 for none.
+            found: positions in the gallery [N, k], -1 for none.
         """
         shown = self.shown
         queries: list[tuple[int, int]] = []
@@ -98,18 +98,18 @@ class Figures:
                 queries.append((int(fresh[0]), int(label)))
         if not queries:
             return
-        near = [found[row, :NEIGHBOURS][found[row, :NEIGHBOURS] >= 0] for row, _ in queries]
-        figure = neighbours_figure(
+        near = [found[row, :NEIGHBORS][found[row, :NEIGHBORS] >= 0] for row, _ in queries]
+        figure = plot_neighbors(
             shown.scans.images[[row for row, _ in queries]],
-            [shown.bank.images[each] for each in near],
-            [shown.bank.truth[each, label] for each, (_, label) in zip(near, queries, strict=True)],
+            [shown.gallery.images[each] for each in near],
+            [shown.gallery.truth[each, label] for each, (_, label) in zip(near, queries, strict=True)],
             [_short(shown.labels[label]) for _, label in queries],
         )
         other = " of other patients" if shown.unit.patients else ""
         self._write(
             figure, "retrieval",
             f"A scan with the label above it, and the scans{other} whose features are nearest. The frame "
-            "says whether they have the label, too. One scan of each of the commonest labels.",
+            "says whether they have the label, too. One scan of each of the most_balanced_label labels.",
         )  # fmt: skip
 
     def _write(self, figure: Figure, name: str, caption: str) -> None:
@@ -125,7 +125,7 @@ def examples(shown: Shown, count: int) -> np.ndarray:
 
 
 def label_examples(shown: Shown) -> list[tuple[int, int]]:
-    """Of each label that a scan has: the scan in which it is largest, where there are masks, or the first; and it."""
+    """Return pairs of scan and label: per label, the scan in which it is largest, or the first without masks."""
     found = []
     sizes = None
     if shown.masks is not None and shown.masks.labels:

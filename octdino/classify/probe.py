@@ -1,0 +1,76 @@
+"""Classifiers on frozen features (embeddings): linear probe, k nearest neighbors and MLP."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from octdino.classify.labeled_scans import Labelled
+from octdino.classify.linear import fit_linear
+from octdino.classify.losses import probabilities
+from octdino.classify.mlp import fit_mlp, mlp_logits
+from octdino.classify.trained_classifier import TrainedClassifier
+from octdino.config import Arm, ClassifySettings
+from octdino.data.embeddings import read_embeddings
+from octdino.data.schemas.metadata import Input
+from octdino.stats.neighbors import knn_scores
+
+Fitted = tuple[np.ndarray, dict[str, Tensor], dict[str, Any]]  # probabilities, tensors, how it was chosen
+
+
+def train_probe(
+    arm: Arm, settings: ClassifySettings, data: Labelled, embeddings: Path, backbone: str, fold: int, seed: int
+) -> TrainedClassifier:
+    """Train the classifier of a linear, knn or mlp arm on embeddings and predict validation and test scans.
+
+    Args:
+        embeddings: embeddings.h5 of the arm's init, backbone and fold.
+        seed: of the MLP's weights, dropout and order of scans.
+
+    Raises:
+        UserError: the embeddings are damaged, or of other scans, another init, backbone or fold.
+    """
+    read = read_embeddings(embeddings, data.cohort, data.places)
+    read.check_run(arm.init, backbone, fold)
+    fit = {"linear": _linear, "knn": _knn, "mlp": _mlp}[arm.mode]
+    predicted, tensors, how = fit(data, read.features.astype(np.float64), settings, seed)
+    attributes = read.attributes
+    return TrainedClassifier(
+        probabilities=predicted,
+        tensors=tensors,
+        model=attributes.model,
+        input=Input(image=data.image, size=attributes.size, mean=attributes.mean, std=attributes.std),
+        pretrained=attributes.pretrained,
+        details={"embeddings": {name: getattr(attributes, name) for name in ("readout", "seed", "octdino")}, **how},
+    )
+
+
+def _linear(data: Labelled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
+    train, val = data.rows("train"), data.rows("val")
+    (weight, bias), penalty = fit_linear(
+        features[train], data.truth[train], features[val], data.truth[val], settings, data.exclusive
+    )
+    logits = features[data.rows("val", "test")] @ weight.T + bias
+    tensors = {"head.weight": torch.from_numpy(weight), "head.bias": torch.from_numpy(bias)}
+    return probabilities(logits, data.exclusive), tensors, {"inverse_penalty": penalty}
+
+
+def _knn(data: Labelled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
+    train, rows = data.rows("train"), data.rows("val", "test")
+    patient = torch.from_numpy(pd.factorize(data.manifest["patient"])[0].astype("int64"))
+    gallery, queries = (torch.from_numpy(features[part]).float() for part in (train, rows))
+    labels = torch.from_numpy(data.truth[train])
+    scores = knn_scores(queries, gallery, labels, patient[rows], patient[train], k=settings.knn).double().numpy()
+    return np.clip(scores, 0, 1), {"bank": gallery, "labels": labels}, {"neighbours": settings.knn}
+
+
+def _mlp(data: Labelled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
+    train, val = data.rows("train"), data.rows("val")
+    network, epoch = fit_mlp(
+        features[train], data.truth[train], features[val], data.truth[val], settings, data.exclusive, seed
+    )
+    logits = mlp_logits(network, features[data.rows("val", "test")])
+    return probabilities(logits, data.exclusive), network.state_dict(), {"best_epoch": epoch}

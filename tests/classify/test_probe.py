@@ -1,0 +1,111 @@
+"""Arms on frozen features: trained on the embeddings that they are given, and on no others."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from octdino.classify.labeled_scans import read_labelled
+from octdino.classify.linear import fit_linear
+from octdino.classify.losses import probabilities
+from octdino.classify.mlp import fit_mlp, mlp_logits
+from octdino.classify.train_arm import classify
+from octdino.data.embeddings import read_embeddings
+from octdino.data.predictions import read_predictions
+from octdino.errors import UserError
+from octdino.models.backbones import extract_features
+from octdino.models.initial_weights import start_backbone
+from octdino.models.input_batches import input_batches
+from octdino.stats.neighbors import knn_scores
+from tests.classify.test_classify import MODEL, SETTINGS
+from tests.embedded import write_embedded
+from tests.small import write_small_cohort
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_small_cohort(tmp_path_factory.mktemp("cohort"), patients=24)
+
+
+@pytest.fixture(scope="module")
+def embeddings(store, tmp_path_factory):
+    return write_embedded("scratch", 32, store=store, backbone="b", model=MODEL, out=tmp_path_factory.mktemp("embed"))
+
+
+def run(arm, store, embeddings, out, backbone="b", fold=0, **more):
+    named = {"fraction": 1.0, "seed": 0, "model": MODEL, **more}
+    classify(arm, SETTINGS, store=store, backbone=backbone, embeddings=embeddings, fold=fold, out=out, **named)
+    return read_predictions(out)
+
+
+@pytest.mark.parametrize("mode", ["linear", "knn", "mlp"])
+def test_predictions_are_those_of_features_computed_directly(mode, store, embeddings, tmp_path):
+    """Of the labeled scans alone, in batches of their own; as arms computed them before there were embeddings."""
+    data = read_labelled(store, 1.0, 0)
+    network, _ = start_backbone("scratch", MODEL, 1, 32, pretrained=None, seed=0)
+
+    def features(rows):
+        batches = input_batches(data.images, data.mean, data.std, 32, torch.device("cpu"), rows)
+        return extract_features(network, batches).double().numpy()
+
+    train, val, rows = data.rows("train"), data.rows("val"), data.rows("val", "test")
+    known = features(train), data.truth[train], features(val), data.truth[val], SETTINGS
+    if mode == "linear":
+        (weight, bias), _ = fit_linear(*known)
+        expected = probabilities(features(rows) @ weight.T + bias, exclusive=False)
+    elif mode == "mlp":
+        expected = probabilities(mlp_logits(fit_mlp(*known, False, 0)[0], features(rows)), exclusive=False)
+    else:
+        patient = torch.from_numpy(data.manifest["patient"].astype("category").cat.codes.to_numpy("int64", copy=True))
+        tensors = (torch.from_numpy(x).float() for x in (features(rows), features(train), data.truth[train]))
+        expected = knn_scores(*tensors, patient[rows], patient[train], k=SETTINGS.knn).numpy()
+    found = run(f"scratch-{mode}", store, embeddings, tmp_path)
+    np.testing.assert_allclose(found.probabilities(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_metadata_tell_what_the_embeddings_were_made_of(store, embeddings, tmp_path):
+    metadata = run("scratch-linear", store, embeddings, tmp_path).metadata
+    attributes = read_embeddings(embeddings, read_labelled(store, 1.0, 0).cohort).attributes
+    assert metadata["input"]["size"] == 32
+    assert (metadata["input"]["mean"], metadata["input"]["std"]) == (attributes.mean, attributes.std)
+    assert metadata["model"] == MODEL.model_dump(mode="json")
+    assert metadata["embeddings"] == {"readout": "pooled", "seed": 0, "octdino": attributes.octdino}
+    assert "pretrained" in metadata
+
+
+def test_no_scan_is_read(store, embeddings, tmp_path, monkeypatch):
+    monkeypatch.setattr("octdino.data.cohort_reader.read_images", lambda *_: pytest.fail("reads images"))
+    run("scratch-linear", store, embeddings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arm", "more", "line"),
+    [
+        ("dino-linear", {}, "of init scratch, expected init dino"),
+        ("scratch-knn", {"backbone": "c"}, "backbone b, expected backbone c"),
+        ("scratch-mlp", {"embeddings": None}, "--embeddings: missing; scratch-mlp reads .* `octdino embed scratch`"),
+        ("scratch-linear", {"pretrained": "run"}, "--pretrained: scratch-linear reads --embeddings and no backbone"),
+        ("scratch-finetune", {}, "--embeddings: scratch-finetune trains its backbone; expected only --pretrained"),
+    ],
+)
+def test_mistakes_are_one_line(arm, more, line, store, embeddings, tmp_path):
+    with pytest.raises(UserError, match=line):
+        run(arm, store, **{"embeddings": embeddings, "out": tmp_path / "out", **more})
+    assert not (tmp_path / "out").exists()
+
+
+def test_embeddings_of_another_store_are_refused(embeddings, tmp_path):
+    other = write_small_cohort(tmp_path / "cohort", patients=24, seed=1)
+    with pytest.raises(UserError, match="features of another store"):
+        run("scratch-linear", other, embeddings, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [("octdino.classify.clinical", "torch timm monai"), ("octdino.classify.train_arm", "timm torchvision monai")],
+)
+def test_what_is_not_needed_is_not_imported(module, absent):
+    code = f"import sys, {module}; print([m for m in '{absent}'.split() if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
