@@ -11,6 +11,4 @@ class EmbedSettings(Settings):
     """Features of every scan, computed once per backbone, for probes, retrieval and the map of scans."""
 
     size: int | None = Field(None, ge=16, description="px, side of the input; null: classify.augment.global_size")
-    readout: Literal["pooled"] = Field(
-        "pooled", description="which features: pooled, those that timm's model without a classifier returns"
-    )
+    readout: Literal["pooled"] = Field("pooled", description="features of the model without its classifier head")
