@@ -29,14 +29,13 @@ RENAMED = {  # old key: its new name, relative to the same section
     "masses": "attention_masses",
     "neighbours": "neighbors",
     "penalties": "inverse_regularization",
-    "quoted": "replication.numbers, docs/replication.md",
-    "reported": "replication.protocol, docs/replication.md",
     "rotate": "rotate_degrees",
     "saturation": "color.saturation_max",
     "solarize": "solarize_p",
     "speckle": "speckle_max",
     "watch": "online_eval_max_scans",
 }
+MOVED = {"classify.reported": "replication.protocol", "report.quoted": "replication.numbers"}  # to replication/
 
 
 class Settings(BaseModel):
@@ -105,6 +104,8 @@ def renamed(key: str) -> str | None:
 def _line(error: Any, cls: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
+        if key in MOVED:
+            return f"{key}: moved to {MOVED[key]} of replication/Snakefile; see docs/replication.md"
         *section, name = error["loc"]
         names = _keys(_class_at(cls, section))
         if (new := renamed(key)) and RENAMED[str(name)].split(".")[0] in names:

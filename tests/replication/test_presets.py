@@ -206,8 +206,8 @@ def test_the_ordinary_workflow_names_where_the_old_keys_went(tmp_path: Path) -> 
     flow = Workflow(tmp_path, stub=True)
     flow.configure({"classify": {"reported": {"arms": []}}, "report": {"quoted": []}})
     done = flow.run("-n")
-    assert "classify.reported: renamed; write replication.protocol, docs/replication.md" in done.stderr
-    assert "report.quoted: renamed; write replication.numbers, docs/replication.md" in done.stderr
+    assert "classify.reported: moved to replication.protocol of replication/Snakefile" in done.stderr
+    assert "report.quoted: moved to replication.numbers of replication/Snakefile" in done.stderr
 
 
 def test_octdino_imports_nothing_of_the_replication() -> None:
