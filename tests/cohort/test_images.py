@@ -153,7 +153,7 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "zero.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("not a picture")
     assert decode_scan(tmp_path / "zero.png", PLAIN).detail == "the file is empty"
-    assert "no image format" in decode_scan(tmp_path / "text.png", PLAIN).detail
+    assert "no known image format" in decode_scan(tmp_path / "text.png", PLAIN).detail
     assert decode_scan(tmp_path / "none.png", PLAIN).reason == "missing_file"
     tifffile.imwrite(tmp_path / "stack.tif", np.stack([GREY, GREY]), photometric="minisblack")
     assert "more than one image" in decode_scan(tmp_path / "stack.tif", PLAIN).detail

@@ -26,7 +26,7 @@ def test_values_are_scikit_learns_on_test_scans(done: Path) -> None:
     for label in ("IRF", "DRT/ME", "FAVF"):
         rows = table[table[label].notna()]
         y, p = rows[label].astype(int), rows[probability(label)].astype(float)
-        positive = p >= found.metadata["thresholds"][label]
+        positive = p >= found.metadata.thresholds[label]
         expected = {
             "auroc": roc_auc_score(y, p), "average_precision": average_precision_score(y, p),
             "f1": f1_score(y, positive), "balanced_accuracy": balanced_accuracy_score(y, positive),
