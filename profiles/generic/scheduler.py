@@ -91,7 +91,7 @@ def submit(jobscript: str) -> None:
     code = CODES / job
     if not code.exists() or code.stat().st_mtime < begin:  # of an old job with the same number
         code.write_text("")
-    if noted := os.environ.get("OCTDINO_SUBMITTED"):  # for cancelation if Snakemake is killed
+    if noted := os.environ.get("OCTDINO_SUBMITTED"):  # for cancellation if Snakemake is killed
         with Path(noted).open("a") as submitted:
             submitted.write(f"{job}\n")
     print(job)
