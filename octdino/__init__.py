@@ -8,10 +8,10 @@ STAGES = {
     "pretrain": 2,
     "embed": 1,
     "classify": 3,
-    "evaluate": 2,
+    "evaluate": 3,
     "audit": 3,
     "explain": 4,
-    "report": 3,
+    "report": 4,
 }
 
 
