@@ -18,7 +18,7 @@ from torch import nn
 
 from octdino import made_by
 from octdino.classify.finetune import Finetune
-from octdino.classify.labeled_scans import Labelled, read_labelled
+from octdino.classify.labeled_scans import Labeled, read_labeled
 from octdino.config import Arm, ClassifySettings, ModelSettings
 from octdino.data.atomic_files import replacing
 from octdino.errors import UserError
@@ -44,7 +44,7 @@ class FaultyProtocol(Finetune):
         self,
         settings: ClassifySettings,
         epochs: int,
-        data: Labelled,
+        data: Labeled,
         backbone: nn.Module,
         pretrained: bool,
         seed: int,
@@ -118,7 +118,7 @@ def faulty_protocol(
     except ValueError as error:
         raise UserError(f"arm: {error}") from None
     ask_for_determinism(settings.deterministic)
-    data = read_labelled(store, fraction, fold)
+    data = read_labeled(store, fraction, fold)
     if not data.exclusive:
         raise UserError(f"{store}: its labels do not exclude each other; the report's protocol counts accuracy")
     size = settings.augment.global_size

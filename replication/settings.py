@@ -17,7 +17,7 @@ class ProtocolSettings(Settings):
     """
 
     arms: list[str] = Field([], description="arms (linear or finetune) that are trained once more with this protocol")
-    epochs: int = Field(50, ge=1, description="passes over the labelled training scans; the best one counts")
+    epochs: int = Field(50, ge=1, description="passes over the labeled training scans; the best one counts")
     test_share: float = Field(0.2, gt=0, le=1, description="share of the test scans, sampled at random")
     contaminated: bool = Field(True, description="linear: the backbone is fine-tuned on the same labels first")
 
@@ -43,7 +43,7 @@ class NumberSettings(Settings):
     )
     name: str = Field(description="the arm; history: the method; jaccard: the init")
     backbone: str
-    fraction: float = Field(1.0, description="metrics and protocol: share of labelled training scans")
+    fraction: float = Field(1.0, description="metrics and protocol: share of labeled training scans")
     column: str = Field("accuracy", description="metrics: the metric; history: the column; jaccard: the protocol")
     take: Literal["last", "max"] = Field("last", description="history: which epoch")
     blobs: Literal["kept", "removed"] = Field("kept", description="jaccard: minor blobs of the masks")

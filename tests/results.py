@@ -20,7 +20,7 @@ SKILL = {"scratch-finetune": 0.6, "dino-linear": 1.6, "simclr-linear": 1.2, "cli
 
 
 def write_cohort(folder: Path, patients: int = 60, folds: int = 1, seed: int = 0) -> pd.DataFrame:
-    """manifest.csv, splits.csv and quarantine.csv in `folder`; two labelled visits of three slices a patient.
+    """manifest.csv, splits.csv and quarantine.csv in `folder`; two labeled visits of three slices a patient.
 
     VMT is positive in two patients only; DRT/ME goes with CST. Returns the manifest.
     """

@@ -32,7 +32,7 @@ def write_small_cohort(
 ) -> Path:
     """manifest.csv, splits.csv and scans.h5 in `folder`; the labels are a bright square and dim stripes. The store.
 
-    Half of each patient's scans are unlabelled; 60 % of patients train, 20 % validate, 20 % test. `exclusive`: either
+    Half of each patient's scans are unlabeled; 60 % of patients train, 20 % validate, 20 % test. `exclusive`: either
     the square or the stripes, never both or none.
     """
     rng = np.random.default_rng(seed)

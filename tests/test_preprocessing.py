@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from octdino.augment import resize, standardize
-from octdino.classify.labeled_scans import read_labelled
+from octdino.classify.labeled_scans import read_labeled
 from octdino.cohort.images import decode_scan  # only tests may join two stages
 from octdino.cohort.ingest import build_cohort
 from octdino.config import (
@@ -61,7 +61,7 @@ def test_a_file_is_preprocessed_from_the_card_alone(made: Path, stage: str) -> N
         given = read_metadata(made / "arm" / "classifier.json", ClassifierMetadata, "classify").input
     assert given is not None
     assert given.image.model_dump() == IMAGE
-    data = read_labelled(made / "cohort" / "scans.h5", 1.0, 0)
+    data = read_labeled(made / "cohort" / "scans.h5", 1.0, 0)
     seen = next(input_batches(data.images, data.mean, data.std, SIZE, torch.device("cpu"), data.rows("test")[:4]))
     paths = data.manifest["path"].iloc[data.rows("test")[:4]]
     stored = read_images(made / "cohort" / "scans.h5")

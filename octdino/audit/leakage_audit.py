@@ -24,7 +24,7 @@ from octdino.errors import UserError
 log = logging.getLogger("octdino.audit")
 
 CLINICAL = "clinical"  # the arm without a network
-ASKED = {
+CHECKS = {
     "patient": "no patient is in two splits",
     "eye": "no eye is, not even under two patients' names",
     "volume": "no volume is",
@@ -68,7 +68,7 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
     table = pd.DataFrame(rows, columns=FINDINGS.names)
     write_table(out / "findings.csv", table, FINDINGS)
     metadata = {
-        "asked": {check: words.format(many=cohort.unit.many) for check, words in ASKED.items()},
+        "asked": {check: words.format(many=cohort.unit.many) for check, words in CHECKS.items()},
         "patients": cohort.unit.state,
         "not_checkable": unchecked,
         "scans": len(cohort),

@@ -53,8 +53,8 @@ def clinical_baseline(store: Path, fraction: float, fold: int, seed: int, out: P
     table = cohort.manifest.assign(split=cohort.split_of(fold))
     features = clinical_features(table)
     chosen = table["patient"].isin(fraction_patients(cohort.splits, fold, fraction)).to_numpy(bool)
-    train = cohort.labelled & chosen & (table["split"] == "train").to_numpy(bool)
-    rows = cohort.labelled & (table["split"] != "train").to_numpy(bool)
+    train = cohort.labeled & chosen & (table["split"] == "train").to_numpy(bool)
+    rows = cohort.labeled & (table["split"] != "train").to_numpy(bool)
     if not train.any() or not rows.any():
         what = "train on" if rows.any() else "predict"
         raise UserError(f"{store.with_name('splits.csv')}: fold {fold} has no labeled scan to {what}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from octdino.augment import Augment, View
-from octdino.classify.labeled_scans import Labelled
+from octdino.classify.labeled_scans import Labeled
 from octdino.classify.losses import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
 from octdino.errors import UserError
@@ -41,7 +41,7 @@ class Finetune:
     """One fine-tuning run: network, optimizer, position and the best network so far."""
 
     def __init__(
-        self, settings: ClassifySettings, data: Labelled, backbone: nn.Module, pretrained: bool, seed: int
+        self, settings: ClassifySettings, data: Labeled, backbone: nn.Module, pretrained: bool, seed: int
     ) -> None:
         self.settings, self.data, self.seed = settings, data, seed
         self.device = pick_device()

@@ -17,7 +17,7 @@ from octdino.errors import UserError
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """The labeled scans of one fold, and of the training ones only those of the fraction's patients.
 
     Attributes:
@@ -65,7 +65,7 @@ class Labelled:
         return np.flatnonzero(self.manifest["split"].isin(splits))
 
 
-def read_labelled(store_file: Path, fraction: float, fold: int) -> Labelled:
+def read_labeled(store_file: Path, fraction: float, fold: int) -> Labeled:
     """Read the labeled scans that an arm may see.
 
     Raises:
@@ -76,9 +76,9 @@ def read_labelled(store_file: Path, fraction: float, fold: int) -> Labelled:
         raise UserError(f"{store_file.with_name('manifest.csv')}: no label column; there is nothing to classify")
     manifest = cohort.manifest.assign(split=cohort.split_of(fold))
     chosen = fraction_patients(cohort.splits, fold, fraction)
-    places = np.flatnonzero(cohort.labelled & ((manifest["split"] != "train") | manifest["patient"].isin(chosen)))
+    places = np.flatnonzero(cohort.labeled & ((manifest["split"] != "train") | manifest["patient"].isin(chosen)))
     mean, std = cohort.statistics(fold)
-    data = Labelled(cohort, places, manifest.iloc[places].reset_index(drop=True), cohort.truth[places], mean, std)
+    data = Labeled(cohort, places, manifest.iloc[places].reset_index(drop=True), cohort.truth[places], mean, std)
     for split in SPLIT_NAMES:
         if not len(data.rows(split)):
             raise UserError(f"{store_file.with_name('splits.csv')}: no labeled {split} scan in fold {fold}")

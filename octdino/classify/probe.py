@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from octdino.classify.labeled_scans import Labelled
+from octdino.classify.labeled_scans import Labeled
 from octdino.classify.linear import fit_linear
 from octdino.classify.losses import probabilities
 from octdino.classify.mlp import fit_mlp, mlp_logits
@@ -22,7 +22,7 @@ Fitted = tuple[np.ndarray, dict[str, Tensor], dict[str, Any]]  # probabilities, 
 
 
 def train_probe(
-    arm: Arm, settings: ClassifySettings, data: Labelled, embeddings: Path, backbone: str, fold: int, seed: int
+    arm: Arm, settings: ClassifySettings, data: Labeled, embeddings: Path, backbone: str, fold: int, seed: int
 ) -> TrainedClassifier:
     """Train the classifier of a linear, knn or mlp arm on embeddings and predict validation and test scans.
 
@@ -48,7 +48,7 @@ def train_probe(
     )
 
 
-def _linear(data: Labelled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
+def _linear(data: Labeled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
     train, val = data.rows("train"), data.rows("val")
     (weight, bias), penalty = fit_linear(
         features[train], data.truth[train], features[val], data.truth[val], settings, data.exclusive
@@ -58,7 +58,7 @@ def _linear(data: Labelled, features: np.ndarray, settings: ClassifySettings, se
     return probabilities(logits, data.exclusive), tensors, {"inverse_penalty": penalty}
 
 
-def _knn(data: Labelled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
+def _knn(data: Labeled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
     train, rows = data.rows("train"), data.rows("val", "test")
     patient = torch.from_numpy(pd.factorize(data.manifest["patient"])[0].astype("int64"))
     gallery, queries = (torch.from_numpy(features[part]).float() for part in (train, rows))
@@ -67,7 +67,7 @@ def _knn(data: Labelled, features: np.ndarray, settings: ClassifySettings, seed:
     return np.clip(scores, 0, 1), {"bank": gallery, "labels": labels}, {"neighbours": settings.knn}
 
 
-def _mlp(data: Labelled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
+def _mlp(data: Labeled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
     train, val = data.rows("train"), data.rows("val")
     network, epoch = fit_mlp(
         features[train], data.truth[train], features[val], data.truth[val], settings, data.exclusive, seed

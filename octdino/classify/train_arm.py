@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from octdino import made_by
-from octdino.classify.labeled_scans import Labelled, read_labelled
+from octdino.classify.labeled_scans import Labeled, read_labeled
 from octdino.classify.losses import probabilities
 from octdino.classify.probe import train_probe
 from octdino.classify.trained_classifier import TrainedClassifier, write_classifier
@@ -52,7 +52,7 @@ def classify(
     """
     chosen = _checked_arm(arm, pretrained, embeddings)
     ask_for_determinism(settings.deterministic)
-    data = read_labelled(store, fraction, fold)
+    data = read_labeled(store, fraction, fold)
     run = {"arm": arm, "backbone": backbone, "fraction": fraction, "fold": fold, "seed": seed}
     if embeddings is not None:
         trained = train_probe(chosen, settings, data, embeddings, backbone, fold, seed)
@@ -83,7 +83,7 @@ def _checked_arm(name: str, pretrained: Path | None, embeddings: Path | None) ->
 
 
 def _metadata(
-    run: dict[str, Any], settings: ClassifySettings, data: Labelled, trained: TrainedClassifier
+    run: dict[str, Any], settings: ClassifySettings, data: Labeled, trained: TrainedClassifier
 ) -> dict[str, Any]:
     """classifier.json without thresholds and calibration."""
     train = data.manifest.iloc[data.rows("train")]
@@ -106,7 +106,7 @@ def _finetuned(
     arm: Arm,
     run: dict[str, Any],
     settings: ClassifySettings,
-    data: Labelled,
+    data: Labeled,
     model: ModelSettings,
     pretrained: Path | None,
     folder: Path,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from octdino.classify.labeled_scans import Labelled
+from octdino.classify.labeled_scans import Labeled
 from octdino.config import ClassifySettings
 from octdino.data.predictions import check_probabilities, write_predictions
 from octdino.data.schemas.metadata import Input
@@ -38,7 +38,7 @@ class TrainedClassifier:
 
 
 def write_classifier(
-    out: Path, data: Labelled, trained: TrainedClassifier, metadata: dict[str, Any], settings: ClassifySettings
+    out: Path, data: Labeled, trained: TrainedClassifier, metadata: dict[str, Any], settings: ClassifySettings
 ) -> None:
     """Write classifier.safetensors, predictions.csv and classifier.json; thresholds and calibration are of validation.
 

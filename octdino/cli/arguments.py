@@ -142,7 +142,7 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 def add_part(parser: argparse.ArgumentParser) -> None:
     """Add --fraction and --fold: the patients of classify and clinical."""
     parser.add_argument(
-        "--fraction", type=share, default=1.0, metavar="X", help="share of the labelled training patients (default: 1)"
+        "--fraction", type=share, default=1.0, metavar="X", help="share of the labeled training patients (default: 1)"
     )
     add_fold(parser)
 

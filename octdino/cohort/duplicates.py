@@ -26,7 +26,7 @@ class Duplicates:
 def find_duplicates(scans: pd.DataFrame, truth: pd.DataFrame) -> Duplicates:
     """Find duplicate scans, and which of them to drop and to flag.
 
-    Of a patient's equal scans the labelled one is kept, else a given test before val before train, else the first.
+    Of a patient's equal scans the labeled one is kept, else a given test before val before train, else the first.
     Scans whose patient is unknown count as one patient.
 
     Args:

@@ -17,10 +17,10 @@ def check_exclusive(table: ScanTable, settings: CohortSettings) -> None:
     """Check the table's labels against cohort.exclusive: true, before any image is decoded.
 
     Raises:
-        UserError: a labelled scan has no positive label, several, or an empty cell.
+        UserError: a labeled scan has no positive label, several, or an empty cell.
     """
     truth = label_matrix(table.truth, table.labels)
-    if settings.exclusive and (odd := _labelled(truth) & ~_one_positive(truth)).any():
+    if settings.exclusive and (odd := _labeled(truth) & ~_one_positive(truth)).any():
         row = int(np.argmax(odd))
         raise UserError(
             f"cohort.exclusive: {table.scans['path'].iloc[row]} has {int(np.nansum(truth[row]))} positive labels "
@@ -29,7 +29,7 @@ def check_exclusive(table: ScanTable, settings: CohortSettings) -> None:
 
 
 def exclusive_labels(scans: pd.DataFrame, table: ScanTable, settings: CohortSettings) -> tuple[bool, str]:
-    """Return whether each labelled scan has exactly one positive label, and which source says so.
+    """Return whether each labeled scan has exactly one positive label, and which source says so.
 
     Args:
         scans: the accepted scans.
@@ -43,21 +43,21 @@ def exclusive_labels(scans: pd.DataFrame, table: ScanTable, settings: CohortSett
     if table.exclusive is not None:
         return table.exclusive, "cohort"
     truth = label_matrix(table.truth.loc[scans.index], table.labels)
-    labelled = _labelled(truth)
-    each_one = not (labelled & ~_one_positive(truth)).any()
+    labeled = _labeled(truth)
+    each_one = not (labeled & ~_one_positive(truth)).any()
     exclusive = len(table.labels) > 1 and each_one and bool((truth == 1).any(0).all())
     if exclusive:
         log.warning(
-            "each of the %d labelled scans has exactly one of the labels %s: they are treated as classes, with one "
+            "each of the %d labeled scans has exactly one of the labels %s: they are treated as classes, with one "
             "softmax over all and an accuracy; cohort.exclusive: false treats each label on its own",
-            labelled.sum(), ", ".join(table.labels),
+            labeled.sum(), ", ".join(table.labels),
         )  # fmt: skip
     else:
         log.info("each label is treated on its own; cohort.exclusive: true treats them as classes, one per scan")
     return exclusive, "table"
 
 
-def _labelled(truth: np.ndarray) -> np.ndarray:
+def _labeled(truth: np.ndarray) -> np.ndarray:
     """Bool [N], whether any label of a scan is known."""
     known: np.ndarray = (~np.isnan(truth)).any(axis=1)
     return known

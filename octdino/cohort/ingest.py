@@ -66,10 +66,10 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
         write_table(folder / "manifest.csv", manifest, MANIFEST)
         write_table(folder / "quarantine.csv", table.quarantine.table(), QUARANTINE)
         write_table(folder / "splits.csv", splits, SPLITS)
-    labelled = int(truth.notna().any(axis=1).sum())
+    labeled = int(truth.notna().any(axis=1).sum())
     log.info("%s: %d rows refused: %s", out, len(table.quarantine.rows), _reasons(table.quarantine) or "none")
     patients = {"known": f"{manifest['patient'].nunique()}", "unknown": "unknown", "none": "no"}[table.patients]
-    log.info("%s: %d scans of %s patients, %d labelled", out, len(manifest), patients, labelled)
+    log.info("%s: %d scans of %s patients, %d labeled", out, len(manifest), patients, labeled)
     if warning := unit(table.patients).warning:
         log.log(logging.WARNING if table.patients == "unknown" else logging.INFO, "%s: %s", out, warning)
 

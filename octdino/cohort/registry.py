@@ -1,4 +1,4 @@
-"""The kinds of cohort: one reader per name, and the download of its files. A new kind is one file and one line here."""
+"""The kinds of cohort: one reader per name, and the download of its files. A new kind: see docs/architecture.md."""
 
 from collections.abc import Callable
 from pathlib import Path

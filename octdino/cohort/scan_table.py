@@ -27,7 +27,7 @@ class ScanTable:
             label may have the name of one of its columns.
         quarantine: refused rows.
         one_size: whether scans of another size than the most frequent one are refused.
-        exclusive: whether each labelled scan has exactly one positive label; None: decided by the labels.
+        exclusive: whether each labeled scan has exactly one positive label; None: decided by the labels.
         patients: known, unknown (the files do not name them) or none (images without patients); see
             `octdino.data.sampling_units`.
         source: maps a path to its image; the file below root by default.

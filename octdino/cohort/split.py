@@ -27,7 +27,7 @@ def make_splits(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSetting
     """Return splits.csv: one row per fold and patient, in order of first appearance; only `crossval` has several folds.
 
     The user's own split (`given_split`) is kept, and the file of an earlier run; otherwise groups are assigned at
-    random: labelled groups stratified over labels and trial, groups without any label by shares.
+    random: labeled groups stratified over labels and trial, groups without any label by shares.
 
     Args:
         scans: columns patient, group, trial, given_split, path and row.
@@ -35,33 +35,33 @@ def make_splits(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSetting
         settings: protocol, shares, seed, file.
 
     Raises:
-        UserError: too few labelled groups, a patient that the file lacks, or a group in two splits.
+        UserError: too few labeled groups, a patient that the file lacks, or a group in two splits.
     """
     scans, labels = _with_published_test(scans, settings), list(truth.columns)
-    names, groups, labelled = describe_groups(scans, truth)
-    split_of, rank = _given_partition(scans, labels, labelled, settings)
+    names, groups, labeled = describe_groups(scans, truth)
+    split_of, rank = _given_partition(scans, labels, labeled, settings)
     group_of_patient = dict(zip(scans["patient"], scans["group"], strict=True))
     folds = []
     if settings.protocol == "crossval":
         partitions = [
             one
             for repeat in range(settings.repeats)
-            for one in _crossval_partitions(names, groups, labelled, settings, repeat)
+            for one in _crossval_partitions(names, groups, labeled, settings, repeat)
         ]
     else:
         if settings.file is None:
-            _assign_rest(split_of, names, groups, labelled, settings)
+            _assign_rest(split_of, names, groups, labeled, settings)
         partitions = [split_of]
     for fold, split_of in enumerate(partitions):
-        labelled_groups = {name for name, has in zip(names, labelled, strict=True) if has}
-        if missing := [s for s in SPLIT_NAMES if s not in {split_of[name] for name in labelled_groups}]:
+        labeled_groups = {name for name, has in zip(names, labeled, strict=True) if has}
+        if missing := [s for s in SPLIT_NAMES if s not in {split_of[name] for name in labeled_groups}]:
             raise UserError(f"cohort: no patient with a label in {' or '.join(missing)}; expected one or more")
-        _log_partition(names, groups, labelled, labels, split_of)
+        _log_partition(names, groups, labeled, labels, split_of)
         if (
-            not {name for name in labelled_groups if split_of[name] == "train"} <= set(rank)
+            not {name for name in labeled_groups if split_of[name] == "train"} <= set(rank)
             or settings.protocol == "crossval"
         ):
-            rank = _rank_groups(names, groups, labelled, split_of, settings.seed)
+            rank = _rank_groups(names, groups, labeled, split_of, settings.seed)
         folds += [
             {"fold": fold, "patient": patient, "group": group, "split": split_of[group], "rank": rank.get(group)}
             for patient, group in group_of_patient.items()
@@ -78,11 +78,11 @@ def _with_published_test(scans: pd.DataFrame, settings: SplitSettings) -> pd.Dat
 
 
 def _crossval_partitions(
-    names: list[str], groups: Groups, labelled: np.ndarray, settings: SplitSettings, repeat: int
+    names: list[str], groups: Groups, labeled: np.ndarray, settings: SplitSettings, repeat: int
 ) -> list[dict[str, str]]:
     """Return the split of each group per fold of one partition: each group is in test once, else in val or train."""
     repeat_seed = settings.seed + 7919 * repeat
-    parts = [(np.flatnonzero(labelled), 2 * repeat_seed), (np.flatnonzero(~labelled), 2 * repeat_seed + 1)]
+    parts = [(np.flatnonzero(labeled), 2 * repeat_seed), (np.flatnonzero(~labeled), 2 * repeat_seed + 1)]
     number = np.zeros(len(names), dtype=int)
     for rows, seed in parts:
         number[rows] = _stratify_rows(groups, rows, np.full(settings.folds, 1 / settings.folds), seed)
@@ -110,15 +110,15 @@ def describe_groups(scans: pd.DataFrame, truth: pd.DataFrame) -> tuple[list[str]
     values = label_matrix(truth, list(truth.columns))
     trials = pd.get_dummies(scans["trial"]).to_numpy(np.float32)
     known, positive = ~np.isnan(values), np.nan_to_num(values) > 0
-    labelled = np.bincount(codes, known.any(axis=1), len(names)) > 0
-    # Trials count on labelled scans only: what is trained on and tested should be balanced.
+    labeled = np.bincount(codes, known.any(axis=1), len(names)) > 0
+    # Trials count on labeled scans only: what is trained on and tested should be balanced.
     some = known.any(axis=1, keepdims=True)
     positive = np.concatenate([positive, (trials > 0) & some], axis=1)
     known = np.concatenate([known, np.repeat(some, trials.shape[1], axis=1)], axis=1)
     sums = [np.zeros((len(names), positive.shape[1])) for _ in range(2)]
     np.add.at(sums[0], codes, positive)
     np.add.at(sums[1], codes, known)
-    return [str(name) for name in names], Groups(sums[0] > 0, sums[0], sums[1]), labelled
+    return [str(name) for name in names], Groups(sums[0] > 0, sums[0], sums[1]), labeled
 
 
 def check_splittable(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSettings) -> None:
@@ -132,20 +132,20 @@ def check_splittable(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSe
 
 
 def _given_partition(
-    scans: pd.DataFrame, labels: list[str], labelled: np.ndarray, settings: SplitSettings
+    scans: pd.DataFrame, labels: list[str], labeled: np.ndarray, settings: SplitSettings
 ) -> tuple[dict[str, str], dict[str, int]]:
     """Return the splits and ranks of groups that are given: by a file, by the table, or none."""
     if not labels:
         raise UserError("cohort: no label column; expected one or more whose cells are 0, 1 or empty")
-    if labelled.sum() < len(SPLIT_NAMES):
+    if labeled.sum() < len(SPLIT_NAMES):
         raise UserError(
-            f"cohort: {labelled.sum()} patients with a label ({len(labels)} labels); expected {len(SPLIT_NAMES)} or "
+            f"cohort: {labeled.sum()} patients with a label ({len(labels)} labels); expected {len(SPLIT_NAMES)} or "
             "more, one each to train, validate and test"
         )
     if settings.protocol == "crossval":
-        if labelled.sum() < settings.folds + 2:
+        if labeled.sum() < settings.folds + 2:
             raise UserError(
-                f"cohort: {labelled.sum()} patients with a label; expected {settings.folds + 2} or more for "
+                f"cohort: {labeled.sum()} patients with a label; expected {settings.folds + 2} or more for "
                 f"{settings.folds} folds"
             )
         if (scans["given_split"] != "").any():
@@ -157,11 +157,11 @@ def _given_partition(
 
 
 def _assign_rest(
-    split_of: dict[str, str], names: list[str], groups: Groups, labelled: np.ndarray, settings: SplitSettings
+    split_of: dict[str, str], names: list[str], groups: Groups, labeled: np.ndarray, settings: SplitSettings
 ) -> None:
     """Assign every group without a split, in place.
 
-    Where the given split lacks val, val is taken from the labelled part of train, since thresholds need labels.
+    Where the given split lacks val, val is taken from the labeled part of train, since thresholds need labels.
     """
     test = 0.0 if split_of else settings.test
     shares = np.array([1 - settings.val - settings.test, settings.val, test])
@@ -170,9 +170,9 @@ def _assign_rest(
     if split_of and "val" in split_of.values():
         return
     chosen = np.array([split_of.get(name, "train") == "train" for name in names])
-    parts = [(chosen & labelled, 2 * settings.seed)]
+    parts = [(chosen & labeled, 2 * settings.seed)]
     if test:
-        parts.append((chosen & ~labelled, 2 * settings.seed + 1))
+        parts.append((chosen & ~labeled, 2 * settings.seed + 1))
     for part, seed in parts:
         rows = np.flatnonzero(part)
         if len(rows) >= len(open_splits):
@@ -233,20 +233,20 @@ def _partition_from_file(path: Path, group_of_patient: dict[str, str]) -> tuple[
 
 
 def _rank_groups(
-    names: list[str], groups: Groups, labelled: np.ndarray, split_of: dict[str, str], seed: int
+    names: list[str], groups: Groups, labeled: np.ndarray, split_of: dict[str, str], seed: int
 ) -> dict[str, int]:
-    """Return the rank of each labelled training group: label fractions take groups in this order."""
-    rows = np.array([i for i, name in enumerate(names) if split_of[name] == "train" and labelled[i]], dtype=np.int64)
+    """Return the rank of each labeled training group: label fractions take groups in this order."""
+    rows = np.array([i for i, name in enumerate(names) if split_of[name] == "train" and labeled[i]], dtype=np.int64)
     return {names[rows[chosen]]: place for place, chosen in enumerate(nested_order(groups.take(rows), seed))}
 
 
 def _log_partition(
-    names: list[str], groups: Groups, labelled: np.ndarray, labels: list[str], split_of: dict[str, str]
+    names: list[str], groups: Groups, labeled: np.ndarray, labels: list[str], split_of: dict[str, str]
 ) -> None:
     """Log the number of groups per split, and each label that has no positive group in one of them."""
     where = np.array([split_of[name] for name in names])
     sizes = ", ".join(f"{s} {int((where == s).sum())}" for s in SPLIT_NAMES)
-    log.info("split groups: %s; %d of %d have labels", sizes, int(labelled.sum()), len(names))
+    log.info("split groups: %s; %d of %d have labels", sizes, int(labeled.sum()), len(names))
     for i, label in enumerate(labels):
         counts = {s: int(groups.positive[where == s, i].sum()) for s in SPLIT_NAMES}
         if not all(counts.values()):

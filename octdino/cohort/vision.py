@@ -220,7 +220,7 @@ def _stl_images(path: Path) -> np.ndarray:
 
 
 def _stl10(root: Path, place: str) -> tuple[list[str], list[Record], ImageSource]:
-    """Read the labelled parts and, for pretraining, the 100,000 images without a label."""
+    """Read the labeled parts and, for pretraining, the 100,000 images without a label."""
     folder = root / place
     names = folder / datasets.STL10.class_names_file
     if not names.is_file():

@@ -1,9 +1,8 @@
 """Settings of the audit stage: what counts as leakage."""
 
-from typing import Literal
-
 from pydantic import Field
 
+from octdino.config.names import AuditCheck
 from octdino.config.settings_base import Settings
 
 
@@ -16,6 +15,4 @@ class AuditSettings(Settings):
         le=1,
         description="correlation of fine detail from which two scans count as the same image, also mirrored",
     )
-    acknowledged: list[
-        Literal["patient", "eye", "volume", "copy", "exposure", "statistics", "threshold", "weights"]
-    ] = Field([], description="checks whose findings are reported without failing the run")
+    acknowledged: list[AuditCheck] = Field([], description="checks whose findings are reported without failing the run")

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from octdino.config.augment import SMALL_VIEWS, AugmentSettings
 from octdino.config.names import (
     Arm,
+    ThresholdRule,
     check_arm,
     check_fraction,
     check_once,
@@ -33,7 +34,7 @@ class ClassifySettings(Settings):
     fractions: list[float] = Field(
         [0.1, 0.3, 1.0],
         min_length=1,
-        description="shares of the labelled training patients, 0.0001 to 1; nested subsets",
+        description="shares of the labeled training patients, 0.0001 to 1; nested subsets",
     )
     arm_fractions: dict[str, list[float]] = Field(
         {}, description="arms with fractions of their own, such as {dino-knn: [1.0]}"
@@ -47,7 +48,7 @@ class ClassifySettings(Settings):
         AugmentSettings(global_scale=(0.6, 1.0), local_views=0),
         description="augmentation when fine-tuning; global_size is the input size of every arm, or embed.size",
     )
-    epochs: int = Field(30, ge=1, description="finetune: passes over the labelled training scans")
+    epochs: int = Field(30, ge=1, description="finetune: passes over the labeled training scans")
     min_steps: int = Field(200, ge=1, description="finetune: least number of steps, however few scans there are")
     batch_size: int = Field(32, ge=2, description="finetune: scans per step")
     lr: float = Field(1e-3, gt=0, description="finetune: peak learning rate of the head and of a scratch backbone")
@@ -71,7 +72,7 @@ class ClassifySettings(Settings):
     )
     mlp_hidden: int = Field(512, ge=1, description="mlp: width of its hidden layer")
     knn: int = Field(20, ge=1, description="knn: number of neighbors that vote, weighted by similarity")
-    threshold: Literal["youden", "f1"] = Field(
+    threshold: ThresholdRule = Field(
         "youden", description="score that a label's threshold maximizes on validation patients"
     )
 

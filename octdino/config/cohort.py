@@ -110,7 +110,7 @@ class CohortSettings(Settings):
     exclusive: bool | None = Field(
         None,
         description="true: each scan has exactly one label, one softmax over all; null: as the cohort is published; "
-        "folder: true if each labelled row of the table has exactly one 1",
+        "folder: true if each labeled row of the table has exactly one 1",
     )
     imagenette: Literal["160px", "320px", "full"] = Field("160px", description="published image size")
     phantom: PhantomSettings = PhantomSettings()

@@ -1,9 +1,8 @@
 """Settings of the embed stage: the input size and the read-out of the features of every scan."""
 
-from typing import Literal
-
 from pydantic import Field
 
+from octdino.config.names import Readout
 from octdino.config.settings_base import Settings
 
 
@@ -11,4 +10,4 @@ class EmbedSettings(Settings):
     """Features of every scan, computed once per backbone, for probes, retrieval and the map of scans."""
 
     size: int | None = Field(None, ge=16, description="px, side of the input; null: classify.augment.global_size")
-    readout: Literal["pooled"] = Field("pooled", description="features of the model without its classifier head")
+    readout: Readout = Field("pooled", description="features of the model without its classifier head")

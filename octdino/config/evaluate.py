@@ -33,7 +33,7 @@ class EvaluateSettings(Settings):
     )
     bins: int = Field(10, ge=2, description="bins of the calibration error, with equal numbers of scans")
     min_positive_patients: int = Field(
-        10, ge=1, description="labels with fewer positive patients in the labelled cohort are not evaluable"
+        10, ge=1, description="labels with fewer positive patients in the labeled cohort are not evaluable"
     )
     primary_positive_patients: int = Field(25, ge=1, description="labels with fewer are marked exploratory")
     min_test_patients: int = Field(

@@ -9,7 +9,7 @@ raise a ValueError with the value and what is expected.
 import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from octdino.errors import short
 
@@ -17,6 +17,9 @@ METHOD_NAME = r"[A-Za-z0-9_][A-Za-z0-9_+]*"  # no dash: it separates {init}-{mod
 BACKBONE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"  # timm's names have dots
 MODES = ("linear", "knn", "mlp", "finetune")
 NETWORK_MODES = ("linear", "finetune")  # their classifier is a network, for which saliency maps are possible
+ThresholdRule = Literal["youden", "f1"]  # octdino.stats.thresholds
+Readout = Literal["pooled"]  # READOUTS of octdino.models.backbones
+AuditCheck = Literal["patient", "eye", "volume", "copy", "exposure", "statistics", "threshold", "weights"]
 LONGEST_NAME = 80  # the names of logs hold two of them, and a file's name at most 255 bytes
 FRACTION_TEXT = r"1|0\.[0-9]{0,5}[1-9]"
 SMALLEST_FRACTION = 0.0001
@@ -78,7 +81,7 @@ def _check_name(name: str, pattern: str, allowed: str) -> str:
 
 
 def check_fraction(fraction: float) -> float:
-    """Return a share of the labelled training patients, checked: its text in paths is exactly its value."""
+    """Return a share of the labeled training patients, checked: its text in paths is exactly its value."""
     if not SMALLEST_FRACTION <= fraction <= 1 or float(fraction_text(fraction)) != fraction:
         raise ValueError(f"{fraction}; expected a share from {SMALLEST_FRACTION} to 1 with at most 6 decimals")
     return fraction

@@ -57,7 +57,7 @@ class PretrainSettings(Settings):
         20, ge=1, description="number of neighbors in the online kNN evaluation, never of the same patient"
     )
     online_eval_max_scans: int = Field(
-        2000, ge=2, description="largest number of labelled scans in online evaluation: kNN and spread of the features"
+        2000, ge=2, description="largest number of labeled scans in online evaluation: kNN and spread of the features"
     )
     eval_every: int = Field(1, ge=1, description="epochs between two online evaluations")
     export: Literal["last", "best"] = Field(

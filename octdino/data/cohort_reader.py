@@ -88,7 +88,7 @@ class Cohort:
 
     @property
     def exclusive(self) -> bool:
-        """Whether each labelled scan has exactly one positive label; false without a store."""
+        """Whether each labeled scan has exactly one positive label; false without a store."""
         return self.has_store and self.attributes.exclusive
 
     @property
@@ -108,7 +108,7 @@ class Cohort:
         return unit_of(self.attributes.patients if self.has_store else None, self.manifest)
 
     @property
-    def labelled(self) -> np.ndarray:
+    def labeled(self) -> np.ndarray:
         """Whether any label of a scan is known, bool [N]."""
         known: np.ndarray = (~np.isnan(self.truth)).any(axis=1)
         return known
@@ -169,9 +169,9 @@ def read_cohort(store_file: Path, *, needs_store: bool = True) -> Cohort:
 
 
 def _check_classes(cohort: Cohort) -> None:
-    """Check that each labelled scan has exactly one positive label where labels exclude each other."""
+    """Check that each labeled scan has exactly one positive label where labels exclude each other."""
     one = (~np.isnan(cohort.truth)).all(axis=1) & (np.nansum(cohort.truth, axis=1) == 1)
-    if cohort.exclusive and (odd := cohort.labelled & ~one).any():
+    if cohort.exclusive and (odd := cohort.labeled & ~one).any():
         row = int(np.argmax(odd))
         raise UserError(
             f"{cohort.store.with_name('manifest.csv')}: row {row + 2}: scan {cohort.manifest['scan_id'].iloc[row]} has "
@@ -181,12 +181,12 @@ def _check_classes(cohort: Cohort) -> None:
 
 
 def _warn_of_unranked(cohort: Cohort) -> None:
-    """Warn of labelled training patients without a rank, which no arm uses: labels added after the cohort stage."""
+    """Warn of labeled training patients without a rank, which no arm uses: labels added after the cohort stage."""
     unranked = cohort.splits[(cohort.splits["split"] == "train") & cohort.splits["rank"].isna()]
-    if lost := sorted(set(cohort.manifest["patient"][cohort.labelled]) & set(unranked["patient"])):
+    if lost := sorted(set(cohort.manifest["patient"][cohort.labeled]) & set(unranked["patient"])):
         path = cohort.store.with_name("splits.csv")
         log.warning(
-            "%s: %d labelled training patients have no rank, such as %s: no arm uses them; run the cohort stage again "
+            "%s: %d labeled training patients have no rank, such as %s: no arm uses them; run the cohort stage again "
             "with their labels", path, len(lost), lost[0],
         )  # fmt: skip
 

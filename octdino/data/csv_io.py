@@ -170,7 +170,7 @@ def fraction_patients(splits: pd.DataFrame, fold: int, fraction: float) -> set[s
     Args:
         splits: splits.csv.
         fold: cross-validation fold.
-        fraction: share of the labelled training groups, above 0 and at most 1.
+        fraction: share of the labeled training groups, above 0 and at most 1.
     """
     train = splits[(splits["fold"] == fold) & (splits["split"] == "train") & splits["rank"].notna()]
     groups = train.sort_values("rank")["group"].unique()

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from pydantic import Field, model_validator
 
+from octdino.config.names import Readout
 from octdino.data.atomic_files import DeferringFile, replacing
 from octdino.data.cohort_reader import Cohort
 from octdino.data.disk_space import SPARE, check_disk
@@ -48,7 +49,7 @@ class EmbeddingAttributes(Metadata):
     init: str
     backbone: str
     model: dict[str, Any]
-    readout: Literal["pooled"]
+    readout: Readout
     size: Annotated[int, Field(ge=1)]
     channels: Annotated[int, Field(ge=1)]
     mean: list[float]

@@ -16,7 +16,7 @@ from octdino.errors import UserError
 
 @dataclass(frozen=True)
 class Predictions:
-    """One arm's predictions for the labelled validation and test scans of one fold.
+    """One arm's predictions for the labeled validation and test scans of one fold.
 
     Attributes:
         folder: folder that contains the two files.

@@ -4,7 +4,7 @@
 `scan_id` [N]; `moments` float64 [N, 2, C], each image's mean and mean square in [0, 1], so that the statistics of any
 set of training patients cost nothing; `boxes` int32 [N, 4], top, left, height and width of what was kept of the
 original image, in its pixels, so that masks follow a crop; attributes `mean`, `std` (training patients of fold 0),
-`source` (content hash), `exclusive` (whether each labelled scan has exactly one label), `exclusive_from` (what says so:
+`source` (content hash), `exclusive` (whether each labeled scan has exactly one label), `exclusive_from` (what says so:
 `setting`, `cohort` or `table`), `patients` (known, unknown or none; see `octdino.data.sampling_units`), `settings`
 (JSON, the cohort stage's), `version`.
 """

@@ -26,16 +26,16 @@ def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
     """Read what `write_weights` wrote.
 
     Args:
-        sha256: that of the metadata; None: they name no file.
+        sha256: as the metadata name it; None: the metadata name no file.
 
     Raises:
         UserError: no such file, another one than the metadata name, no safetensors file, or a number not finite.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; the card beside it names one")
+        raise UserError(f"{path}: no such file; its metadata name it")
     if (found := sha256_of(path)) != sha256:
         named = f"SHA-256 {sha256[:12]}…" if sha256 else "none"
-        raise UserError(f"{path}: has SHA-256 {found[:12]}…, the card beside it names {named}: not the run's weights")
+        raise UserError(f"{path}: has SHA-256 {found[:12]}…, its metadata name {named}: not the run's weights")
     tensors = read_tensors(path, "pretrain")
     check_finite(tensors, str(path))
     return tensors

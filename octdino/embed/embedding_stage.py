@@ -12,7 +12,7 @@ from octdino import made_by
 from octdino.config import ClassifySettings, EmbedSettings, ModelSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.embeddings import EmbeddingAttributes, write_embeddings
-from octdino.models.backbones import extract_features
+from octdino.models.backbones import READOUTS
 from octdino.models.initial_weights import start_backbone
 from octdino.models.input_batches import input_batches
 from octdino.progress import progress
@@ -91,4 +91,4 @@ def feature_blocks(network: nn.Module, cohort: Cohort, attributes: EmbeddingAttr
     for start in progress(starts, len(starts), f"embedding {len(cohort)} scans", "block"):
         images = torch.from_numpy(cohort.images(np.arange(start, min(start + block, len(cohort)))))
         inputs = input_batches(images, attributes.mean, attributes.std, attributes.size, device, batch=batch)
-        yield extract_features(network, inputs).numpy()
+        yield READOUTS[attributes.readout](network, inputs).numpy()

@@ -74,7 +74,7 @@ class Run:
         calibrated: float64 [N, L], at the temperature of validation patients; NaN where there is none.
         decided: float64 [N, L] each, 1 at or above the threshold, 0 below, NaN where there is no threshold: `chosen`
             is the classifier's own, `specificity` and `sensitivity` reach the operating point on validation patients.
-        n_train_patients: number of labelled training patients, if its metadata has it.
+        n_train_patients: number of labeled training patients, if its metadata has it.
     """
 
     key: Key
@@ -202,7 +202,7 @@ def _same_scans(runs: dict[Key, dict[int, Predictions]], cohort: Cohort) -> list
 
 
 def _check_scans(found: Predictions, fold: int, cohort: Cohort) -> None:
-    """Every tested scan is a labelled test scan of the fold, and every such scan was tested."""
+    """Every tested scan is a labeled test scan of the fold, and every such scan was tested."""
     file, path = found.folder / "predictions.csv", cohort.store.with_name("manifest.csv")
     names, split = cohort.manifest["scan_id"], cohort.split_of(fold)
     known = dict(zip(names, cohort.manifest["patient"], strict=True))
@@ -215,8 +215,8 @@ def _check_scans(found: Predictions, fold: int, cohort: Cohort) -> None:
                 f"{file}: test scan {scan} is of patient {known[scan]}, a {which} patient of fold {fold}: its "
                 "predictions would be flattered; run classify again"
             )
-    if left_out := set(names[cohort.labelled & (split == "test")]) - set(found.table["scan_id"]):
-        raise UserError(f"{file}: {len(left_out)} labelled test scans are missing, such as {min(left_out)}")
+    if left_out := set(names[cohort.labeled & (split == "test")]) - set(found.table["scan_id"]):
+        raise UserError(f"{file}: {len(left_out)} labeled test scans are missing, such as {min(left_out)}")
 
 
 def _pooled(

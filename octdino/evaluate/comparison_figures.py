@@ -63,7 +63,7 @@ def plot_comparison_figures(
         save_svg(
             plot_label_efficiency(macro, words, styles, patients, test.unit),
             out / "label_efficiency.svg",
-            f"{capital} against the number of labelled training {test.unit.many}, one line per arm, with intervals",
+            f"{capital} against the number of labeled training {test.unit.many}, one line per arm, with intervals",
         )
         largest = max(run.key.fraction for run in runs)
         last = [run for run in runs if run.key.fraction == largest]
@@ -87,9 +87,9 @@ def _name(row: pd.Series, backbones: int) -> str:
 
 
 def share_of(fraction: float, patients: int | None, unit: Unit) -> str:
-    """Return "10 % of labelled training patients (7)"; images where that is the unit."""
+    """Return "10 % of labeled training patients (7)"; images where that is the unit."""
     counted = "" if patients is None else f" ({patients})"
-    return f"{100 * fraction:g} % of labelled training {unit.many}{counted}"
+    return f"{100 * fraction:g} % of labeled training {unit.many}{counted}"
 
 
 def plot_forest(
@@ -140,7 +140,7 @@ def plot_forest(
 def plot_label_efficiency(
     table: pd.DataFrame, words: str, styles: dict[str, ArmStyle], patients: dict[float, int | None], unit: Unit
 ) -> Figure:
-    """Plot the leading metric against labelled training patients, one panel per backbone; arms are offset."""
+    """Plot the leading metric against labeled training patients, one panel per backbone; arms are offset."""
     backbones = sorted(set(table["backbone"]) - {"none"})
     if table.empty:
         return empty_figure()
@@ -177,7 +177,7 @@ def plot_label_efficiency(
         if len(ticks) == 1:
             axes.set_xlim(places[0] * 0.9, places[0] * 1.1)
         axes.set_title(f"{words}{f', {backbone}' if len(backbones) > 1 else ''}")
-        axes.set_xlabel(f"labelled training {unit.many}", loc="left")
+        axes.set_xlabel(f"labeled training {unit.many}", loc="left")
     _legend(figure)
     return figure
 

@@ -31,7 +31,7 @@ def plot_label_figures(
         save_svg(
             plot_label_scores(scores, labels, styles),
             out / "labels.svg",
-            f"AUROC against the share of labelled training {unit.many}, one panel per label, one line per "
+            f"AUROC against the share of labeled training {unit.many}, one panel per label, one line per "
             "arm, with intervals; the numbers are in metrics.csv",
         )
         save_svg(

@@ -75,7 +75,7 @@ def by_band(name: str, values: np.ndarray, edges: list[float], unit: str) -> Gro
 def position(rows: pd.DataFrame) -> np.ndarray:
     """Return the third of the distance from the middle slice to the first or last slice, int [N]; -1 unknown.
 
-    The number of slices of a volume is that of most volumes here: the last ones may be missing, or unlabelled.
+    The number of slices of a volume is that of most volumes here: the last ones may be missing, or unlabeled.
     """
     slices = rows["slice"].astype("Float64").to_numpy(np.float64, na_value=np.nan)
     last = pd.Series(slices).groupby([rows["eye"].fillna("").to_numpy(), rows["visit"].fillna("").to_numpy()]).max()

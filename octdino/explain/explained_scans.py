@@ -83,16 +83,16 @@ def read_shown(store_file: Path, settings: ExplainSettings, masks_root: Path | N
         UserError: a file is missing or damaged, or the split is empty.
     """
     cohort = read_cohort(store_file)
-    manifest, labels, truth, labelled = cohort.manifest, cohort.labels, cohort.truth, cohort.labelled
+    manifest, labels, truth, labeled = cohort.manifest, cohort.labels, cohort.truth, cohort.labeled
     masked = (manifest["mask"].fillna("") != "").to_numpy(bool) & (masks_root is not None)
     inside = np.ones(len(manifest), bool)
     if settings.split != "all":
         inside = (cohort.split_of(0) == settings.split).to_numpy(bool)
-    known = inside & (labelled | masked)
+    known = inside & (labeled | masked)
     rows = _thinned(known if known.any() else inside, settings.scans)
     if not len(rows):
         raise UserError(f"{store_file.with_name('manifest.csv')}: no {settings.split} scan; choose another split")
-    others = (labelled if labelled.any() else np.ones(len(manifest), bool)).copy()
+    others = (labeled if labeled.any() else np.ones(len(manifest), bool)).copy()
     others[rows] = False
     gallery_rows = np.sort(np.concatenate([rows, _thinned(others, max(settings.retrieval_gallery - len(rows), 0))]))
     images = cohort.images(gallery_rows)

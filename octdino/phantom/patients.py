@@ -53,7 +53,7 @@ class Visit:
     name: str
     time: float
     scores: dict[str, float]
-    labelled: bool
+    labeled: bool
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _visit_counts(settings: PhantomSettings, n: int) -> Floats:
     low, high = 2, 2 * settings.visits - 2
     counts = np.round(np.linspace(low, high, n)) if n > 1 else np.array([settings.visits])
     counts = rng.permutation(counts)
-    if settings.flaws:  # the flaws of unlabelled visits need some
+    if settings.flaws:  # the flaws of unlabeled visits need some
         counts[:: max(1, n // 8)] = np.maximum(counts[:: max(1, n // 8)], 3)
     return np.asarray(counts, float)
 
@@ -136,7 +136,7 @@ def _scores(settings: PhantomSettings, patient_of_eye: Ints, is_trex: Bools, vis
         eye = np.sqrt(0.75) * patient[patient_of_eye] + np.sqrt(0.25) * rng.standard_normal(len(patient_of_eye))
         noise = rng.standard_normal((len(patient_of_eye), max(visits, 2)))
         value = np.sqrt(between_visits) * eye[:, None] + np.sqrt(1 - between_visits) * noise
-        for column in (0, 1):  # column 1 is the last visit: the labelled ones carry the statistics
+        for column in (0, 1):  # column 1 is the last visit: the labeled ones carry the statistics
             for group in (is_trex, ~is_trex):
                 value[group, column] = as_normal(value[group, column])
         result[name] = value

@@ -44,7 +44,7 @@ def volumes_of(settings: PhantomSettings, eyes: list[Eye]) -> list[Volume]:
     """Return all volumes in table order, with flaws if the settings ask for them."""
     numbers = tuple(slice_numbers(settings.slices))
     volumes = [
-        Volume(eye, visit, eye, visit, eye.side, numbers, graded=visit.labelled, charted=True)
+        Volume(eye, visit, eye, visit, eye.side, numbers, graded=visit.labeled, charted=True)
         for eye in eyes
         for visit in eye.visits
     ]
@@ -105,7 +105,7 @@ class _FlawPlanner:
         if index is not None:
             volume = self.volumes[index]
             others = [v for v in volume.eye.visits if v.index != volume.visit.index]
-            others.sort(key=lambda v: (v.labelled, abs(v.index - volume.visit.index)))
+            others.sort(key=lambda v: (v.labeled, abs(v.index - volume.visit.index)))
             self._change(index, seen_visit=others[0])
             self.free -= {i for i, v in enumerate(self.volumes) if v.eye.key == volume.eye.key and not v.graded}
 
@@ -129,10 +129,10 @@ class _FlawPlanner:
         self._change(self._take(lambda v: not v.graded), chart_missing=True)
 
     def _files(self) -> None:
-        """Bad files lie in unlabelled volumes; one truncated file is a labelled row. Odd ones can be anywhere."""
+        """Bad files lie in unlabeled volumes; one truncated file is a labeled row. Odd ones can be anywhere."""
         for _ in range(self.few):
             index = self._take(lambda v: not v.graded and v.eye.pattern.endswith(".tif"))
-            if index is None:  # a small cohort: then in the labelled ones
+            if index is None:  # a small cohort: then in the labeled ones
                 index = self._take(lambda v: v.eye.pattern.endswith(".tif"))
             self._spoil(index, UNREADABLE)
         self._spoil(self._take(lambda v: v.graded and v.eye.pattern.endswith(".tif")), ("truncated",))

@@ -18,7 +18,7 @@ class Verdict:
     """The conclusion at one fraction, on one backbone.
 
     Attributes:
-        fraction: share of the labelled training patients.
+        fraction: share of the labeled training patients.
         outcome: better (an arm beats the reference by its adjusted p), worse (every arm is beaten by it), open, or
             alone (nothing to compare with).
         arm, value, low, high: the best arm and its macro AUROC (or accuracy); empty and NaN where nothing is evaluable.
@@ -187,9 +187,9 @@ def _short(found: list[Verdict], reference: str, unit: Unit) -> tuple[str, str]:
             return "not shown", "there is nothing to compare"
         return "not shown", f"no arm is shown to score above {floor} at any fraction"
     if len(better) == len(found):
-        where = "at every fraction" if len(found) > 1 else f"at {percent(first.fraction)} of the labelled {unit.many}"
+        where = "at every fraction" if len(found) > 1 else f"at {percent(first.fraction)} of the labeled {unit.many}"
     else:
-        where = "at " + " and ".join(percent(verdict.fraction) for verdict in better) + f" of the labelled {unit.many}"
+        where = "at " + " and ".join(percent(verdict.fraction) for verdict in better) + f" of the labeled {unit.many}"
     arms = list(dict.fromkeys(verdict.winner for verdict in better))
     winners = arms[0] if len(arms) == 1 else ", ".join(arms[:-1]) + " and " + arms[-1]
     tail = "" if len(better) == len(found) else "; elsewhere this is not shown"

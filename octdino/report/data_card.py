@@ -86,9 +86,7 @@ def data_card(results: Results, config: dict[str, Any], license_: str | None, le
     what = [
         f"Cohort {results.cohort.name}{kind}. "
         + (
-            "Synthetic: generated and labelled by octdino; it has no real patients."
-            if synthetic
-            else "Images as given."
+            "Synthetic: generated and labeled by octdino; it has no real patients." if synthetic else "Images as given."
         ),
         f"License of the data: {license_ or 'not given'}.",
         "Counted: " + ", ".join(f"{count} {name}" for name, count in cohort_counts(results)) + ".",
@@ -136,14 +134,14 @@ def _exclusive(results: Results) -> list[str]:
         why = {
             "setting": "of the setting cohort.exclusive",
             "cohort": "so the cohort is made",
-            "table": "each labelled scan has exactly one positive label in the table; cohort.exclusive: false treats "
+            "table": "each labeled scan has exactly one positive label in the table; cohort.exclusive: false treats "
             "each label on its own",
         }[origin]
         return [f"Labels exclude each other, as classes: one softmax over all, and an accuracy. Taken because {why}."]
     why = {
         "setting": "of the setting cohort.exclusive",
         "cohort": "so the cohort is published",
-        "table": "not every labelled scan has exactly one positive label in the table",
+        "table": "not every labeled scan has exactly one positive label in the table",
     }[origin]
     return [f"Labels are independent: a scan may have several or none. Taken because {why}."]
 
@@ -249,6 +247,6 @@ def label_part(results: Results, arm: str, fraction: float, backbone: str) -> Pa
         positive = f"{first['n_positive_patients']} of {first['n_patients']}"
         rows.append([label, str(first["tier"]), positive, *scores])
     return Part(
-        "Scores per label", [f"With {percent(fraction)} of the labelled training {results.cohort.unit.many}."],
+        "Scores per label", [f"With {percent(fraction)} of the labeled training {results.cohort.unit.many}."],
         ["label", "tier", f"positive test {results.cohort.unit.many}", "AUROC", "average precision"], rows,
     )  # fmt: skip

@@ -128,9 +128,9 @@ def overlap_table(overlap: pd.DataFrame, unit: Unit = PATIENT) -> Table:
 def label_tables(overlap: pd.DataFrame, unit: Unit = PATIENT) -> list[Table]:
     """Return pointing game and pixel AUROC per label, one column per network."""
     tables = []
-    labelled = overlap[overlap["label"] != "macro"]
+    labeled = overlap[overlap["label"] != "macro"]
     for metric, words in METRICS.items():
-        part = labelled[labelled["metric"] == metric]
+        part = labeled[labeled["metric"] == metric]
         runs = _runs(part, ["init", "backbone", "arm", "map"])
         several = len(set(part["backbone"])) > 1
         rows = []
@@ -182,9 +182,9 @@ def retrieval_table(retrieval: pd.DataFrame, unit: Unit = PATIENT) -> Table:
     rows = []
     for (init, backbone), part in _runs(shown, ["init", "backbone"]):
         by_metric = part.set_index("metric")
-        labelled = part[part["chance"].notna()]
-        level = float(labelled["chance"].iloc[0]) if len(labelled) else math.nan
-        count = (labelled if len(labelled) else part).iloc[0]
+        labeled = part[part["chance"].notna()]
+        level = float(labeled["chance"].iloc[0]) if len(labeled) else math.nan
+        count = (labeled if len(labeled) else part).iloc[0]
         rows.append(
             [
                 Cell(init, sort=init),

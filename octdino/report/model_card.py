@@ -60,7 +60,7 @@ def model_card(
         use,
         Part("Training data", _training(results, best.arm, backbone, runs)),
         comparison_part(results, *key),
-        Part("Against the reference", [f"At {percent(best.fraction)} of the labelled training {many}: {best.text}"]),
+        Part("Against the reference", [f"At {percent(best.fraction)} of the labeled training {many}: {best.text}"]),
         label_part(results, *key),
         Part("Known failures", failures(results, *key)),
         Part("Limitations", limits),
@@ -76,7 +76,7 @@ def _warned(results: Results, lines: list[str]) -> list[str]:
 
 def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[str]:
     many = results.cohort.unit.many
-    lines = [f"Arm {best.arm}: the highest score at {percent(best.fraction)} of the labelled training {many}."]
+    lines = [f"Arm {best.arm}: the highest score at {percent(best.fraction)} of the labeled training {many}."]
     if not runs:
         return [*lines, f"Backbone {backbone}; its folder is not among these results."]
     folder, metadata = runs[0]
@@ -110,7 +110,7 @@ def _training(results: Results, arm: str, backbone: str, runs: Runs) -> list[str
         of_patients = f" of {metadata.get('n_train_patients', 'unknown')} training patients" if unit.patients else ""
         lines.append(
             f"Classifier (fold {metadata['fold']}, seed {metadata['seed']}): "
-            f"{metadata.get('n_train_scans', 'unknown')} labelled scans{of_patients}; precision "
+            f"{metadata.get('n_train_scans', 'unknown')} labeled scans{of_patients}; precision "
             f"{metadata.get('precision') or 'float32, features in float64'}. Penalty or epoch, thresholds and "
             f"temperature are chosen on validation {unit.many}."
         )

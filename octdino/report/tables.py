@@ -149,13 +149,13 @@ def label_tables(results: Results) -> list[dict[str, Any]]:
 def cohort_counts(results: Results) -> list[tuple[str, str]]:
     """Return name and number of scans, patients, eyes, visits and refused rows."""
     manifest = results.cohort.manifest
-    labelled = (
+    labeled = (
         manifest[manifest[results.cohort.labels].notna().any(axis=1)] if results.cohort.labels else manifest.iloc[:0]
     )
-    counts = [("scans", len(manifest)), ("of them labelled", len(labelled))]
+    counts = [("scans", len(manifest)), ("of them labeled", len(labeled))]
     if results.cohort.unit.patients:
         counts.append(("patients", manifest["patient"].nunique()))
-        counts.append(("labelled patients", labelled["patient"].nunique()))
+        counts.append(("labeled patients", labeled["patient"].nunique()))
     for name in ("eye", "visit") if results.cohort.unit.patients else ():
         known = manifest[manifest[name].fillna("") != ""]
         keys = ["eye", "visit"] if name == "visit" else ["eye"]
@@ -169,14 +169,14 @@ def split_heads(results: Results) -> list[str]:
     """Return the heads of `split_rows`."""
     return [
         "split",
-        *(["patients", "of them labelled"] if results.cohort.unit.patients else []),
+        *(["patients", "of them labeled"] if results.cohort.unit.patients else []),
         "scans",
-        "of them labelled",
+        "of them labeled",
     ]
 
 
 def split_rows(results: Results) -> list[list[str]]:
-    """Return split, scans and labelled scans in fold 0; before them (labelled) patients where they are known."""
+    """Return split, scans and labeled scans in fold 0; before them (labeled) patients where they are known."""
     manifest = results.cohort.manifest
     known = (
         manifest[results.cohort.labels].notna().any(axis=1)
@@ -185,10 +185,10 @@ def split_rows(results: Results) -> list[list[str]]:
     )
     rows = []
     for split in SPLIT_NAMES:
-        part, labelled = manifest[manifest["split"] == split], manifest[(manifest["split"] == split) & known]
-        counts = [len(part), len(labelled)]
+        part, labeled = manifest[manifest["split"] == split], manifest[(manifest["split"] == split) & known]
+        counts = [len(part), len(labeled)]
         if results.cohort.unit.patients:
-            counts = [part["patient"].nunique(), labelled["patient"].nunique(), *counts]
+            counts = [part["patient"].nunique(), labeled["patient"].nunique(), *counts]
         rows.append([split, *(f"{count:,}" for count in counts)])
     return rows
 
@@ -200,12 +200,12 @@ def prevalence_heads(results: Results) -> list[str]:
 
 
 def prevalence_rows(results: Results) -> list[list[Cell]]:
-    """Return label, positive scans, prevalence, positive patients if known, labelled scans without this label."""
+    """Return label, positive scans, prevalence, positive patients if known, labeled scans without this label."""
     manifest, rows = results.cohort.manifest, []
-    labelled = manifest[manifest[results.cohort.labels].notna().any(axis=1)] if results.cohort.labels else manifest
+    labeled = manifest[manifest[results.cohort.labels].notna().any(axis=1)] if results.cohort.labels else manifest
     for label in results.cohort.labels:
-        positive = labelled[labelled[label].eq(1).fillna(False).astype(bool)]
-        known = int(labelled[label].notna().sum())
+        positive = labeled[labeled[label].eq(1).fillna(False).astype(bool)]
+        known = int(labeled[label].notna().sum())
         share = len(positive) / known if known else 0.0
         patients = positive["patient"].nunique()
         rows.append(
@@ -214,7 +214,7 @@ def prevalence_rows(results: Results) -> list[list[Cell]]:
                 Cell(f"{len(positive):,}", sort=len(positive)),
                 Cell(f"{100 * share:.1f} %", sort=share),
                 *([Cell(f"{patients}", sort=patients)] if results.cohort.unit.patients else []),
-                Cell(f"{len(labelled) - known}", sort=len(labelled) - known),
+                Cell(f"{len(labeled) - known}", sort=len(labeled) - known),
             ]
         )
     return rows

@@ -1,17 +1,19 @@
 """Decision threshold (operating point) of a label: chosen on validation patients, then fixed."""
 
-from typing import Literal
+from typing import assert_never
 
 import numpy as np
 
+from octdino.config.names import ThresholdRule
 
-def choose_threshold(y: np.ndarray, p: np.ndarray, how: Literal["youden", "f1"]) -> float | None:
+
+def choose_threshold(y: np.ndarray, p: np.ndarray, how: ThresholdRule) -> float | None:
     """Return the threshold t at which `p >= t` is best on these scans; of equally good ones the most sensitive.
 
     Args:
         y: labels [N], 0, 1 or NaN where missing; missing ones are left out.
         p: predicted probabilities [N].
-        how: youden maximises sensitivity + specificity - 1 (Youden 1950), f1 the F1 score.
+        how: youden maximizes sensitivity + specificity - 1 (Youden 1950), f1 the F1 score.
 
     Returns:
         A value half-way between two adjacent predictions, so that rounding cannot flip a scan, or the smallest
@@ -31,8 +33,10 @@ def choose_threshold(y: np.ndarray, p: np.ndarray, how: Literal["youden", "f1"])
     if how == "youden":
         # In whole numbers: equally good candidates must compare as equal, and quotients may not.
         quality = true_positive * negatives - false_positive * positives
-    else:
+    elif how == "f1":
         quality = 2 * true_positive / (true_positive + false_positive + positives)
+    else:
+        assert_never(how)
     best = int(np.argmax(quality))  # the first of several is the lowest threshold
     if best == 0:
         return float(values[0])

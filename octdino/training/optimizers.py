@@ -1,4 +1,4 @@
-"""Optimizers and their steps: parameter groups, weight decay, a step that can be skipped, the EMA teacher."""
+"""Optimizers and their steps: parameter groups, learning rate and weight decay per step, skipped steps, EMA teacher."""
 
 from typing import Any
 

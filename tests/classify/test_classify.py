@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from octdino.classify.finetune import Finetune
-from octdino.classify.labeled_scans import read_labelled
+from octdino.classify.labeled_scans import read_labeled
 from octdino.classify.linear import fit_linear
 from octdino.classify.losses import balance, masked_bce
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
@@ -64,7 +64,7 @@ def test_random_features_are_the_floor_and_the_same_for_a_seed(store, tmp_path):
 
 
 def test_finetuning_moves_every_weight(store):
-    data = read_labelled(store, 1.0, 0)
+    data = read_labeled(store, 1.0, 0)
     tuned = Finetune(SETTINGS, data, create_backbone(MODEL, 1, 32), pretrained=False, seed=0)
     before = {name: p.clone() for name, p in tuned.network.named_parameters()}
     for _ in range(3):
@@ -139,7 +139,7 @@ def test_saved_weights_give_the_predictions(store, pretrained, tmp_path):
     tensors = load_file(tmp_path / "classifier.safetensors")
     network = nn.Sequential(create_backbone(MODEL, 1, 32), nn.Linear(16, 2))
     network.load_state_dict(tensors)
-    data = read_labelled(store, 1.0, 0)
+    data = read_labeled(store, 1.0, 0)
     rows = data.rows("val", "test")
     x = (data.images[rows].float() / 255 - data.mean[0]) / data.std[0]
     with torch.no_grad():

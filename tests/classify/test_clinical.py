@@ -32,7 +32,7 @@ def test_it_finds_what_thickness_tells_and_nothing_else(tmp_path: Path) -> None:
     assert 0.35 < roc_auc_score(known["FAVF"].astype(int), known["prob:FAVF"]) < 0.65
 
 
-def test_it_predicts_every_labelled_val_and_test_scan_and_says_how(tmp_path: Path) -> None:
+def test_it_predicts_every_labeled_val_and_test_scan_and_says_how(tmp_path: Path) -> None:
     manifest = write_cohort(tmp_path, folds=3)
     control(tmp_path, tmp_path / "out", fraction=0.3, fold=2)
     found = read_predictions(tmp_path / "out")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from octdino.classify.labeled_scans import read_labelled
+from octdino.classify.labeled_scans import read_labeled
 from octdino.classify.linear import fit_linear
 from octdino.classify.losses import probabilities
 from octdino.classify.mlp import fit_mlp, mlp_logits
@@ -43,7 +43,7 @@ def run(arm, store, embeddings, out, backbone="b", fold=0, **more):
 @pytest.mark.parametrize("mode", ["linear", "knn", "mlp"])
 def test_predictions_are_those_of_features_computed_directly(mode, store, embeddings, tmp_path):
     """Of the labeled scans alone, in batches of their own; as arms computed them before there were embeddings."""
-    data = read_labelled(store, 1.0, 0)
+    data = read_labeled(store, 1.0, 0)
     network, _ = start_backbone("scratch", MODEL, 1, 32, pretrained=None, seed=0)
 
     def features(rows):
@@ -66,8 +66,8 @@ def test_predictions_are_those_of_features_computed_directly(mode, store, embedd
 
 
 def test_metadata_tell_what_the_embeddings_were_made_of(store, embeddings, tmp_path):
-    metadata = run("scratch-linear", store, embeddings, tmp_path).metadata
-    attributes = read_embeddings(embeddings, read_labelled(store, 1.0, 0).cohort).attributes
+    metadata = run("scratch-linear", store, embeddings, tmp_path).metadata.plain()
+    attributes = read_embeddings(embeddings, read_labeled(store, 1.0, 0).cohort).attributes
     assert metadata["input"]["size"] == 32
     assert (metadata["input"]["mean"], metadata["input"]["std"]) == (attributes.mean, attributes.std)
     assert metadata["model"] == MODEL.model_dump(mode="json")

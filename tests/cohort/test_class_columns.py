@@ -32,9 +32,7 @@ def decide(values: list[list[int | None]], reader: bool | None = None, **setting
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_labels_are_classes_where_each_labelled_row_has_exactly_one(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_labels_are_classes_where_each_labeled_row_has_exactly_one(name: str, caplog: pytest.LogCaptureFixture) -> None:
     values, expected = TABLES[name]
     caplog.set_level(logging.INFO)
     assert decide(values) == (expected, "table")

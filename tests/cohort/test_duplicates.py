@@ -15,7 +15,7 @@ def duplicates(table: pd.DataFrame) -> Duplicates:
     return find_duplicates(table.drop(columns="L"), table[["L"]])
 
 
-def test_same_patient_keeps_the_labelled_one() -> None:
+def test_same_patient_keeps_the_labeled_one() -> None:
     found = duplicates(scans([("x", "a", None), ("x", "a", 1), ("y", "a", None)]))
     assert found.dropped == {0: 1}
     assert not found.shared

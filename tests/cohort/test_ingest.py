@@ -107,8 +107,8 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
 def test_duplicates_within_and_across_patients(tmp_path: Path) -> None:
     tree = olives_tree()
     paths = [row["File_Path"] for row in tree.clinical]  # 9 a patient, the last 3 without labels
-    tree.pictures[paths[1]] = tree.pictures[paths[0]]  # one patient, both labelled
-    tree.pictures[paths[2]] = tree.pictures[paths[8]]  # one patient, one labelled
+    tree.pictures[paths[1]] = tree.pictures[paths[0]]  # one patient, both labeled
+    tree.pictures[paths[2]] = tree.pictures[paths[8]]  # one patient, one labeled
     tree.pictures[paths[30]] = tree.pictures[paths[12]]  # patients 204 and 202
     manifest, quarantine, splits = build(tree, tmp_path)
     assert quarantine["reason"].tolist() == ["duplicate_pixels"] * 2
@@ -240,16 +240,16 @@ def test_summary_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     tree = olives_tree()
     tree.labels[0]["DRIL"] = 7
     build(tree, tmp_path)
-    assert "71 scans of 8 patients, 47 labelled" in caplog.text
+    assert "71 scans of 8 patients, 47 labeled" in caplog.text
     assert "1 rows refused: 1 bad_label" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("form", "state", "line"),
     [
-        ("patients", "known", "20 scans of 10 patients, 20 labelled"),
-        ("table", "unknown", "20 scans of unknown patients, 20 labelled"),
-        ("classes", "unknown", "20 scans of unknown patients, 20 labelled"),
+        ("patients", "known", "20 scans of 10 patients, 20 labeled"),
+        ("table", "unknown", "20 scans of unknown patients, 20 labeled"),
+        ("classes", "unknown", "20 scans of unknown patients, 20 labeled"),
     ],
 )
 def test_the_store_and_the_log_say_whether_patients_are_known(

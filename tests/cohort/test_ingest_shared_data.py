@@ -47,7 +47,7 @@ def test_real_volumes_as_an_olives_tree(shared_data: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_real_tables_with_stand_in_pixels(shared_data: Path, tmp_path: Path) -> None:
-    """Both real tables; files for every labelled scan and 1,000 others, the rest is refused as missing."""
+    """Both real tables; files for every labeled scan and 1,000 others, the rest is refused as missing."""
     labels = pd.read_csv(shared_data / "olives" / "Biomarker_Clinical_Data_Images.csv")
     clinical = pd.read_excel(shared_data / "olives" / "Training_Unlabeled_Clinical_Data.xlsx")
     root = tmp_path / "root"

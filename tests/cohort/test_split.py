@@ -18,13 +18,13 @@ from octdino.errors import UserError
 from .trees import BIOMARKERS, PATH
 
 
-def scans(patients: int, seed: int = 0, labels: int = 4, each: int = 4, unlabelled: float = 0.3) -> pd.DataFrame:
+def scans(patients: int, seed: int = 0, labels: int = 4, each: int = 4, unlabeled: float = 0.3) -> pd.DataFrame:
     """Label l is positive in about 1 of l+2 patients; some patients have no label at all."""
     rng = np.random.default_rng(seed)
     rows = []
     for patient in range(patients):
         has = rng.random(labels) < 1 / (np.arange(labels) + 2)
-        known = rng.random() >= unlabelled or patient < 3
+        known = rng.random() >= unlabeled or patient < 3
         for number in range(each):
             marks = (has & (rng.random(labels) < 0.7)).astype(float) if known else np.full(labels, np.nan)
             row = {"patient": f"p{patient}", "trial": "AB"[patient % 2], "path": f"{patient}-{number}", "row": number}
@@ -53,11 +53,11 @@ def test_each_patient_once_and_all_sides_have_labels(patients: int, seed: int, v
     splits = make_splits(table, table[LABELS], SplitSettings(val=val, test=test, seed=seed))
     assert splits["patient"].tolist() == table["patient"].unique().tolist()
     assert set(splits["fold"]) == {0}
-    labelled = set(table.loc[table["L0"].notna(), "patient"])
+    labeled = set(table.loc[table["L0"].notna(), "patient"])
     sides = splits.set_index("patient")["split"]
-    assert set(sides[sorted(labelled)]) == {"train", "val", "test"}
+    assert set(sides[sorted(labeled)]) == {"train", "val", "test"}
     ranked = splits[splits["rank"].notna()]
-    assert set(ranked["patient"]) == {p for p in labelled if sides[p] == "train"}
+    assert set(ranked["patient"]) == {p for p in labeled if sides[p] == "train"}
     assert sorted(ranked["rank"]) == list(range(len(ranked)))
 
 
@@ -155,7 +155,7 @@ def test_too_few_patients() -> None:
 
 
 def test_users_split_is_honoured_and_val_comes_out_of_train() -> None:
-    table = scans(40, unlabelled=0)
+    table = scans(40, unlabeled=0)
     table["given_split"] = np.where(table["patient"].str[1:].astype(int) < 30, "train", "test")
     sides = make_splits(table, table[LABELS], SplitSettings(val=0.2)).set_index("patient")["split"]
     assert {p for p in sides.index if sides[p] == "test"} == {f"p{i}" for i in range(30, 40)}
@@ -169,9 +169,9 @@ def test_nothing_is_chosen_on_scans_without_labels() -> None:
     table = scans(60)
     table["given_split"] = np.where(table["patient"].str[1:].astype(int) < 45, "train", "test")
     sides = make_splits(table, table[LABELS], SplitSettings()).set_index("patient")["split"]
-    unlabelled = sorted(set(table.loc[table["L0"].isna() & (table["given_split"] == "train"), "patient"]))
-    assert unlabelled
-    assert (sides[unlabelled] == "train").all()
+    unlabeled = sorted(set(table.loc[table["L0"].isna() & (table["given_split"] == "train"), "patient"]))
+    assert unlabeled
+    assert (sides[unlabeled] == "train").all()
 
 
 def test_users_split_needs_train_and_test() -> None:
@@ -180,7 +180,7 @@ def test_users_split_needs_train_and_test() -> None:
 
 
 def test_users_split_parts_a_group() -> None:
-    table = scans(9, unlabelled=0)
+    table = scans(9, unlabeled=0)
     table["given_split"] = np.where(table["patient"] == "p0", "test", "train")
     table.loc[table["patient"] == "p1", "group"] = "p0"
     with pytest.raises(UserError, match=r"p0 \(test\) and p1 \(train\) share identical"):
@@ -224,7 +224,7 @@ def test_crossval_tests_each_patient_once_a_repeat(patients: int) -> None:
     chosen = SplitSettings(protocol="crossval", folds=4, repeats=2, val=0.15)
     splits = make_splits(table, table[LABELS], chosen)
     assert set(splits["fold"]) == set(range(chosen.count)) == set(range(8))
-    labelled = set(table.loc[table["L0"].notna(), "patient"])
+    labeled = set(table.loc[table["L0"].notna(), "patient"])
     for repeat in (0, 1):
         part = splits[splits["fold"] // 4 == repeat]
         tested = part.loc[part["split"] == "test", "patient"]
@@ -232,12 +232,12 @@ def test_crossval_tests_each_patient_once_a_repeat(patients: int) -> None:
     for _, fold in splits.groupby("fold"):
         sides = fold.set_index("patient")["split"]
         assert sides["p0"] == sides["p1"]
-        assert set(sides[sorted(labelled)]) == {"train", "val", "test"}
+        assert set(sides[sorted(labeled)]) == {"train", "val", "test"}
         counts = sides.value_counts()
         assert abs(counts["test"] - patients / 4) <= 3
         assert abs(counts["val"] - 0.15 * patients) <= 3
         ranked = fold[fold["rank"].notna()]
-        assert set(ranked["patient"]) == {name for name in labelled if sides[name] == "train"}
+        assert set(ranked["patient"]) == {name for name in labeled if sides[name] == "train"}
     first, second = (set(splits[(splits["fold"] == f) & (splits["split"] == "test")]["patient"]) for f in (0, 4))
     assert first != second
     pd.testing.assert_frame_equal(splits, make_splits(table, table[LABELS], chosen))
@@ -261,7 +261,7 @@ def test_crossval_balances_the_real_labels(shared_data: Path) -> None:
 
 def test_crossval_refuses_what_it_cannot_divide() -> None:
     with pytest.raises(UserError, match="expected 7 or more for 5 folds"):
-        split(scans(5, unlabelled=0), SplitSettings(protocol="crossval"))
+        split(scans(5, unlabeled=0), SplitSettings(protocol="crossval"))
     with pytest.raises(UserError, match="split column, and"):
         split(scans(30).assign(given_split="train"), SplitSettings(protocol="crossval"))
 

@@ -49,7 +49,7 @@ def picture(number: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> np.ndarray:
 
 
 def olives_tree(patients: int = 8, slices: int = 3) -> OlivesTree:
-    """Half TREX, half PRIME; visits 1 and 2 labelled, 3 not; patient i is positive for label i % 3 and the fourth."""
+    """Half TREX, half PRIME; visits 1 and 2 labeled, 3 not; patient i is positive for label i % 3 and the fourth."""
     tree = OlivesTree()
     for patient in range(patients):
         number, prime = 201 + patient, patient % 2

@@ -20,9 +20,11 @@ from tests.small import LABELS, store_attributes, write_small_cohort
 RUN = ["--store", "cohort/scans.h5", "--backbone", "resnet18", "--out", "out"]
 VERBS = {
     "pretrain": ["pretrain", "dino", *RUN],
-    "classify": ["classify", "scratch-linear", *RUN],
+    "embed": ["embed", "scratch", *RUN],
+    "probe": ["classify", "scratch-linear", *RUN, "--embeddings", "embeddings.h5"],
+    "finetune": ["classify", "scratch-finetune", *RUN],
     "clinical": ["clinical", "--store", "cohort/scans.h5", "--out", "out"],
-    "explain": ["explain", "scratch", *RUN],
+    "explain": ["explain", "scratch", *RUN, "--embeddings", "embeddings.h5"],
     "evaluate": ["evaluate", "arm", "--manifest", "cohort/manifest.csv", "--out", "out"],
     "audit": ["audit", "--store", "cohort/scans.h5", "--out", "out"],
     "report": ["report", "--results", ".", "--out", "out/report.html"],
@@ -36,7 +38,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cohort(sound: Path, tmp_path: Path) -> Path:
-    """A copy that may be changed."""
+    """A copy that may be changed, with a file of embeddings beside it."""
+    (tmp_path / "embeddings.h5").touch()
     return Path(shutil.copytree(sound, tmp_path / "cohort"))
 
 
@@ -157,7 +160,7 @@ def test_a_table_that_breaks_its_schema_is_refused(attack: str, cohort: Path) ->
     assert line in str(error.value)
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "classify", "explain", "audit"])
+@pytest.mark.parametrize("verb", ["pretrain", "embed", "finetune", "explain", "audit"])
 def test_images_without_their_names_are_known_by_their_moments(
     verb: str, cohort: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,12 +179,12 @@ def test_labels_edited_between_stages_are_legal(cohort: Path) -> None:
     np.testing.assert_array_equal(found.truth[1], [0, np.nan])
 
 
-def test_labelled_training_patients_that_no_arm_sees_are_named(cohort: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_labeled_training_patients_that_no_arm_sees_are_named(cohort: Path, caplog: pytest.LogCaptureFixture) -> None:
     read_cohort(cohort / "scans.h5")
     assert not caplog.records
     cell("splits.csv", "rank", "")(cohort)
     read_cohort(cohort / "scans.h5")
-    assert "1 labelled training patients have no rank, such as p1: no arm uses them" in caplog.text
+    assert "1 labeled training patients have no rank, such as p1: no arm uses them" in caplog.text
 
 
 def test_a_cohort_is_what_its_files_say(cohort: Path) -> None:

@@ -73,7 +73,7 @@ def test_replacing_is_all_or_nothing(tmp_path: Path) -> None:
 
 
 def splits(groups: int) -> pd.DataFrame:
-    """Two patients a group, every group labelled and in training; and one test, one unlabelled patient."""
+    """Two patients a group, every group labeled and in training; and one test, one unlabeled patient."""
     rows = [
         {"fold": 0, "patient": f"{g}{x}", "group": f"{g}", "split": "train", "rank": g}
         for g in range(groups)

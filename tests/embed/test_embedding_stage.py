@@ -125,7 +125,7 @@ def test_mistakes_are_one_line(store: Path, tmp_path: Path) -> None:
 def test_memory_of_a_batch_does_not_grow_with_the_input(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cohort, seen = read_cohort(store), []
     monkeypatch.setattr(embedding_stage, "input_batches", lambda *_, batch, **__: seen.append(batch) or [])
-    monkeypatch.setattr(embedding_stage, "extract_features", lambda *_: torch.zeros(0, 1))
+    monkeypatch.setitem(embedding_stage.READOUTS, "pooled", lambda *_: torch.zeros(0, 1))
     for size in (96, 128, 224, 480):
         attributes = type("Attributes", (), {"size": size, "mean": [0.0], "std": [1.0]})
         list(embedding_stage.feature_blocks(nn.Identity(), cohort, attributes))  # type: ignore[arg-type]

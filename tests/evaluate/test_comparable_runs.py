@@ -67,10 +67,10 @@ def test_what_may_not_be_compared_is_refused(tmp_path: Path) -> None:
     refused("nothing to evaluate")
 
 
-def test_a_missing_labelled_test_scan_is_named(tmp_path: Path) -> None:
+def test_a_missing_labeled_test_scan_is_named(tmp_path: Path) -> None:
     write_cohort(tmp_path)
     folder = write_arm(tmp_path, tmp_path, "dino-linear")
     table = pd.read_csv(folder / "predictions.csv", dtype=object)
     table[table["split"] == "val"].to_csv(folder / "predictions.csv", index=False)
-    with pytest.raises(UserError, match="120 labelled test scans are missing"):
+    with pytest.raises(UserError, match="120 labeled test scans are missing"):
         evaluate(SETTINGS, tmp_path / "manifest.csv", [folder], tmp_path / "out")

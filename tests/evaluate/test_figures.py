@@ -69,7 +69,7 @@ def test_figures_and_the_log_name_images_where_there_are_no_patients(
     unit, other = ("patients", "images") if state == "known" else ("images", "patients")
     text = words_of(tmp_path / "evaluate", "comparison", "difference", "label_efficiency", "labels", "calibration")
     text += words_of(tmp_path / "evaluate", "subgroups", "reliability")
-    for words in ("95 % intervals over", "of labelled training", "labelled training", "fewer than 10"):
+    for words in ("95 % intervals over", "of labeled training", "labeled training", "fewer than 10"):
         assert f"{words} {unit}" in text, words
     assert f"temperature-scaled on validation {unit}" in text
     assert not re.search(rf"\b{other}\b", text)

@@ -28,7 +28,7 @@ class RenderedScans:
 
 
 def label_table(seed: int, numbers: tuple[int, ...] = PAIRS) -> pd.DataFrame:
-    """Graded labels and chart of both labelled visits of 87 patients, without a pixel."""
+    """Graded labels and chart of both labeled visits of 87 patients, without a pixel."""
     settings = PhantomSettings(seed=seed, patients=87, visits=2, flaws=False)
     rows = []
     for eye in enroll_patients(settings):
@@ -52,7 +52,7 @@ def rendered_scans() -> RenderedScans:
 
 
 def rendered(seed: int) -> RenderedScans:
-    """Scans of a few slices of every labelled visit, at half size after painting."""
+    """Scans of a few slices of every labeled visit, at half size after painting."""
     settings = PhantomSettings(seed=seed, patients=87, visits=2, flaws=False)
     rows, images, masks, truth = [], [], [], []
     for eye in enroll_patients(settings):

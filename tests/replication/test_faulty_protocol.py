@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from octdino.classify.labeled_scans import read_labelled
+from octdino.classify.labeled_scans import read_labeled
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.errors import StoppedEarly, UserError
 from octdino.models import create_backbone
@@ -38,7 +38,7 @@ def test_the_best_of_all_epochs_on_half_of_the_test_scans(store, tmp_path):
     metadata, curve = run("scratch-finetune", store, tmp_path)
     assert curve["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     assert (metadata["best"], metadata["last"]) == (curve["accuracy"].max(), curve["accuracy"].iloc[-1])
-    test = read_labelled(store, 1.0, 0).rows("test")
+    test = read_labeled(store, 1.0, 0).rows("test")
     assert metadata["n_test"] == round(len(test) / 2)
     assert set(sample_rows(test, 0.5, seed=0)) < set(test)
     assert ((curve["accuracy"] * metadata["n_test"]).round(6) % 1 == 0).all()
@@ -57,7 +57,7 @@ def test_the_frozen_probe_is_of_a_backbone_that_was_tuned_before(store, tmp_path
 
 
 def test_frozen_weights_stay_and_batch_norm_follows(store):
-    data = read_labelled(store, 1.0, 0)
+    data = read_labeled(store, 1.0, 0)
     backbone = create_backbone(MODEL, 1, 32)
     weights = {name: value.clone() for name, value in backbone.named_parameters()}
     means = backbone.bn1.running_mean.clone()

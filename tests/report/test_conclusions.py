@@ -39,9 +39,9 @@ def tables(differences: dict[float, tuple[float, ...]], clinical: bool = False) 
         ({0.1: (0.2, 0.1, 0.3), 1.0: (0.1, 0.01, 0.2)}, "dino-linear beats training from scratch at every fraction."),
         (
             {0.1: (0.2, 0.1, 0.3), 1.0: (0.02, -0.05, 0.1)},
-            "dino-linear beats training from scratch at 10 % of the labelled patients; elsewhere this is not shown.",
+            "dino-linear beats training from scratch at 10 % of the labeled patients; elsewhere this is not shown.",
         ),
-        ({1.0: (0.2, 0.1, 0.3)}, "dino-linear beats training from scratch at 100 % of the labelled patients."),
+        ({1.0: (0.2, 0.1, 0.3)}, "dino-linear beats training from scratch at 100 % of the labeled patients."),
         ({0.1: (0.02, -0.05, 0.1)}, "Not shown: no arm is shown to score above training from scratch"),
         ({0.1: (-0.1, -0.2, 0.02)}, "Not shown"),
         ({0.1: (-0.1, -0.2, -0.02)}, "No: at 10 % of the labels, training from scratch scores above every other arm."),
@@ -54,7 +54,7 @@ def tables(differences: dict[float, tuple[float, ...]], clinical: bool = False) 
         ({0.1: (-0.1, -0.2, 0.02, 0.049)}, "No: at 10 % of the labels"),
         (
             {0.1: (0.2, 0.1, 0.3), 1.0: (0.06, 0.01, 0.12, 0.058)},
-            "dino-linear beats training from scratch at 10 % of the labelled patients; elsewhere this is not shown.",
+            "dino-linear beats training from scratch at 10 % of the labeled patients; elsewhere this is not shown.",
         ),
     ],
 )
@@ -203,7 +203,7 @@ def test_each_backbone_has_its_own_answer() -> None:
         ("vit", REFERENCE, "worse"),
     ]
     assert headline(found, REFERENCE) == (
-        "On resnet18, yes: dino-linear beats training from scratch at 100 % of the labelled patients. "
+        "On resnet18, yes: dino-linear beats training from scratch at 100 % of the labeled patients. "
         "On vit, no: at 100 % of the labels, training from scratch scores above every other arm."
     )
     of_resnet, of_vit = against_clinical_baseline(prepare(metrics, comparison), found)

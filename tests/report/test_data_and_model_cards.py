@@ -254,7 +254,7 @@ def test_the_data_card_says_what_the_audit_could_not_check(results: Path, tmp_pa
     assert "The leakage audit found nothing in what it could check." in text
     assert "By patient, always" not in text
     assert "patients |" not in text
-    assert "360 scans, 360 of them labelled, 3 refused files or rows" in text
+    assert "360 scans, 360 of them labeled, 3 refused files or rows" in text
     known = markdown(data_card(read_results(results), CONFIG, None, audited()))
     assert "The leakage audit found nothing." in known
     assert "By patient, always" in known

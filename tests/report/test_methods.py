@@ -91,7 +91,7 @@ def test_the_top_of_the_page_names_the_backbones(root: Path) -> None:
     top = page.text[: page.text.index("The arms compared")]
     assert "On resnet18, yes: simclr-linear beats random features" in top
     assert "On vit, yes: " in top
-    assert "100 % of labelled patients, vit" in top
+    assert "100 % of labeled patients, vit" in top
     assert "(classify/" in page.text, "examples of one backbone's arm"
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 COMMANDS = {"pbs": ("qsub", "qstat", "qdel"), "lsf": ("bsub", "bjobs", "bkill"), "sge": ("qsub", "qstat", "qdel")}
 TARGET = "results/phantom/pretrain/dino/resnet18/fold0-seed0/backbone.json"
 # What each is asked for: 8 cores, 8 GB, a day and a GPU.
-ASKED = {
+CHECKS = {
     "pbs": "-l select=1:ncpus=8:mem=8000mb:ngpus=1 -l walltime=1440:00",
     "lsf": "-n 8 -R span[hosts=1] -R rusage[mem=8000MB] -W 1440 -gpu num=1",
     "sge": "-pe smp 8 -l h_vmem=1000M -l h_rt=86400 -l gpu=1",
@@ -61,7 +61,7 @@ def test_jobs_are_submitted_watched_and_asked_for_what_they_need(kind: str, stub
     phantom, cohort, pretrain = (" ".join(job["args"]) for job in cluster.jobs())
     assert "octdino.phantom" in phantom
     assert "octdino.cohort" in cohort
-    assert ASKED[kind] in pretrain
+    assert CHECKS[kind] in pretrain
     assert "gpu" not in cohort
     assert cohort.endswith("-q long")
     (call,) = (call for call in stubbed.calls() if call.startswith("pretrain"))

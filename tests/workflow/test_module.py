@@ -25,6 +25,7 @@ JOBS = {
     "phantom": 1,
     "cohort": 1,
     "pretrain": 3,
+    "embed": 4,
     "classify": 15,
     "clinical": 3,
     "evaluate": 1,

@@ -42,7 +42,7 @@ def test_embeddings_are_made_once_per_run_that_arms_start_from(tmp_path: Path) -
     flow.configure(
         {
             "models": {"resnet18_narrow": {"timm": "resnet18", "weights": str(tmp_path / "w.pth")}},
-            "pretrain": {"methods": ["dino"], "seeds": [1]},
+            "pretrain": {"methods": ["dino"], "seeds": [1], "backbones": ["resnet18_narrow"]},
             "classify": {
                 "arms": ["scratch-linear", "imagenet-linear", "imagenet-knn", "dino-linear", "dino-knn"],
                 "fractions": [0.5, 1.0],

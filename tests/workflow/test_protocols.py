@@ -27,13 +27,13 @@ def test_arms_start_from_their_own_folds_pretraining(tmp_path: Path) -> None:
     for call in arms:
         fold = re.search(r"--fold (\d)", call)
         assert fold
-        assert f"embed/dino/resnet18_narrow/fold{fold[1]}-seed0/" in call[call.index("--embeddings") :]
+        assert f"embed/dino/resnet18/fold{fold[1]}-seed0/" in call[call.index("--embeddings") :]
     embedded = [call for call in calls if call.startswith("embed dino")]
     assert len(embedded) == 3
     for call in embedded:
         fold = re.search(r"--fold (\d)", call)
         assert fold
-        assert f"pretrain/dino/resnet18_narrow/fold{fold[1]}-seed0 " in call[call.index("--pretrained") :]
+        assert f"pretrain/dino/resnet18/fold{fold[1]}-seed0 " in call[call.index("--pretrained") :]
     assert sum(call.startswith("clinical") for call in calls) == 3
     (evaluated,) = (call for call in calls if call.startswith("evaluate"))
     assert evaluated.count("predictions.csv") == 9
@@ -54,7 +54,7 @@ def test_protocols_that_cannot_be() -> None:
 
 @pytest.mark.slow
 def test_a_cross_validation_runs_to_its_page(tmp_path: Path) -> None:
-    """With the real commands: every labelled patient is tested, none by a model that has seen them."""
+    """With the real commands: every labeled patient is tested, none by a model that has seen them."""
     flow = Workflow(tmp_path, stub=False)
     split = {"protocol": "crossval", "folds": 2, "repeats": 2, "val": 0.2}
     classify = {**TINY["classify"], "fractions": [1.0], "seeds": [0, 1]}
@@ -63,11 +63,11 @@ def test_a_cross_validation_runs_to_its_page(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     results = tmp_path / "results/phantom"
     manifest = read_table(results / "cohort/manifest.csv", MANIFEST)
-    labelled = manifest[manifest[labels_of(manifest)].notna().any(axis=1)]
+    labeled = manifest[manifest[labels_of(manifest)].notna().any(axis=1)]
     metrics = read_table(results / "evaluate/metrics.csv", METRICS)
     macro = metrics[metrics["label"] == "macro"]
     assert set(metrics["fold"]) == {"pooled"}
-    assert set(macro["n_patients"]) == {labelled["patient"].nunique()}
+    assert set(macro["n_patients"]) == {labeled["patient"].nunique()}
     assert set(metrics["seed"].fillna(-1)) == {-1, 0, 1}
     splits = read_table(results / "cohort/splits.csv", SPLITS)
     for path in results.glob("classify/dino-linear/tiny/f1/*/classifier.json"):

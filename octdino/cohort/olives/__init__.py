@@ -21,7 +21,7 @@ log = logging.getLogger("octdino.cohort")
 
 
 def read_olives(settings: CohortSettings) -> ScanTable:
-    """Read labelled scans in the order of the label table, then the others in the order of the clinical table.
+    """Read labeled scans in the order of the label table, then the others in the order of the clinical table.
 
     The biomarker table takes precedence over the VIP Cup's, tables over parquet shards; `cohort.table` selects another.
 

@@ -39,7 +39,7 @@ log = logging.getLogger("octdino.cohort")
 
 
 def read_tables(file_index: FileIndex, label_table: Path, clinical_table: Path, cohort: str) -> ScanTable:
-    """Read labelled scans in the order of the label table, then the others in the order of the clinical table.
+    """Read labeled scans in the order of the label table, then the others in the order of the clinical table.
 
     Raises:
         UserError: a table, a column or all of the tree is missing.
@@ -56,13 +56,13 @@ def read_tables(file_index: FileIndex, label_table: Path, clinical_table: Path, 
         if vip
         else {label: require_column(spreadsheets[0], label_table, label) for label in BIOMARKERS}
     )
-    labelled = reader.read(spreadsheets[0], label_table, names, has_patients=not vip)
+    labeled = reader.read(spreadsheets[0], label_table, names, has_patients=not vip)
     clinical = reader.read(spreadsheets[1], clinical_table, {})
     reader.check_folders()
     if vip:
-        _fill_patients(labelled, clinical)
-    _flag_laterality(labelled.values(), clinical.values())
-    for path, record in labelled.items():
+        _fill_patients(labeled, clinical)
+    _flag_laterality(labeled.values(), clinical.values())
+    for path, record in labeled.items():
         if path in clinical:
             _complete(record, clinical[path], reader.quarantine)
         elif not record["patient"]:
@@ -70,9 +70,9 @@ def read_tables(file_index: FileIndex, label_table: Path, clinical_table: Path, 
                 f"{label_table.name} row {record['row']}: neither the scan nor its folder is in {clinical_table.name}"
             )
             reader.quarantine.add(record["table_path"], record["row"], "missing_patient", detail)
-    records = [r for r in labelled.values() if r["patient"]]
-    records += [r for path, r in clinical.items() if path not in labelled]
-    log.info("%s and %s name %d scans, %d labelled", label_table, clinical_table, len(records), len(labelled))
+    records = [r for r in labeled.values() if r["patient"]]
+    records += [r for path, r in clinical.items() if path not in labeled]
+    log.info("%s and %s name %d scans, %d labeled", label_table, clinical_table, len(records), len(labeled))
     return ScanTable(
         file_index.root, *build_scan_tables(records, cohort, labels), reader.quarantine, True, source=file_index.source
     )
@@ -204,7 +204,7 @@ def _place(path: str) -> tuple[str, dict[str, Any]]:
     return clean, place | {"slice": int(numbers[-1]) + 1 if numbers else None}
 
 
-def _fill_patients(labelled: Records, clinical: Records) -> None:
+def _fill_patients(labeled: Records, clinical: Records) -> None:
     """Fill patient and clinical values from the scan's row in the clinical table, else from its folder and visit.
 
     In the real tables 98 scans of 02-016 are not in the clinical table: it has them on the other side.
@@ -214,7 +214,7 @@ def _fill_patients(labelled: Records, clinical: Records) -> None:
         folder, visit = _folders(record)
         for place, name in ((folder, "patient"), (folder, "eye"), (visit, "bcva"), (visit, "cst")):
             near[place][name].add(record[name])
-    for path, record in labelled.items():
+    for path, record in labeled.items():
         folder, visit = _folders(record)
         for place, name in ((folder, "patient"), (folder, "eye"), (visit, "bcva"), (visit, "cst")):
             values = {clinical[path][name]} if path in clinical else near[place][name]
@@ -228,7 +228,7 @@ def _folders(record: dict[str, Any]) -> tuple[str, str]:
 
 
 def _complete(record: dict[str, Any], clinical: dict[str, Any], quarantine: Quarantine) -> None:
-    """Fill a labelled scan's clinical values from the clinical table, and flag differences."""
+    """Fill a labeled scan's clinical values from the clinical table, and flag differences."""
     if record["patient"] != clinical["patient"]:
         detail = f"Patient_ID {record['patient']} in row {record['row']} of the biomarker table, "
         detail += f"{clinical['patient']} in row {clinical['row']} of the clinical table"
@@ -243,12 +243,12 @@ def _complete(record: dict[str, Any], clinical: dict[str, Any], quarantine: Quar
         record[name] = clinical[name]
 
 
-def _flag_laterality(labelled: Any, clinical: Any) -> None:
-    """Flag labelled scans with another laterality in the clinical table: 98 scans of 02-016 in the real tables."""
+def _flag_laterality(labeled: Any, clinical: Any) -> None:
+    """Flag labeled scans with another laterality in the clinical table: 98 scans of 02-016 in the real tables."""
     sides: dict[str, set[str]] = defaultdict(set)
     for record in clinical:
         sides[record["eye"]].add(record["laterality"])
-    for record in labelled:
+    for record in labeled:
         if record["eye"] and record["eye"] in sides and record["laterality"] not in sides[record["eye"]]:
             _flag(record, "laterality_clash")
 

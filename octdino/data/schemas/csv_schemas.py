@@ -3,12 +3,15 @@
 `octdino.data.csv_io` reads and writes by these schemas. A cell that breaks one is refused with file, row and column.
 """
 
+from typing import get_args
+
+from octdino.config.names import AuditCheck
 from octdino.data.schemas.column import Column, Schema
 
 SPLIT_NAMES = ("train", "val", "test")
-MACRO, WEIGHTED = "macro", "weighted"  # means over labels; they stand where a label's name stands
+MACRO, WEIGHTED = "macro", "weighted"  # means over labels; used in place of a label
 PROBABILITY = "prob:"  # begins the column of predictions.csv that holds a label's predicted probability
-AUDIT_CHECKS = ("patient", "eye", "volume", "copy", "exposure", "statistics", "threshold", "weights")
+AUDIT_CHECKS = get_args(AuditCheck)
 REASONS = {
     "missing_file": "the table names a file that is not there",
     "unreadable": "the file is truncated, empty or no image",
@@ -92,7 +95,7 @@ SPLITS = Schema(
         Column("patient", "string", "patient id", needed=True),
         Column("group", "string", "split group; never in two splits", needed=True),
         Column("split", "string", "where the patient is in this fold", SPLIT_NAMES, needed=True),
-        Column("rank", "Int64", "labelled training groups join the fractions in this order; empty for others", low=0),
+        Column("rank", "Int64", "labeled training groups join the fractions in this order; empty for others", low=0),
     ),
     key=("fold", "patient"),
 )
@@ -107,7 +110,7 @@ METRICS = Schema(
     (
         Column("arm", "string", "{init}-{mode}, or clinical"),
         Column("backbone", "string", "none for clinical"),
-        Column("fraction", "Float64", "share of labelled training patients", low=0, high=1),
+        Column("fraction", "Float64", "share of labeled training patients", low=0, high=1),
         Column("fold", "string", "fold, or pooled"),
         Column("seed", "Int64", "empty: the mean over seeds, where there are several", low=0),
         Column(

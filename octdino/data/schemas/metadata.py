@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import ConfigDict, Field, model_validator
 
 from octdino.config.cohort import ImageSettings
+from octdino.config.names import ThresholdRule
 from octdino.config.networks import TimmArgs, TimmName
 from octdino.config.settings_base import Settings
 from octdino.data.atomic_files import read_json, replacing
@@ -48,7 +49,7 @@ class Input(Metadata):
     Attributes:
         image: `cohort.image`: crop, size in the store, channels and percentiles; `octdino.cohort.images` applies them.
         size: px, the side to which the stored image is resized.
-        mean, std: per channel, of pixels in [0, 1]; the image is standardised by them.
+        mean, std: per channel, of pixels in [0, 1]; the image is standardized by them.
     """
 
     image: ImageSettings
@@ -90,7 +91,7 @@ class Training(Metadata):
     epochs: Count | None = None
     min_steps: Count | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
-    threshold: Literal["youden", "f1"] = "youden"
+    threshold: ThresholdRule = "youden"
 
 
 class MethodPart(Metadata):
@@ -237,7 +238,7 @@ class StoreAttributes(Metadata):
     Attributes:
         mean, std: per channel, of the training patients of fold 0.
         source: content hash, see `octdino.data.store.content_hash`.
-        exclusive: whether each labelled scan has exactly one positive label.
+        exclusive: whether each labeled scan has exactly one positive label.
         exclusive_from: what says so: the setting, how the cohort is made, or the rows of its table.
         patients: known, unknown or none, see `octdino.data.sampling_units`; None in a store of an earlier version.
     """

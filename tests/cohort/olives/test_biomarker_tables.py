@@ -15,7 +15,7 @@ from octdino.errors import UserError
 
 from ..trees import BIOMARKERS, PATH, OlivesTree, olives_tree, settings
 
-# Positives among the 9,408 labelled scans, counted by others on the published table.
+# Positives among the 9,408 labeled scans, counted by others on the published table.
 POSITIVES = [166, 604, 32, 373, 6341, 2984, 5222, 807, 2836, 10, 3003, 4088, 233, 10, 10, 76]
 
 
@@ -48,15 +48,15 @@ def test_real_tables_give_the_published_counts(real_rows: ScanTable) -> None:
     assert real_rows.labels == BIOMARKERS
     assert not real_rows.quarantine.rows
     assert len(scans) == 78_283
-    labelled = scans[scans[BIOMARKERS].notna().any(axis=1)]
-    assert len(labelled) == 9_408
+    labeled = scans[scans[BIOMARKERS].notna().any(axis=1)]
+    assert len(labeled) == 9_408
     assert scans["patient"].nunique() == 87
     assert scans["eye"].nunique() == 96
-    assert labelled.groupby(["eye", "visit"]).ngroups == 192
-    assert set(labelled.groupby(["eye", "visit"]).size()) == {49}
-    assert [int(labelled[name].sum()) for name in BIOMARKERS] == POSITIVES
-    assert labelled[BIOMARKERS].isna().to_numpy().sum() == 19
-    assert labelled[BIOMARKERS].isna().any(axis=1).sum() == 12
+    assert labeled.groupby(["eye", "visit"]).ngroups == 192
+    assert set(labeled.groupby(["eye", "visit"]).size()) == {49}
+    assert [int(labeled[name].sum()) for name in BIOMARKERS] == POSITIVES
+    assert labeled[BIOMARKERS].isna().to_numpy().sum() == 19
+    assert labeled[BIOMARKERS].isna().any(axis=1).sum() == 12
     assert scans["bcva"].isna().sum() == scans["cst"].isna().sum() == 49
     assert Counter(scans["flags"]) == {"": 78_185, "laterality_clash": 98}
     assert scans["scan_id"].is_unique
@@ -82,8 +82,8 @@ def test_real_rows_say_what_the_path_says(real_rows: ScanTable) -> None:
     last = scans.loc["/Prime_FULL/02-046/W104/OD/48.tif"]
     assert (last["trial"], last["visit"], last["slice"]) == ("PRIME", "W104", 49)
     assert scans["trial"].value_counts().to_dict() == {"TREX": 45_848, "PRIME": 32_435}
-    labelled = real_rows.truth["IR HRF"].notna().to_numpy()
-    assert labelled[:9_408].all()  # table order, the labelled first
+    labeled = real_rows.truth["IR HRF"].notna().to_numpy()
+    assert labeled[:9_408].all()  # table order, the labeled first
 
 
 def read(tree: OlivesTree, root: Path, nested: str = "", **changes: object) -> ScanTable:

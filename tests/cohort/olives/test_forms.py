@@ -113,9 +113,9 @@ def test_vip_cup_tables_give_the_same_scans(part: Real, unpacked: pd.DataFrame, 
     assert [name for name in BIOMARKERS if name in manifest] == [name for name in BIOMARKERS if name in B]
     same = ["scan_id", "path", *WHO, "visit", "slice", "laterality", "bcva", "cst", "flags", "picture"]
     pd.testing.assert_frame_equal(manifest[same], unpacked[same])
-    labelled = unpacked["IR HRF"].notna()
-    pd.testing.assert_frame_equal(manifest.loc[~labelled, B], unpacked.loc[~labelled, B])
-    pd.testing.assert_frame_equal(manifest.loc[labelled, B], unpacked.loc[labelled, B].fillna(0.0))
+    labeled = unpacked["IR HRF"].notna()
+    pd.testing.assert_frame_equal(manifest.loc[~labeled, B], unpacked.loc[~labeled, B])
+    pd.testing.assert_frame_equal(manifest.loc[labeled, B], unpacked.loc[labeled, B].fillna(0.0))
     assert quarantine(root) == {}
 
 
@@ -132,8 +132,8 @@ def test_parquet_shards_give_the_same_scans(part: Real, unpacked: pd.DataFrame, 
     for name in ("bcva", "cst"):
         assert merged.loc[lost, f"{name}_hf"].isna().all()
         np.testing.assert_array_equal(merged.loc[~lost, name], merged.loc[~lost, f"{name}_hf"])
-    labelled = merged["IR HRF"].notna()
-    assert (merged.loc[labelled, "slice"] == merged.loc[labelled, "slice_hf"]).all()
+    labeled = merged["IR HRF"].notna()
+    assert (merged.loc[labeled, "slice"] == merged.loc[labeled, "slice_hf"]).all()
     assert merged["path_hf"].str.fullmatch(r"disease_classification/train-\d{5}[.]parquet/\d+").all()
     copies = -(-len(unpacked) // 5) + len(part.vip)
     assert quarantine(root) == {"duplicate_pixels": copies, "missing_patient": 3}
@@ -171,14 +171,14 @@ def test_vip_cup_tables_at_full_size(real: Real, shared_data: Path, tmp_path: Pa
     assert not rows.quarantine.rows
     assert rows.labels == B
     assert len(scans) == 78_283
-    labelled = scans[scans["IR HRF"].notna()]
-    assert len(labelled) == 9_408
-    assert [int(labelled[name].sum()) for name in B] == [6341, 2984, 5222, 2836, 3003, 4088]
+    labeled = scans[scans["IR HRF"].notna()]
+    assert len(labeled) == 9_408
+    assert [int(labeled[name].sum()) for name in B] == [6341, 2984, 5222, 2836, 3003, 4088]
     assert scans["patient"].nunique() == 87
     assert scans["eye"].nunique() == 96
-    published = real.labels.set_index(PATH).loc[labelled["table_path"]]
-    assert labelled["patient"].tolist() == published["Patient_ID"].astype(str).tolist()
-    assert labelled["eye"].tolist() == published["Eye_ID"].astype(str).tolist()
-    np.testing.assert_array_equal(labelled["bcva"], published["BCVA"])
-    np.testing.assert_array_equal(labelled["cst"], published["CST"])
+    published = real.labels.set_index(PATH).loc[labeled["table_path"]]
+    assert labeled["patient"].tolist() == published["Patient_ID"].astype(str).tolist()
+    assert labeled["eye"].tolist() == published["Eye_ID"].astype(str).tolist()
+    np.testing.assert_array_equal(labeled["bcva"], published["BCVA"])
+    np.testing.assert_array_equal(labeled["cst"], published["CST"])
     assert Counter(scans["flags"]) == {"": 78_185, "laterality_clash": 98}
