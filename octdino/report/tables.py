@@ -138,6 +138,9 @@ def label_tables(results: Results) -> list[dict[str, Any]]:
             ]
             best = auroc["value"].max()
             for arm in arms:
+                if arm not in auroc.index:  # metrics.csv has no such row
+                    row.append(Cell(NOTHING, sort=-math.inf))
+                    continue
                 cell = _score(auroc.loc[arm])
                 row.append(cell._replace(mark="best") if auroc.loc[arm]["value"] == best else cell)
             rows.append(row)

@@ -20,8 +20,10 @@ from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE
 from octdino.errors import UserError
 from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report
+from octdino.report.conclusions import NOTHING
 from octdino.report.example_scans import KINDS, data_uri, examples, to_image
 from octdino.report.results_reader import read_benchmarks, read_results
+from octdino.report.tables import label_tables
 from tests.results import write_arm, write_cohort, write_pretraining, write_store
 
 CONFIG = Config().model_dump(mode="json")
@@ -281,3 +283,15 @@ def test_benchmarks_are_summed_by_rule(results: Path, tmp_path: Path) -> None:
     assert table["s"].tolist()[::2] == [12.5, 200.0]
     assert np.isnan(table["s"][1])
     assert read_benchmarks(tmp_path).empty
+
+
+def test_an_arm_without_a_row_in_metrics_has_an_empty_cell(tmp_path: Path) -> None:
+    make_results(tmp_path, ("scratch-finetune", "dino-linear"))
+    path = tmp_path / "evaluate" / "metrics.csv"
+    metrics = pd.read_csv(path, keep_default_na=False)
+    label = metrics.loc[metrics["label"] != "macro", "label"].iloc[0]
+    gone = (metrics["label"] == label) & (metrics["arm"] == "dino-linear") & (metrics["metric"] == "auroc")
+    metrics[~gone].to_csv(path, index=False)
+    table = label_tables(read_results(tmp_path))[0]
+    (row,) = (row for row in table["rows"] if row[0].text == label)
+    assert row[4 + table["arms"].index("dino-linear")].text == NOTHING
