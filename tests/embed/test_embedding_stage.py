@@ -127,7 +127,7 @@ def test_memory_of_a_batch_does_not_grow_with_the_input(store: Path, monkeypatch
     monkeypatch.setattr(embedding_stage, "input_batches", lambda *_, batch, **__: seen.append(batch) or [])
     monkeypatch.setitem(embedding_stage.READOUTS, "pooled", lambda *_: torch.zeros(0, 1))
     for size in (96, 128, 224, 480):
-        attributes = type("Attributes", (), {"size": size, "mean": [0.0], "std": [1.0]})
+        attributes = type("Attributes", (), {"readout": "pooled", "size": size, "mean": [0.0], "std": [1.0]})
         list(embedding_stage.feature_blocks(nn.Identity(), cohort, attributes))  # type: ignore[arg-type]
     assert seen == [256, 256, 83, 18]
 
