@@ -25,7 +25,7 @@ from octdino.errors import UserError
 from octdino.models.initial_weights import start_backbone
 from octdino.training.checkpoint_reader import CheckpointError
 from octdino.training.checkpoints import RunState
-from octdino.training.determinism import ask_for_determinism
+from octdino.training.determinism import set_determinism
 from octdino.training.random_seeds import seed_of
 from octdino.training.signals import Stopper
 from replication.settings import ProtocolSettings
@@ -117,7 +117,7 @@ def faulty_protocol(
         init, mode = Arm.parse(arm, ("linear", "finetune"))
     except ValueError as error:
         raise UserError(f"arm: {error}") from None
-    ask_for_determinism(settings.deterministic)
+    set_determinism(settings.deterministic)
     data = read_labeled(store, fraction, fold)
     if not data.exclusive:
         raise UserError(f"{store}: its labels do not exclude each other; the report's protocol counts accuracy")

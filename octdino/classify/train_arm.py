@@ -14,7 +14,7 @@ from octdino.config import Arm, ClassifySettings, ModelSettings
 from octdino.data.schemas.metadata import Input
 from octdino.errors import UserError
 from octdino.training.checkpoints import RunState
-from octdino.training.determinism import ask_for_determinism
+from octdino.training.determinism import set_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size
 from octdino.training.precision import resolve_precision
 from octdino.training.signals import Stopper
@@ -51,7 +51,7 @@ def classify(
         StoppedEarly: a signal came; a fine-tuning run's state is saved.
     """
     chosen = _checked_arm(arm, pretrained, embeddings)
-    ask_for_determinism(settings.deterministic)
+    set_determinism(settings.deterministic)
     data = read_labeled(store, fraction, fold)
     run = {"arm": arm, "backbone": backbone, "fraction": fraction, "fold": fold, "seed": seed}
     if embeddings is not None:

@@ -49,8 +49,8 @@ def file_path(text: str) -> Path:
     return path
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers from `least`."""
+def whole_number_parser(least: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers of at least `least`."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or len(text) > 18 or int(text) < least:
@@ -60,7 +60,7 @@ def whole_number(least: int) -> Callable[[str], int]:
     return read
 
 
-count, positive = whole_number(0), whole_number(1)
+count, positive = whole_number_parser(0), whole_number_parser(1)
 
 
 def checked(check: Callable[[str], object]) -> Callable[[str], str]:

@@ -127,7 +127,7 @@ def _reading(kind: Any, optional: bool, free: bool) -> dict[str, Any]:
             "metavar": _metavar(inner[0]),
             "action": Several,
         }
-    return {"type": _nullable if optional else str, "metavar": _metavar(kind)}
+    return {"type": _none_if_null if optional else str, "metavar": _metavar(kind)}
 
 
 class Several(argparse.Action):
@@ -137,7 +137,7 @@ class Several(argparse.Action):
         setattr(namespace, self.dest, None if values == ["null"] else values)
 
 
-def _nullable(text: str) -> str | None:
+def _none_if_null(text: str) -> str | None:
     return None if text == "null" else text
 
 

@@ -14,7 +14,7 @@ log = logging.getLogger("octdino.cohort")
 
 
 def check_exclusive(table: ScanTable, settings: CohortSettings) -> None:
-    """Check the table's labels against cohort.exclusive: true, before any image is decoded.
+    """Check that with cohort.exclusive true each labeled scan has exactly one positive label, before images are read.
 
     Raises:
         UserError: a labeled scan has no positive label, several, or an empty cell.

@@ -38,7 +38,7 @@ class FileIndex:
                 self._named[_loose(name)].append(prefix + name)
             for name in files:
                 self.files.add(prefix + name)
-                self._folded[_fold(prefix + name)].append(prefix + name)
+                self._folded[_casefolded(prefix + name)].append(prefix + name)
 
     def add(self, files: Iterable[str]) -> None:
         """Add members of archives by the path that they would have unpacked; files on disk take precedence."""
@@ -50,7 +50,7 @@ class FileIndex:
                 continue
             self.files.add(file)
             self.archived.add(file)
-            self._folded[_fold(file)].append(file)
+            self._folded[_casefolded(file)].append(file)
             folder = file.rpartition("/")[0]
             while folder not in folders and MASKS not in folder.split("/")[:-1]:
                 folders.add(folder)
@@ -65,7 +65,7 @@ class FileIndex:
         """
         if path in self.files:
             return path
-        found = self._folded.get(_fold(path), [])
+        found = self._folded.get(_casefolded(path), [])
         if len(found) > 1:
             raise LookupError(f"{path} may mean {' or '.join(found)}; they differ only in case")
         return found[0] if found else None
@@ -79,7 +79,7 @@ class FileIndex:
         Raises:
             UserError: there are several at the same depth.
         """
-        for named, alike in product((self._named, self._archived), (_fold, _loose)):
+        for named, alike in product((self._named, self._archived), (_casefolded, _loose)):
             found = [f for f in named[_loose(name)] if alike(f.rsplit("/", 1)[-1]) == alike(name)]
             if found:
                 depth = min(f.count("/") for f in found)
@@ -107,7 +107,7 @@ class FileIndex:
             UserError: there are several that differ; `key` is the setting that names it.
         """
         for name in names:
-            found = sorted(f for f in self.files if _fold(f.rsplit("/", 1)[-1]) == _fold(name))
+            found = sorted(f for f in self.files if _casefolded(f.rsplit("/", 1)[-1]) == _casefolded(name))
             found = [f for f in found if f not in self.archived] or found
             if len({self.content(self.root / f) for f in found}) > 1:
                 raise UserError(f"{self.root}: tables that differ: {', '.join(found)}; name the right one by {key}")
@@ -165,12 +165,12 @@ def is_hidden(path: str) -> bool:
     return any(step.startswith(".") or step == "__MACOSX" for step in path.split("/"))
 
 
-def _fold(path: str) -> str:
+def _casefolded(path: str) -> str:
     return unicodedata.normalize("NFC", path).casefold()
 
 
 def _loose(name: str) -> str:
-    return _fold(name).replace("_", " ").replace("-", " ")
+    return _casefolded(name).replace("_", " ").replace("-", " ")
 
 
 def clean_path(text: str) -> str:

@@ -29,7 +29,7 @@ def leading_metric(metrics: pd.DataFrame) -> tuple[str, str]:
     return ("accuracy", "accuracy") if (metrics["metric"] == "accuracy").any() else ("auroc", "macro AUROC")
 
 
-def probability(label: str) -> str:
+def probability_column(label: str) -> str:
     """Return the column of predictions.csv with the predicted probability of `label`."""
     return f"{PROBABILITY}{label}"
 

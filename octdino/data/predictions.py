@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from octdino.data.csv_io import label_matrix, probability, read_table, write_table
+from octdino.data.csv_io import label_matrix, probability_column, read_table, write_table
 from octdino.data.schemas.column import Column, Schema
 from octdino.data.schemas.csv_schemas import PREDICTIONS
 from octdino.data.schemas.metadata import ClassifierMetadata, read_metadata, write_metadata
@@ -36,7 +36,7 @@ class Predictions:
 
     def probabilities(self) -> np.ndarray:
         """Predicted probabilities float64 [N, L]."""
-        return self.table[[probability(label) for label in self.labels]].to_numpy(np.float64)
+        return self.table[[probability_column(label) for label in self.labels]].to_numpy(np.float64)
 
     def thresholds(self) -> list[float | None]:
         """The decision threshold of each label, chosen on validation patients; None where that was impossible."""
@@ -71,7 +71,9 @@ def write_predictions(
     check_probabilities(probabilities, labels, str(out))
     checked = ClassifierMetadata.parse({**metadata, "labels": labels}, f"{out}/classifier.json")
     table = manifest_rows[PREDICTIONS.names + labels].reset_index(drop=True)
-    predicted = pd.DataFrame(np.asarray(probabilities, np.float64), columns=[probability(label) for label in labels])
+    predicted = pd.DataFrame(
+        np.asarray(probabilities, np.float64), columns=[probability_column(label) for label in labels]
+    )
     write_table(out / "predictions.csv", pd.concat([table, predicted], axis=1), PREDICTIONS)
     write_metadata(out / "classifier.json", checked)
 
@@ -101,6 +103,7 @@ def schema_of(labels: list[str]) -> Schema:
     """The schema of predictions.csv with these labels."""
     truth = [Column(label, "Float64", "as in the manifest", (0, 1)) for label in labels]
     predicted = [
-        Column(probability(label), "Float64", "predicted probability", low=0, high=1, needed=True) for label in labels
+        Column(probability_column(label), "Float64", "predicted probability", low=0, high=1, needed=True)
+        for label in labels
     ]
     return Schema((*PREDICTIONS, *truth, *predicted))

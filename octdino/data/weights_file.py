@@ -42,7 +42,7 @@ def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
 
 
 def check_finite(tensors: dict[str, Tensor], source: str) -> None:
-    """Refuse weights with a number that is not finite.
+    """Check that no tensor holds NaN or infinity.
 
     Raises:
         UserError: names the first tensor that has one.

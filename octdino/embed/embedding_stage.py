@@ -16,7 +16,7 @@ from octdino.models.backbones import READOUTS
 from octdino.models.initial_weights import start_backbone
 from octdino.models.input_batches import input_batches
 from octdino.progress import progress
-from octdino.training.determinism import ask_for_determinism
+from octdino.training.determinism import set_determinism
 from octdino.training.precision import pick_device
 
 log = logging.getLogger("octdino.embed")
@@ -53,7 +53,7 @@ def embed(
     Raises:
         UserError: something the user can mend, such as a pretraining that diverged or a full disk.
     """
-    ask_for_determinism(True)
+    set_determinism(True)
     cohort = read_cohort(store)
     channels = cohort.header.shape[1]
     size = settings.size or ClassifySettings().augment.global_size

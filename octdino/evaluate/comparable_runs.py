@@ -11,7 +11,7 @@ import pandas as pd
 
 from octdino.config import EvaluateSettings
 from octdino.data.cohort_reader import Cohort
-from octdino.data.csv_io import label_matrix, probability
+from octdino.data.csv_io import label_matrix, probability_column
 from octdino.data.predictions import Predictions, read_predictions
 from octdino.data.sampling_units import PATIENT, Unit
 from octdino.errors import UserError
@@ -226,7 +226,7 @@ def _pooled(
     """One classifier's folds as one test set; each fold decides at its own thresholds and temperature."""
     probabilities, calibrated, trained = [], [], []
     decided: dict[str, list[np.ndarray]] = {"chosen": [], "specificity": [], "sensitivity": []}
-    columns = [probability(label) for label in labels]
+    columns = [probability_column(label) for label in labels]
     for fold, found in folds.items():
         p = found.table[columns].to_numpy(np.float64)
         probabilities.append(p)

@@ -21,9 +21,9 @@ FEW_CHANNELS = 16  # no fewer than a block of oneDNN's on any CPU
 def avoid_onednn_defects(network: nn.Module) -> nn.Module:
     """`network`, its `nn.Conv2d` (also of subclasses) guarded in place; parameters and their names stay as they are."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and not isinstance(module, _Guarded):
+        if isinstance(module, nn.Conv2d) and not isinstance(module, SafeConv2d):
             cls = type(module)
-            module.__class__ = type(cls.__name__, (_Guarded, cls), {})
+            module.__class__ = type(cls.__name__, (SafeConv2d, cls), {})
     return network
 
 
@@ -39,7 +39,9 @@ def meets_only_padding(size: int, kernel: int, stride: int, padding: int, dilati
     return any(all(not 0 <= start + tap * dilation < size for start in starts) for tap in range(kernel))
 
 
-class _Guarded(nn.Conv2d):
+class SafeConv2d(nn.Conv2d):
+    """Conv2d that avoids the shapes whose gradients oneDNN computes wrongly on CPUs."""
+
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return super().forward(x)

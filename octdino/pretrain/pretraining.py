@@ -17,7 +17,7 @@ from octdino.pretrain.collapse import collapse_warnings
 from octdino.pretrain.pretraining_data import held_rows, read_data
 from octdino.pretrain.trainer import Trainer
 from octdino.training.checkpoints import RunState
-from octdino.training.determinism import ask_for_determinism
+from octdino.training.determinism import set_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size
 from octdino.training.precision import device_name
 from octdino.training.signals import Stopper
@@ -54,7 +54,7 @@ def pretrain(
         UserError: a mistake that the user can correct.
         StoppedEarly: stopped by a signal or the time limit; a checkpoint is saved.
     """
-    ask_for_determinism(settings.deterministic)
+    set_determinism(settings.deterministic)
     data = read_data(
         store, fold, settings.online_eval_max_scans, functools.partial(held_rows, settings.batch_size, seed)
     )

@@ -81,16 +81,17 @@ def examples(
         return [], None
     found = read_predictions(folders[0]).take("test")
     labels = [label for label in labels if label in found.labels]
-    chosen = choose(found, labels, count)
+    chosen = choose_examples(found, labels, count)
     stored = results.images([found.table["scan_id"].iloc[row] for row, _ in chosen])
     images = {scan: data_uri(to_image(pixels), "PNG") for scan, pixels in stored.items()}
     return [_example(found, labels, row, why, images) for row, why in chosen], folders[0]
 
 
-def choose(found: Predictions, labels: list[str], count: int) -> list[tuple[int, tuple[str, str]]]:
-    """Return rows, and why: in turn a find, a miss, a false alarm and a right absence, each of the next label.
+def choose_examples(found: Predictions, labels: list[str], count: int) -> list[tuple[int, tuple[str, str]]]:
+    """Return rows and the reasons for them: in turn a true positive, false negative, false positive, true negative.
 
-    Of the scans of a kind the one with the most certain prediction; no patient twice while there are others.
+    Each is of the next label; of the scans of a kind, the one with the most certain prediction; no patient twice while
+    there are others.
     """
     kinds, certainty = _kinds(found, labels)
     turns = [(label, KINDS[(turn + index) % 4]) for turn in range(4) for index, label in enumerate(labels)]

@@ -5,7 +5,7 @@ import os
 import torch
 
 
-def ask_for_determinism(wanted: bool) -> None:
+def set_determinism(wanted: bool) -> None:
     """Set torch's flags of determinism for the whole process, on or off; call it before the first GPU computation.
 
     On: cuDNN's deterministic algorithms without benchmarking, a fixed cuBLAS workspace (unless CUBLAS_WORKSPACE_CONFIG

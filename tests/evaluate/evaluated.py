@@ -6,7 +6,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import probability, read_table
+from octdino.data.csv_io import probability_column, read_table
 from octdino.data.schemas.csv_schemas import METRICS
 
 SETTINGS = EvaluateSettings(resamples=100)
@@ -28,7 +28,7 @@ def one(table: pd.DataFrame, **values: object) -> pd.Series:
 
 def auroc(table: pd.DataFrame, label: str) -> float:
     known = table[table[label].notna()]
-    return float(roc_auc_score(known[label].astype(int), known[probability(label)]))
+    return float(roc_auc_score(known[label].astype(int), known[probability_column(label)]))
 
 
 def edit(path: Path, row: int, column: str, value: object) -> None:

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from octdino.config import EvaluateSettings
 from octdino.data.cohort_reader import read_cohort
-from octdino.data.csv_io import probability, read_table
+from octdino.data.csv_io import probability_column, read_table
 from octdino.data.schemas.csv_schemas import MANIFEST, SUBGROUPS
 from octdino.evaluate import evaluate
 from octdino.evaluate.image_quality import image_qualities, noise, quality
@@ -48,7 +48,7 @@ def test_a_groups_auroc_is_scikit_learns_on_its_scans(done: Path) -> None:
         trial = manifest.loc[rows["scan_id"], "trial"].to_numpy()
         for name, scores in values.items():
             part = rows[trial == name]
-            scores.append(roc_auc_score(part["IRF"], part[probability("IRF")]))
+            scores.append(roc_auc_score(part["IRF"], part[probability_column("IRF")]))
             row = found[found["group"] == name].iloc[0]
             assert row["n_scans"] == len(part)
             assert row["n_patients"] == part["patient"].nunique()

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import probability, read_table
+from octdino.data.csv_io import probability_column, read_table
 from octdino.data.predictions import read_predictions
 from octdino.data.schemas.csv_schemas import COMPARISON, MANIFEST, METRICS
 from octdino.errors import UserError
@@ -25,7 +25,7 @@ def test_values_are_scikit_learns_on_test_scans(done: Path) -> None:
     macro: dict[str, list[float]] = {}
     for label in ("IRF", "DRT/ME", "FAVF"):
         rows = table[table[label].notna()]
-        y, p = rows[label].astype(int), rows[probability(label)].astype(float)
+        y, p = rows[label].astype(int), rows[probability_column(label)].astype(float)
         positive = p >= found.metadata.thresholds[label]
         expected = {
             "auroc": roc_auc_score(y, p), "average_precision": average_precision_score(y, p),

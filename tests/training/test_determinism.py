@@ -9,13 +9,13 @@ from octdino.classify.train_arm import classify
 from octdino.config import ClassifySettings, ModelSettings, PretrainSettings
 from octdino.errors import UserError
 from octdino.pretrain import pretrain
-from octdino.training.determinism import ask_for_determinism
+from octdino.training.determinism import set_determinism
 
 
 @pytest.fixture(autouse=True)
 def flags_as_before():
     yield
-    ask_for_determinism(False)
+    set_determinism(False)
     torch.backends.cudnn.benchmark = False
 
 
@@ -26,10 +26,10 @@ def flags():
 
 def test_flags_are_set_and_unset(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    ask_for_determinism(False)
+    set_determinism(False)
     assert flags() == (False, False, True)
     assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
-    ask_for_determinism(True)
+    set_determinism(True)
     assert flags() == (True, True, False)
     assert torch.is_deterministic_algorithms_warn_only_enabled(), "an operation without one must not end a run"
     assert not torch.utils.deterministic.fill_uninitialized_memory, "it would cost time on a CPU"
@@ -39,7 +39,7 @@ def test_flags_are_set_and_unset(monkeypatch):
 
 def test_cublas_workspace_of_the_environment_is_kept(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    ask_for_determinism(True)
+    set_determinism(True)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
