@@ -253,7 +253,7 @@ def test_two_slurm_nodes_and_torchrun_train_as_one(tmp_path: Path) -> None:
 def test_batch_size_that_is_no_multiple_of_processes_exits_with_2(tmp_path: Path) -> None:
     code, said = TrainerProcess(tmp_path).run("--processes", "3")
     assert (code, said.count("\n")) == (2, 1), said
-    assert "batch_size: 16 scans a step; expected a multiple of the 3 processes" in said
+    assert "batch_size: 16 scans per step; expected a multiple of the 3 processes" in said
 
 
 def test_frozen_arm_in_several_processes_raises_user_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
