@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from octdino.config import Arm
+from octdino.config.names import ThresholdRule
 from octdino.data.cohort_reader import Cohort
 from octdino.data.predictions import Predictions
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, Input, Origin
@@ -123,7 +124,7 @@ def exposure(folder: Path, metadata: BackboneMetadata, cohort: Cohort) -> Iterat
         start = start.start
 
 
-def thresholds(run: Predictions, how: str) -> Iterator[Found]:
+def thresholds(run: Predictions, how: ThresholdRule) -> Iterator[Found]:
     """Yield thresholds that were not chosen on validation patients."""
     where = str(run.folder)
     if run.metadata.thresholds_from != "val":
@@ -132,7 +133,7 @@ def thresholds(run: Predictions, how: str) -> Iterator[Found]:
     val = run.take("val")
     wrong = []
     for index, (label, stored) in enumerate(zip(run.labels, run.thresholds(), strict=True)):
-        chosen = choose_threshold(val.truth()[:, index], val.probabilities()[:, index], how)  # type: ignore[arg-type]
+        chosen = choose_threshold(val.truth()[:, index], val.probabilities()[:, index], how)
         if (stored is None) != (chosen is None) or (stored is not None and abs(stored - (chosen or 0)) > TOLERANCE):
             wrong.append((label, stored, chosen))
     if wrong:

@@ -243,7 +243,7 @@ def test_voc(shared_data: Path, tmp_path: Path) -> None:
     """Seven real pictures; their classes stand for their objects, as the sample has no object masks."""
     sample = shared_data / "voc2012_sample"
     if not sample.is_dir():
-        pytest.skip(f"no VOC pictures in {shared_data}")
+        pytest.skip(f"no VOC images in {shared_data}")
     store = voc_store(sample, tmp_path / "cohort")
     shown = read_shown(store, ExplainSettings(split="all"), sample)
     assert shown.masks is not None
