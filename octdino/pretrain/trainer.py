@@ -24,7 +24,14 @@ from octdino.progress import progress
 from octdino.training.checkpoints import RunState
 from octdino.training.distributed import all_true, is_rank0, world_size
 from octdino.training.optimizers import make_optimizer, parameter_groups, set_schedule, step_if
-from octdino.training.precision import autocast, device_name, keep_freed_memory, pick_device, resolve_precision
+from octdino.training.precision import (
+    autocast,
+    device_name,
+    keep_freed_memory,
+    match_compiler_to_cpu,
+    pick_device,
+    resolve_precision,
+)
 from octdino.training.random_seeds import seed_of
 from octdino.training.schedules import cosine, warmup_cosine
 from octdino.training.signals import Stopper
@@ -70,6 +77,7 @@ class Trainer:
         self.autocast = autocast(self.device, self.precision)
         self.method = create_method(settings, name, start, data, seed).to(self.device)
         if settings.compile:
+            match_compiler_to_cpu()
             for module in [m for name, m in self.method.named_modules() if name.rpartition(".")[2] == "backbone"]:
                 module.compile(dynamic=False)  # one graph per size of view
         self.optimizer = make_optimizer(self.method.settings.optimizer, parameter_groups(self.method.trained))

@@ -35,6 +35,18 @@ def keep_freed_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes: free memory at the end of the heap is kept
 
 
+def match_compiler_to_cpu() -> None:
+    """Limit torch's compiler to the vector width that ATEN_CPU_CAPABILITY=avx2 limits torch's own kernels to.
+
+    The compiler takes the width from the hardware. With torch 2.15.0 on a CPU with AVX-512, code of 512 bits beside
+    kernels of 256 crashes or gives NaN.
+    """
+    if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
+        import torch._inductor.config as compiler  # seconds, only for runs that compile
+
+        compiler.cpp.simdlen = 256
+
+
 def resolve_precision(device: torch.device, precision: str) -> str:
     """Return float32 or bfloat16: `precision` itself, or for "auto" bfloat16 if this hardware multiplies it natively.
 

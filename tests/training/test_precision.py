@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from octdino.errors import UserError
-from octdino.training.precision import autocast, resolve_precision
+from octdino.training.precision import autocast, match_compiler_to_cpu, resolve_precision
 
 
 def test_auto_precision_follows_the_hardware(monkeypatch):
@@ -29,3 +29,15 @@ def test_environment_variable_overrides_auto_only(monkeypatch, native):
     monkeypatch.setenv("OCTDINO_AUTO_PRECISION", "float16")
     with pytest.raises(UserError, match="OCTDINO_AUTO_PRECISION: 'float16'; expected float32 or bfloat16"):
         resolve_precision(cpu, "auto")
+
+
+@pytest.mark.parametrize(("capability", "bits"), [("avx2", 256), ("avx512", None), (None, None)])
+def test_compiler_is_limited_as_torchs_kernels_are(monkeypatch, capability, bits):
+    from torch._inductor import config
+
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    if capability:
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
+    with config.patch({"cpp.simdlen": None}):
+        match_compiler_to_cpu()
+        assert config.cpp.simdlen == bits
