@@ -188,11 +188,11 @@ def test_a_failing_step_shows_its_reason_and_a_rerun_goes_on(stubbed: Workflow) 
     done = stubbed.run("--cores", "1", STUB_FAILS="evaluate")
     assert done.returncode == 1
     assert "the reason of the failure" in done.stderr
-    done_before = len(stubbed.calls())
+    before = stubbed.calls()
     assert stubbed.run("--cores", "1").returncode == 0
-    after = [call.split()[0] for call in stubbed.calls()[done_before:]]
-    assert sorted(verb for verb in after[:-2] if verb != "explain") in (["audit", "evaluate"], ["evaluate"])
-    assert after[-2:] == ["report", "verdict"]
+    after = stubbed.calls()[len(before) :]
+    assert [call for call in after if call in before] == [call for call in before if call.startswith("evaluate")]
+    assert [call.split()[0] for call in after[-2:]] == ["report", "verdict"]
 
 
 def test_killed_snakemake_is_simply_started_again(stubbed: Workflow) -> None:
