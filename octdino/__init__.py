@@ -6,11 +6,11 @@ __version__ = "0.1.0"
 STAGES = {
     "cohort": 2,
     "pretrain": 2,
-    "embed": 1,
-    "classify": 3,
+    "embed": 2,
+    "classify": 4,
     "evaluate": 3,
     "audit": 3,
-    "explain": 4,
+    "explain": 5,
     "report": 4,
 }
 

@@ -36,7 +36,8 @@ def train_probe(
     read = read_embeddings(embeddings, data.cohort, data.places)
     read.check_run(arm.init, backbone, fold)
     fit = {"linear": _linear, "knn": _knn, "mlp": _mlp}[arm.mode]
-    predicted, tensors, how = fit(data, read.features.astype(np.float64), settings, seed)
+    features = read.pooled if arm.mode == "knn" else read.features
+    predicted, tensors, how = fit(data, features.astype(np.float64), settings, seed)
     attributes = read.attributes
     return TrainedClassifier(
         probabilities=predicted,

@@ -35,6 +35,7 @@ class EmbeddingAttributes(Metadata):
         init: scratch, imagenet or a pretraining run's name.
         backbone: its name in results/; `model` is what timm made of it.
         readout: which features of the network they are.
+        pooled: number of the last columns, which are the pooled features; those of earlier layers stand before them.
         size: px, side of the input.
         channels, mean, std: of the input; the latter two per channel, of pixels in [0, 1].
         fold: whose training patients gave mean and std.
@@ -45,11 +46,12 @@ class EmbeddingAttributes(Metadata):
         octdino: version of the program and of the stage.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     init: str
     backbone: str
     model: dict[str, Any]
     readout: Readout
+    pooled: Annotated[int, Field(ge=1)]
     size: Annotated[int, Field(ge=1)]
     channels: Annotated[int, Field(ge=1)]
     mean: list[float]
@@ -82,6 +84,11 @@ class Embeddings:
     path: Path
     features: np.ndarray
     attributes: EmbeddingAttributes
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """float32 [n, d]: only the pooled features, for cosine similarities: scales of earlier layers differ."""
+        return self.features[:, -self.attributes.pooled :]
 
     def check_run(self, init: str, backbone: str, fold: int) -> None:
         """Check that these are the features of a run.
@@ -142,6 +149,8 @@ def read_embeddings(path: Path, cohort: Cohort, rows: np.ndarray | None = None) 
         with h5py.File(path, "r") as file:
             attributes = _read_attributes(path, file)
             features, scan_id = _checked_datasets(path, file)
+            if attributes.pooled > features.shape[1]:
+                raise UserError(f"{path}: pooled: {attributes.pooled} of {features.shape[1]} columns; {AGAIN}")
             _check_cohort(path, [str(name) for name in scan_id.asstr()[:]], attributes, cohort)
             return Embeddings(path, _read_rows(path, features, wanted), attributes)
     except UserError:

@@ -12,9 +12,10 @@ from octdino import made_by
 from octdino.config import ClassifySettings, EmbedSettings, ModelSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.embeddings import EmbeddingAttributes, write_embeddings
-from octdino.models.backbones import READOUTS
+from octdino.models.backbones import num_features
 from octdino.models.initial_weights import start_backbone
 from octdino.models.input_batches import input_batches
+from octdino.models.readouts import extract_features
 from octdino.progress import progress
 from octdino.training.determinism import set_determinism
 from octdino.training.precision import pick_device
@@ -64,6 +65,7 @@ def embed(
         backbone=backbone,
         model=model.model_dump(mode="json"),
         readout=settings.readout,
+        pooled=num_features(network),
         size=size,
         channels=channels,
         mean=mean,
@@ -91,4 +93,4 @@ def feature_blocks(network: nn.Module, cohort: Cohort, attributes: EmbeddingAttr
     for start in progress(starts, len(starts), f"embedding {len(cohort)} scans", "block"):
         images = torch.from_numpy(cohort.images(np.arange(start, min(start + block, len(cohort)))))
         inputs = input_batches(images, attributes.mean, attributes.std, attributes.size, device, batch=batch)
-        yield READOUTS[attributes.readout](network, inputs).numpy()
+        yield extract_features(network, inputs, attributes.readout).numpy()

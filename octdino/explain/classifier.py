@@ -1,25 +1,30 @@
-"""Read classifiers that give one map per label: linear ones on pooled features, and fine-tuned ones."""
+"""Read classifiers that give one map per label: linear ones on frozen features, and fine-tuned ones."""
 
 import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from octdino.config import Arm
+from octdino.config.names import Readout
 from octdino.data.schemas.metadata import ClassifierMetadata, Input, read_metadata
 from octdino.data.weights_file import read_weights
 from octdino.errors import UserError
+from octdino.models.readouts import extract_features
+from octdino.training.precision import pick_device
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A backbone and the linear classifier on its pooled features.
+    """A backbone and the linear classifier on its features.
 
     Attributes:
         arm: its name.
         labels: L names.
         backbone: the frozen one, or the one that was fine-tuned with the classifier.
+        readout: which features of the backbone it reads.
         weight, bias: [L, D], [L].
         size, mean, std: the input that it was trained on.
     """
@@ -27,6 +32,7 @@ class Classifier:
     arm: str
     labels: list[str]
     backbone: nn.Module
+    readout: Readout
     weight: Tensor
     bias: Tensor
     size: int
@@ -71,6 +77,8 @@ def read_classifier(folder: Path, init: str, backbone: nn.Module) -> Classifier:
             weight, bias = tensors["1.weight"].float(), tensors["1.bias"].float()
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path}: does not fit the backbone: {error}") from None
-    if weight.shape[1] != backbone.num_features:
-        raise UserError(f"{path}: for {weight.shape[1]} features, the backbone has {backbone.num_features}")
-    return Classifier(metadata.arm, metadata.labels, backbone, weight, bias, used.size, used.mean, used.std)
+    readout = metadata.embeddings.readout if metadata.embeddings else "pooled"
+    images = torch.zeros(1, used.image.channels, used.size, used.size, device=pick_device())
+    if weight.shape[1] != (expected := extract_features(backbone, [images], readout).shape[1]):
+        raise UserError(f"{path}: for {weight.shape[1]} features, the backbone has {expected}")
+    return Classifier(metadata.arm, metadata.labels, backbone, readout, weight, bias, used.size, used.mean, used.std)

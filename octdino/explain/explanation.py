@@ -96,7 +96,7 @@ def explain(
             figures.plot_label_maps(maps, classifier.arm)
             label_maps_of[classifier.arm] = small_maps(maps)
             overlap += [{"arm": classifier.arm, **row} for row in _overlap(maps, shown, settings)]
-    features = torch.from_numpy(embedded.features)
+    features = torch.from_numpy(embedded.pooled)
     retrieval = _retrieval(features, shown, settings, figures)
     write_table(out / "embedding.csv", _projection(features, shown, figures), EMBEDDING)
     write_tensors(out / "maps.safetensors", label_maps_of)
@@ -151,7 +151,7 @@ def _label_maps(one: Classifier, shown: Shown) -> Maps | None:
     names = set()
 
     def see(batch: Tensor) -> Tensor:
-        found = label_maps(one.backbone, batch, one.weight.to(batch.device), one.bias.to(batch.device))
+        found = label_maps(one.backbone, batch, one.weight.to(batch.device), one.bias.to(batch.device), one.readout)
         if found is None:
             return torch.zeros(len(batch), 0, 1, 1)
         names.add(found[1])

@@ -4,8 +4,13 @@ import logging
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
+
+from octdino.config.names import Readout
+from octdino.models.backbones import num_features
+from octdino.models.readouts import forward_layers
 
 log = logging.getLogger("octdino.explain")
 
@@ -67,8 +72,13 @@ def last_map(backbone: nn.Module, images: Tensor) -> Tensor | None:
     return cast(Tensor, found)
 
 
-def label_maps(backbone: nn.Module, images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, str] | None:
-    """Return one map per label of a linear classifier [L, D], [L] on pooled features: [B, L, h, w], and the map's name.
+def label_maps(
+    backbone: nn.Module, images: Tensor, weight: Tensor, bias: Tensor, readout: Readout = "pooled"
+) -> tuple[Tensor, str] | None:
+    """Return one map per label of a linear classifier [L, D], [L] on features: [B, L, h, w], and the map's name.
+
+    Of several layers the map is the sum of theirs, on the grid of the finest: so its mean is still the logit, where it
+    is for one layer. Grad-CAM's map is of the pooled features alone: its values are no parts of a logit.
 
     cam: the classifier at each place of the last feature map (Zhou et al. 2016), where pooling is a plain mean; the
     same as `monai.visualize.CAM`, which needs a forward pass per label. gradcam: MONAI's GradCAM (Selvaraju et al.
@@ -77,6 +87,29 @@ def label_maps(backbone: nn.Module, images: Tensor, weight: Tensor, bias: Tensor
     resemble that feature.
     None where the network has no map.
     """
+    width = num_features(backbone)
+    last = _pooled_maps(backbone, images, weight[:, -width:], bias)
+    if last is None or last[1] == "gradcam" or readout == "pooled":
+        return last
+    result, name = last
+    with torch.no_grad():
+        earlier, _, _ = forward_layers(backbone, images)
+    start = 0
+    for each in earlier:  # the finest first
+        own = torch.einsum("bchw,lc->blhw", each, weight[:, start : start + each.shape[1]])
+        grid = (max(own.shape[2], result.shape[2]), max(own.shape[3], result.shape[3]))
+        result = _enlarged(result, grid) + _enlarged(own, grid)
+        start += each.shape[1]
+    return result, name
+
+
+def _enlarged(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Repeat the values of maps [B, L, h, w] on a finer grid; the mean stays where the grid is a multiple."""
+    return maps if maps.shape[2:] == grid else F.interpolate(maps, size=grid, mode="nearest-exact")
+
+
+def _pooled_maps(backbone: nn.Module, images: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, str] | None:
+    """`label_maps` of a classifier on pooled features."""
     found = last_map(backbone, images)
     if found is None:
         return None

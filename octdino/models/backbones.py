@@ -1,16 +1,14 @@
 """Backbones: timm models without a classifier; saving and loading backbone.safetensors and backbone.json."""
 
 import difflib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from octdino.config import ModelSettings
-from octdino.config.names import Readout
 from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata, write_metadata
 from octdino.data.weights_file import read_weights, write_weights
 from octdino.errors import UserError, one_line
@@ -71,23 +69,9 @@ def _check_forward(backbone: nn.Module, in_chans: int, size: int) -> None:
 
 def num_features(backbone: nn.Module) -> int:
     """Return the length of the pooled feature vector."""
-    features = backbone.num_features
+    features = getattr(backbone, "head_hidden_size", backbone.num_features)  # MobileNetV3 and VGG widen them
     assert isinstance(features, int)
     return features
-
-
-@torch.no_grad()
-def extract_features(backbone: nn.Module, batches: Any) -> Tensor:
-    """Return the embeddings of standardized batches [B, C, S, S]: pooled features float32 [N, D] on the CPU."""
-    training = backbone.training
-    backbone.eval()
-    # `forward`, not the call: a training run may have compiled that for its own views.
-    features = torch.cat([backbone.forward(batch).float().cpu() for batch in batches])
-    backbone.train(training)
-    return features
-
-
-READOUTS: dict[Readout, Callable[[nn.Module, Any], Tensor]] = {"pooled": extract_features}  # of `octdino embed`
 
 
 def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, metadata: dict[str, Any]) -> None:

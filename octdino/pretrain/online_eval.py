@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from octdino.augment import resize, standardize
 from octdino.data.schemas.metadata import Input
-from octdino.models.backbones import extract_features
+from octdino.models.readouts import extract_features
 from octdino.pretrain.pretraining_data import OnlineEvalSet
 from octdino.stats.neighbors import euclidean_knn, knn_scores
 

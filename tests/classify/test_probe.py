@@ -15,9 +15,9 @@ from octdino.classify.train_arm import classify
 from octdino.data.embeddings import read_embeddings
 from octdino.data.predictions import read_predictions
 from octdino.errors import UserError
-from octdino.models.backbones import extract_features
 from octdino.models.initial_weights import start_backbone
 from octdino.models.input_batches import input_batches
+from octdino.models.readouts import extract_features
 from octdino.stats.neighbors import knn_scores
 from tests.classify.test_classify import MODEL, SETTINGS
 from tests.embedded import write_embedded
@@ -48,7 +48,7 @@ def test_predictions_are_those_of_features_computed_directly(mode, store, embedd
 
     def features(rows):
         batches = input_batches(data.images, data.mean, data.std, 32, torch.device("cpu"), rows)
-        return extract_features(network, batches).double().numpy()
+        return extract_features(network, batches, "pooled" if mode == "knn" else "layers").double().numpy()
 
     train, val, rows = data.rows("train"), data.rows("val"), data.rows("val", "test")
     known = features(train), data.truth[train], features(val), data.truth[val], SETTINGS
@@ -71,7 +71,7 @@ def test_metadata_tell_what_the_embeddings_were_made_of(store, embeddings, tmp_p
     assert metadata["input"]["size"] == 32
     assert (metadata["input"]["mean"], metadata["input"]["std"]) == (attributes.mean, attributes.std)
     assert metadata["model"] == MODEL.model_dump(mode="json")
-    assert metadata["embeddings"] == {"readout": "pooled", "seed": 0, "octdino": attributes.octdino}
+    assert metadata["embeddings"] == {"readout": "layers", "seed": 0, "octdino": attributes.octdino}
     assert "pretrained" in metadata
 
 

@@ -28,9 +28,9 @@ def features_of(cohort: Cohort) -> np.ndarray:
 
 def attributes_of(cohort: Cohort, pretrained: str | None = None) -> EmbeddingAttributes:
     return EmbeddingAttributes(
-        init="dino", backbone="b", model={"timm": "resnet18", "args": {}}, readout="pooled", size=32, channels=1,
-        mean=[0.2], std=[0.1], fold=0, seed=3, source=cohort.source, pretrained=pretrained, settings={"size": None},
-        octdino="0.1.0",
+        init="dino", backbone="b", model={"timm": "resnet18", "args": {}}, readout="layers", pooled=2, size=32,
+        channels=1, mean=[0.2], std=[0.1], fold=0, seed=3, source=cohort.source, pretrained=pretrained,
+        settings={"size": None}, octdino="0.1.0",
     )  # fmt: skip
 
 
@@ -49,6 +49,7 @@ def test_what_is_written_is_read(cohort: Cohort, tmp_path: Path, pretrained: str
     write_embeddings(tmp_path / "e.h5", ids, [features_of(cohort)], attributes)
     read = read_embeddings(tmp_path / "e.h5", cohort)
     np.testing.assert_array_equal(read.features, features_of(cohort))
+    np.testing.assert_array_equal(read.pooled, features_of(cohort)[:, 3:])
     assert read.attributes == attributes
     assert [path.name for path in tmp_path.iterdir()] == ["e.h5"]
 
@@ -108,6 +109,7 @@ DAMAGE: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "no features": (lambda file: file.pop("features"), r"features: expected float32 \[N, D\]"),
     "another store": (lambda file: file.attrs.create("source", "x"), "another content hash"),
     "another version": (lambda file: file.attrs.create("version", 9), "version: 9 is not allowed"),
+    "more pooled columns than there are": (lambda file: file.attrs.create("pooled", 6), "pooled: 6 of 5 columns"),
     "no attribute": (lambda file: file.attrs.pop("seed"), "attributes: seed: missing"),
     "model is no JSON": (lambda file: file.attrs.create("model", "{"), "attribute model: no JSON"),
     "std of other channels": (lambda file: file.attrs.create("std", [0.1, 0.1]), r"std: 2 values for 1 channel\(s\)"),

@@ -65,14 +65,14 @@ def test_features_are_those_of_a_loop_over_scans(
     monkeypatch.setattr(embedding_stage, "READ_BYTES", 1)  # blocks of 64 of the 144 scans
     read = read_embeddings(run("scratch", store, tmp_path, model), read_cohort(store))
     network, _ = start_backbone("scratch", model, 1, 32, pretrained=None, seed=0)
-    np.testing.assert_allclose(read.features, naive(network, store), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(read.pooled, naive(network, store), rtol=1e-3, atol=1e-4)
     assert read.attributes.pretrained is None
     assert (read.attributes.init, read.attributes.size, read.attributes.channels) == ("scratch", 32, 1)
 
 
 def test_features_of_a_pretraining_name_its_weights(store: Path, pretrained: Path, tmp_path: Path) -> None:
     read = read_embeddings(run("dino", store, tmp_path, pretrained=pretrained), read_cohort(store))
-    np.testing.assert_allclose(read.features, naive(load_backbone(pretrained)[0], store), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(read.pooled, naive(load_backbone(pretrained)[0], store), rtol=1e-3, atol=1e-4)
     file = pretrained / "backbone.safetensors"
     assert read.attributes.pretrained == hashlib.sha256(file.read_bytes()).hexdigest()
 
@@ -125,7 +125,7 @@ def test_mistakes_are_one_line(store: Path, tmp_path: Path) -> None:
 def test_memory_of_a_batch_does_not_grow_with_the_input(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cohort, seen = read_cohort(store), []
     monkeypatch.setattr(embedding_stage, "input_batches", lambda *_, batch, **__: seen.append(batch) or [])
-    monkeypatch.setitem(embedding_stage.READOUTS, "pooled", lambda *_: torch.zeros(0, 1))
+    monkeypatch.setattr(embedding_stage, "extract_features", lambda *_: torch.zeros(0, 1))
     for size in (96, 128, 224, 480):
         attributes = type("Attributes", (), {"readout": "pooled", "size": size, "mean": [0.0], "std": [1.0]})
         list(embedding_stage.feature_blocks(nn.Identity(), cohort, attributes))  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from timm.layers import set_fused_attn
 from torch import Tensor, nn
 
 from octdino.explain.maps import attention, attention_query, has_attention, label_maps, last_map, whole_patches
+from octdino.models.readouts import extract_features
 
 VITS: dict[str, tuple[str, dict[str, Any]]] = {
     "class token": ("test_vit", {}),
@@ -151,6 +152,22 @@ def test_projection_of_an_averaging_vit_sums_to_its_logits() -> None:
     assert (name, found.shape) == ("projection", (2, 3, 4, 4))
     with torch.no_grad():
         torch.testing.assert_close(found.mean((2, 3)), model(images) @ weight.T + bias, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet10t", 96), ("vit_tiny_patch16_224", 64)])
+def test_the_map_of_several_layers_is_finer_and_its_mean_is_the_logit(name: str, size: int) -> None:
+    args = (
+        {} if name == "resnet10t" else {"img_size": size, "global_pool": "avg", "fc_norm": False, "class_token": False}
+    )
+    model = make(name, **args)
+    images = torch.randn(2, 1, size, size)
+    features = extract_features(model, [images], "layers")
+    weight, bias = torch.randn(3, features.shape[1]), torch.randn(3)
+    result = label_maps(model, images, weight, bias, "layers")
+    assert result is not None
+    found, kind = result
+    assert (kind, found.shape) == (("cam", (2, 3, 12, 12)) if name == "resnet10t" else ("projection", (2, 3, 4, 4)))
+    torch.testing.assert_close(found.mean((2, 3)), features @ weight.T + bias, rtol=1e-3, atol=1e-3)
 
 
 def test_a_network_with_another_form_of_features_has_no_map() -> None:

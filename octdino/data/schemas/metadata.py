@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import ConfigDict, Field, model_validator
 
 from octdino.config.cohort import ImageSettings
-from octdino.config.names import ThresholdRule
+from octdino.config.names import Readout, ThresholdRule
 from octdino.config.networks import TimmArgs, TimmName
 from octdino.config.settings_base import Settings
 from octdino.data.atomic_files import read_json, replacing
@@ -131,6 +131,12 @@ class Calibration(Metadata):
     temperature: Positive | None = None
 
 
+class EmbeddingsPart(Metadata):
+    """The embeddings that a classifier was trained on, as far as another stage needs them."""
+
+    readout: Readout = "pooled"
+
+
 class ClassifierMetadata(Metadata):
     """classifier.json.
 
@@ -138,6 +144,7 @@ class ClassifierMetadata(Metadata):
         input: None for the clinical baseline, which uses no image.
         pretrained: SHA-256 of the weights that the backbone started from; None where they come from no file.
         weights_sha256: of classifier.safetensors; None where there is none.
+        embeddings: of an arm on frozen features; None where the backbone was trained.
     """
 
     arm: str
@@ -156,6 +163,7 @@ class ClassifierMetadata(Metadata):
     pretrained: Sha256 | None = None
     settings: Training = Training()
     weights_sha256: Sha256 | None = None
+    embeddings: EmbeddingsPart | None = None
 
     @model_validator(mode="after")
     def _one_threshold_per_label(self) -> Self:
