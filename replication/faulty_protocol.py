@@ -17,12 +17,14 @@ import pandas as pd
 from torch import nn
 
 from octdino import made_by
-from octdino.classify.finetune import Finetune
+from octdino.classify.finetune import Finetune, schedule_of
 from octdino.classify.labeled_scans import Labeled, read_labeled
 from octdino.config import Arm, ClassifySettings, ModelSettings
+from octdino.config.classify import Candidate
 from octdino.data.atomic_files import replacing
 from octdino.errors import UserError
 from octdino.models.initial_weights import start_backbone
+from octdino.progress import progress
 from octdino.training.checkpoint_reader import CheckpointError
 from octdino.training.checkpoints import RunState
 from octdino.training.determinism import set_determinism
@@ -52,20 +54,34 @@ class FaultyProtocol(Finetune):
         test: np.ndarray,
         frozen: bool,
     ) -> None:
-        super().__init__(settings, data, backbone, pretrained, seed)
+        lr = settings.lr[0]
+        schedule = schedule_of(settings, Candidate(lr, min_steps=1), len(data.rows("train")))
+        schedule = schedule._replace(total=epochs * schedule.epoch)
+        super().__init__(settings, data, backbone, lr=lr, schedule=schedule, pretrained=pretrained, seed=seed)
         self.test = test
         self.curve: list[float] = []
-        self.epochs, self.check_every = epochs, self.epoch_steps
-        self.total = self.epochs * self.epoch_steps
         backbone.requires_grad_(not frozen)  # without gradients no step; batch norm still follows the scans
 
-    def _done(self) -> bool:
-        return False
+    def run(self, state: RunState, stopper: Stopper) -> None:
+        """Train for all epochs, or the rest of them after a stop.
 
-    def _check(self) -> None:
+        Raises:
+            StoppedEarly: a signal arrived; the state is saved.
+        """
+        if saved := state.load(self.check):
+            self.restore(saved)
+            log.info("resumed at step %d of %d", self.step, self.schedule.total)
+        for _ in progress(range(self.step, self.schedule.total), self.schedule.total - self.step, "training", "step"):
+            self.train_step()
+            if reason := stopper.asked():
+                state.stop(self.position(), self.step, reason)
+            if state.due():
+                state.save(self.position(), self.step)
+
+    def _validate(self) -> None:
         truth = self.data.truth[self.test].argmax(1)
         self.curve.append(float((self.logits(self.test).argmax(1) == truth).mean()))
-        log.info("step %d/%d: %.4f of %d test scans", self.step, self.total, self.curve[-1], len(self.test))
+        log.info("step %d/%d: %.4f of %d test scans", self.step, self.schedule.total, self.curve[-1], len(self.test))
         self.best = {key: value.detach().clone() for key, value in self.network.state_dict().items()}  # the last
 
     def position(self) -> dict[str, Any]:
@@ -82,7 +98,7 @@ class FaultyProtocol(Finetune):
         if not isinstance(curve, list) or not all(isinstance(value, float) and 0 <= value <= 1 for value in curve):
             raise CheckpointError("curve is no list of numbers from 0 to 1")
         super().check({**saved, "curve": self.curve})
-        if len(curve) != saved["step"] // self.check_every:
+        if len(curve) != saved["step"] // self.schedule.check:
             raise CheckpointError(f"the curve has {len(curve)} values after step {saved['step']}")
 
     def restore(self, saved: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""Fine-tuning: train backbone and head together on labeled scans; the epoch is chosen on validation patients."""
+"""One fine-tuning: backbone and head trained together on labeled scans; the step is chosen on validation patients."""
 
 import logging
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +12,11 @@ from octdino.augment import Augment, View
 from octdino.classify.labeled_scans import Labeled
 from octdino.classify.losses import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
-from octdino.errors import UserError
+from octdino.config.classify import Candidate
 from octdino.models.backbones import num_features
 from octdino.models.input_batches import input_batches
 from octdino.models.sync_batchnorm import sync_batch_norm
-from octdino.progress import progress
 from octdino.training.checkpoint_reader import CheckpointError, check_form, check_optimizer
-from octdino.training.checkpoints import RunState
 from octdino.training.device_loader import DeviceLoader
 from octdino.training.distributed import (
     all_gather,
@@ -29,62 +27,77 @@ from octdino.training.distributed import (
     shared_batch,
 )
 from octdino.training.optimizers import make_optimizer, parameter_groups, set_schedule
-from octdino.training.precision import autocast, keep_freed_memory, pick_device, resolve_precision
+from octdino.training.precision import autocast, keep_freed_memory, pick_device
 from octdino.training.random_seeds import seed_of
 from octdino.training.schedules import warmup_cosine
-from octdino.training.signals import Stopper
 
 log = logging.getLogger("octdino.classify")
 
 
+class Schedule(NamedTuple):
+    """Steps of one training: batch size, steps per epoch, steps in all, and steps between two validations."""
+
+    batch: int
+    epoch: int
+    total: int
+    check: int
+
+
+def schedule_of(settings: ClassifySettings, candidate: Candidate, scans: int) -> Schedule:
+    """Return the schedule of a candidate on so many training scans."""
+    batch = shared_batch(settings.batch_size, scans)
+    epoch = max(scans // batch, 1)
+    epochs = max(settings.epochs, math.ceil(candidate.min_steps / epoch))
+    return Schedule(batch, epoch, epochs * epoch, max(epoch, candidate.min_steps // settings.epochs))
+
+
 class Finetune:
-    """One fine-tuning run: network, optimizer, position and the best network so far."""
+    """One fine-tuning run: network, optimizer, position and the best network so far.
+
+    Args:
+        backbone: its first weights; it is trained in place.
+        lr: peak learning rate.
+        schedule: batch size and number of steps.
+        pretrained: whether the backbone's learning rate is scaled by `settings.backbone_lr`.
+        head: first weight [L, D] and bias [L] of the classifier; None: random.
+    """
 
     def __init__(
-        self, settings: ClassifySettings, data: Labeled, backbone: nn.Module, pretrained: bool, seed: int
+        self,
+        settings: ClassifySettings,
+        data: Labeled,
+        backbone: nn.Module,
+        *,
+        lr: float,
+        schedule: Schedule,
+        pretrained: bool,
+        seed: int,
+        head: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         self.settings, self.data, self.seed = settings, data, seed
         self.device = pick_device()
         keep_freed_memory()
         torch.manual_seed(seed_of(seed, "head"))
-        head = nn.Linear(num_features(backbone), len(data.labels))
+        linear = nn.Linear(num_features(backbone), len(data.labels))
+        if head is not None:
+            linear.load_state_dict({"weight": torch.from_numpy(head[0]), "bias": torch.from_numpy(head[1])})
         self.network = (
-            nn.Sequential(sync_batch_norm(backbone), head).to(self.device).to(memory_format=torch.channels_last)
+            nn.Sequential(sync_batch_norm(backbone), linear).to(self.device).to(memory_format=torch.channels_last)
         )
         groups = parameter_groups(backbone)
         for group in groups:
             group["lr_scale"] = settings.backbone_lr if pretrained else 1.0
-        self.optimizer = make_optimizer("adamw", [*groups, *parameter_groups(head)])
+        self.optimizer = make_optimizer("adamw", [*groups, *parameter_groups(linear)])
         self.feed = DeviceLoader(data.images, self.device)
         self.train_rows = data.rows("train")
-        self.batch = shared_batch(settings.batch_size, len(self.train_rows))
-        self.epoch_steps = max(len(self.train_rows) // self.batch, 1)
-        self.epochs = max(settings.epochs, math.ceil(settings.min_steps / self.epoch_steps))
-        self.check_every = max(self.epoch_steps, settings.min_steps // settings.epochs)  # steps
-        self.step, self.total = 0, self.epochs * self.epoch_steps
+        self.lr, self.schedule = lr, schedule
+        self.step, self.diverged = 0, False
         self.best_score, self.best_step = -math.inf, 0
         self.best: dict[str, Tensor] = {}
         self.augment = Augment(settings.augment, data.mean, data.std, self.device)
         truth = data.truth[self.train_rows]
         balanced = settings.class_weights == "balanced"
         self.class_weight = balance(truth, data.exclusive).to(self.device) if balanced else None
-
-    def run(self, state: RunState, stopper: Stopper) -> None:
-        """Train to the end or until the validation score stops improving; leave the best network in `network`."""
-        if saved := state.load(self.check):
-            self.restore(saved)
-        log.info("%d labeled scans, up to %d steps of %d", len(self.train_rows), self.total, self.batch)
-        for _ in progress(range(self.step, self.total), self.total - self.step, "fine-tuning", "step"):
-            if self._done():
-                break
-            self._take_step()
-            if self.step % self.check_every == 0 or self.step == self.total:
-                self._check()
-            if reason := stopper.asked():
-                state.stop(self.position(), self.step, reason)
-            if state.due():
-                state.save(self.position(), self.step)
-        self.network.load_state_dict(self.best)
 
     def position(self) -> dict[str, Any]:
         """Return the checkpoint: all that the next step depends on; randomness is a function of seed and step."""
@@ -95,11 +108,10 @@ class Finetune:
             "best_score": self.best_score,
             "best_step": self.best_step,
             "best": self.best,
-            "precision": resolve_precision(self.device, self.settings.precision),
         }
 
     def check(self, saved: dict[str, Any]) -> None:
-        """Check that this run can be restored from `saved`; nothing is changed.
+        """Check that this training can be restored from `saved`; nothing is changed.
 
         Raises:
             CheckpointError: a key is missing, a value has another type or shape, or the step is not one of this run.
@@ -112,11 +124,11 @@ class Finetune:
         if saved.get("best") != {}:
             check_form(saved.get("best"), present["network"], "best")
         step, best_step = saved["step"], saved["best_step"]
-        if not isinstance(step, int) or not 0 <= step <= self.total:
-            raise CheckpointError(f"step {step} is none of this run's {self.total}")
+        if not isinstance(step, int) or not 0 <= step <= self.schedule.total:
+            raise CheckpointError(f"step {step} is none of this run's {self.schedule.total}")
         if not isinstance(best_step, int) or not 0 <= best_step <= step:
             raise CheckpointError(f"best_step {best_step} is none of the {step} steps taken")
-        if not saved["best"] and step >= self.check_every:
+        if not saved["best"] and step >= self.schedule.check:
             raise CheckpointError(f"best is empty after {step} steps")
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -125,17 +137,25 @@ class Finetune:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.best_score, self.best_step = saved["step"], saved["best_score"], saved["best_step"]
         self.best = saved["best"]
-        log.info("resumed at step %d of %d", self.step, self.total)
-        if (now := resolve_precision(self.device, self.settings.precision)) != saved["precision"]:
-            log.warning("resumed in %s after %s: the weights are of neither", now, saved["precision"])
 
-    def _done(self) -> bool:
-        return self.step - self.best_step > self.settings.patience * self.check_every
+    @property
+    def done(self) -> bool:
+        """Whether all steps are taken, it has diverged, or validation has not improved for `patience` checks."""
+        patience = self.settings.patience
+        waited = patience is not None and self.step - self.best_step > patience * self.schedule.check
+        return self.step >= self.schedule.total or self.diverged or waited
+
+    def train_step(self) -> None:
+        """Take one step; at the end of an epoch, validate."""
+        self._take_step()
+        if self.step % self.schedule.check == 0 or self.step == self.schedule.total:
+            self._validate()
 
     def _take_step(self) -> None:
-        epoch, index = divmod(self.step, self.epoch_steps)
+        epoch, index = divmod(self.step, self.schedule.epoch)
         order = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
-        chosen = torch.randperm(len(self.train_rows), generator=order)[index * self.batch : (index + 1) * self.batch]
+        size = self.schedule.batch
+        chosen = torch.randperm(len(self.train_rows), generator=order)[index * size : (index + 1) * size]
         rows = self.train_rows[chosen.numpy()]
         torch.manual_seed(seed_of(self.seed, "step", self.step, rank()))  # dropout and drop path
         s = self.settings
@@ -150,20 +170,19 @@ class Finetune:
         loss = loss_of(logits.float(), truth, self.data.exclusive, self.class_weight)
         torch.autograd.backward(loss)
         average_gradients(self.network)
-        set_schedule(self.optimizer, warmup_cosine(self.step / self.total, s.lr, 0.0, 0.1), s.weight_decay)
+        set_schedule(self.optimizer, warmup_cosine(self.step / self.schedule.total, self.lr, 0.0, 0.1), s.weight_decay)
         nn.utils.clip_grad_norm_(self.network.parameters(), 3.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 
-    def _check(self) -> None:
+    def _validate(self) -> None:
         rows = self.data.rows("val")
         score = broadcast_from_rank0(
             lambda: validation_score(self.data.truth[rows], self.logits(rows), self.data.exclusive)
         )
-        if math.isnan(score):
-            raise UserError(f"step {self.step}: the network's outputs are not finite: it diverged; lower classify.lr")
-        log.info("step %d/%d: %.4f on validation patients", self.step, self.total, score)
+        self.diverged = math.isnan(score)
+        log.info("step %d/%d: %.4f on validation patients", self.step, self.schedule.total, score)
         if score > self.best_score:
             self.best_score, self.best_step = score, self.step
             self.best = {key: value.detach().clone() for key, value in self.network.state_dict().items()}

@@ -1,11 +1,13 @@
 """Linear probe on embeddings: one logistic regression per label, or one over all exclusive labels."""
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from octdino.classify.candidates import best_index, finite_or_none, search_of
 from octdino.classify.logistic import Regressions
 from octdino.classify.losses import validation_score
 from octdino.config import ClassifySettings
@@ -22,7 +24,7 @@ def fit_linear(
     val_truth: np.ndarray,
     settings: ClassifySettings,
     exclusive: bool = False,
-) -> tuple[Head, float]:
+) -> tuple[Head, dict[str, Any]]:
     """Fit probes with all penalties together and return the one that scores best on validation patients.
 
     Args:
@@ -31,23 +33,23 @@ def fit_linear(
         exclusive: one softmax over the labels.
 
     Returns:
-        Weight [L, D] and bias [L] for the features as they are, and the chosen inverse penalty.
+        Weight [L, D] and bias [L] for the features as they are, and how it was chosen: the results of all penalties
+        and the best one.
     """
     mean, std = features.mean(0), features.std(0) + 1e-6
     inputs = torch.from_numpy((features - mean) / std).double()
     penalties = sorted(settings.inverse_regularization)  # the strongest first: it wins ties
     fit = _fit_softmax if exclusive else _fit_each
     weights, biases = fit(inputs, torch.from_numpy(truth).double(), penalties, settings.class_weights == "balanced")
-    best: tuple[float, float, Head] | None = None
+    heads, results = [], []
     for penalty, scaled, offset in zip(penalties, weights.numpy(), biases.numpy(), strict=True):
         weight = scaled / std
         head = weight, offset - weight @ mean
         score = validation_score(val_truth, val @ head[0].T + head[1], exclusive)
         log.info("inverse penalty %g: %.4f on validation patients", penalty, score)
-        if best is None or score > best[0]:
-            best = score, penalty, head
-    assert best is not None
-    return best[2], best[1]
+        heads.append(head)
+        results.append({"inverse_regularization": penalty, "validation_score": finite_or_none(score)})
+    return heads[best_index(results)], search_of(results)
 
 
 def _fit_each(x: Tensor, truth: Tensor, penalties: list[float], balanced: bool) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Classifiers on frozen features (embeddings): linear probe, k nearest neighbors and MLP."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from octdino.classify.candidates import best_index, finite_or_none, search_of
 from octdino.classify.labeled_scans import Labeled
 from octdino.classify.linear import fit_linear
-from octdino.classify.losses import probabilities
+from octdino.classify.losses import probabilities, validation_score
 from octdino.classify.mlp import fit_mlp, mlp_logits
 from octdino.classify.trained_classifier import TrainedClassifier
 from octdino.config import Arm, ClassifySettings
 from octdino.data.embeddings import read_embeddings
 from octdino.data.schemas.metadata import Input
 from octdino.stats.neighbors import knn_scores
+
+log = logging.getLogger("octdino.classify")
 
 Fitted = tuple[np.ndarray, dict[str, Tensor], dict[str, Any]]  # probabilities, tensors, how it was chosen
 
@@ -51,12 +55,12 @@ def train_probe(
 
 def _linear(data: Labeled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
     train, val = data.rows("train"), data.rows("val")
-    (weight, bias), penalty = fit_linear(
+    (weight, bias), how = fit_linear(
         features[train], data.truth[train], features[val], data.truth[val], settings, data.exclusive
     )
     logits = features[data.rows("val", "test")] @ weight.T + bias
     tensors = {"head.weight": torch.from_numpy(weight), "head.bias": torch.from_numpy(bias)}
-    return probabilities(logits, data.exclusive), tensors, {"inverse_penalty": penalty}
+    return probabilities(logits, data.exclusive), tensors, how
 
 
 def _knn(data: Labeled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
@@ -64,14 +68,21 @@ def _knn(data: Labeled, features: np.ndarray, settings: ClassifySettings, seed: 
     patient = torch.from_numpy(pd.factorize(data.manifest["patient"])[0].astype("int64"))
     gallery, queries = (torch.from_numpy(features[part]).float() for part in (train, rows))
     labels = torch.from_numpy(data.truth[train])
-    scores = knn_scores(queries, gallery, labels, patient[rows], patient[train], k=settings.knn).double().numpy()
-    return np.clip(scores, 0, 1), {"bank": gallery, "labels": labels}, {"neighbours": settings.knn}
+    val = (data.manifest["split"].iloc[rows] == "val").to_numpy()
+    tried, results = [], []
+    for k in settings.knn:
+        votes = knn_scores(queries, gallery, labels, patient[rows], patient[train], k=k).double().numpy().clip(0, 1)
+        score = validation_score(data.truth[rows][val], votes[val], data.exclusive)
+        log.info("%d neighbors: %.4f on validation patients", k, score)
+        tried.append(votes)
+        results.append({"neighbors": k, "validation_score": finite_or_none(score)})
+    return tried[best_index(results)], {"bank": gallery, "labels": labels}, search_of(results)
 
 
 def _mlp(data: Labeled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
     train, val = data.rows("train"), data.rows("val")
-    network, epoch = fit_mlp(
+    network, how = fit_mlp(
         features[train], data.truth[train], features[val], data.truth[val], settings, data.exclusive, seed
     )
     logits = mlp_logits(network, features[data.rows("val", "test")])
-    return probabilities(logits, data.exclusive), network.state_dict(), {"best_epoch": epoch}
+    return probabilities(logits, data.exclusive), network.state_dict(), how

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from octdino import made_by
+from octdino.classify.candidates import search_of
 from octdino.classify.labeled_scans import Labeled, read_labeled
 from octdino.classify.losses import probabilities
 from octdino.classify.probe import train_probe
@@ -115,7 +116,7 @@ def _finetuned(
 
     Yields None in all processes but that of rank 0.
     """
-    from octdino.classify.finetune import Finetune  # with timm, which arms on embeddings do without
+    from octdino.classify.finetune_search import FinetuneSearch  # with timm, which arms on embeddings do without
     from octdino.models.initial_weights import start_backbone
 
     size = settings.augment.global_size
@@ -132,13 +133,14 @@ def _finetuned(
         "version": made_by("classify"),
     }
     with RunState(folder, fingerprint, settings.checkpoint_seconds).locked() as state:
-        tuned = Finetune(settings, data, network, pretrained=arm.init != "scratch", seed=run["seed"])
+        search = FinetuneSearch(settings, data, network, pretrained=arm.init != "scratch", seed=run["seed"])
         with Stopper().listening() as stopper:
-            tuned.run(state, stopper)
+            search.run(state, stopper)
         if not is_rank0():  # rank 0 predicts, writes and deletes the checkpoints
             yield None
             return
-        how = {"best_step": tuned.best_step, "validation_score": tuned.best_score, "processes": world_size()}
+        tuned = search.tuned
+        how = {**search_of(search.results), "processes": world_size()}
         yield TrainedClassifier(
             probabilities=probabilities(tuned.logits(data.rows("val", "test")), data.exclusive),
             tensors=tuned.network.state_dict(),

@@ -1,8 +1,9 @@
 """Settings of the classify stage: arms, fractions of the labels, fine-tuning and probes."""
 
-from typing import Any, Literal, Self
+import itertools
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from octdino.config.augment import SMALL_VIEWS, AugmentSettings
 from octdino.config.names import (
@@ -13,7 +14,7 @@ from octdino.config.names import (
     check_once,
     check_seeds,
 )
-from octdino.config.settings_base import Settings, checked, merged
+from octdino.config.settings_base import Settings, as_list, checked, merged
 from octdino.errors import short
 
 OWN = {  # keys that the modes on embeddings depend on, beside the embeddings and the thresholds
@@ -21,6 +22,20 @@ OWN = {  # keys that the modes on embeddings depend on, beside the embeddings an
     "knn": ("knn",),
     "mlp": ("mlp_hidden", "epochs", "min_steps", "batch_size", "lr", "weight_decay", "class_weights"),
 }
+
+
+Rates = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(as_list), Field(min_length=1)]
+Counts = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(as_list), Field(min_length=1)]
+
+
+class Candidate(NamedTuple):
+    """One training of the search: peak learning rate and least number of steps."""
+
+    lr: float
+    min_steps: int
+
+    def __str__(self) -> str:
+        return f"lr {self.lr:g}, at least {self.min_steps} steps"
 
 
 class ClassifySettings(Settings):
@@ -48,16 +63,28 @@ class ClassifySettings(Settings):
         AugmentSettings(global_scale=(0.6, 1.0), local_views=0),
         description="augmentation when fine-tuning; global_size is the input size of every arm, or embed.size",
     )
-    epochs: int = Field(30, ge=1, description="finetune: passes over the labeled training scans")
-    min_steps: int = Field(200, ge=1, description="finetune: least number of steps, however few scans there are")
-    batch_size: int = Field(32, ge=2, description="finetune: scans per step")
-    lr: float = Field(1e-3, gt=0, description="finetune: peak learning rate of the head and of a scratch backbone")
+    epochs: int = Field(30, ge=1, description="finetune, mlp: passes over the labeled training scans")
+    min_steps: Counts = Field(
+        [1000],
+        description="finetune, mlp: least number of steps, however few scans there are; a list: validation patients "
+        "choose",
+    )
+    batch_size: int = Field(32, ge=2, description="finetune, mlp: scans per step")
+    lr: Rates = Field(
+        [1e-3, 3e-3],
+        description="finetune, mlp: candidates for the peak learning rate of the head and of a scratch backbone; "
+        "validation patients choose",
+    )
     backbone_lr: float = Field(
         0.3, gt=0, le=1, description="finetune: learning rate of a pretrained backbone, as a share of lr"
     )
     weight_decay: float = Field(0.05, ge=0, description="finetune: none on biases and norms")
-    patience: int = Field(
-        8, ge=1, description="finetune: validations without a better score before training stops early"
+    first_head: Literal["linear", "random"] = Field(
+        "linear",
+        description="finetune: first head on a pretrained backbone; linear: the linear probe (LP-FT, Kumar 2022)",
+    )
+    patience: int | None = Field(
+        None, ge=1, description="finetune: validations without a better score before training stops; null: never"
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: positives have the same total weight as negatives"
@@ -66,12 +93,16 @@ class ClassifySettings(Settings):
     deterministic: bool = Field(True, description="as in pretrain")
     checkpoint_seconds: float = Field(60.0, ge=0, description="finetune: seconds between two checkpoints")
     inverse_regularization: list[float] = Field(
-        [0.001, 0.01, 0.1, 1.0, 10.0, 100.0],
+        [1e-5, 1e-4, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0],
         min_length=1,
         description="linear: candidates for C, the inverse L2 penalty; validation patients choose",
     )
     mlp_hidden: int = Field(512, ge=1, description="mlp: width of its hidden layer")
-    knn: int = Field(20, ge=1, description="knn: number of neighbors that vote, weighted by similarity")
+    knn: Counts = Field(
+        [5, 10, 20, 50],
+        description="knn: candidates for the number of neighbors that vote, weighted by similarity; validation "
+        "patients choose",
+    )
     threshold: ThresholdRule = Field(
         "youden", description="score that a label's threshold maximizes on validation patients"
     )
@@ -93,6 +124,10 @@ class ClassifySettings(Settings):
             checked(key, check_once, fractions)
         return self
 
+    def candidates(self) -> list[Candidate]:
+        """Return what fine-tuning and MLP try: every learning rate with every least number of steps."""
+        return [Candidate(*each) for each in itertools.product(self.lr, self.min_steps)]
+
     def with_augment_of(self, pretrain: AugmentSettings) -> Self:
         """Return a copy whose augment inherits from `pretrain` every key that it does not set, except small views."""
         own = self.augment.model_dump(exclude_unset=True)
@@ -105,12 +140,16 @@ class ClassifySettings(Settings):
 
     def needed(self, arm: str) -> dict[str, Any]:
         """Return the settings that this arm depends on as plain values (`params` of its rule, its rerun trigger)."""
-        mode = Arm.parse(arm).mode
+        init, mode = Arm.parse(arm)
         if mode in OWN:
             return self.model_dump(mode="json", include={"threshold", *OWN[mode]})
         others: dict[str, Any] = {
             **dict.fromkeys(("arms", "fractions", "arm_fractions", "seeds", "checkpoint_seconds"), True),
-            **dict.fromkeys(("inverse_regularization", "knn", "mlp_hidden"), True),
+            **dict.fromkeys(("knn", "mlp_hidden"), True),
             "augment": set(SMALL_VIEWS),
         }
+        if init == "scratch":
+            others |= dict.fromkeys(("backbone_lr", "first_head"), True)
+        if init == "scratch" or self.first_head == "random":
+            others["inverse_regularization"] = True
         return self.model_dump(mode="json", exclude=others)

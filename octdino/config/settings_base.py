@@ -85,6 +85,11 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def as_list(value: Any) -> Any:
+    """Return a single value as a list of one, for keys that hold candidates."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
 def checked(key: str, check: Callable[[T], object], *values: T) -> None:
     """Check each value in a validator; the error message begins with `key`."""
     for value in values:

@@ -93,8 +93,9 @@ def short_tuning(results: Results) -> list[str]:
 
 
 def _tuning_steps(metadata: dict[str, Any]) -> int | None:
-    """Return the largest number of steps, from settings and number of scans; None for an arm that is not fine-tuned."""
-    settings, scans = metadata.get("settings") or {}, metadata.get("n_train_scans")
+    """Return the number of steps of the chosen candidate, from settings and scans; None for an arm not fine-tuned."""
+    settings = {**(metadata.get("settings") or {}), **(metadata.get("chosen") or {})}
+    scans = metadata.get("n_train_scans")
     if scans is None or not str(metadata.get("arm")).endswith("-finetune"):
         return None
     if not {"epochs", "min_steps", "batch_size"} <= settings.keys():  # of a run before they were written

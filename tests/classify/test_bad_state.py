@@ -9,7 +9,7 @@ from tests.classify.test_classify import SETTINGS as FINETUNE
 from tests.classify.test_classify import run as classify
 from tests.small import write_small_cohort
 
-SHORT = FINETUNE.model_copy(update={"min_steps": 4, "epochs": 2, "precision": "float32"})
+SHORT = FINETUNE.model_copy(update={"min_steps": [4], "lr": [1e-3, 3e-3], "epochs": 2, "precision": "float32"})
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +27,20 @@ def stopped(monkeypatch, call, *arguments):
 
 
 CHANGES = {
-    "no network": lambda state: state.pop("network"),
-    "no optimizer": lambda state: state.pop("optimizer"),
-    "no best": lambda state: state.pop("best"),
-    "another shape": lambda state: state["network"].update({"1.bias": torch.zeros(7)}),
-    "a best of something else": lambda state: state.update(best={"x": torch.zeros(1)}),
-    "step far on": lambda state: state.update(step=10**6),
-    "best step far on": lambda state: state.update(best_step=10**6),
-    "score is text": lambda state: state.update(best_score="high"),
-    "another optimizer": lambda state: state["optimizer"].update(param_groups=[]),
+    "no network": lambda state: state["training"].pop("network"),
+    "no optimizer": lambda state: state["training"].pop("optimizer"),
+    "no best": lambda state: state["training"].pop("best"),
+    "another shape": lambda state: state["training"]["network"].update({"1.bias": torch.zeros(7)}),
+    "a best of something else": lambda state: state["training"].update(best={"x": torch.zeros(1)}),
+    "step far on": lambda state: state["training"].update(step=10**6),
+    "best step far on": lambda state: state["training"].update(best_step=10**6),
+    "score is text": lambda state: state["training"].update(best_score="high"),
+    "another optimizer": lambda state: state["training"]["optimizer"].update(param_groups=[]),
+    "no training": lambda state: state.pop("training"),
+    "training is a list": lambda state: state.update(training=[]),
+    "results of other candidates": lambda state: state.update(results=[{"lr": 1.0}]),
+    "more results than candidates": lambda state: state.update(results=[{}, {}, {}]),
+    "a chosen network of something else": lambda state: state.update(best={"x": torch.zeros(1)}),
 }
 
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from octdino.classify.finetune import Finetune
+from octdino.classify.finetune import Finetune, schedule_of
 from octdino.classify.labeled_scans import read_labeled
 from octdino.classify.linear import fit_linear
 from octdino.classify.losses import balance, masked_bce
@@ -65,10 +65,12 @@ def test_random_features_are_the_floor_and_the_same_for_a_seed(store, tmp_path):
 
 def test_finetuning_moves_every_weight(store):
     data = read_labeled(store, 1.0, 0)
-    tuned = Finetune(SETTINGS, data, create_backbone(MODEL, 1, 32), pretrained=False, seed=0)
+    schedule = schedule_of(SETTINGS, SETTINGS.candidates()[0], 72)
+    backbone = create_backbone(MODEL, 1, 32)
+    tuned = Finetune(SETTINGS, data, backbone, lr=3e-3, schedule=schedule, pretrained=False, seed=0)
     before = {name: p.clone() for name, p in tuned.network.named_parameters()}
     for _ in range(3):
-        tuned._take_step()
+        tuned.train_step()
     assert all(not torch.equal(p, before[name]) for name, p in tuned.network.named_parameters())
 
 
@@ -96,7 +98,8 @@ def test_the_probe_is_logistic_regression_with_the_penalty_that_validation_prefe
     truth, val_truth = ((m - 3) @ weight + rng.normal(size=(len(m), 2)) * 9 > 0 for m in (x, v))
     truth, val_truth = truth.astype(float), val_truth.astype(float)
     truth[::5, 1] = np.nan
-    (got, bias), penalty = fit_linear(x, truth, v, val_truth, SETTINGS)
+    (got, bias), how = fit_linear(x, truth, v, val_truth, SETTINGS)
+    penalty = how["chosen"]["inverse_regularization"]
     scores = {}
     for c in SETTINGS.inverse_regularization:
         z = (x - x.mean(0)) / x.std(0)

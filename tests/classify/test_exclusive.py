@@ -55,7 +55,7 @@ def test_the_perceptron_separates_what_no_line_does(exclusive):
     odd = ((x[:, 0] > 2) ^ (x[:, 1] > 2)).astype(int)
     truth = np.eye(2, dtype=np.float32)[odd]
     train, rest = slice(0, 400), slice(400, None)
-    settings = SETTINGS.model_copy(update={"min_steps": 1500})
+    settings = SETTINGS.model_copy(update={"min_steps": [1500]})
     (weight, bias), _ = fit_linear(x[train], truth[train], x[train], truth[train], settings, exclusive)
     assert (((x[rest] @ weight.T + bias).argmax(1)) == odd[rest]).mean() < 0.65
     mlp, _ = fit_mlp(x[train], truth[train], x[train], truth[train], settings, exclusive, seed=0)

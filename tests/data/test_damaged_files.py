@@ -15,7 +15,8 @@ from octdino.data.atomic_files import read_json, read_text
 from octdino.data.csv_io import read_table
 from octdino.data.image_files import ImageError, read_image
 from octdino.data.safetensors_torch import read_tensors
-from octdino.data.schemas.csv_schemas import SPLITS
+from octdino.data.schemas.column import Schema
+from octdino.data.schemas.csv_schemas import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL, SPLITS
 from octdino.data.store import read_header, read_images
 from octdino.data.store_writer import StoreWriter
 from octdino.errors import UserError
@@ -161,3 +162,15 @@ def test_a_damaged_image_is_refused(tmp_path: Path) -> None:
         (tmp_path / "b.png").write_bytes(content)
         with pytest.raises(ImageError):
             read_image(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("schema", [OVERLAP, JACCARD, JACCARD_IMAGES, RETRIEVAL, EMBEDDING])
+def test_a_row_that_occurs_twice_is_refused(tmp_path: Path, schema: Schema) -> None:
+    """The page reads one value per network, label and metric: which of two?"""
+    row = ",".join({"string": "a", "Float64": "0.5", "Int64": "1"}[column.dtype] for column in schema)
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join([",".join(schema.names), row]) + "\n")
+    assert len(read_table(path, schema)) == 1
+    path.write_text("\n".join([",".join(schema.names), row, row]) + "\n")
+    with pytest.raises(UserError, match=r"occurs twice|two rows"):
+        read_table(path, schema)

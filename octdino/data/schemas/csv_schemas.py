@@ -207,7 +207,7 @@ SUBGROUPS = Schema(
 )
 EMBEDDING = Schema(
     (
-        Column("scan_id", "string", "as in the manifest"),
+        Column("scan_id", "string", "as in the manifest", unique=True),
         Column("x", "Float64", "position in the plane; near scans have similar features"),
         Column("y", "Float64", ""),
         Column("how", "string", "projection method"),
@@ -228,6 +228,7 @@ OVERLAP = Schema(
         Column("n_scans", "Int64", "scans with a lesion of the label", low=0),
         Column("n_patients", "Int64", "their patients", low=0),
     ),
+    key=("init", "backbone", "arm", "label", "map", "metric"),
 )
 JACCARD = Schema(
     (
@@ -243,6 +244,7 @@ JACCARD = Schema(
         Column("n_patients", "Int64", "their patients", low=0),
         Column("n_objects", "Int64", "their objects; one per image for largest and union", low=0),
     ),
+    key=("init", "backbone", "map", "protocol", "blobs"),
 )
 JACCARD_IMAGES = Schema(
     (
@@ -255,6 +257,7 @@ JACCARD_IMAGES = Schema(
         Column("value", "Float64", ""),
         Column("n_objects", "Int64", "as in jaccard.csv", low=0),
     ),
+    key=("init", "backbone", "scan_id", "map", "protocol", "blobs"),
 )
 RETRIEVAL = Schema(
     (
@@ -271,6 +274,7 @@ RETRIEVAL = Schema(
         Column("n_scans", "Int64", "scans that have the label", low=0),
         Column("n_patients", "Int64", "their patients", low=0),
     ),
+    key=("init", "backbone", "label", "metric"),
 )
 HISTORY = Schema(
     (Column("epoch", "Int64", "from 1", low=1, needed=True),),

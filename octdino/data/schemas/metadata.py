@@ -89,7 +89,7 @@ class Training(Metadata):
     """The settings of a training, as far as another stage reads them."""
 
     epochs: Count | None = None
-    min_steps: Count | None = None
+    min_steps: list[Count] | Count | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
     threshold: ThresholdRule = "youden"
 
