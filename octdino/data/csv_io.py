@@ -46,8 +46,6 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
         UserError: one line; the file or a column is missing, a column name occurs twice, or a cell has a value that its
             column does not allow.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such table")
     header = read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
     names = header.iloc[0].tolist()
     _check_header(path, names, schema)
@@ -70,6 +68,8 @@ def read_csv(path: Path, **how: Any) -> pd.DataFrame:
     Raises:
         UserError: it cannot be read: missing, empty, no text, rows of different lengths.
     """
+    if not path.is_file():  # nor a pipe, which would never end
+        raise UserError(f"{path}: no such table")
     try:
         table: pd.DataFrame = pd.read_csv(path, encoding="utf-8-sig", **how)
     except (ValueError, OverflowError, OSError, MemoryError) as error:  # pandas' parser errors are ValueErrors

@@ -100,6 +100,12 @@ class Trainer:
             settings.max_skipped,
             self.batches.total_steps,
         )
+        most = max(self.batches.batch_size // world_size() // 2, 1)  # batch norm needs two scans
+        if settings.grad_cache_chunks > most:
+            raise UserError(
+                f"grad_cache_chunks: {settings.grad_cache_chunks} chunks of {self.batches.batch_size} scans per step; "
+                f"expected at most {most}, so that each process has two scans per chunk"
+            )
         self.step = 0
         self.earlier_lengths: list[int] = []  # epochs after which the run was finished once, and then extended
         if is_rank0() and settings.export == "best" and not data.online_eval.has_both_classes():

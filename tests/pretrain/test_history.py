@@ -55,6 +55,13 @@ def test_export_best_without_validation_labels_raises_user_error(tmp_path):
         run(store, tmp_path / "run", settings=settings(export="best"))
 
 
+def test_more_chunks_than_pairs_of_scans_are_refused(store, tmp_path):
+    """Batch norm on one value per channel ends in a traceback of torch."""
+    chosen = settings()
+    with pytest.raises(UserError, match=r"grad_cache_chunks: \d+ chunks of \d+ scans per step; expected at most "):
+        run(store, tmp_path / "run", settings=settings(grad_cache_chunks=chosen.batch_size // 2 + 1))
+
+
 def test_mfu_is_between_0_and_1(store, tmp_path):
     run(store, tmp_path)
     used = pd.read_csv(tmp_path / "history.csv")["utilisation"]

@@ -1,5 +1,6 @@
 """What the page reads that is damaged: one line with the file."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -40,6 +41,10 @@ def test_a_figure_and_a_benchmark_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "cohort.tsv").write_bytes(b"")
     with pytest.raises(UserError, match=r"cohort\.tsv: cannot be read as CSV"):
+        read_benchmarks(tmp_path / "benchmarks")
+    (tmp_path / "benchmarks" / "cohort.tsv").unlink()
+    os.mkfifo(tmp_path / "benchmarks" / "cohort.tsv")
+    with pytest.raises(UserError, match=r"cohort\.tsv: no such table"):  # and does not wait
         read_benchmarks(tmp_path / "benchmarks")
 
 
