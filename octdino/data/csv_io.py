@@ -115,6 +115,8 @@ def _checked(path: Path, cells: pd.Series, column: Column) -> pd.Series:
         empty, (values, bad) = cells.isna(), _numbers(cells, column)
     if column.allowed is not None:
         bad |= ~values.isin(column.allowed) & ~empty
+    if column.pattern is not None:
+        bad |= ~values.str.fullmatch(column.pattern) & ~empty
     if column.low is not None:
         bad |= values < column.low  # type: ignore[operator]
     if column.high is not None:

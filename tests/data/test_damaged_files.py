@@ -167,10 +167,23 @@ def test_a_damaged_image_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("schema", [OVERLAP, JACCARD, JACCARD_IMAGES, RETRIEVAL, EMBEDDING])
 def test_a_row_that_occurs_twice_is_refused(tmp_path: Path, schema: Schema) -> None:
     """The page reads one value per network, label and metric: which of two?"""
-    row = ",".join({"string": "a", "Float64": "0.5", "Int64": "1"}[column.dtype] for column in schema)
+    metric = "precision@5" if schema is RETRIEVAL else "iou@10"
+    cells = {"string": "a", "Float64": "0.5", "Int64": "1"}
+    row = ",".join(metric if column.name == "metric" else cells[column.dtype] for column in schema)
     path = tmp_path / "table.csv"
     path.write_text("\n".join([",".join(schema.names), row]) + "\n")
     assert len(read_table(path, schema)) == 1
     path.write_text("\n".join([",".join(schema.names), row, row]) + "\n")
     with pytest.raises(UserError, match=r"occurs twice|two rows"):
+        read_table(path, schema)
+
+
+@pytest.mark.parametrize("schema", [OVERLAP, RETRIEVAL])
+def test_a_metric_of_another_form_is_refused(tmp_path: Path, schema: Schema) -> None:
+    """A table that was cut in the name: precis."""
+    path = tmp_path / "table.csv"
+    cells = {"string": "a", "Float64": "0.5", "Int64": "1"}
+    row = ",".join("precis" if column.name == "metric" else cells[column.dtype] for column in schema)
+    path.write_text("\n".join([",".join(schema.names), row]) + "\n")
+    with pytest.raises(UserError, match=r"row 2: metric is 'precis'; expected text of the form"):
         read_table(path, schema)

@@ -11,6 +11,7 @@ class Column:
     Attributes:
         dtype: string, Int64 or Float64 (pandas' names).
         allowed: allowed values of a cell; None: any of the type.
+        pattern: regular expression that a whole text matches; None: any text.
         low, high: the range of a number; None: open.
         needed: whether an empty cell is refused.
         unique: whether two rows with the same cell are refused.
@@ -21,6 +22,7 @@ class Column:
     dtype: str
     meaning: str
     allowed: tuple[str | int, ...] | None = None
+    pattern: str | None = None
     low: float | None = None
     high: float | None = None
     needed: bool = False
@@ -35,6 +37,8 @@ class Column:
             words = f"{', '.join(others)} or {last}" if others else last
             return words if self.needed else f"{', '.join(map(str, self.allowed))} or empty"
         kind = {"string": "text", "Int64": "a whole number", "Float64": "a number"}[self.dtype]
+        if self.pattern is not None:
+            kind = f"text of the form {self.pattern}"
         if self.low is not None:
             kind += f" from {self.low:g}" + ("" if self.high is None else f" to {self.high:g}")
         return kind if self.needed else f"{kind}, or empty"

@@ -220,7 +220,13 @@ OVERLAP = Schema(
         Column("arm", "string", "whose classifier made the map; empty: the map needs none"),
         Column("label", "string", "a label, or macro: the mean over the labels that some scan shows"),
         Column("map", "string", "attention, activation, cam, gradcam or projection"),
-        Column("metric", "string", "iou@M of the mask that holds M % of the map, pointing, pixel_auroc"),
+        Column(
+            "metric",
+            "string",
+            "iou@M of the mask that holds M % of the map, pointing, pixel_auroc",
+            pattern=r"iou@[0-9.]{1,9}|pointing|pixel_auroc",
+            needed=True,
+        ),
         Column("value", "Float64", "mean over the scans with a lesion of the label"),
         Column("low", "Float64", "lower end of the interval over patients; empty with a single patient"),
         Column("high", "Float64", "upper end"),
@@ -265,7 +271,11 @@ RETRIEVAL = Schema(
         Column("backbone", "string", ""),
         Column("label", "string", "a label, or macro: the mean over labels; empty for same_patient"),
         Column(
-            "metric", "string", "precision@k among other patients' scans; same_patient@k: share of the patient's own"
+            "metric",
+            "string",
+            "precision@k among other patients' scans; same_patient@k: share of the patient's own",
+            pattern=r"(precision|same_patient)@[0-9]{1,9}",
+            needed=True,
         ),
         Column("value", "Float64", "mean over the scans that have the label"),
         Column("low", "Float64", "lower end of the interval over patients"),
