@@ -23,6 +23,7 @@ from octdino.report.explain_section import explained
 from octdino.report.limitations import limits
 from octdino.report.model_card import backbone_of, model_card, runs_of
 from octdino.report.results_reader import Results, read_results
+from octdino.report.search_table import search_table
 from octdino.report.training_section import training_alarms, training_figures, training_table
 from octdino.stats.significance import alpha
 
@@ -136,6 +137,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         **comparison_tables(found, reference, confidence),
         "label_tables": tables.label_tables(found),
         "operating": calibration_tables.operating_table(found),
+        "search": search_table(found),
         "calibration": calibration_tables.calibration_table(found),
         "subgroups": calibration_tables.subgroup_table(found),
         "small_group": evaluated.small_group,
