@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 from octdino.config import load_config
+from octdino.config.cohort import LOCAL
 from octdino.errors import EXIT_USER, UserError
 
 
@@ -35,7 +36,7 @@ def check_files(settings):
         for name, model in settings.models.items()
     }
     # Cohorts that are downloaded may be missing; the phantom is generated.
-    if cohort.name in ("olives", "folder") and not cohort.root.is_dir():
+    if cohort.name in LOCAL and not cohort.root.is_dir():
         raise UserError(f"cohort.root: no such folder: {cohort.root.absolute()}")
     for key, path in files.items():
         if path and not path.is_file():
