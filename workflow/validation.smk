@@ -3,7 +3,6 @@ import sys
 from pathlib import Path
 
 from octdino.config import load_config
-from octdino.config.cohort import LOCAL
 from octdino.errors import EXIT_USER, UserError
 
 
@@ -36,7 +35,7 @@ def check_files(settings):
         for name, model in settings.models.items()
     }
     # Cohorts that are downloaded may be missing; the phantom is generated.
-    if cohort.name in LOCAL and not cohort.root.is_dir():
+    if cohort.local and not cohort.root.is_dir():
         raise UserError(f"cohort.root: no such folder: {cohort.root.absolute()}")
     for key, path in files.items():
         if path and not path.is_file():

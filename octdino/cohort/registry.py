@@ -44,7 +44,7 @@ def fetch_cohort(settings: CohortSettings, root: Path) -> None:
         return fetch_mendeley(settings.name, root)
     if settings.name in UNPUBLISHED:
         some = ", ".join(name for name in READERS if name not in UNPUBLISHED)
-        raise UserError(f"{settings.name}: nothing to fetch; expected one of {some}")
+        raise UserError(f"{settings.name}: nothing to fetch; expected {some}")
     from octdino.cohort.vision import fetch_vision
 
     fetch_vision(settings, root)

@@ -13,7 +13,6 @@ from octdino.config.settings_base import Settings
 COHORTS = Literal[
     "phantom", "olives", "oct2017", "octdl", "folder", "imagenette", "cifar10", "stl10", "voc12"
 ]  # fmt: skip
-LOCAL = ("olives", "oct2017", "octdl", "folder")  # read from cohort.root only; a run does not download them
 UNPUBLISHED = ("phantom", "folder")  # two cohorts of such a kind need not hold the same patients
 TITLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # one folder name, valid on every file system
 
@@ -129,7 +128,7 @@ class CohortSettings(Settings):
             owner = "oct2017" if self.split.protocol == "published" else "olives"
             if self.name != owner:
                 raise ValueError(f"split.protocol: {self.split.protocol} lists patients of {owner}, not of {self.name}")
-        if self.name in LOCAL and self.root is None:
+        if self.local and self.root is None:
             raise ValueError(f"root: missing; write the folder of the files of the cohort {self.name!r}")
         if self.title is not None:
             if not TITLE.fullmatch(self.title):
@@ -151,6 +150,11 @@ class CohortSettings(Settings):
         """Return the folder of the files: root, or the user's cache for cohorts that can be downloaded."""
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         return self.root or cache / "octdino" / self.name
+
+    @property
+    def local(self) -> bool:
+        """Whether the files must be below root before a run: a run generates or downloads those of other cohorts."""
+        return self.name in ("olives", "oct2017", "octdl", "folder")
 
     @property
     def clinical_values(self) -> bool:
