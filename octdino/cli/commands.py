@@ -4,7 +4,6 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 from octdino.cli.arguments import (
     add_common,
@@ -33,12 +32,10 @@ from octdino.config import (
     PretrainSettings,
     ReportSettings,
 )
-from octdino.config.cohort import COHORTS, UNPUBLISHED
 from octdino.config.defaults import default_yaml
 from octdino.config.settings_base import merged
 from octdino.errors import UserError
 
-PUBLISHED = [name for name in get_args(COHORTS) if name not in UNPUBLISHED]
 LISTS = ("methods", "variants", "backbones", "seeds", "scope")  # of the workflow; one command is one run
 
 
@@ -56,7 +53,7 @@ def run_phantom(args: argparse.Namespace) -> None:
 
 
 def _add_cohort(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help=", ".join(get_args(COHORTS)))
+    parser.add_argument("name", metavar="NAME", help="phantom, folder, or one that `octdino fetch` downloads")
     add_common(parser, out="folder for manifest.csv, quarantine.csv, splits.csv and scans.h5", workers=True)
     add_flags(parser, CohortSettings, skip=("name", "phantom"))
 
@@ -72,7 +69,7 @@ def run_cohort(args: argparse.Namespace) -> None:
 
 
 def _add_fetch(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help=", ".join(PUBLISHED))
+    parser.add_argument("name", metavar="NAME", help="olives, oct2017, octdl, imagenette, cifar10, stl10 or voc12")
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for the files; cohort.root")
     add_flags(parser, CohortSettings, skip=[name for name in CohortSettings.model_fields if name != "imagenette"])
 
