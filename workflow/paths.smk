@@ -94,6 +94,9 @@ def cohort_tables(wildcards):
         ):
             for depth in ("", "*/", "*/*/", "*/*/*/"):
                 found += sorted(cohort.root.glob(depth + name))
+    if cohort.name == "octdl":
+        for depth in ("", "*/", "*/*/"):
+            found += sorted(cohort.root.glob(f"{depth}OCTDL_labels.csv"))
     given = [cohort.table, cohort.clinical, cohort.split.file]
     return [str(path) for path in dict.fromkeys([*found, *given]) if path]
 

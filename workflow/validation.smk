@@ -35,7 +35,7 @@ def check_files(settings):
         for name, model in settings.models.items()
     }
     # Cohorts that are downloaded may be missing; the phantom is generated.
-    if cohort.name in ("olives", "folder") and not cohort.root.is_dir():
+    if cohort.local and not cohort.root.is_dir():
         raise UserError(f"cohort.root: no such folder: {cohort.root.absolute()}")
     for key, path in files.items():
         if path and not path.is_file():

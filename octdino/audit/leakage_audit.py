@@ -24,10 +24,12 @@ from octdino.errors import UserError
 log = logging.getLogger("octdino.audit")
 
 CLINICAL = "clinical"  # the arm without a network
+LEFT_OUT = "left out"  # state of a leak of the published split, whose scans the cohort stage left out
 CHECKS = {
     "patient": "no patient is in two splits",
     "eye": "no eye is, not even under two patients' names",
     "volume": "no volume is",
+    "published": "no scan of a test patient is among the training scans of the published split",
     "copy": "no scan is a near-duplicate of one in another split, resized, brightened, compressed or mirrored",
     "exposure": "no pretraining with scope train_patients saw other patients",
     "statistics": "scans are standardized with mean and standard deviation of the training {many}",
@@ -63,12 +65,17 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
     for folder in runs:
         found += _of_run(folder, cohort, pretrained)
     unchecked = checks.not_checkable(cohort)
+    leak = cohort.attributes.published_leak
     rows = [one | {"state": "acknowledged" if one["check"] in settings.acknowledged else "open"} for one in found]
     rows += [finding(check, "manifest.csv", why, 0) | {"state": NOT_CHECKABLE} for check, why in unchecked.items()]
+    rows += [one | {"state": LEFT_OUT} for one in checks.published_split(leak)]
     table = pd.DataFrame(rows, columns=FINDINGS.names)
     write_table(out / "findings.csv", table, FINDINGS)
+    asked = {check: words.format(many=cohort.unit.many) for check, words in CHECKS.items()}
+    if leak is None:
+        del asked["published"]
     metadata = {
-        "asked": {check: words.format(many=cohort.unit.many) for check, words in CHECKS.items()},
+        "asked": asked,
         "patients": cohort.unit.state,
         "not_checkable": unchecked,
         "scans": len(cohort),

@@ -10,7 +10,7 @@ from octdino.config import Arm
 from octdino.config.names import ThresholdRule
 from octdino.data.cohort_reader import Cohort
 from octdino.data.predictions import Predictions
-from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, Input, Origin
+from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, Input, Origin, PublishedLeak
 from octdino.data.weights_file import sha256_of
 from octdino.stats.thresholds import choose_threshold
 
@@ -53,6 +53,13 @@ def overlap(cohort: Cohort, fold: int) -> Iterator[Found]:
         if names:
             where = ", ".join(sorted(split[known][name[known] == names[0]].unique()))
             yield finding(check, f"fold {fold}", f"{names[0]} is in {where}", len(names))
+
+
+def published_split(leak: PublishedLeak | None) -> Iterator[Found]:
+    """Yield the leak of the published split that the cohort stage found and left out of this run."""
+    if leak and leak.scans:
+        detail = f"the published split trains on {leak.scans:,} scans of {leak.patients:,} patients that it also tests"
+        yield finding("published", "quarantine.csv", f"{detail}; left out here", leak.scans)
 
 
 def eyes_of_two(cohort: Cohort, fold: int) -> Iterator[Found]:

@@ -53,7 +53,7 @@ def run_phantom(args: argparse.Namespace) -> None:
 
 
 def _add_cohort(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="phantom, olives, folder, imagenette, cifar10, stl10 or voc12")
+    parser.add_argument("name", metavar="NAME", help="phantom, folder, or one that `octdino fetch` downloads")
     add_common(parser, out="folder for manifest.csv, quarantine.csv, splits.csv and scans.h5", workers=True)
     add_flags(parser, CohortSettings, skip=("name", "phantom"))
 
@@ -69,7 +69,7 @@ def run_cohort(args: argparse.Namespace) -> None:
 
 
 def _add_fetch(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="olives, imagenette, cifar10, stl10 or voc12")
+    parser.add_argument("name", metavar="NAME", help="olives, oct2017, octdl, imagenette, cifar10, stl10 or voc12")
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder for the files; cohort.root")
     add_flags(parser, CohortSettings, skip=[name for name in CohortSettings.model_fields if name != "imagenette"])
 

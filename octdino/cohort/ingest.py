@@ -16,6 +16,7 @@ from octdino import made_by
 from octdino.cohort.decode import decode_scans
 from octdino.cohort.duplicates import find_duplicates, split_groups
 from octdino.cohort.exclusive import check_exclusive, exclusive_labels
+from octdino.cohort.published_split import leak_attribute, leave_out_tested, without_tested
 from octdino.cohort.registry import READERS
 from octdino.cohort.scan_table import Quarantine, ScanTable
 from octdino.cohort.split import check_splittable, make_splits
@@ -45,6 +46,7 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
     """
     table = READERS[settings.name](settings)
     _check_not_empty(table.scans, table.quarantine)
+    leaked = [leave_out_tested(table, settings.split)]
     check_splittable(table.scans, table.truth, settings.split)
     check_exclusive(table, settings)
     with _workspace(out) as folder:
@@ -55,12 +57,15 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
             scans = _decode(table, settings, workers, writer)
             scans = _without_odd_sizes(scans, table)
             scans = _without_duplicates(scans, table)
+            scans, left_out = without_tested(scans, table, settings.split)
+            leaked.append(left_out)
             _check_not_empty(scans, table.quarantine)
             splits = make_splits(scans, table.truth.loc[scans.index], settings.split)
             first = splits[splits["fold"] == 0]
             scans["split"] = scans["patient"].map(dict(zip(first["patient"], first["split"], strict=True)))
             keep = scans["position"].to_numpy(np.int64)
-            writer.finish(keep, _attributes(scans, table, writer.moments[keep], settings))
+            attributes = _attributes(scans, table, writer.moments[keep], settings)
+            writer.finish(keep, attributes | leak_attribute(leaked, settings.split))
         truth = table.truth.loc[scans.index]
         manifest = pd.concat([scans.assign(pixel_hash=scans["digest"])[MANIFEST.names], truth], axis=1)
         write_table(folder / "manifest.csv", manifest, MANIFEST)

@@ -9,6 +9,7 @@ from contextlib import closing
 import requests
 import urllib3
 
+from octdino import __version__
 from octdino.errors import UserError, one_line
 
 TIMEOUT = (15, 60)  # seconds to connect, seconds without a byte
@@ -16,6 +17,7 @@ HEADER_SECONDS = 120.0  # until the headers of an answer are there, after all re
 WINDOW = 60.0  # seconds over which the speed is measured
 SLOWEST = 1000  # bytes per second; what is slower is ended
 PIECE = 1 << 16  # bytes that are read at most at a time
+AGENT = {"User-Agent": f"octdino/{__version__}"}  # some servers refuse the names of HTTP libraries
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # a server that may answer later
 
 
@@ -34,7 +36,7 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> requests.Respon
 
     def ask() -> None:
         try:
-            outcome.put(requests.get(url, headers=headers, stream=True, timeout=TIMEOUT))
+            outcome.put(requests.get(url, headers=AGENT | (headers or {}), stream=True, timeout=TIMEOUT))
         except Exception as error:
             outcome.put(error)
 

@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 from octdino.config.names import LARGEST_SEED
 from octdino.config.settings_base import Settings
 
-COHORTS = Literal["phantom", "olives", "folder", "imagenette", "cifar10", "stl10", "voc12"]
+COHORTS = Literal[
+    "phantom", "olives", "oct2017", "octdl", "folder", "imagenette", "cifar10", "stl10", "voc12"
+]  # fmt: skip
 UNPUBLISHED = ("phantom", "folder")  # two cohorts of such a kind need not hold the same patients
 TITLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # one folder name, valid on every file system
 
@@ -58,10 +60,11 @@ class ImageSettings(Settings):
 class SplitSettings(Settings):
     """Training, validation and test patients: split by patient, stratified over the labels."""
 
-    protocol: Literal["holdout", "crossval", "published2", "published3"] = Field(
+    protocol: Literal["holdout", "crossval", "published", "published2", "published3"] = Field(
         "holdout",
         description="holdout: one split; crossval: each patient is tested once per repeat, predictions are pooled; "
-        "published2, published3: the OLIVES papers' second and third list of test patients",
+        "published: the published test patients of oct2017, whose training scans are left out; published2, published3: "
+        "the OLIVES papers' second and third list of test patients",
     )
     folds: int = Field(
         5, ge=2, le=20, description="crossval: number of folds; each is tested once by models that trained on others"
@@ -101,7 +104,9 @@ class CohortSettings(Settings):
         "if missing; null: to the user's cache",
     )
     table: Path | None = Field(
-        None, description="folder: CSV with a path column; olives: the biomarker table, if not below root"
+        None,
+        description="folder: CSV with a path column; olives: the biomarker table, octdl: OCTDL_labels.csv, if not "
+        "below root",
     )
     clinical: Path | None = Field(None, description="olives: the clinical table, if not below root")
     labels: list[str] | None = Field(
@@ -119,9 +124,11 @@ class CohortSettings(Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.split.protocol.startswith("published") and self.name != "olives":
-            raise ValueError(f"split.protocol: {self.split.protocol} lists patients of olives, not of {self.name}")
-        if self.name in ("olives", "folder") and self.root is None:
+        if self.split.protocol.startswith("published"):
+            owner = "oct2017" if self.split.protocol == "published" else "olives"
+            if self.name != owner:
+                raise ValueError(f"split.protocol: {self.split.protocol} lists patients of {owner}, not of {self.name}")
+        if self.local and self.root is None:
             raise ValueError(f"root: missing; write the folder of the files of the cohort {self.name!r}")
         if self.title is not None:
             if not TITLE.fullmatch(self.title):
@@ -145,6 +152,11 @@ class CohortSettings(Settings):
         return self.root or cache / "octdino" / self.name
 
     @property
+    def local(self) -> bool:
+        """Whether the files must be below root before a run: a run generates or downloads those of other cohorts."""
+        return self.name in ("olives", "oct2017", "octdl", "folder")
+
+    @property
     def clinical_values(self) -> bool:
-        """Whether the cohort has patients, so that a clinical baseline is possible."""
+        """Whether the cohort may have acuity, thickness or other values of patients for a clinical baseline."""
         return self.name in ("phantom", "olives", "folder")

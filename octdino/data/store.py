@@ -6,7 +6,7 @@ set of training patients cost nothing; `boxes` int32 [N, 4], top, left, height a
 original image, in its pixels, so that masks follow a crop; attributes `mean`, `std` (training patients of fold 0),
 `source` (content hash), `exclusive` (whether each labeled scan has exactly one label), `exclusive_from` (what says so:
 `setting`, `cohort` or `table`), `patients` (known, unknown or none; see `octdino.data.sampling_units`), `settings`
-(JSON, the cohort stage's), `version`.
+(JSON, the cohort stage's), `version`; with protocol `published` also `published_leak` (JSON: scans, patients).
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from octdino.errors import UserError
 
 VERSION = 1
 CHUNK = 64  # images
+OBJECTS = {"settings", "published_leak"}  # attributes that are JSON text
 CHECKED = 32  # images per read whose moments are compared with the stored ones
 
 
@@ -63,7 +64,7 @@ class Header:
         scan_id: [N].
         moments: float64 [N, 2, C], mean and mean square of each image.
         boxes: int32 [N, 4], top, left, height, width of the kept part of the original image.
-        attributes: mean, std, source, exclusive, exclusive_from, patients, settings (JSON text), version.
+        attributes: mean, std, source, exclusive, exclusive_from, patients, version; those of OBJECTS as JSON text.
     """
 
     shape: tuple[int, int, int, int]
@@ -78,11 +79,12 @@ class Header:
         Raises:
             UserError: one is missing or has a value that is not allowed.
         """
-        values = dict(self.attributes)
-        try:
-            values["settings"] = json.loads(str(values.get("settings", "{}")))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: attribute settings: no JSON: {error}") from None
+        values = {"settings": "{}", **self.attributes}
+        for key in OBJECTS & values.keys():
+            try:
+                values[key] = json.loads(str(values[key]))
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}: attribute {key}: no JSON: {error}") from None
         return StoreAttributes.parse(values, f"{path}: attributes")
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
-import octdino.cohort.olives.archives
+import octdino.cohort.archives
 import octdino.cohort.olives.parquet
 from octdino.cohort.images import decode_scan, to_uint8
 from octdino.cohort.ingest import build_cohort
@@ -230,7 +230,7 @@ def test_members_that_are_too_large_or_packed_otherwise_are_unreadable(
 ) -> None:
     rows = read_olives(settings(write(tmp_path / "root")))
     path = rows.scans["path"].iloc[1]
-    monkeypatch.setattr(octdino.cohort.olives.archives, "MAX_BYTES", 100)
+    monkeypatch.setattr(octdino.cohort.archives, "MAX_BYTES", 100)
     got = decode_scan(path, PLAIN, rows.image_source())
     assert got.reason == "unreadable"
     assert "bytes; expected at most 100" in got.detail

@@ -214,6 +214,11 @@ def test_a_published_protocol_says_how_it_differs(tmp_path: Path, results: Path)
     config = {**CONFIG, "cohort": {**CONFIG["cohort"], "split": {"protocol": "published2"}}}
     write_report(ReportSettings(examples=0), results, config, tmp_path / "report.html")
     assert "can be compared roughly, not subtracted" in Page((tmp_path / "report.html").read_text()).text
+    config["cohort"]["split"]["protocol"] = "published"
+    write_report(ReportSettings(examples=0), results, config, tmp_path / "report.html")
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert "Its training scans of these patients are left out" in text
+    assert "can be compared roughly" not in text
     write_report(ReportSettings(examples=0), results, CONFIG, tmp_path / "report.html")
     assert "laid beside theirs" not in (tmp_path / "report.html").read_text()
 

@@ -8,8 +8,8 @@ shards of gOLIVES/OLIVES_Dataset on Hugging Face.
 
 import logging
 
+from octdino.cohort.archives import open_archives
 from octdino.cohort.file_index import FileIndex
-from octdino.cohort.olives.archives import open_archives
 from octdino.cohort.olives.biomarker_tables import read_tables
 from octdino.cohort.scan_table import ScanTable
 from octdino.config.cohort import CohortSettings

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from octdino.cohort.archives import open_archives
 from octdino.cohort.file_index import FileIndex, clean_path
-from octdino.cohort.olives.archives import open_archives
 from octdino.cohort.olives.biomarker_tables import TableReader
 from octdino.cohort.scan_table import ScanTable, build_scan_tables
 from octdino.cohort.spreadsheet import find_column, parse_label, read_spreadsheet, require_column

@@ -240,6 +240,13 @@ class CohortPart(Metadata):
     name: str | None = None
 
 
+class PublishedLeak(Metadata):
+    """Scans that a published split trains on although it tests their patients; the cohort stage left them out."""
+
+    scans: Count
+    patients: Count
+
+
 class StoreAttributes(Metadata):
     """The attributes of scans.h5.
 
@@ -249,6 +256,7 @@ class StoreAttributes(Metadata):
         exclusive: whether each labeled scan has exactly one positive label.
         exclusive_from: what says so: the setting, how the cohort is made, or the rows of its table.
         patients: known, unknown or none, see `octdino.data.sampling_units`; None in a store of an earlier version.
+        published_leak: of protocol `published`.
     """
 
     mean: list[float]
@@ -258,6 +266,7 @@ class StoreAttributes(Metadata):
     exclusive: bool = False
     exclusive_from: Literal["setting", "cohort", "table"] | None = None
     patients: Literal["known", "unknown", "none"] | None = None
+    published_leak: PublishedLeak | None = None
 
 
 C = TypeVar("C", bound=Metadata)

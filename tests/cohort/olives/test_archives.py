@@ -160,7 +160,7 @@ def test_members_of_other_methods_are_unreadable(method: int, tmp_path: Path) ->
 
 def test_more_files_than_any_cohort_has_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write(tmp_path / "root")
-    monkeypatch.setattr("octdino.cohort.olives.archives.MAX_MEMBERS", 30)  # each half has 36 scans
+    monkeypatch.setattr("octdino.cohort.archives.MAX_MEMBERS", 30)  # each half has 36 scans
     with pytest.raises(UserError, match=r"OLIVES.zip: more than 60 zips, or 30 files in one"):
         read_olives(settings(root))
 
@@ -179,6 +179,6 @@ def test_a_table_in_an_archive_that_is_too_large_is_one_line(tmp_path: Path, mon
     table = root / "Biomarker_Clinical_Data_Images.csv"
     (root / "labels.zip").write_bytes(zipped({table.name: table.read_bytes()}))
     table.unlink()
-    monkeypatch.setattr("octdino.cohort.olives.archives.MAX_BYTES", 100)
+    monkeypatch.setattr("octdino.cohort.archives.MAX_BYTES", 100)
     with pytest.raises(UserError, match=r"Images.csv: cannot be read from its archive: .*expected at most 100"):
         read_olives(settings(root))

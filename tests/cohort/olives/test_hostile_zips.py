@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from octdino import cli
+from octdino.cohort.archives import Archive, open_archives
 from octdino.cohort.file_index import FileIndex
 from octdino.cohort.images import decode_scan
-from octdino.cohort.olives.archives import Archive, open_archives
 from octdino.config import ImageSettings
 from octdino.errors import EXIT_USER, UserError
 
@@ -259,7 +259,7 @@ BOMB = """
 import resource, sys
 from pathlib import Path
 from octdino.cohort.images import decode_scan
-from octdino.cohort.olives.archives import open_archives
+from octdino.cohort.archives import open_archives
 from octdino.cohort.file_index import FileIndex
 from octdino.config import ImageSettings
 tree = FileIndex(Path(sys.argv[1]))

@@ -1,7 +1,8 @@
-"""Zip archives of OLIVES as downloaded, read without unpacking their 156,000 images.
+"""Zip archives of a cohort as downloaded, read without unpacking their images.
 
-OLIVES.zip holds OLIVES/TREX_DME.zip and OLIVES/Prime_FULL.zip, which hold the trees. A member has the path that
-unpacking each archive in place would give it, so the manifest is the same either way; unpacked files take precedence.
+OLIVES.zip holds OLIVES/TREX_DME.zip and OLIVES/Prime_FULL.zip, which hold 156,000 images; ZhangLabData.zip of OCT2017
+and OCTDL.zip hold the images themselves. A member has the path that unpacking each archive in place would give it, so
+the manifest is the same either way; unpacked files take precedence.
 """
 
 import io
@@ -22,9 +23,9 @@ from octdino.progress import progress
 
 MEGABYTE = 1_000_000
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # compression methods that Python unpacks in bounded memory
-MAX_DEPTH = 4  # zips in zips; the published form has two
-MAX_ARCHIVES = 60  # no more than are kept open; the published form has four
-MAX_MEMBERS = 500_000  # files in an archive; the published form has 99,000 and 57,000
+MAX_DEPTH = 4  # zips in zips; OLIVES has two
+MAX_ARCHIVES = 60  # no more than are kept open; OLIVES has four
+MAX_MEMBERS = 500_000  # files in an archive; OLIVES has 99,000 and 57,000, OCT2017 115,000
 MAX_RATIO = 20  # of a zip in a zip; a valid one shrinks by a few per cent when packed twice
 
 log = logging.getLogger("octdino.cohort")
@@ -146,7 +147,7 @@ def _add_with_inner(file_index: FileIndex, archive: Archive, archives: list[Arch
     archives.append(archive)
     if len(archives) > MAX_ARCHIVES or len(archive.members) > MAX_MEMBERS:
         raise UserError(
-            f"{archive.file}: more than {MAX_ARCHIVES} zips, or {MAX_MEMBERS:,} files in one; expected OLIVES' own"
+            f"{archive.file}: more than {MAX_ARCHIVES} zips, or {MAX_MEMBERS:,} files in one; expected published ones"
         )
     for name, info in archive.members.items():
         below = archive.prefix + name
