@@ -1,5 +1,6 @@
 """Settings of the pretrain stage."""
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +18,8 @@ UNTRACKED = (  # keys that change no weight of a finished run: no rerun trigger
     "checkpoint_seconds",
     "keep_checkpoints",
 )
+
+LEAST_EPOCHS, LEAST_IMAGES = 100, 200_000  # of a run whose epochs are null; docs/recipes.md
 
 
 class PretrainSettings(Settings):
@@ -36,7 +39,11 @@ class PretrainSettings(Settings):
         "train_patients",
         description="scans to pretrain on; train_patients: none of test patients; all: every one, labels unused",
     )
-    epochs: int = Field(100, ge=1, description="passes over the scans")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description=f"passes over the scans; null: {LEAST_EPOCHS}, or as many as show {LEAST_IMAGES:,} scans",
+    )
     batch_size: int = Field(
         128, ge=2, description="scans per step, over all processes; loss and learning rate use the whole batch"
     )
@@ -92,6 +99,17 @@ class PretrainSettings(Settings):
                 where = f"variants.{name}.backbones: {', '.join(unknown)}"
                 raise ValueError(f"{where} not among pretrain.backbones {self.backbones}")
         return self
+
+    def at_size(self, scans: int) -> Self:
+        """Return a copy with a number of epochs, by the number of scans where it is null."""
+        epochs = self.epochs or max(LEAST_EPOCHS, math.ceil(LEAST_IMAGES / scans))
+        return self.model_copy(update={"epochs": epochs})
+
+    @property
+    def length(self) -> int:
+        """Return the number of epochs, of settings from `at_size`."""
+        assert self.epochs is not None, "at_size gives a number"
+        return self.epochs
 
     def variant(self, name: str) -> MethodSettings:
         """Return the settings of the method `name`, which is a method's own name or one of `variants`."""

@@ -62,7 +62,7 @@ class History:
 
     def add_epoch(self, row: dict[str, float], seconds_left: float) -> None:
         """Append the row of a finished epoch, log it, warn of a collapse that it shows first, write TensorBoard."""
-        epochs = self._settings.epochs
+        epochs = self._settings.length
         before = collapse_warnings(self.rows, epochs)
         self.rows.append(row)
         log.info(
@@ -91,7 +91,7 @@ class History:
             UserError: the best are asked for, and no epoch had a finite kNN score.
         """
         if self._settings.export == "last":
-            return self._settings.epochs
+            return self._settings.length
         if not self.best:
             raise UserError("export: best: the online kNN had no finite score at any epoch; use last")
         exported.load_state_dict(self.best["weights"])

@@ -60,6 +60,7 @@ def pretrain(
     )
     start = Start(settings.variant(name), model, backbone, fold, seed)
     start.check_cohort(data.title, data.kind, data.source)
+    settings = settings.at_size(len(data.rows))
     needed = settings.needed(name)
     fingerprint = {
         "settings": {key: value for key, value in needed.items() if key != "epochs"},
@@ -74,7 +75,7 @@ def pretrain(
         fingerprint,
         settings.checkpoint_seconds,
         keep=settings.keep_checkpoints,
-        length=settings.epochs,
+        length=settings.length,
     )
     with state.locked():
         trainer = Trainer(settings, name, start, data, seed, state)
@@ -102,11 +103,11 @@ def write_outputs(out: Path, trainer: Trainer, model: ModelSettings, run: dict[s
         "input": data.input(size).plain(),
         "images_seen": trainer.images_seen,
         "skipped_steps": len(trainer.skipped.steps),
-        "epochs": [*trainer.earlier_lengths, settings.epochs],
+        "epochs": [*trainer.earlier_lengths, settings.length],
         "exported_epoch": history.load_export(trainer.method.exported),
         "scans": len(data.manifest),
         "patients": int(data.manifest["patient"].nunique()),
-        "alarms": collapse_warnings(history.rows, settings.epochs),
+        "alarms": collapse_warnings(history.rows, settings.length),
         "device": device_name(trainer.device),
         "precision": trainer.precision,
         "processes": world_size(),

@@ -88,7 +88,7 @@ class Trainer:
             self.method,
             settings.augment,
             batch_size=settings.batch_size,
-            epochs=settings.epochs,
+            epochs=settings.length,
             seed=seed,
             device=self.device,
             timer=self.throughput.timer,
@@ -123,7 +123,7 @@ class Trainer:
             "skipped": self.skipped.steps,
             "lengths": self.earlier_lengths,
             "best": self.history.best,
-            "epochs": self.settings.epochs,
+            "epochs": self.settings.length,
             "precision": self.precision,
         }
 
@@ -139,7 +139,7 @@ class Trainer:
             log.warning(
                 "resumed in %s after %s: the weights are those of neither precision", self.precision, saved["precision"]
             )
-        if saved["epochs"] != self.settings.epochs:
+        if saved["epochs"] != self.settings.length:
             self.earlier_lengths = [*self.earlier_lengths, saved["epochs"]]
             log.info("extending a finished run of %d epochs", saved["epochs"])
 
@@ -153,7 +153,7 @@ class Trainer:
             self.skipped.file.unlink(missing_ok=True)
         log.info(
             "%s, %d epochs of %d steps of %d scans on %s",
-            self.data.counted(), self.settings.epochs, per_epoch, self.batches.batch_size, device_name(self.device),
+            self.data.counted(), self.settings.length, per_epoch, self.batches.batch_size, device_name(self.device),
         )  # fmt: skip
         self.method.train()
         self.count_flops()

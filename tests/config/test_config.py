@@ -197,3 +197,12 @@ def test_settings_do_not_change() -> None:
 def test_a_title_becomes_the_cohort_in_results(title: str) -> None:
     assert CohortSettings(name="phantom", title=title).results_name == title
     assert CohortSettings(name="phantom").results_name == "phantom"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "scans", "expected"),
+    [(None, 1_000, 200), (None, 1_684, 119), (None, 2_000, 100), (None, 78_000, 100), (7, 10, 7)],
+)
+def test_short_cohorts_are_passed_more_often(epochs: int | None, scans: int, expected: int) -> None:
+    """At least 100 epochs and 200,000 scans, where the number of epochs is not given."""
+    assert PretrainSettings(epochs=epochs).at_size(scans).length == expected
