@@ -44,7 +44,10 @@ def model(**args: Any) -> dict[str, Any]:
         (model(channels=[1, [2, {}]]), "config.yaml: models.a.args.channels: [1, [2, {}]]; expected a number, text"),
         (model(drop_rate=float("nan")), "config.yaml: models.a.args.drop_rate: nan; expected a number, text, "),
         ({"cohort": {"image": {"size": [8, 8]}}}, "config.yaml: cohort.image.size: at least 16 pixels each way"),
-        ({"pretrain": {"batch_size": None}}, "config.yaml: pretrain.batch_size: None is not allowed; Input should be a valid"),
+        (
+            {"pretrain": {"batch_size": None}},
+            "config.yaml: pretrain.batch_size: None is not allowed; Input should be a valid",
+        ),
         (
             {"classify": {"arms": ["scratch-frozen", "dino-linear"]}},
             "config.yaml: classify.arms: 'scratch-frozen' is not {init}-linear or {init}-knn or ",
