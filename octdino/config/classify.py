@@ -76,7 +76,7 @@ class ClassifySettings(Settings):
         "validation patients choose",
     )
     backbone_lr: float = Field(
-        0.3, gt=0, le=1, description="finetune: learning rate of a pretrained backbone, as a share of lr"
+        1.0, gt=0, le=1, description="finetune: learning rate of a pretrained backbone, as a share of lr"
     )
     weight_decay: float = Field(0.05, ge=0, description="finetune: none on biases and norms")
     first_head: Literal["linear", "random"] = Field(
