@@ -181,13 +181,13 @@ def _stopped_by_sigterm() -> Iterator[None]:
     """Within the block, SIGTERM arrives in the first evaluation of a fine-tuning."""
     from octdino.classify.finetune import Finetune
 
-    check = Finetune._check
+    check = Finetune._validate
 
     def check_and_stop(trainer: Any) -> None:
         check(trainer)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with patch.object(Finetune, "_check", check_and_stop):
+    with patch.object(Finetune, "_validate", check_and_stop):
         yield
 
 
