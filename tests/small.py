@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from octdino.config import ImageSettings
+from octdino.config import ImageSettings, ModelSettings
 from octdino.data.csv_io import write_table
 from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
 from octdino.data.store import content_hash, statistics
 from octdino.data.store_writer import StoreWriter
+from octdino.models import BackboneSpec, create_backbone, save_backbone
 
 LABELS = ["square", "stripes"]
 INPUT = {"image": {"size": [32, 32]}, "size": 32, "mean": [0.2], "std": [0.2]}
@@ -25,6 +27,14 @@ def store_attributes(manifest: pd.DataFrame, size: int, channels: int = 1) -> di
     image = ImageSettings(size=(size, size), channels=channels)
     source = content_hash(image, manifest["path"], manifest["pixel_hash"])
     return {"source": source, "settings": {"image": image.model_dump(mode="json")}}
+
+
+def write_small_backbone(folder: Path, model: ModelSettings) -> Path:
+    """backbone.safetensors and backbone.json of random weights for inputs of 32 px, as of a pretraining run."""
+    torch.manual_seed(0)
+    spec = BackboneSpec(timm=model.timm, args=model.args, in_chans=1, size=32)
+    save_backbone(folder, create_backbone(model, 1, 32), spec, BACKBONE_CARD)
+    return folder
 
 
 def write_small_cohort(

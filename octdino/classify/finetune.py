@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from octdino.augment import Augment, View
 from octdino.classify.labeled_scans import Labeled
+from octdino.classify.linear import Head
 from octdino.classify.losses import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
 from octdino.config.classify import Candidate
@@ -72,7 +73,7 @@ class Finetune:
         schedule: Schedule,
         pretrained: bool,
         seed: int,
-        head: tuple[np.ndarray, np.ndarray] | None = None,
+        head: Head | None = None,
     ) -> None:
         self.settings, self.data, self.seed = settings, data, seed
         self.device = pick_device()

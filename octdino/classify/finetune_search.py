@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from octdino.classify.candidates import Result, score_of
 from octdino.classify.finetune import Finetune, schedule_of
 from octdino.classify.labeled_scans import Labeled
-from octdino.classify.linear import fit_linear
+from octdino.classify.linear import Head, fit_linear
 from octdino.config import ClassifySettings
 from octdino.errors import UserError
 from octdino.models.input_batches import input_batches
@@ -26,8 +25,6 @@ from octdino.training.signals import Stopper
 
 log = logging.getLogger("octdino.classify")
 
-Head = tuple[np.ndarray, np.ndarray]  # weight [L, D], bias [L]
-
 
 class FinetuneSearch:
     """Trainings from the same first weights, one per candidate, each with the same order of scans.
@@ -38,7 +35,7 @@ class FinetuneSearch:
             `settings.first_head` is "linear" (LP-FT, Kumar et al. 2022).
 
     Attributes:
-        tuned: the training in progress; after `run` the chosen one, with its best network.
+        tuned: the training in progress; after `run` its network is that of the chosen candidate.
     """
 
     def __init__(

@@ -19,10 +19,10 @@ from octdino.classify.losses import balance, masked_bce
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.data.predictions import read_predictions
 from octdino.errors import UserError
-from octdino.models import BackboneSpec, create_backbone, save_backbone
+from octdino.models import create_backbone
 from octdino.stats.calibration import fit_temperature
 from tests.embedded import train_arm
-from tests.small import BACKBONE_CARD, LABELS, write_small_cohort
+from tests.small import LABELS, write_small_backbone, write_small_cohort
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SETTINGS = ClassifySettings(
@@ -42,11 +42,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pretrained")
-    torch.manual_seed(0)
-    spec = BackboneSpec(timm=MODEL.timm, args=MODEL.args, in_chans=1, size=32)
-    save_backbone(folder, create_backbone(MODEL, 1, 32), spec, BACKBONE_CARD)
-    return folder
+    return write_small_backbone(tmp_path_factory.mktemp("pretrained"), MODEL)
 
 
 def run(arm, store, out, pretrained=None, settings=SETTINGS, fraction=1.0, seed=0):

@@ -13,14 +13,14 @@ from octdino.classify.labeled_scans import read_labeled
 from octdino.classify.linear import fit_linear
 from octdino.config import ClassifySettings
 from octdino.errors import StoppedEarly, UserError
-from octdino.models import BackboneSpec, create_backbone, save_backbone
+from octdino.models import create_backbone
 from octdino.models.input_batches import input_batches
 from octdino.models.readouts import extract_features
 from octdino.training.signals import Stopper
 from tests.classify.test_classify import MODEL
 from tests.classify.test_classify import SETTINGS as ONE
 from tests.classify.test_classify import run as classify
-from tests.small import BACKBONE_CARD, write_small_cohort
+from tests.small import write_small_backbone, write_small_cohort
 
 SETTINGS = ONE.model_copy(update={"min_steps": [6, 12], "epochs": 2, "lr": [1e-3, 1e-2], "precision": "float32"})
 WEIGHTS = "classifier.safetensors"
@@ -33,11 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pretrained")
-    torch.manual_seed(0)
-    spec = BackboneSpec(timm=MODEL.timm, args=MODEL.args, in_chans=1, size=32)
-    save_backbone(folder, create_backbone(MODEL, 1, 32), spec, BACKBONE_CARD)
-    return folder
+    return write_small_backbone(tmp_path_factory.mktemp("pretrained"), MODEL)
 
 
 def metadata(folder: Path) -> dict[str, Any]:

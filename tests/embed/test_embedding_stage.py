@@ -19,9 +19,9 @@ from octdino.data.embeddings import read_embeddings
 from octdino.embed import embedding_stage
 from octdino.embed.embedding_stage import embed
 from octdino.errors import UserError
-from octdino.models import BackboneSpec, create_backbone, load_backbone, save_backbone
+from octdino.models import create_backbone, load_backbone
 from octdino.models.initial_weights import start_backbone
-from tests.small import BACKBONE_CARD, write_small_cohort
+from tests.small import write_small_backbone, write_small_cohort
 
 CNN = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 VIT = ModelSettings(timm="test_vit", args={"patch_size": 8})
@@ -34,11 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pretrained")
-    torch.manual_seed(0)
-    spec = BackboneSpec(timm=CNN.timm, args=CNN.args, in_chans=1, size=32)
-    save_backbone(folder, create_backbone(CNN, 1, 32), spec, BACKBONE_CARD)
-    return folder
+    return write_small_backbone(tmp_path_factory.mktemp("pretrained"), CNN)
 
 
 def run(init: str, store: Path, out: Path, model: ModelSettings = CNN, size: int = 32, **more: Any) -> Path:

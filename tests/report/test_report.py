@@ -22,7 +22,7 @@ from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report
 from octdino.report.conclusions import NOTHING
 from octdino.report.example_scans import KINDS, data_uri, examples, to_image
-from octdino.report.results_reader import read_benchmarks, read_results
+from octdino.report.results_reader import read_results
 from octdino.report.tables import label_tables
 from tests.results import write_arm, write_cohort, write_pretraining, write_store
 
@@ -280,14 +280,6 @@ def test_images_come_back_bit_for_bit(channels: int) -> None:
     raw = base64.b64decode(data_uri(to_image(image), "PNG").split(",")[1])
     shown = np.asarray(Image.open(io.BytesIO(raw)))
     np.testing.assert_array_equal(shown if channels == 3 else shown[:, :, None], np.moveaxis(image, 0, -1))
-
-
-def test_benchmarks_are_summed_by_rule(results: Path, tmp_path: Path) -> None:
-    table = read_benchmarks(results / "benchmarks")
-    assert table["rule"].tolist() == ["cohort", "evaluate", "pretrain"]
-    assert table["s"].tolist()[::2] == [12.5, 200.0]
-    assert np.isnan(table["s"][1])
-    assert read_benchmarks(tmp_path).empty
 
 
 def test_an_arm_without_a_row_in_metrics_has_an_empty_cell(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -63,3 +64,13 @@ def test_a_history_without_a_row(tmp_path: Path) -> None:
     folder = write_pretraining(tmp_path / "pretrain", "dino")
     pd.DataFrame({"epoch": [], "loss": []}).astype(float).to_csv(folder / "history.csv", index=False)
     assert read_results(tmp_path).pretraining[0].history.empty
+
+
+def test_benchmarks_are_summed_by_rule(tmp_path: Path) -> None:
+    assert read_benchmarks(tmp_path).empty
+    for job, seconds in (("cohort", "12.5"), ("evaluate", "-"), ("pretrain.dino.resnet18.fold0-seed0", "200.0")):
+        (tmp_path / f"{job}.tsv").write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:12\t512.5\n")
+    table = read_benchmarks(tmp_path)
+    assert table["rule"].tolist() == ["cohort", "evaluate", "pretrain"]
+    assert table["s"].tolist()[::2] == [12.5, 200.0]
+    assert np.isnan(table["s"][1])
