@@ -8,7 +8,6 @@ import torch
 
 from octdino.augment import resize, standardize
 from octdino.classify.labeled_scans import read_labeled
-from octdino.cohort.images import decode_scan  # only tests may join two stages
 from octdino.cohort.ingest import build_cohort
 from octdino.config import (
     AugmentSettings,
@@ -23,6 +22,7 @@ from octdino.data.store import read_images
 from octdino.models.input_batches import input_batches
 from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
+from octdino.scans.preprocess import decode_scan  # only tests may join two stages
 from tests.embedded import train_arm
 
 MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})

@@ -1,11 +1,10 @@
-"""Losses, class weights, probabilities and validation scores: one sigmoid per label, or one softmax if exclusive."""
+"""Losses, class weights and validation scores: one sigmoid per label, or one softmax if exclusive."""
 
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
@@ -33,12 +32,6 @@ def balance(truth: np.ndarray, exclusive: bool) -> Tensor:
     wanted = known / truth.shape[1] if exclusive else known - positive
     weight = np.where((positive > 0) & (positive < known), wanted / np.maximum(positive, 1), 1.0)
     return torch.from_numpy(np.minimum(weight, 20.0).astype(np.float32))
-
-
-def probabilities(logits: np.ndarray, exclusive: bool) -> np.ndarray:
-    """Return the probability of each label, [N, L]."""
-    found: np.ndarray = softmax(logits, axis=1) if exclusive else expit(logits)
-    return found
 
 
 def validation_score(truth: np.ndarray, scores: np.ndarray, exclusive: bool = False) -> float:

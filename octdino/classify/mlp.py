@@ -7,36 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from octdino.classify.candidates import Result, best_index, finite_or_none, search_of
 from octdino.classify.losses import balance, loss_of, validation_score
 from octdino.config import ClassifySettings
 from octdino.config.classify import Candidate
+from octdino.models.mlp import Mlp, mlp_logits
 from octdino.training.optimizers import parameter_groups, set_schedule
 from octdino.training.random_seeds import seed_of
 from octdino.training.schedules import warmup_cosine
 
 log = logging.getLogger("octdino.classify")
-
-
-class Mlp(nn.Module):
-    """Features [N, D] to logits [N, L]: standardized by the training scans' statistics, one hidden layer."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, features: Tensor, hidden: int, labels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", features.mean(0))
-        self.register_buffer("std", features.std(0) + 1e-6)
-        dim = features.shape[1]
-        self.layers = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, labels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[N, D] to [N, L]."""
-        logits: Tensor = self.layers((features - self.mean) / self.std)
-        return logits
 
 
 def fit_mlp(
@@ -103,10 +84,3 @@ def _train(
             best, best_epoch, chosen = score, epoch + 1, copy.deepcopy(network)
     log.info("MLP, %s: %.4f on validation patients after epoch %d of %d", candidate, best, best_epoch, epochs)
     return chosen.eval(), {**candidate._asdict(), "validation_score": finite_or_none(best), "best_epoch": best_epoch}
-
-
-@torch.no_grad()
-def mlp_logits(network: Mlp, features: np.ndarray) -> np.ndarray:
-    """Return logits float64 [N, L] of features [N, D]."""
-    found: np.ndarray = network.eval()(torch.from_numpy(features).float()).double().numpy()
-    return found

@@ -8,12 +8,12 @@ from typing import Any
 from octdino import made_by
 from octdino.classify.candidates import search_of
 from octdino.classify.labeled_scans import Labeled, read_labeled
-from octdino.classify.losses import probabilities
 from octdino.classify.probe import train_probe
 from octdino.classify.trained_classifier import TrainedClassifier, write_classifier
 from octdino.config import Arm, ClassifySettings, ModelSettings
 from octdino.data.schemas.metadata import Input
 from octdino.errors import UserError
+from octdino.stats.calibration import probabilities
 from octdino.training.checkpoints import RunState
 from octdino.training.determinism import set_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size

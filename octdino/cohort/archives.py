@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from octdino.cohort.file_index import FileIndex, clean_path, is_hidden
-from octdino.cohort.sources import DAMAGED
 from octdino.data.disk_space import amount, check_disk
-from octdino.data.image_files import MAX_BYTES
 from octdino.errors import UserError
 from octdino.progress import progress
+from octdino.scans.image_files import MAX_BYTES
+from octdino.scans.sources import DAMAGED
 
 MEGABYTE = 1_000_000
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # compression methods that Python unpacks in bounded memory

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
-from octdino.cohort.sources import DAMAGED, FolderSource, ImageSource
 from octdino.errors import UserError
+from octdino.scans.sources import DAMAGED, FolderSource, ImageSource
 
 MASKS = "masks"  # lesion masks mirror the images' paths below a folder of this name
 

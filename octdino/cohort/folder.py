@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from octdino.cohort.file_index import MASKS, FileIndex, clean_path
-from octdino.cohort.images import SUFFIXES
 from octdino.cohort.scan_table import Quarantine, RowRefused, ScanTable, build_scan_tables, check_labels
 from octdino.cohort.spreadsheet import (
     find_column,
@@ -22,6 +21,7 @@ from octdino.cohort.spreadsheet import (
 from octdino.config.cohort import CohortSettings
 from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
+from octdino.scans.preprocess import SUFFIXES
 
 # Columns with a fixed meaning, and their alternative names.
 KNOWN = {

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from octdino import made_by
-from octdino.cohort.decode import decode_scans
 from octdino.cohort.duplicates import find_duplicates, split_groups
 from octdino.cohort.exclusive import check_exclusive, exclusive_labels
 from octdino.cohort.published_split import leak_attribute, leave_out_tested, without_tested
@@ -29,6 +28,7 @@ from octdino.data.store import content_hash, statistics
 from octdino.data.store_writer import StoreWriter
 from octdino.errors import UserError
 from octdino.progress import progress
+from octdino.scans.decode_pool import decode_scans
 
 OUTPUTS = ("quarantine.csv", "splits.csv", "manifest.csv", "scans.h5")
 

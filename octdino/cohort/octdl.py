@@ -22,11 +22,11 @@ from typing import Any
 
 from octdino.cohort.archives import open_archives
 from octdino.cohort.file_index import FileIndex
-from octdino.cohort.images import SUFFIXES
 from octdino.cohort.scan_table import Quarantine, RowRefused, ScanTable, build_scan_tables
 from octdino.cohort.spreadsheet import find_column, parse_identifier, read_spreadsheet, require_column
 from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
+from octdino.scans.preprocess import SUFFIXES
 
 CLASSES = ("AMD", "DME", "ERM", "NO", "RAO", "RVO", "VID")
 TABLE = "OCTDL_labels.csv"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from octdino.cohort.sources import FolderSource, ImageSource
 from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, REASONS, label_fault
 from octdino.errors import UserError
+from octdino.scans.sources import FolderSource, ImageSource
 
 
 @dataclass

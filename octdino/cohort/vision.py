@@ -19,13 +19,13 @@ from torchvision.datasets.imagenette import Imagenette
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from octdino.cohort.fetch import fetch
-from octdino.cohort.images import SUFFIXES
 from octdino.cohort.scan_table import Quarantine, ScanTable, build_scan_tables, check_labels
-from octdino.cohort.sources import ImageSource
 from octdino.config.cohort import CohortSettings
 from octdino.data.atomic_files import read_text
-from octdino.data.image_files import read_image
 from octdino.errors import UserError
+from octdino.scans.image_files import read_image
+from octdino.scans.preprocess import SUFFIXES
+from octdino.scans.sources import ImageSource
 
 VOC = DATASET_YEAR_DICT["2012"]
 VOC_CLASSES = (

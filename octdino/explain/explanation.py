@@ -23,7 +23,6 @@ from octdino.explain.classifier import Classifier, input_size, read_classifier
 from octdino.explain.explained_scans import Scans, Shown, read_shown
 from octdino.explain.figure_writer import FigureWriter
 from octdino.explain.jaccard import jaccard
-from octdino.explain.maps import attention, attention_query, has_attention, label_maps, last_map, whole_patches
 from octdino.explain.overlap import measure
 from octdino.explain.regions import Maps
 from octdino.explain.retrieval import nearest, precision, same_patient
@@ -31,6 +30,7 @@ from octdino.explain.scan_projection import project
 from octdino.explain.summary import summarize
 from octdino.models.initial_weights import start_backbone
 from octdino.models.input_batches import input_batches
+from octdino.models.saliency import attention, attention_query, has_attention, label_maps, last_map, whole_patches
 from octdino.training.precision import pick_device
 
 log = logging.getLogger("octdino.explain")

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from octdino.data.image_files import read_image
 from octdino.errors import UserError
+from octdino.scans.image_files import read_image
 
 VOID = 255  # VOC: the void border, which belongs to no object
 VOC_CLASSES = 20

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from octdino.data.csv_io import read_table
-from octdino.data.image_files import read_image
 from octdino.data.sampling_units import PATIENT, Unit
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import JACCARD, OVERLAP, RETRIEVAL
@@ -17,6 +16,7 @@ from octdino.data.schemas.metadata import ExplainMetadata, read_metadata
 from octdino.errors import UserError
 from octdino.report.conclusions import NOTHING, number, pair
 from octdino.report.tables import Cell
+from octdino.scans.image_files import read_image
 
 BUDGET = 2_500_000  # characters of images; the page has to open on a phone
 KINDS = {

@@ -20,6 +20,12 @@ def logit(p: np.ndarray) -> np.ndarray:
     return found
 
 
+def probabilities(logits: np.ndarray, exclusive: bool) -> np.ndarray:
+    """Return the probability of each label, [N, L], of logits [N, L]; one softmax over labels that are `exclusive`."""
+    found: np.ndarray = softmax(logits, axis=1) if exclusive else expit(logits)
+    return found
+
+
 def at_temperature(p: np.ndarray, temperature: float, exclusive: bool) -> np.ndarray:
     """Return the probabilities [N, L] with all logits divided by `temperature`; above 1 they move towards one half.
 

@@ -10,15 +10,16 @@ from sklearn.metrics import roc_auc_score
 
 from octdino.classify.labeled_scans import read_labeled
 from octdino.classify.linear import fit_linear
-from octdino.classify.losses import probabilities
-from octdino.classify.mlp import fit_mlp, mlp_logits
+from octdino.classify.mlp import fit_mlp
 from octdino.classify.train_arm import classify
 from octdino.data.embeddings import read_embeddings
 from octdino.data.predictions import read_predictions
 from octdino.errors import UserError
 from octdino.models.initial_weights import start_backbone
 from octdino.models.input_batches import input_batches
+from octdino.models.mlp import mlp_logits
 from octdino.models.readouts import extract_features
+from octdino.stats.calibration import probabilities
 from octdino.stats.neighbors import knn_scores
 from tests.classify.test_classify import MODEL, SETTINGS
 from tests.embedded import write_embedded

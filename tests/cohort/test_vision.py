@@ -160,7 +160,7 @@ def write_stl(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_stl10_is_torchvisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
-    monkeypatch.setattr("octdino.cohort.decode.FEW", 10)  # processes read from the mapped file, too
+    monkeypatch.setattr("octdino.scans.decode_pool.FEW", 10)  # processes read from the mapped file, too
     root = write_stl(tmp_path / "data", monkeypatch)
     manifest, images = build("stl10", root, tmp_path / "out", size=96, workers=workers)
     theirs = [datasets.STL10(root, split=part) for part in ("train", "test", "unlabeled")]

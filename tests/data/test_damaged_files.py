@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from octdino.data.atomic_files import read_json, read_text
 from octdino.data.csv_io import read_table
-from octdino.data.image_files import ImageError, read_image
 from octdino.data.safetensors_torch import read_tensors
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import EMBEDDING, JACCARD, JACCARD_IMAGES, OVERLAP, RETRIEVAL, SPLITS
 from octdino.data.store import read_header, read_images
 from octdino.data.store_writer import StoreWriter
 from octdino.errors import UserError
+from octdino.scans.image_files import ImageError, read_image
 
 ATTRIBUTES = {"mean": [0.5], "std": [0.2], "source": "x"}
 

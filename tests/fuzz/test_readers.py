@@ -20,10 +20,10 @@ from octdino.cli.arguments import mapping
 from octdino.cohort.spreadsheet import read_spreadsheet
 from octdino.data.atomic_files import read_json
 from octdino.data.csv_io import read_table, write_table
-from octdino.data.image_files import ImageError, read_image
 from octdino.data.safetensors_torch import read_tensors
 from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.errors import UserError
+from octdino.scans.image_files import ImageError, read_image
 from octdino.training.checkpoint_reader import CheckpointError, read_checkpoint
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]

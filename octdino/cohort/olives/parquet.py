@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from octdino.cohort.olives.biomarker_tables import PATIENT_COLUMNS, read_values
 from octdino.cohort.scan_table import Quarantine, RowRefused, ScanTable, build_scan_tables
-from octdino.cohort.sources import DAMAGED
 from octdino.cohort.spreadsheet import cell_text, find_column, require_column
-from octdino.data.image_files import MAX_BYTES
 from octdino.data.olives_names import BIOMARKERS, VIP_BIOMARKERS
 from octdino.errors import UserError
+from octdino.scans.image_files import MAX_BYTES
+from octdino.scans.sources import DAMAGED
 
 IMAGE = "Image"
 MAX_GROUP = 4 * MAX_BYTES  # of a row group, read as a whole; usual are 100 to 1,000 rows, a scan has 0.25 MB

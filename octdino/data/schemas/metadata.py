@@ -47,7 +47,7 @@ class Input(Metadata):
     """Everything that makes a network's input of an image file.
 
     Attributes:
-        image: `cohort.image`: crop, size in the store, channels and percentiles; `octdino.cohort.images` applies them.
+        image: `cohort.image`: crop, size in the store, channels, percentiles; `octdino.scans.preprocess` applies them.
         size: px, the side to which the stored image is resized.
         mean, std: per channel, of pixels in [0, 1]; the image is standardized by them.
     """

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from octdino.cohort.images import decode_scan
 from octdino.cohort.olives.parquet import ShardSource, read_shards
 from octdino.config import ImageSettings
 from octdino.errors import UserError
+from octdino.scans.preprocess import decode_scan
 
 from ..trees import BIOMARKERS
 

@@ -17,9 +17,9 @@ from PIL import Image
 from octdino import cli
 from octdino.cohort.archives import Archive, open_archives
 from octdino.cohort.file_index import FileIndex
-from octdino.cohort.images import decode_scan
 from octdino.config import ImageSettings
 from octdino.errors import EXIT_USER, UserError
+from octdino.scans.preprocess import decode_scan
 
 from ..trees import olives_tree
 
@@ -258,7 +258,7 @@ def test_any_changed_byte_of_a_zip_is_one_line_or_unreadable(value: int, tmp_pat
 BOMB = """
 import resource, sys
 from pathlib import Path
-from octdino.cohort.images import decode_scan
+from octdino.scans.preprocess import decode_scan
 from octdino.cohort.archives import open_archives
 from octdino.cohort.file_index import FileIndex
 from octdino.config import ImageSettings

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 
-from octdino.cohort.images import DecodedScan, decode_scan
-from octdino.cohort.sources import ImageSource
 from octdino.config.cohort import ImageSettings
+from octdino.scans.preprocess import DecodedScan, decode_scan
+from octdino.scans.sources import ImageSource
 
 BATCH = 16  # files per task, to save messages between processes
 FEW = 128  # files that are decoded faster than processes start

@@ -9,8 +9,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from octdino.cohort.images import decode_scan, load_pixels, resized
 from octdino.config import ImageSettings
+from octdino.scans.preprocess import decode_scan, load_pixels, resized
 
 PLAIN = ImageSettings(size=(20, 30))
 GREY = np.random.default_rng(0).integers(0, 256, (40, 60)).astype(np.uint8)

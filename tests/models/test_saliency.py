@@ -8,8 +8,8 @@ import torch
 from timm.layers import set_fused_attn
 from torch import Tensor, nn
 
-from octdino.explain.maps import attention, attention_query, has_attention, label_maps, last_map, whole_patches
 from octdino.models.readouts import extract_features
+from octdino.models.saliency import attention, attention_query, has_attention, label_maps, last_map, whole_patches
 
 VITS: dict[str, tuple[str, dict[str, Any]]] = {
     "class token": ("test_vit", {}),

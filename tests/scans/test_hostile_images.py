@@ -19,15 +19,15 @@ from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 import octdino.cohort.archives
 import octdino.cohort.olives.parquet
-from octdino.cohort.images import decode_scan, to_uint8
 from octdino.cohort.ingest import build_cohort
 from octdino.cohort.olives import read_olives
 from octdino.cohort.olives.parquet import ShardSource
 from octdino.cohort.vision import read_vision
 from octdino.config import ImageSettings
-from octdino.data.image_files import MAX_PIXELS, ImageError, read_image
 from octdino.errors import UserError
 from octdino.explain.lesion_masks import read_truth
+from octdino.scans.image_files import MAX_PIXELS, ImageError, read_image
+from octdino.scans.preprocess import decode_scan, to_uint8
 
 from .olives.test_archives import write
 from .test_vision import write_voc
@@ -191,9 +191,9 @@ def test_bad_files_end_in_the_quarantine_and_the_cohort_is_built(tmp_path: Path)
 
 MEASURE = """
 import pathlib, re, sys
-from octdino.cohort.images import decode_scan
+from octdino.scans.preprocess import decode_scan
 from octdino.config import ImageSettings
-import octdino.data.store, octdino.cohort.retina
+import octdino.data.store, octdino.scans.retina
 def peak(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 for path in sys.argv[1:]:
     before = peak()

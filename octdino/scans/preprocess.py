@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from octdino.cohort.sources import DAMAGED, EncodedImage, ImageSource
 from octdino.config.cohort import ImageSettings
-from octdino.data.image_files import read_image
 from octdino.errors import one_line
+from octdino.scans.image_files import read_image
+from octdino.scans.sources import DAMAGED, EncodedImage, ImageSource
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 NARROW = 16 * 256  # 16-bit images darker than this hold 12-bit data: as good as black in 8 bits
@@ -67,7 +67,7 @@ def decode_scan(path: str | Path, settings: ImageSettings, source: ImageSource =
         return DecodedScan(None, nothing, size=size, reason="constant", detail=detail)
     box = (0, 0, size[1], size[0])
     if settings.crop == "retina":
-        from octdino.cohort.retina import retina_box  # SciPy's imports only where they are used
+        from octdino.scans.retina import retina_box  # SciPy's imports only where they are used
 
         box = retina_box(gray if gray.ndim == 2 else np.asarray(Image.fromarray(gray).convert("L")))
     top, left, height, width = box

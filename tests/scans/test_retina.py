@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octdino.cohort.images import decode_scan
-from octdino.cohort.retina import find_retina, retina_box, retina_window
 from octdino.config import ImageSettings
+from octdino.scans.preprocess import decode_scan
+from octdino.scans.retina import find_retina, retina_box, retina_window
 
 H, W = 496, 504
 MICRON = H / 1920  # rows a µm
@@ -99,7 +99,7 @@ def test_stored_picture_is_the_box(tmp_path: Path) -> None:
 
 def test_real_scans(shared_data: Path) -> None:
     """Spectralis volumes: nearly all windows have the usual height, and their bright band lies well inside."""
-    from octdino.cohort.images import load_pixels
+    from octdino.scans.preprocess import load_pixels
 
     usual, bright = 0, 0
     files = sorted((shared_data / "oct_volumes").glob("*/*.tif"))[::5]
