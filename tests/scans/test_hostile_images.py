@@ -28,10 +28,9 @@ from octdino.errors import UserError
 from octdino.explain.lesion_masks import read_truth
 from octdino.scans.image_files import MAX_PIXELS, ImageError, read_image
 from octdino.scans.preprocess import decode_scan, to_uint8
-
-from .olives.test_archives import write
-from .test_vision import write_voc
-from .trees import picture, settings
+from tests.cohort.olives.test_archives import write
+from tests.cohort.test_vision import write_voc
+from tests.cohort.trees import picture, settings
 
 PLAIN = ImageSettings(size=(20, 30))
 GREY = np.random.default_rng(0).integers(0, 256, (40, 60)).astype(np.uint8)
