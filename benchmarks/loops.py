@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from octdino.config import AugmentSettings, ModelSettings, PretrainSettings
-from octdino.models import create_backbone
-from octdino.models.backbones import num_features
+from octdino.models.backbones import create_backbone, num_features
 from octdino.models.initial_weights import Start
 from octdino.pretrain.pretraining_data import PretrainData, read_data
 from octdino.pretrain.trainer import Trainer

@@ -11,9 +11,10 @@ import torch
 from octdino.config import ImageSettings, ModelSettings
 from octdino.data.csv_io import write_table
 from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
+from octdino.data.schemas.metadata import BackboneSpec
 from octdino.data.store import content_hash, statistics
 from octdino.data.store_writer import StoreWriter
-from octdino.models import BackboneSpec, create_backbone, save_backbone
+from octdino.models.backbones import create_backbone, save_backbone
 
 LABELS = ["square", "stripes"]
 INPUT = {"image": {"size": [32, 32]}, "size": 32, "mean": [0.2], "std": [0.2]}

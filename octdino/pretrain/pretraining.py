@@ -11,7 +11,7 @@ from octdino import made_by
 from octdino.config import ModelSettings, PretrainSettings
 from octdino.data.atomic_files import replacing
 from octdino.data.schemas.metadata import BackboneSpec
-from octdino.models import save_backbone
+from octdino.models.backbones import save_backbone
 from octdino.models.initial_weights import Start
 from octdino.pretrain.collapse import collapse_warnings
 from octdino.pretrain.pretraining_data import held_rows, read_data

@@ -19,7 +19,7 @@ from octdino.classify.losses import balance, masked_bce
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.data.predictions import read_predictions
 from octdino.errors import UserError
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.stats.calibration import fit_temperature
 from tests.embedded import train_arm
 from tests.small import LABELS, write_small_backbone, write_small_cohort

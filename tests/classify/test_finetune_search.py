@@ -13,7 +13,7 @@ from octdino.classify.labeled_scans import read_labeled
 from octdino.classify.linear import fit_linear
 from octdino.config import ClassifySettings
 from octdino.errors import StoppedEarly, UserError
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.models.input_batches import input_batches
 from octdino.models.readouts import extract_features
 from octdino.training.signals import Stopper

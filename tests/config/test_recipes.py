@@ -12,7 +12,7 @@ from torch import nn
 
 from octdino.config import METHODS, Config, ModelSettings, load_config
 from octdino.config.methods import DinoSettings
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.models.sync_batchnorm import has_batch_norm
 from octdino.pretrain.methods.dino import Dino
 

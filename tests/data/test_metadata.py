@@ -18,6 +18,7 @@ from octdino.data.schemas.csv_schemas import FINDINGS
 from octdino.data.schemas.metadata import (
     AuditMetadata,
     BackboneMetadata,
+    BackboneSpec,
     ExplainMetadata,
     read_metadata,
     write_metadata,
@@ -25,7 +26,7 @@ from octdino.data.schemas.metadata import (
 from octdino.data.weights_file import sha256_of
 from octdino.errors import UserError
 from octdino.explain.classifier import read_classifier
-from octdino.models import BackboneSpec, create_backbone, load_backbone, save_backbone
+from octdino.models.backbones import create_backbone, load_backbone, save_backbone
 from octdino.report.results_reader import read_results
 from tests.embedded import train_arm, write_embedded
 from tests.results import write_arm, write_cohort, write_pretraining

@@ -19,7 +19,7 @@ from octdino.data.embeddings import read_embeddings
 from octdino.embed import embedding_stage
 from octdino.embed.embedding_stage import embed
 from octdino.errors import UserError
-from octdino.models import create_backbone, load_backbone
+from octdino.models.backbones import create_backbone, load_backbone
 from octdino.models.initial_weights import start_backbone
 from tests.small import write_small_backbone, write_small_cohort
 

@@ -22,7 +22,7 @@ from octdino.errors import UserError
 from octdino.explain import explain
 from octdino.explain.explained_scans import read_shown
 from octdino.explain.lesion_masks import read_truth
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.phantom import write_phantom
 from tests.embedded import explain_network, write_embedded
 from tests.small import INPUT, store_attributes, write_small_cohort

@@ -162,7 +162,7 @@ def build(root: Path) -> None:
     import torch
 
     from octdino.config import ModelSettings
-    from octdino.models import create_backbone
+    from octdino.models.backbones import create_backbone
 
     model = ModelSettings.model_validate(json.loads(MODEL))
     torch.save(create_backbone(model, 1, 16).state_dict(), root / "weights.pth")

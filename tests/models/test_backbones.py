@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 
 from octdino.config import ModelSettings
 from octdino.config.networks import LOADING, is_timm_name
+from octdino.data.schemas.metadata import BackboneSpec
 from octdino.errors import UserError
-from octdino.models import BackboneSpec, PrototypeHead, create_backbone, load_backbone, save_backbone
+from octdino.models.backbones import create_backbone, load_backbone, save_backbone
+from octdino.models.heads import PrototypeHead
 from tests.small import BACKBONE_CARD
 
 NARROW = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})

@@ -12,7 +12,7 @@ from timm.layers import StdConv2d
 from torch import nn
 
 from octdino.config import ModelSettings
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.models.convolutions import avoid_onednn_defects, meets_only_padding
 
 # The C library fills freed and new memory with 0x7f (as bfloat16: 3.4e38) and aborts where its heap is corrupted.

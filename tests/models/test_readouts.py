@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from octdino.config import ModelSettings
 from octdino.errors import UserError
-from octdino.models import create_backbone
-from octdino.models.backbones import num_features
+from octdino.models.backbones import create_backbone, num_features
 from octdino.models.readouts import extract_features
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from octdino.config import ModelSettings
 from octdino.errors import UserError
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from tests.models.test_weights import NARROW, SIZE, randomised, tiny, written
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
 from octdino.config import ModelSettings
-from octdino.models import BackboneSpec, create_backbone, save_backbone
+from octdino.data.schemas.metadata import BackboneSpec
+from octdino.models.backbones import create_backbone, save_backbone
 from octdino.models.weights import _load, _recognise
 from tests.small import BACKBONE_CARD
 

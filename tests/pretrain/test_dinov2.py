@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from octdino.config import AugmentSettings, ModelSettings
 from octdino.config.methods import Dinov2Settings
 from octdino.errors import UserError
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.pretrain.methods.dino import dino_loss
 from octdino.pretrain.methods.dinov2 import Dinov2, ibot_loss, koleo_loss
 from octdino.pretrain.methods.method import Batch

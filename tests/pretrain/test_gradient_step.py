@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from octdino.config import METHODS, AugmentSettings, ModelSettings
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.pretrain.gradient_step import StepRollback, backward
 from octdino.pretrain.methods import method_class
 from octdino.pretrain.methods.method import Batch

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from octdino.config import ModelSettings
 from octdino.config.methods import DinoSettings
 from octdino.errors import StoppedEarly, UserError
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.models.initial_weights import Start
 from octdino.pretrain.trainer import Trainer
 from tests.pretrain.small_runs import MODELS, SETTINGS, metadata, run, settings, starting_from, stop_at, weights

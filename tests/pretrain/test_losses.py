@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from lightly.loss import DINOLoss, NTXentLoss
 from lightly.loss.swav_loss import sinkhorn as lightly_sinkhorn
 
-from octdino.models import PrototypeHead
+from octdino.models.heads import PrototypeHead
 from octdino.pretrain.methods.dino import dino_loss, sinkhorn
 from octdino.pretrain.methods.simclr import nt_xent
 from octdino.pretrain.methods.supcon import UNKNOWN, supcon_loss

@@ -13,7 +13,7 @@ from torch import nn
 from octdino.config import METHODS, AugmentSettings, ModelSettings
 from octdino.config.methods import DinoSettings, SupconSettings
 from octdino.errors import UserError
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.pretrain.methods import method_class
 from octdino.pretrain.methods.dino import Dino
 from octdino.pretrain.methods.method import Batch

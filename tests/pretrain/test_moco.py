@@ -10,7 +10,7 @@ from torch import nn
 from octdino.config import ModelSettings
 from octdino.config.methods import MocoSettings
 from octdino.errors import StoppedEarly
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.pretrain.gradient_step import StepRollback, backward
 from octdino.pretrain.methods.method import encode_views
 from octdino.pretrain.methods.moco import EMPTY, Moco, Queue, queue_loss

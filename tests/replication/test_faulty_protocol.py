@@ -9,7 +9,7 @@ import torch
 from octdino.classify.labeled_scans import read_labeled
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.errors import StoppedEarly, UserError
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from octdino.training.checkpoint_reader import CheckpointError
 from octdino.training.signals import Stopper
 from replication.faulty_protocol import FaultyProtocol, faulty_protocol, sample_rows

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from octdino.config import Config, ModelSettings
-from octdino.models import create_backbone
+from octdino.models.backbones import create_backbone
 from replication.settings import ReplicationSettings
 from tests.workflow.conftest import ROOT, Workflow
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octdino.config.methods import ByolSettings
-from octdino.models import projection_head
+from octdino.models.heads import projection_head
 from octdino.pretrain.methods.method import Batch, Features, encode_views
 from octdino.pretrain.methods.teacher import Distillation
 

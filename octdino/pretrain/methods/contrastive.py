@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octdino.models import projection_head
+from octdino.models.heads import projection_head
 from octdino.pretrain.methods.method import OneNetwork, scan_groups
 
 

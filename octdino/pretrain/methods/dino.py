@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from octdino.augment import View
 from octdino.config import AugmentSettings
 from octdino.config.methods import PrototypeSettings
-from octdino.models import PrototypeHead
+from octdino.models.heads import PrototypeHead
 from octdino.pretrain.methods.method import Batch, Features, encode_views
 from octdino.pretrain.methods.teacher import Distillation
 

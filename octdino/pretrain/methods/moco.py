@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from octdino.config.methods import MocoSettings
-from octdino.models import projection_head
+from octdino.models.heads import projection_head
 from octdino.pretrain.methods.contrastive import without
 from octdino.pretrain.methods.method import Batch, Features, encode_views, scan_groups
 from octdino.pretrain.methods.teacher import Distillation

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octdino.config.methods import VicregSettings
-from octdino.models import projection_head
+from octdino.models.heads import projection_head
 from octdino.pretrain.methods.method import Batch, Features, OneNetwork
 
 EPS = 1e-4  # under the root of the variance (eq. 2): without it a constant dimension has an infinite gradient
