@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from octdino.augment import Augment, View
 from octdino.classify.labeled_scans import Labeled
 from octdino.classify.linear import Head
-from octdino.classify.losses import balance, loss_of, validation_score
+from octdino.classify.losses import balance, loss_of
 from octdino.config import ClassifySettings
 from octdino.config.classify import Candidate
 from octdino.models.backbones import num_features
 from octdino.models.input_batches import input_batches
 from octdino.models.sync_batchnorm import sync_batch_norm
+from octdino.stats.validation_score import validation_score
 from octdino.training.checkpoint_reader import CheckpointError, check_form, check_optimizer
 from octdino.training.device_loader import DeviceLoader
 from octdino.training.distributed import (

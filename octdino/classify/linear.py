@@ -9,8 +9,8 @@ from torch import Tensor
 
 from octdino.classify.candidates import best_index, finite_or_none, search_of
 from octdino.classify.logistic import Regressions
-from octdino.classify.losses import validation_score
 from octdino.config import ClassifySettings
+from octdino.stats.validation_score import validation_score
 
 log = logging.getLogger("octdino.classify")
 

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from octdino.classify.candidates import Result, best_index, finite_or_none, search_of
-from octdino.classify.losses import balance, loss_of, validation_score
+from octdino.classify.losses import balance, loss_of
 from octdino.config import ClassifySettings
 from octdino.config.classify import Candidate
 from octdino.models.mlp import Mlp, mlp_logits
+from octdino.stats.validation_score import validation_score
 from octdino.training.optimizers import parameter_groups, set_schedule
 from octdino.training.random_seeds import seed_of
 from octdino.training.schedules import warmup_cosine

@@ -12,7 +12,6 @@ from torch import Tensor
 from octdino.classify.candidates import best_index, finite_or_none, search_of
 from octdino.classify.labeled_scans import Labeled
 from octdino.classify.linear import fit_linear
-from octdino.classify.losses import validation_score
 from octdino.classify.mlp import fit_mlp
 from octdino.classify.trained_classifier import TrainedClassifier
 from octdino.config import Arm, ClassifySettings
@@ -21,6 +20,7 @@ from octdino.data.schemas.metadata import Input
 from octdino.models.mlp import mlp_logits
 from octdino.stats.calibration import probabilities
 from octdino.stats.neighbors import knn_scores
+from octdino.stats.validation_score import validation_score
 
 log = logging.getLogger("octdino.classify")
 

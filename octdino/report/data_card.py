@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from octdino.data.intended_use import NOT_FOR, RESEARCH
 from octdino.data.sampling_units import Unit
 from octdino.report.audit_section import Leaks
 from octdino.report.conclusions import NOTHING, number, percent, span
@@ -23,11 +24,6 @@ from octdino.report.tables import (
     split_rows,
 )
 
-RESEARCH = "For research: comparing ways of training, and as a start for further work on such scans."
-NOT_FOR = (
-    "Not for diagnosis, screening, treatment or any decision on a patient: it is no medical device, and nothing here "
-    "was tried in practice."
-)
 PROTOCOLS = {
     "holdout": "one part of the {many} is read once, at the end",
     "crossval": "every {one} is tested once by models that never saw it",

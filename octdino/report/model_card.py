@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from octdino.config import Arm
+from octdino.data.intended_use import NOT_FOR, RESEARCH
 from octdino.data.sampling_units import Unit
 from octdino.report.cautions import of_run
 from octdino.report.conclusions import Verdict, number, percent, span
-from octdino.report.data_card import NOT_FOR, RESEARCH, Card, Part, comparison_part, label_part, rows_of
+from octdino.report.data_card import Card, Part, comparison_part, label_part, rows_of
 from octdino.report.results_reader import Pretraining, Results
 
 Runs = list[tuple[Path, dict[str, Any]]]

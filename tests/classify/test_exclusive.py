@@ -9,7 +9,8 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from octdino.classify.linear import fit_linear
-from octdino.classify.losses import balance, loss_of, validation_score
+from octdino.classify.losses import balance, loss_of
+from octdino.stats.validation_score import validation_score
 from octdino.classify.mlp import fit_mlp
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.data.predictions import read_predictions

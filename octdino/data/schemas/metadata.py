@@ -135,6 +135,7 @@ class EmbeddingsPart(Metadata):
     """The embeddings that a classifier was trained on, as far as another stage needs them."""
 
     readout: Readout = "pooled"
+    seed: Count | None = None
 
 
 class ClassifierMetadata(Metadata):

@@ -1,0 +1,1 @@
+"""On top of a finished run: one self-contained model folder, and predictions for new scans."""

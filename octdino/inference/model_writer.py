@@ -1,0 +1,190 @@
+"""Write one trained classifier of a results folder as a self-contained model folder."""
+
+import logging
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from octdino import __version__
+from octdino.config import ModelSettings
+from octdino.config.names import Readout
+from octdino.data.cohort_reader import Cohort, read_cohort
+from octdino.data.csv_io import read_table
+from octdino.data.intended_use import NOT_FOR, RESEARCH
+from octdino.data.schemas.csv_schemas import METRICS, SPLIT_NAMES
+from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, write_metadata
+from octdino.data.schemas.model_folder import BACKBONE, DENSITY, HEAD, ModelMetadata
+from octdino.data.weights_file import read_weights, write_weights
+from octdino.errors import UserError
+from octdino.inference.heads import Head, make_head
+from octdino.inference.scan_model import Network, density_tensors
+from octdino.inference.trained_network import pretraining_of, trained_backbone, trained_head
+from octdino.inference.trained_runs import TrainedRun
+from octdino.stats.feature_density import FeatureDensity, accepting_threshold, fit_density
+from octdino.training.determinism import set_determinism
+from octdino.training.precision import pick_device
+
+log = logging.getLogger("octdino.inference")
+
+ACCEPTED = 0.95  # share of validation scans that the threshold accepts
+MOST_SCANS = 4096  # of each split, evenly spaced, for the density and its threshold
+BLOCK = 256  # scans that are read at a time
+CLOSE = 1e-4  # probabilities of the folder and of predictions.csv; another batch size changes the last bits
+
+
+def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
+    """Write model.json, backbone.safetensors, head.safetensors and density.safetensors to `out`.
+
+    The folder's predictions of the run's validation and test scans are compared with predictions.csv first.
+
+    Args:
+        results: results/{cohort}.
+        run: which classifier, see `octdino.inference.trained_runs.choose`.
+
+    Raises:
+        UserError: a file is missing or damaged, the weights are not those of the run, or the predictions differ.
+    """
+    set_determinism(True)
+    cohort = read_cohort(results / "cohort" / "scans.h5")
+    metadata = run.predictions.metadata
+    path = run.predictions.folder / "classifier.json"
+    if metadata.input is None:
+        raise UserError(f"{path}: has no image input; expected a classifier of scans")
+    tensors = read_weights(run.predictions.folder / "classifier.safetensors", metadata.weights_sha256)
+    model = ModelSettings.parse(metadata.plain().get("model") or {}, f"{path}: model")
+    pretraining = pretraining_of(results, metadata)
+    backbone = trained_backbone(metadata, model, tensors, pretraining[0] if pretraining else None)
+    network = Network(backbone.to(pick_device()).eval(), metadata.input)
+    spec, head = trained_head(metadata, tensors)
+    readout: Readout = metadata.embeddings.readout if metadata.embeddings else "pooled"
+    if metadata.embeddings and spec.kind == "knn":
+        readout = "pooled"  # kNN compares pooled features, whatever the embeddings hold
+    _check_predictions(run, cohort, network, readout, make_head(spec, head, metadata.exclusive))
+    density, ood = _fitted_density(cohort, metadata.fold, network)
+    sha256 = {
+        BACKBONE: write_weights(out / BACKBONE, backbone.state_dict()),
+        HEAD: write_weights(out / HEAD, head),
+        DENSITY: write_weights(out / DENSITY, density_tensors(density)),
+    }
+    values = {
+        "format": 1,
+        "arm": metadata.arm,
+        "backbone": metadata.backbone,
+        "spec": {
+            "timm": model.timm, "args": model.args, "in_chans": metadata.input.image.channels,
+            "size": metadata.input.size,
+        },
+        "input": metadata.input.plain(),
+        "readout": readout,
+        "head": spec.plain(),
+        "labels": metadata.labels,
+        "exclusive": metadata.exclusive,
+        "thresholds": metadata.thresholds,
+        "threshold_rule": metadata.settings.threshold,
+        "temperature": run.predictions.temperature(),
+        "out_of_distribution": ood,
+        "validation_score": None if np.isnan(run.score) else run.score,
+        "metrics": _metrics(results, metadata),
+        "intended_use": f"{RESEARCH} {NOT_FOR}",
+        "provenance": _provenance(cohort, metadata, pretraining),
+        "sha256": sha256,
+    }  # fmt: skip
+    written = ModelMetadata.parse(values, f"{out}/model.json")
+    write_metadata(out / "model.json", written)
+    log.info("%s: %s of %s, validation score %.4f", out, run.name, cohort.name, run.score)
+    return written
+
+
+def _check_predictions(run: TrainedRun, cohort: Cohort, network: Network, readout: Readout, head: Head) -> None:
+    """Check that network and head give the probabilities of predictions.csv.
+
+    Raises:
+        UserError: they differ, or a scan is not in the store.
+    """
+    table, path = run.predictions.table, run.predictions.folder / "predictions.csv"
+    places = cohort.manifest["scan_id"].reset_index().set_index("scan_id")["index"].reindex(table["scan_id"])
+    if places.isna().any():
+        raise UserError(f"{path}: scan {places.index[int(np.argmax(places.isna()))]} is not in the store")
+    rows = places.to_numpy(np.int64)
+    order = np.argsort(rows)
+    found = np.empty((len(rows), len(run.predictions.labels)))
+    for features, part in _features(cohort, network, rows[order]):
+        found[order[part]] = head(network.part(features, readout))
+    difference = np.abs(found - run.predictions.probabilities()).max(axis=1)
+    if (worst := float(difference.max(initial=0))) > CLOSE:
+        scan = table["scan_id"].iloc[int(np.argmax(difference))]
+        raise UserError(
+            f"{path}: scan {scan}: the weights give another probability, by {worst:.2g}; run classify again"
+        )
+
+
+def _features(cohort: Cohort, network: Network, rows: np.ndarray) -> Iterator[tuple[np.ndarray, slice]]:
+    """Yield the features of the scans at `rows` (ascending), block by block, and which part of `rows` they are."""
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, min(start + BLOCK, len(rows)))
+        yield network.features(cohort.images(rows[part])), part
+
+
+def _fitted_density(cohort: Cohort, fold: int, network: Network) -> tuple[FeatureDensity, dict[str, Any]]:
+    """Return the density of the training scans' features, and what model.json says about it."""
+    split = cohort.split_of(fold).to_numpy()
+    features, patients = {}, {}
+    for name in SPLIT_NAMES:
+        rows = np.flatnonzero(split == name)
+        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_SCANS)).astype(int)] if len(rows) else rows
+        blocks = [block for block, _ in _features(cohort, network, rows)]
+        features[name] = np.concatenate(blocks) if blocks else np.zeros((0, 1))
+        patients[name] = cohort.manifest["patient"].iloc[rows].to_numpy()
+    density = fit_density(features["train"])
+    distances = density.distances(features["val"])
+    threshold = accepting_threshold(distances, patients["val"], ACCEPTED)
+    accepted_test = None
+    if len(features["test"]):
+        accepted_test = float((density.distances(features["test"]) <= threshold).mean())
+    return density, {
+        "readout": network.widest,
+        "threshold": threshold,
+        "accepted": ACCEPTED,
+        "accepted_test": accepted_test,
+        "n_train_scans": len(features["train"]),
+        "n_val_scans": len(distances),
+    }
+
+
+def _metrics(results: Path, metadata: ClassifierMetadata) -> list[dict[str, Any]]:
+    """Rows of metrics.csv of this arm, backbone and fraction: over all seeds where there are several."""
+    path = results / "evaluate" / "metrics.csv"
+    if not path.is_file():  # a run by hand, before evaluate
+        return []
+    table = read_table(path, METRICS)
+    own = table[
+        (table["arm"] == metadata.arm)
+        & (table["backbone"] == metadata.backbone)
+        & (table["fraction"] == metadata.fraction)
+    ]
+    own = own[own["seed"].isna()] if own["seed"].isna().any() else own
+    columns = ["label", "metric", "value", "low", "high", "n_patients"]
+    rows = own[columns].astype("object").where(own[columns].notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def _provenance(
+    cohort: Cohort, metadata: ClassifierMetadata, pretraining: tuple[Path, BackboneMetadata] | None
+) -> dict[str, Any]:
+    return {
+        "cohort": cohort.name,
+        "kind": cohort.kind,
+        "source": cohort.source,
+        "scope": pretraining[1].scope if pretraining else None,
+        "fraction": metadata.fraction,
+        "fold": metadata.fold,
+        "seed": metadata.seed,
+        "n_train_patients": metadata.n_train_patients,
+        "n_train_scans": metadata.n_train_scans,
+        "pretrained": metadata.pretrained,
+        "classifier": metadata.weights_sha256,
+        "versions": {"octdino": __version__, **{name: version(name) for name in ("torch", "timm")}},
+    }

@@ -1,0 +1,88 @@
+"""The network of a trained classifier in a results folder: its backbone with all weights, and its head."""
+
+import logging
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from octdino.config import Arm, ModelSettings
+from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, read_metadata
+from octdino.data.schemas.model_folder import HeadSpec
+from octdino.errors import UserError
+from octdino.models.backbones import create_backbone
+from octdino.models.initial_weights import start_backbone
+
+log = logging.getLogger("octdino.inference")
+
+
+def pretraining_of(results: Path, metadata: ClassifierMetadata) -> tuple[Path, BackboneMetadata] | None:
+    """Return folder and metadata of the pretraining run that a classifier started from; None for other weights.
+
+    Raises:
+        UserError: the run with these weights is not below `results`.
+    """
+    init = Arm.named(metadata.arm).init
+    if init in ("scratch", "imagenet"):
+        return None
+    for path in sorted((results / "pretrain" / init / metadata.backbone).glob("*/backbone.json")):
+        found = read_metadata(path, BackboneMetadata, "pretrain")
+        if found.weights_sha256 == metadata.pretrained:
+            return path.parent, found
+    raise UserError(
+        f"{results}/pretrain/{init}/{metadata.backbone}: no run with the weights that {metadata.arm} started from; "
+        "run the workflow again"
+    )
+
+
+def trained_backbone(
+    metadata: ClassifierMetadata, model: ModelSettings, tensors: dict[str, Tensor], pretrained: Path | None
+) -> nn.Module:
+    """Return the backbone with which a classifier predicts: its own where it was trained, else the frozen one.
+
+    Args:
+        model: what timm makes of it.
+        tensors: of classifier.safetensors.
+        pretrained: folder of the pretraining run; None for scratch and imagenet.
+
+    Raises:
+        UserError: the weights do not fit, or cannot be had.
+    """
+    assert metadata.input is not None, "the clinical baseline has no network"
+    channels, size = metadata.input.image.channels, metadata.input.size
+    init, mode = Arm.named(metadata.arm)
+    if mode == "finetune":
+        backbone = create_backbone(model, channels, size)
+        state = {name.removeprefix("0."): value for name, value in tensors.items() if name.startswith("0.")}
+        try:
+            backbone.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(f"classifier.safetensors of {metadata.arm}: does not fit {model.timm}: {error}") from None
+        return backbone
+    seed = metadata.embeddings.seed if metadata.embeddings and metadata.embeddings.seed is not None else metadata.seed
+    return start_backbone(init, model, channels, size, pretrained=pretrained, seed=seed)[0]
+
+
+def trained_head(metadata: ClassifierMetadata, tensors: dict[str, Tensor]) -> tuple[HeadSpec, dict[str, Tensor]]:
+    """Return the head of a classifier and its tensors as `octdino.inference.heads` takes them.
+
+    Raises:
+        UserError: a tensor or the number of neighbors is missing.
+    """
+    mode = Arm.named(metadata.arm).mode
+    try:
+        if mode in ("linear", "finetune"):
+            prefix = "head." if mode == "linear" else "1."
+            return HeadSpec(kind="linear"), {name: tensors[prefix + name] for name in ("weight", "bias")}
+        if mode == "mlp":
+            hidden = tensors["layers.0.weight"].shape[0]
+            return HeadSpec(kind="mlp", hidden=hidden), tensors
+        return HeadSpec(kind="knn", neighbors=_neighbors(metadata)), {
+            name: tensors[name] for name in ("bank", "labels")
+        }
+    except KeyError as error:
+        raise UserError(f"classifier.safetensors of {metadata.arm}: no tensor {error}; run classify again") from None
+
+
+def _neighbors(metadata: ClassifierMetadata) -> int:
+    """Number of neighbors that validation patients chose."""
+    return int(metadata.plain()["chosen"]["neighbors"])
