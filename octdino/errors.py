@@ -5,6 +5,7 @@ import os
 
 EXIT_FAILED = 1
 EXIT_USER = 2
+EXIT_PARTLY = 3  # done, but some files were refused
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from octdino.cli import main
 from octdino.cli.arguments import add_common, add_part, add_run, arm, mapping
-from octdino.cli.commands import VERBS
+from octdino.cli.verbs import VERBS
 from octdino.cli.flags import Parser, add_flags, given, settings_of
 from octdino.config import ClassifySettings, ModelSettings
 from octdino.config.settings_base import merged

@@ -103,7 +103,7 @@ def test_make_targets_and_commands_in_the_documentation_exist(document: Path) ->
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     code = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text))
     assert set(re.findall(r"^(?:.* )?make ([a-z][a-z-]*)$", code, re.MULTILINE)) <= targets
-    from octdino.cli.commands import VERBS
+    from octdino.cli.verbs import VERBS
 
     verbs = set(re.findall(r"^octdino ([a-z]+)\b", code, re.MULTILINE))
     assert verbs <= VERBS.keys()

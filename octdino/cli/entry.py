@@ -5,15 +5,19 @@ import os
 import sys
 
 from octdino import __version__
-from octdino.cli.commands import VERBS, run_report
+from octdino.cli.commands import run_report
 from octdino.cli.flags import Parser
+from octdino.cli.verbs import VERBS
 from octdino.data.atomic_files import check_out
 from octdino.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError, mistake
 from octdino.training.launcher import launch, launched, nodes
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return its exit code: 0 done, 2 the user's mistake, 75 stopped but saved, 130 interrupted."""
+    """Run one verb and return its exit code.
+
+    0 done, 2 the user's mistake, 3 done but some files were refused, 75 stopped but saved, 130 interrupted.
+    """
     args, unknown = build_parser().parse_known_args(argv)
     if unknown:
         args.parser.refuse(unknown)
@@ -25,9 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if hasattr(args, "processes") and args.processes * nodes() > 1 and not launched():
             return launch(sys.argv[1:] if argv is None else argv, args.processes, args.threads)
-        if hasattr(args, "out"):
+        if getattr(args, "out", None) is not None:
             check_out(args.out, file=args.run is run_report)
-        args.run(args)
+        return int(args.run(args) or 0)
     except (UserError, OSError) as error:
         if (line := mistake(error)) is None:
             raise
@@ -36,7 +40,6 @@ def main(argv: list[str] | None = None) -> int:
     except (StoppedEarly, KeyboardInterrupt) as stop:
         print(f"octdino {args.verb}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return EXIT_STOPPED if isinstance(stop, StoppedEarly) else EXIT_INTERRUPTED
-    return 0
 
 
 def build_parser() -> Parser:

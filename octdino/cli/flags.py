@@ -7,7 +7,7 @@ import argparse
 import difflib
 import json
 import types
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
@@ -41,6 +41,10 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{flag}: renamed; write {new}")
         close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
         self.error(f"unknown {' '.join(unknown)}" + (f"; did you mean {close[0]}?" if close else ""))
+
+
+# A verb's function that adds its arguments, and the one that runs it and may return an exit code other than 0.
+Verbs = dict[str, tuple[Callable[[Parser], None], Callable[[argparse.Namespace], int | None]]]
 
 
 def _renamed_flag(flag: str) -> str | None:

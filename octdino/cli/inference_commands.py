@@ -1,0 +1,81 @@
+"""Commands that use a trained model on new scans."""
+
+import argparse
+from pathlib import Path
+
+from octdino.cli.arguments import add_common, arm, backbone, count, positive, seed, share
+from octdino.cli.flags import Parser, Verbs
+from octdino.errors import EXIT_PARTLY
+
+
+def _add_models(parser: Parser) -> None:
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="results/{cohort} of a finished run")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write one classifier as a model folder")
+    parser.add_argument("--arm", type=arm, metavar="ARM", help="which arm (default: the best on validation patients)")
+    parser.add_argument("--backbone", type=backbone, metavar="NAME", help="which backbone (default: the best one)")
+    parser.add_argument("--fraction", type=share, metavar="X", help="which fraction (default: the largest)")
+    parser.add_argument("--fold", type=count, metavar="N", help="which fold (default: the first)")
+    parser.add_argument("--seed", type=seed, metavar="N", help="which seed (default: the first)")
+
+
+def run_models(args: argparse.Namespace) -> None:
+    """List the trained classifiers of a results folder with their scores, or write one as a model folder."""
+    from octdino.inference.trained_runs import Wanted, choose, read_runs
+
+    runs = read_runs(args.results)
+    if args.out is None:
+        from octdino.inference.model_list import list_models
+
+        print(list_models(args.results, runs), end="")
+        return
+    from octdino.inference.model_writer import write_model
+
+    run = choose(runs, Wanted(args.arm, args.backbone, args.fraction, args.fold, args.seed))
+    write_model(args.results, run, args.out)
+
+
+def _add_inputs(parser: Parser, several: bool = False) -> None:
+    """Add MODEL and INPUT."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder, such as results/phantom/model")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="files, folders, patterns, a CSV with a column path, or a scans.h5"
+    )
+    if several:
+        parser.add_argument(
+            "--with", type=Path, nargs="+", default=[], dest="others", metavar="MODEL",
+            help="further models of an ensemble, such as those of other folds or seeds",
+        )  # fmt: skip
+
+
+def _add_predict(parser: Parser) -> None:
+    _add_inputs(parser, several=True)
+    add_common(parser, out="folder for predictions, quarantine.csv and gallery.html", settings=False, workers=True)
+    parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the predictions (default: csv)")
+    parser.add_argument("--overlays", action="store_true", help="write a picture of each called label's class map")
+    parser.add_argument(
+        "--gallery", type=count, default=60, metavar="N", help="scans on the HTML page; 0: no page (default: 60)"
+    )
+    _add_precision(parser)
+
+
+def _add_precision(parser: Parser) -> None:
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16", "auto"), default="float32",
+        help="of the network; bfloat16 changes probabilities by about 0.01 (default: float32)",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OMP_NUM_THREADS or all)")
+
+
+def run_predict(args: argparse.Namespace) -> int:
+    """Predict the labels of new scans; bad files go to quarantine.csv and the exit code is then 3."""
+    from octdino.inference.predict import PredictOptions, predict
+
+    options = PredictOptions(args.format, args.precision, args.overlays, args.gallery, args.workers)
+    counts = predict([args.model, *args.others], args.inputs, args.out, options)
+    return EXIT_PARTLY if counts.refused else 0
+
+
+INFERENCE_VERBS: Verbs = {
+    "models": (_add_models, run_models),
+    "predict": (_add_predict, run_predict),
+}

@@ -1,0 +1,8 @@
+"""The verbs of `octdino`: how each one's arguments are read, and what it runs. Only this room uses all stages."""
+
+from octdino.cli.cohort_commands import COHORT_VERBS, SCHEMA_VERBS
+from octdino.cli.commands import TRAINING_VERBS
+from octdino.cli.flags import Verbs
+from octdino.cli.inference_commands import INFERENCE_VERBS
+
+VERBS: Verbs = {**COHORT_VERBS, **TRAINING_VERBS, **INFERENCE_VERBS, **SCHEMA_VERBS}

@@ -1,0 +1,167 @@
+"""Predict new scans with one model folder or an ensemble: tables, summaries, overlays and a gallery."""
+
+import logging
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from octdino.data.atomic_files import replacing
+from octdino.errors import StoppedEarly
+from octdino.inference.ensemble import Ensemble, load_ensemble
+from octdino.inference.explanations import class_maps, overlay
+from octdino.inference.gallery import Counts, Selection, write_gallery
+from octdino.inference.part_files import Part, PartFiles, file_state
+from octdino.inference.prediction_tables import TableWriter, quarantine_table, tidy_table
+from octdino.inference.scan_inputs import ScanInputs, list_inputs
+from octdino.inference.summaries import Summaries
+from octdino.progress import progress
+from octdino.scans.preprocess import DecodedScan
+from octdino.training.determinism import set_determinism
+from octdino.training.signals import Stopper
+
+log = logging.getLogger("octdino.inference")
+
+BLOCK = 256  # scans per part
+Format = Literal["csv", "parquet"]
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How `predict` runs and what it writes.
+
+    Attributes:
+        format: of the table of predictions.
+        precision: float32, bfloat16 or auto.
+        overlays: whether a picture per called label is written.
+        gallery: most scans on the HTML page; 0: no page.
+        workers: processes that decode.
+    """
+
+    format: Format = "csv"
+    precision: str = "float32"
+    overlays: bool = False
+    gallery: int = 60
+    workers: int = 1
+
+
+def predict(models: list[Path], inputs: list[str], out: Path, options: PredictOptions) -> Counts:
+    """Write predictions.csv (or .parquet), quarantine.csv, summaries, gallery.html and overlays to `out`.
+
+    Bad files go to quarantine.csv and the run goes on. A stopped run resumes with the same command.
+
+    Raises:
+        UserError: no model folder, nothing to predict, or an output that cannot be written.
+        StoppedEarly: a signal came; the parts that are done are kept.
+    """
+    set_determinism(True)
+    ensemble = load_ensemble(models, options.precision)
+    if options.overlays:
+        class_maps(ensemble.first, np.zeros((1, ensemble.image.channels, *ensemble.image.size), np.uint8))
+    scans = list_inputs(inputs)
+    log.info("%d scans, %d files refused", len(scans.scans), len(scans.refused))
+    parts = PartFiles(out, _fingerprint(ensemble, scans, options))
+    with parts.locked(), Stopper().listening() as stopper:
+        _predict_parts(ensemble, scans, parts, out, options, stopper)
+        shown = Selection(options.gallery)
+        counts = _join(ensemble, scans, parts, out, options.format, shown)
+        write_gallery(out / "gallery.html", ensemble, scans, shown, counts)
+    parts.discard()
+    log.info("%s: %d scans predicted, %d unlike the training scans, %d refused", out, *vars(counts).values())
+    return counts
+
+
+def _fingerprint(ensemble: Ensemble, scans: ScanInputs, options: PredictOptions) -> dict[str, object]:
+    files = sorted({scan.file for scan in scans.scans})
+    return {
+        "models": [model.metadata.sha256 for model in ensemble.models],
+        "scans": [[scan.address, scan.patient, scan.eye] for scan in scans.scans],
+        "files": [file_state(file) for file in files],
+        "store": scans.cohort.source if scans.cohort else None,
+        "precision": options.precision,
+        "overlays": options.overlays,
+    }
+
+
+def _predict_parts(
+    ensemble: Ensemble, scans: ScanInputs, parts: PartFiles, out: Path, options: PredictOptions, stopper: Stopper
+) -> None:
+    """Decode and predict all parts that are not complete."""
+    numbers = [number for number in range(_count(scans)) if not parts.has(number)]
+    if done := _count(scans) - len(numbers):
+        log.info("resuming: %d of %d parts are done", done, _count(scans))
+    places = [place for number in numbers for place in _places(scans, number)]
+    decoded = iter(progress(scans.decode(places, ensemble.image, options.workers), len(places), "predicting", "scan"))
+    for number in numbers:
+        own = _places(scans, number)
+        part = predict_part(ensemble, scans, own, list(islice(decoded, len(own))), out if options.overlays else None)
+        parts.write(number, part)
+        if reason := stopper.asked():
+            raise StoppedEarly(f"stopped by {reason}; the same command resumes after {number + 1} parts")
+
+
+def _count(scans: ScanInputs) -> int:
+    return -(-len(scans.scans) // BLOCK)
+
+
+def _places(scans: ScanInputs, number: int) -> list[int]:
+    return list(range(number * BLOCK, min((number + 1) * BLOCK, len(scans.scans))))
+
+
+def predict_part(
+    ensemble: Ensemble, scans: ScanInputs, places: list[int], decoded: list[DecodedScan], overlays: Path | None
+) -> Part:
+    """Return the tables `predictions` and `quarantine` of some scans, and write overlays below a folder."""
+    good = [(place, scan.image) for place, scan in zip(places, decoded, strict=True) if scan.image is not None]
+    bad = [(scans.scans[place], scan) for place, scan in zip(places, decoded, strict=True) if scan.image is None]
+    refused = [(one.file, one.frame, scan.reason, scan.detail) for one, scan in bad]
+    if not good:
+        return {"predictions": tidy_table([], [], ensemble, None), "quarantine": quarantine_table(refused)}
+    images = np.stack([image for _, image in good])
+    outputs = ensemble.outputs(images)
+    own, numbers = [scans.scans[place] for place, _ in good], [place for place, _ in good]
+    if overlays is not None:
+        _write_overlays(ensemble, numbers, images, outputs.calls, overlays / "overlays")
+    predictions = tidy_table(own, numbers, ensemble, outputs)
+    return {"predictions": predictions, "quarantine": quarantine_table(refused)}
+
+
+def _write_overlays(ensemble: Ensemble, places: list[int], images: np.ndarray, calls: np.ndarray, folder: Path) -> None:
+    """Write one picture per scan and called label: NUMBER-LABEL.png, numbered as in predictions.csv."""
+    chosen = np.flatnonzero(calls.any(axis=1))
+    if not len(chosen):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    maps = class_maps(ensemble.first, images[chosen])
+    for row, own in zip(chosen, maps, strict=True):
+        for index in np.flatnonzero(calls[row]):
+            with replacing(folder / f"{places[row] + 1:06d}-{ensemble.labels[index]}.png") as temporary:
+                overlay(images[row], own[index]).save(temporary)
+
+
+def _join(
+    ensemble: Ensemble, scans: ScanInputs, parts: PartFiles, out: Path, suffix: Format, shown: Selection
+) -> Counts:
+    """Join the parts to the tables of the command, one part in memory at a time."""
+    summaries = Summaries()
+    refused = [quarantine_table([(file, None, reason, detail) for file, reason, detail in scans.refused])]
+    predicted = flagged = 0
+    with TableWriter(out / f"predictions.{suffix}") as table:
+        for number in range(_count(scans)):
+            rows = parts.read(number, "predictions")
+            table.append(rows)
+            summaries.add(rows)
+            shown.add(rows)
+            once = rows[rows["label"] == ensemble.labels[0]]
+            predicted, flagged = predicted + len(once), flagged + int(once["flagged"].sum())
+            refused.append(parts.read(number, "quarantine"))
+        if not scans.scans:
+            table.append(tidy_table([], [], ensemble, None))
+    quarantine = pd.concat(refused, ignore_index=True)
+    with TableWriter(out / "quarantine.csv") as table:
+        table.append(quarantine)
+    summaries.write(out)
+    return Counts(predicted, flagged, len(quarantine))

@@ -1,0 +1,92 @@
+"""The model folder gives the probabilities of the run that it was made of, and refuses what is not whole."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from octdino.data.cohort_reader import read_cohort
+from octdino.errors import UserError
+from octdino.inference.model_list import list_models
+from octdino.inference.model_writer import write_model
+from octdino.inference.scan_model import load_scan_model
+from octdino.inference.trained_runs import Wanted, choose, read_runs
+from octdino.stats.calibration import at_temperature
+
+from .conftest import ARMS
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("labels", ["run", "exclusive_run"])
+def test_folder_alone_reproduces_the_predictions_of_each_mode(arm, labels, request, tmp_path):
+    results = request.getfixturevalue(labels)
+    chosen = choose(read_runs(results), Wanted(arm=arm))
+    write_model(results, chosen, tmp_path / "model")
+    model = load_scan_model(tmp_path / "model")
+    cohort = read_cohort(results / "cohort" / "scans.h5")
+    table = chosen.predictions.table
+    rows = np.flatnonzero(cohort.manifest["scan_id"].isin(table["scan_id"]))
+    outputs = model.outputs(cohort.images(rows))
+    assert cohort.manifest["scan_id"].iloc[rows].tolist() == table["scan_id"].tolist()
+    np.testing.assert_allclose(outputs.raw, chosen.predictions.probabilities(), atol=1e-6)
+    metadata = chosen.predictions.metadata
+    temperature = chosen.predictions.temperature()
+    expected = at_temperature(chosen.predictions.probabilities(), temperature, metadata.exclusive)
+    np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-5)
+    if metadata.exclusive:
+        np.testing.assert_array_equal(outputs.calls.sum(1), 1)
+        np.testing.assert_array_equal(outputs.calls.argmax(1), expected.argmax(1))
+    else:
+        raw = chosen.predictions.probabilities()
+        thresholds = [metadata.thresholds[label] for label in metadata.labels]
+        np.testing.assert_array_equal(outputs.calls, raw >= np.array(thresholds))
+        np.testing.assert_array_equal(outputs.probabilities >= model.thresholds(), outputs.calls)
+
+
+def test_density_accepts_the_promised_share_of_validation_patients(run, model):
+    loaded = load_scan_model(model)
+    cohort = read_cohort(run / "cohort" / "scans.h5")
+    val = np.flatnonzero(cohort.split_of(0) == "val")
+    distances = loaded.outputs(cohort.images(val)).out_of_distribution
+    patients = cohort.manifest["patient"].iloc[val].to_numpy()
+    share = np.mean([(distances[patients == patient] <= 1 + 1e-9).mean() for patient in sorted(set(patients))])
+    assert 0.95 <= share < 1
+    noise = np.random.default_rng(0).integers(0, 256, (20, 1, 32, 32)).astype(np.uint8)
+    assert (loaded.outputs(noise).out_of_distribution > 1).all()
+
+
+def test_winner_is_the_best_arm_on_validation_patients(run):
+    runs = read_runs(run)
+    best = choose(runs, Wanted())
+    assert best.score == max(each.score for each in runs)
+    assert f"*  {best.arm}".replace(" ", "") in list_models(run, runs).replace(" ", "")
+
+
+def test_choice_names_what_there_is(run):
+    with pytest.raises(UserError, match="--arm: byol-linear: no such classifier; expected dino-knn, dino-linear"):
+        choose(read_runs(run), Wanted(arm="byol-linear"))
+    with pytest.raises(UserError, match="--fold: 3: no such classifier; expected 0"):
+        choose(read_runs(run), Wanted(fold=3))
+
+
+@pytest.mark.parametrize("name", ["backbone.safetensors", "head.safetensors", "density.safetensors"])
+def test_weights_of_another_model_are_refused(name, run, model, tmp_path):
+    other = write_model(run, choose(read_runs(run), Wanted(arm="scratch-finetune")), tmp_path / "other")
+    assert other.sha256 != json.loads((model / "model.json").read_text())["sha256"]
+    mixed = shutil.copytree(model, tmp_path / "mixed")
+    shutil.copy(tmp_path / "other" / name, mixed / name)
+    with pytest.raises(UserError, match=f"{name}: has SHA-256"):
+        load_scan_model(mixed)
+
+
+def test_weights_that_no_longer_give_the_predictions_make_no_folder(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "results")
+    path = copied / "classify" / "dino-linear" / "b" / "f1" / "fold0-seed0" / "predictions.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[1].split(",")
+    lines[1] = ",".join([*cells[:-1], "0.123456"])
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=f"scan {cells[0]}: the weights give another probability"):
+        write_model(copied, choose(read_runs(copied), Wanted(arm="dino-linear")), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
