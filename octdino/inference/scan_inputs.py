@@ -97,9 +97,10 @@ def list_inputs(texts: Iterable[str]) -> ScanInputs:
     seen: set[str] = set()
     for text in texts:
         for file, patient, eye in _files(text):
-            if file in seen:
+            place = os.path.realpath(file)
+            if place in seen:
                 continue
-            seen.add(file)
+            seen.add(place)
             found.scans.append(ScanInput(file, file, None, patient, eye))
     if not found.scans and not found.refused:
         raise UserError(f"{' '.join(texts)[:200]}: no scan; expected {', '.join(sorted(SUFFIXES))}")
@@ -123,7 +124,8 @@ def _files(text: str) -> Iterator[tuple[str, str, str]]:
     elif path.suffix.lower() == ".csv" and path.exists():
         yield from _of_table(path)
     elif path.exists() or not glob.has_magic(text):
-        if not path.exists() and not Path(text.rpartition("#")[0]).exists():
+        volume = text.rpartition("#")[0]  # path#N: one B-scan of a volume
+        if not path.exists() and not (volume and Path(volume).exists()):
             raise UserError(f"{text}: no such file or folder")
         yield text, "", ""
     else:
