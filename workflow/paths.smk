@@ -36,6 +36,21 @@ def pretrain_runs():
     ]
 
 
+def starts_of_arms():
+    """Return the folders of the pretraining runs that arms start from."""
+    chosen = settings.classify
+    return list(
+        dict.fromkeys(
+            pretrain_run(init_of(arm), backbone, seed, fold)
+            for arm in chosen.arms
+            for backbone in backbones_of(init_of(arm))
+            for seed in chosen.seeds
+            for fold in FOLDS
+            if init_of(arm) not in ("scratch", "imagenet")
+        )
+    )
+
+
 def arm_folders(arms):
     """Return {arm}/{backbone}/f{fraction} of each arm, for the backbones of its init and its fractions."""
     return [

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from octdino.data.cohort_reader import read_cohort
 from octdino.data.csv_io import read_table
 from octdino.data.schemas.column import Schema
-from octdino.data.schemas.csv_schemas import COMPARISON, HISTORY, MANIFEST, METRICS, QUARANTINE, SUBGROUPS
+from octdino.data.schemas.csv_schemas import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS
 from octdino.errors import UserError
 from octdino.inference.trained_runs import read_runs
 
@@ -21,7 +22,7 @@ class RunResults:
     @property
     def manifest(self) -> pd.DataFrame:
         """One row per scan: patient, eye, visit, split, labels."""
-        return self._table("cohort/manifest.csv", MANIFEST)
+        return read_cohort(self.root / "cohort" / "scans.h5", needs_store=False).manifest
 
     @property
     def quarantine(self) -> pd.DataFrame:

@@ -19,6 +19,7 @@ FILES = {
     + [f"{figure}.svg" for figure in ("reliability", "calibration", "subgroups", "labels", "label_difference")],
     "audit": ["findings.csv", "audit.json"],
     "explain": ["overlap.csv", "jaccard.csv", "jaccard_images.csv", "retrieval.csv", "embedding.csv"],
+    "models": ["model.json", "backbone.safetensors", "head.safetensors", "density.safetensors"],
 }
 FILES["explain"] += ["maps.safetensors", "explain.json"]
 

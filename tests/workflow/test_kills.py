@@ -21,7 +21,19 @@ from tests.workflow.test_end_to_end import TINY
 
 pytestmark = pytest.mark.slow
 
-STAGES = ("phantom", "cohort", "pretrain", "embed", "classify", "clinical", "evaluate", "audit", "explain", "report")
+STAGES = (
+    "phantom",
+    "cohort",
+    "pretrain",
+    "embed",
+    "classify",
+    "clinical",
+    "evaluate",
+    "audit",
+    "explain",
+    "report",
+    "models",
+)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TARGETS = ("group", "snakemake", "job")
 KILLS = int(os.environ.get("OCTDINO_KILLS", len(STAGES)))

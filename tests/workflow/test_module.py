@@ -32,6 +32,7 @@ JOBS = {
     "explain": 3,
     "audit": 1,
     "report": 1,
+    "inference": 1,
     "verdict": 1,
 }
 

@@ -14,7 +14,7 @@ from tests.workflow.conftest import DEFAULT_RUN, ROOT, Workflow, jobs
 
 PAGE = {"report": 1}
 AUDITED = {"audit": 1, "verdict": 1, **PAGE}
-END = {"evaluate": 1, **AUDITED}
+END = {"evaluate": 1, "inference": 1, **AUDITED}
 TRAINED = {"embed": 2, "classify": 12, "explain": 2, **END}  # all arms but scratch-finetune, at three fractions
 STORE = {"cohort": 1, "pretrain": 2, "embed": 3, "classify": 15, "clinical": 3, "explain": 3, **END}
 # The same with the built-in methods and arms.
@@ -71,7 +71,7 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     ),
     "input of embeddings": ({"embed": {"size": 64}}, {"embed": 3, "classify": 6, "explain": 3, **END}),
     "determinism": ({"classify": {"deterministic": False}}, {"classify": 9, **END}),
-    "evaluate": ({"evaluate": {"resamples": 200}}, {"evaluate": 1, **PAGE}),
+    "evaluate": ({"evaluate": {"resamples": 200}}, {"evaluate": 1, "inference": 1, **PAGE}),
     "audit": ({"audit": {"similarity": 0.9}}, AUDITED),
     "explain": ({"explain": {"attention_mass": 0.5}}, {"explain": 3, "report": 1}),
     "whose weights are explained": ({"explain": {"inits": ["dino"], "arms": []}}, {"explain": 1, "report": 1}),
@@ -121,10 +121,11 @@ AFTER = {
     "pretrain": {"pretrain": 2, **TRAINED},
     "embed": {"embed": 3, "classify": 6, "explain": 3, **END},
     "classify": {"classify": 15, "clinical": 3, "explain": 2, **END},
-    "evaluate": {"evaluate": 1, **PAGE},
+    "evaluate": {"evaluate": 1, "inference": 1, **PAGE},
     "audit": AUDITED,
     "explain": {"explain": 3, "report": 1},
     "report": PAGE,
+    "inference": {"inference": 1},
 }
 
 
@@ -136,7 +137,7 @@ def test_a_stage_whose_results_have_changed_runs_again(stage: str, finished: Wor
 
 
 def test_forced_and_lost_results_run_again_with_what_follows(finished: Workflow, tmp_path: Path) -> None:
-    assert finished.rules("--forcerun", "evaluate") == {"evaluate": 1, **PAGE}
+    assert finished.rules("--forcerun", "evaluate") == {"evaluate": 1, "inference": 1, **PAGE}
     flow = Workflow(tmp_path / "copy", stub=False)
     shutil.copytree(finished.folder, flow.folder, symlinks=True)
     shutil.rmtree(flow.folder / "results/phantom/classify/dino-linear/resnet18_narrow/f1")

@@ -23,6 +23,7 @@ FLOW = {
     "explain": 2,
     "audit": 1,
     "report": 1,
+    "inference": 1,
     "verdict": 1,
 }
 
@@ -57,12 +58,13 @@ def test_every_rule_runs_once_and_then_nothing(stubbed: Workflow) -> None:
     assert len(stubbed.calls()) == sum(FLOW.values())
     assert len(list(stubbed.folder.glob("results/phantom/benchmarks/*.tsv"))) == sum(FLOW.values())
     assert not stubbed.rules()
-    assert stubbed.rules("--forcerun", "evaluate") == {"evaluate": 1, "report": 1}
+    assert stubbed.rules("--forcerun", "evaluate") == {"evaluate": 1, "inference": 1, "report": 1}
     assert stubbed.rules("--forcerun", "pretrain") == {
         "pretrain": 1,
         "embed": 1,
         "classify": 1,
         "evaluate": 1,
+        "inference": 1,
         "explain": 1,
         "audit": 1,
         "report": 1,
