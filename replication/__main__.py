@@ -10,8 +10,8 @@ from pathlib import Path
 
 from octdino.cli import main
 from octdino.cli.arguments import add_common, add_part, add_run, arm, mapping
-from octdino.cli.verbs import VERBS
 from octdino.cli.flags import Parser, add_flags, given, settings_of
+from octdino.cli.verbs import VERBS
 from octdino.config import ClassifySettings, ModelSettings
 from octdino.config.settings_base import merged
 from replication.settings import ProtocolSettings, ReplicationSettings
