@@ -115,15 +115,19 @@ def add_common(
         )
 
 
-def add_run(parser: argparse.ArgumentParser, out: str, together: bool = False) -> None:
+def add_run(parser: argparse.ArgumentParser, out: str, together: bool = False, of_cohort: bool = True) -> None:
     """Add the arguments of pretrain, classify and explain: store, backbone, seed, threads.
 
-    `together`: with --processes, for training in several processes.
+    `together`: with --processes, for training in several processes. `of_cohort`: store and backbone are required.
     """
     add_common(parser, out)
-    add_store(parser)
+    add_store(parser, of_cohort)
     parser.add_argument(
-        "--backbone", type=backbone, required=True, metavar="NAME", help="its name in results; timm's unless --model"
+        "--backbone",
+        type=backbone,
+        required=of_cohort,
+        metavar="NAME",
+        help="its name in results; timm's unless --model",
     )
     parser.add_argument("--model", type=mapping, default={}, metavar="JSON", help="the backbone as below `models`")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OMP_NUM_THREADS or all)")
@@ -133,9 +137,11 @@ def add_run(parser: argparse.ArgumentParser, out: str, together: bool = False) -
         )
 
 
-def add_store(parser: argparse.ArgumentParser) -> None:
+def add_store(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add --store and --seed."""
-    parser.add_argument("--store", type=file_path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument(
+        "--store", type=file_path, required=required, metavar="FILE", help="scans.h5, its tables beside it"
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of every random choice (default: 0)")
 
 

@@ -16,6 +16,7 @@ from octdino.cli.arguments import (
     mapping,
 )
 from octdino.cli.flags import Parser, Verbs, add_flags, given, settings_of
+from octdino.cli.new_scans import add_new_scans, run_embed_scans
 from octdino.config import (
     METHODS,
     AuditSettings,
@@ -73,23 +74,36 @@ def _pretrain_settings(args: argparse.Namespace) -> PretrainSettings:
 
 
 def _add_embed(parser: Parser) -> None:
-    parser.add_argument("init", type=init, metavar="INIT", help="whose weights: scratch, imagenet or a pretraining's")
-    add_run(parser, out="folder for embeddings.h5")
+    parser.add_argument(
+        "init",
+        metavar="INIT",
+        help="whose weights: scratch, imagenet or a pretraining's; with INPUT: a model folder",
+    )
+    add_new_scans(parser)
+    add_run(parser, out="folder for embeddings.h5", of_cohort=False)
     add_fold(parser)
     parser.add_argument("--pretrained", type=Path, metavar="PATH", help="folder of the pretraining run")
     add_flags(parser, EmbedSettings)
     add_flags(parser, ModelSettings, "model.")
 
 
-def run_embed(args: argparse.Namespace) -> None:
-    """Compute the features of every scan by a frozen backbone, for linear, knn and mlp arms and for explain."""
+def run_embed(args: argparse.Namespace) -> int:
+    """Compute the features of every scan of a cohort, for linear, knn and mlp arms and for explain; or of new scans.
+
+    `octdino embed INIT --store FILE --backbone NAME` is the stage of the workflow; `octdino embed MODEL INPUT` writes
+    the embeddings of new scans by a model folder, which `octdino neighbors` searches.
+    """
+    if args.inputs:
+        return run_embed_scans(args)
+    args.parser.need(args, store="--store", backbone="--backbone")
     settings = settings_of(args, EmbedSettings)
     from octdino.embed.embedding_stage import embed
 
     embed(
-        args.init, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
-        fold=args.fold, seed=args.seed, out=args.out,
+        args.parser.read(init, "INIT", args.init), settings, store=args.store, backbone=args.backbone,
+        model=_model(args), pretrained=args.pretrained, fold=args.fold, seed=args.seed, out=args.out,
     )  # fmt: skip
+    return 0
 
 
 def _add_classify(parser: Parser) -> None:

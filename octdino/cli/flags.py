@@ -33,6 +33,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USER, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
 
+    def need(self, args: argparse.Namespace, **flags: str) -> None:
+        """Exit with a one-line error if one of these arguments (name=flag) was not given."""
+        if missing := [flag for name, flag in flags.items() if getattr(args, name) is None]:
+            self.error(f"the following arguments are required: {', '.join(missing)}")
+
+    def read(self, kind: Callable[[str], str], name: str, text: str) -> str:
+        """Return the text of a positional argument, checked; exit with a one-line error if it is not allowed."""
+        try:
+            return kind(text)
+        except argparse.ArgumentTypeError as error:
+            self.error(f"argument {name}: {error}")
+
     def refuse(self, unknown: list[str]) -> NoReturn:
         """Exit with a one-line error for unknown arguments; a flag of an earlier version is told its new name."""
         known = [flag for action in self._actions for flag in action.option_strings]

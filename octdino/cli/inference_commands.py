@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from octdino.cli.arguments import add_common, arm, backbone, count, positive, seed, share
+from octdino.cli.arguments import add_common, arm, backbone, count, file_path, positive, seed, share
 from octdino.cli.flags import Parser, Verbs
+from octdino.cli.new_scans import INPUTS, add_precision
 from octdino.errors import EXIT_PARTLY
 
 
@@ -37,9 +38,7 @@ def run_models(args: argparse.Namespace) -> None:
 def _add_inputs(parser: Parser, several: bool = False) -> None:
     """Add MODEL and INPUT."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder, such as results/phantom/model")
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="files, folders, patterns, a CSV with a column path, or a scans.h5"
-    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=INPUTS)
     if several:
         parser.add_argument(
             "--with", type=Path, nargs="+", default=[], dest="others", metavar="MODEL",
@@ -55,14 +54,11 @@ def _add_predict(parser: Parser) -> None:
     parser.add_argument(
         "--gallery", type=count, default=60, metavar="N", help="scans on the HTML page; 0: no page (default: 60)"
     )
-    _add_precision(parser)
+    add_precision(parser)
+    _add_threads(parser)
 
 
-def _add_precision(parser: Parser) -> None:
-    parser.add_argument(
-        "--precision", choices=("float32", "bfloat16", "auto"), default="float32",
-        help="of the network; bfloat16 changes probabilities by about 0.01 (default: float32)",
-    )  # fmt: skip
+def _add_threads(parser: Parser) -> None:
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: OMP_NUM_THREADS or all)")
 
 
@@ -75,7 +71,27 @@ def run_predict(args: argparse.Namespace) -> int:
     return EXIT_PARTLY if counts.refused else 0
 
 
+def _add_neighbors(parser: Parser) -> None:
+    _add_inputs(parser)
+    add_common(parser, out="folder for neighbors.csv and neighbors.html", settings=False, workers=True)
+    parser.add_argument(
+        "--gallery", type=file_path, required=True, metavar="FILE", help="embeddings.h5 of `octdino embed MODEL INPUT`"
+    )
+    parser.add_argument("--count", type=positive, default=5, metavar="N", help="neighbors per scan (default: 5)")
+    parser.add_argument("--shown", type=count, default=40, metavar="N", help="scans on the page (default: 40)")
+    _add_threads(parser)
+
+
+def run_neighbors(args: argparse.Namespace) -> int:
+    """Find the scans of a gallery that are most similar to new scans."""
+    from octdino.inference.neighbors import find_neighbors
+
+    refused = find_neighbors(args.model, args.inputs, args.gallery, args.out, args.count, args.shown, args.workers)
+    return EXIT_PARTLY if refused else 0
+
+
 INFERENCE_VERBS: Verbs = {
     "models": (_add_models, run_models),
     "predict": (_add_predict, run_predict),
+    "neighbors": (_add_neighbors, run_neighbors),
 }

@@ -93,7 +93,7 @@ class Predictor:
         for number, image in enumerate(given, 1):
             if isinstance(image, str | Path):
                 listed = list_inputs([str(image)])
-                for file, reason, detail in listed.refused:
+                for file, _, reason, detail in listed.refused:
                     raise UserError(f"{file}: {reason}: {detail}")
                 scans += listed.scans
                 decoded += listed.decode(list(range(len(listed.scans))), self._ensemble.image, workers=1)

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -11,21 +10,19 @@ import pandas as pd
 
 from octdino.data.atomic_files import replacing
 from octdino.errors import StoppedEarly
+from octdino.inference import scan_inputs
 from octdino.inference.ensemble import Ensemble, load_ensemble
 from octdino.inference.explanations import class_maps, overlay
 from octdino.inference.gallery import Counts, Selection, write_gallery
 from octdino.inference.part_files import Part, PartFiles, file_state
 from octdino.inference.prediction_tables import TableWriter, quarantine_table, tidy_table
-from octdino.inference.scan_inputs import ScanInputs, list_inputs
+from octdino.inference.scan_inputs import Block, ScanInputs, list_inputs
 from octdino.inference.summaries import Summaries
-from octdino.progress import progress
-from octdino.scans.preprocess import DecodedScan
 from octdino.training.determinism import set_determinism
 from octdino.training.signals import Stopper
 
 log = logging.getLogger("octdino.inference")
 
-BLOCK = 256  # scans per part
 Format = Literal["csv", "parquet"]
 
 
@@ -94,52 +91,43 @@ def _predict_parts(
     if done := _count(scans) - len(numbers):
         log.info("resuming: %d of %d parts are done", done, _count(scans))
     places = [place for number in numbers for place in _places(scans, number)]
-    decoded = iter(progress(scans.decode(places, ensemble.image, options.workers), len(places), "predicting", "scan"))
-    for number in numbers:
-        own = _places(scans, number)
-        part = predict_part(ensemble, scans, own, list(islice(decoded, len(own))), out if options.overlays else None)
-        parts.write(number, part)
+    blocks = scans.blocks(ensemble.image, options.workers, "predicting", places)
+    for number, block in zip(numbers, blocks, strict=True):
+        parts.write(number, predict_part(ensemble, block, out if options.overlays else None))
         if reason := stopper.asked():
             raise StoppedEarly(f"stopped by {reason}; the same command resumes after {number + 1} parts")
 
 
 def _count(scans: ScanInputs) -> int:
-    return -(-len(scans.scans) // BLOCK)
+    return -(-len(scans.scans) // scan_inputs.BLOCK)
 
 
 def _places(scans: ScanInputs, number: int) -> list[int]:
-    return list(range(number * BLOCK, min((number + 1) * BLOCK, len(scans.scans))))
+    size = scan_inputs.BLOCK
+    return list(range(number * size, min((number + 1) * size, len(scans.scans))))
 
 
-def predict_part(
-    ensemble: Ensemble, scans: ScanInputs, places: list[int], decoded: list[DecodedScan], overlays: Path | None
-) -> Part:
+def predict_part(ensemble: Ensemble, block: Block, overlays: Path | None) -> Part:
     """Return the tables `predictions` and `quarantine` of some scans, and write overlays below a folder."""
-    good = [(place, scan.image) for place, scan in zip(places, decoded, strict=True) if scan.image is not None]
-    bad = [(scans.scans[place], scan) for place, scan in zip(places, decoded, strict=True) if scan.image is None]
-    refused = [(one.file, one.frame, scan.reason, scan.detail) for one, scan in bad]
-    if not good:
-        return {"predictions": tidy_table([], [], ensemble, None), "quarantine": quarantine_table(refused)}
-    images = np.stack([image for _, image in good])
-    outputs = ensemble.outputs(images)
-    own, numbers = [scans.scans[place] for place, _ in good], [place for place, _ in good]
+    quarantine = quarantine_table(block.refused)
+    if not block.scans:
+        return {"predictions": tidy_table([], [], ensemble, None), "quarantine": quarantine}
+    outputs = ensemble.outputs(block.images)
     if overlays is not None:
-        _write_overlays(ensemble, numbers, images, outputs.calls, overlays / "overlays")
-    predictions = tidy_table(own, numbers, ensemble, outputs)
-    return {"predictions": predictions, "quarantine": quarantine_table(refused)}
+        _write_overlays(ensemble, block, outputs.calls, overlays / "overlays")
+    return {"predictions": tidy_table(block.scans, block.places, ensemble, outputs), "quarantine": quarantine}
 
 
-def _write_overlays(ensemble: Ensemble, places: list[int], images: np.ndarray, calls: np.ndarray, folder: Path) -> None:
-    """Write one picture per scan and called label: NUMBER-LABEL.png, numbered as in predictions.csv."""
+def _write_overlays(ensemble: Ensemble, block: Block, calls: np.ndarray, folder: Path) -> None:
+    """Write one picture per scan and called label: NUMBER-LABEL.png, numbered as in the table of predictions."""
     chosen = np.flatnonzero(calls.any(axis=1))
     if not len(chosen):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    maps = class_maps(ensemble.first, images[chosen])
-    for row, own in zip(chosen, maps, strict=True):
+    for row, maps in zip(chosen, class_maps(ensemble.first, block.images[chosen]), strict=True):
         for index in np.flatnonzero(calls[row]):
-            with replacing(folder / f"{places[row] + 1:06d}-{ensemble.labels[index]}.png") as temporary:
-                overlay(images[row], own[index]).save(temporary)
+            with replacing(folder / f"{block.places[row] + 1:06d}-{ensemble.labels[index]}.png") as temporary:
+                overlay(block.images[row], maps[index]).save(temporary)
 
 
 def _join(
@@ -147,7 +135,7 @@ def _join(
 ) -> Counts:
     """Join the parts to the tables of the command, one part in memory at a time."""
     summaries = Summaries()
-    refused = [quarantine_table([(file, None, reason, detail) for file, reason, detail in scans.refused])]
+    refused = [quarantine_table(scans.refused)]
     predicted = flagged = 0
     with TableWriter(out / f"predictions.{suffix}") as table:
         for number in range(_count(scans)):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from octdino.data.atomic_files import replacing
 from octdino.data.formula_cells import escape_formulas
 from octdino.inference.ensemble import Ensemble
-from octdino.inference.scan_inputs import ScanInput
+from octdino.inference.scan_inputs import Refused, ScanInput
 from octdino.inference.scan_model import Outputs
 
 TIDY = {
@@ -47,7 +47,7 @@ def tidy_table(scans: list[ScanInput], numbers: list[int], ensemble: Ensemble, o
     return pd.DataFrame(values)[list(TIDY)].astype(TIDY)
 
 
-def quarantine_table(rows: list[tuple[str, int | None, str, str]]) -> pd.DataFrame:
+def quarantine_table(rows: list[Refused]) -> pd.DataFrame:
     """Return one row per refused file or frame: file, frame, reason, detail."""
     return pd.DataFrame(rows, columns=list(QUARANTINE)).astype(QUARANTINE)
 

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from octdino.config.cohort import ImageSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import read_csv
 from octdino.errors import UserError
+from octdino.progress import progress
 from octdino.scans.decode_pool import decode_scans
 from octdino.scans.preprocess import SUFFIXES, DecodedScan
 from octdino.scans.sources import FolderSource
 
 log = logging.getLogger("octdino.inference")
 
-STORE_BLOCK = 256  # scans that are read from a store at a time
+BLOCK = 256  # scans that are in memory at a time
 COLUMNS = {"path": ("path", "file", "filename", "image"), "patient": ("patient", "patient_id"), "eye": ("eye",)}
 
 
@@ -43,17 +45,37 @@ class ScanInput:
     eye: str = ""
 
 
+Refused = tuple[str, int | None, str, str]  # file, frame, reason, detail
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some scans after decoding.
+
+    Attributes:
+        places: of the accepted scans among all inputs.
+        scans: the accepted scans.
+        images: theirs, uint8 [n, C, H, W]; n may be 0.
+        refused: the others.
+    """
+
+    places: list[int]
+    scans: list[ScanInput]
+    images: np.ndarray
+    refused: list[Refused]
+
+
 @dataclass
 class ScanInputs:
     """All scans to predict, in order.
 
     Attributes:
-        refused: files that cannot be listed, as (file, reason, detail).
+        refused: files that cannot be listed.
         cohort: of a store; its scans are preprocessed already.
     """
 
     scans: list[ScanInput]
-    refused: list[tuple[str, str, str]] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
     cohort: Cohort | None = None
 
     def decode(self, places: list[int], settings: ImageSettings, workers: int) -> Iterator[DecodedScan]:
@@ -69,10 +91,36 @@ class ScanInputs:
             raise UserError(f"{self.cohort.store}: image settings {self.cohort.image}; the model takes {settings}")
         return _stored(self.cohort, places)
 
+    def blocks(
+        self, settings: ImageSettings, workers: int, what: str, places: list[int] | None = None
+    ) -> Iterator[Block]:
+        """Preprocess the scans at these places (all by default) and yield them in blocks; progress is shown as `what`.
+
+        Raises:
+            UserError: as `decode`.
+        """
+        left = list(range(len(self.scans))) if places is None else places
+        decoded = iter(progress(self.decode(left, settings, workers), len(left), what, "scan"))
+        for start in range(0, len(left), BLOCK):
+            own = left[start : start + BLOCK]
+            found = list(zip(own, islice(decoded, len(own)), strict=True))
+            good = [(place, one.image) for place, one in found if one.image is not None]
+            images = [image for _, image in good]
+            yield Block(
+                places=[place for place, _ in good],
+                scans=[self.scans[place] for place, _ in good],
+                images=np.stack(images) if images else np.zeros((0, settings.channels, *settings.size), np.uint8),
+                refused=[
+                    (self.scans[place].file, self.scans[place].frame, one.reason, one.detail)
+                    for place, one in found
+                    if one.image is None
+                ],
+            )
+
 
 def _stored(cohort: Cohort, places: list[int]) -> Iterator[DecodedScan]:
-    for start in range(0, len(places), STORE_BLOCK):
-        rows = np.asarray(places[start : start + STORE_BLOCK])
+    for start in range(0, len(places), BLOCK):
+        rows = np.asarray(places[start : start + BLOCK])
         for image in cohort.images(rows):
             yield DecodedScan(image, np.zeros((2, len(image))))
 

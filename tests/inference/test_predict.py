@@ -110,14 +110,14 @@ def test_table_and_pattern_name_files_once_with_patient_and_eye(run, model, tmp_
 
 
 def test_a_stopped_run_resumes_and_gives_the_same_table(run, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 16)
+    monkeypatch.setattr("octdino.inference.scan_inputs.BLOCK", 16)
     inputs = [str(run.parent / "files")]
     predict([model], inputs, tmp_path / "whole", PredictOptions(gallery=0))
     decoded = []
     parts = module.predict_part
 
     def stopping(*args):
-        decoded.append(len(args[2]))
+        decoded.append(len(args[1].scans))
         if len(decoded) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return parts(*args)
@@ -134,7 +134,7 @@ def test_a_stopped_run_resumes_and_gives_the_same_table(run, model, tmp_path, mo
 
 def test_changed_files_are_predicted_again(run, model, tmp_path, monkeypatch):
     folder = shutil.copytree(run.parent / "files" / "p0", tmp_path / "scans")
-    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr("octdino.inference.scan_inputs.BLOCK", 2)
     parts = module.predict_part
     monkeypatch.setattr(module, "predict_part", lambda *args: (os.kill(os.getpid(), signal.SIGTERM), parts(*args))[1])
     with pytest.raises(StoppedEarly):
