@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from octdino import made_by
 from octdino.data.atomic_files import replacing
 from octdino.errors import StoppedEarly
 from octdino.inference import scan_inputs
@@ -74,7 +75,9 @@ def predict(models: list[Path], inputs: list[str], out: Path, options: PredictOp
 def _fingerprint(ensemble: Ensemble, scans: ScanInputs, options: PredictOptions) -> dict[str, object]:
     files = sorted({scan.file for scan in scans.scans})
     return {
-        "models": [model.metadata.sha256 for model in ensemble.models],
+        "models": [model.metadata.plain() for model in ensemble.models],
+        "version": made_by("inference"),
+        "block": scan_inputs.BLOCK,
         "scans": [[scan.address, scan.patient, scan.eye] for scan in scans.scans],
         "files": [file_state(file) for file in files],
         "store": scans.cohort.source if scans.cohort else None,
