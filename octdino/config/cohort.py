@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -112,6 +112,16 @@ class CohortSettings(Settings):
     labels: list[str] | None = Field(
         None, description="folder: the label columns; null: every column but the known others"
     )
+    folders: Literal["auto", "classes", "patients", "none"] = Field(
+        "auto",
+        description="folder, without a table: what the folders below root are; classes: the labels; patients: one "
+        "folder per patient, scans without labels; none: nothing, scans without labels, patients as the headers of "
+        "clinical files name them; auto: classes, unless they look like patients, visits or dates",
+    )
+    header_ids: bool = Field(
+        False,
+        description="folder: patients of clinical files keep the id of their header; false: running pseudonyms",
+    )
     exclusive: bool | None = Field(
         None,
         description="true: each scan has exactly one label, one softmax over all; null: as the cohort is published; "
@@ -139,6 +149,16 @@ class CohortSettings(Settings):
             if self.title in set(get_args(COHORTS)) - {self.name}:
                 raise ValueError(f"title: {self.title!r} is the name of another kind of cohort; expected another title")
         return self
+
+    def plain(self, **exclude: Any) -> dict[str, Any]:
+        """Return the settings as JSON values without the keys `exclude`, as pydantic takes them.
+
+        Keys that are newer than existing results are left out at their default, so that nothing is made again.
+        """
+        same = {
+            name for name in ("folders", "header_ids") if getattr(self, name) == type(self).model_fields[name].default
+        }
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(same, True), **exclude})
 
     @property
     def results_name(self) -> str:

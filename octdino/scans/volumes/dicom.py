@@ -217,7 +217,7 @@ def _decompress(content: bytes, layout: _Layout) -> np.ndarray:
     """Decode one compressed frame with what pydicom finds: Pillow, GDCM, or its own RLE."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate
-    from pydicom.pixels.decoders import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     if layout.syntax == RLE:
