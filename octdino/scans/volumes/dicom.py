@@ -87,6 +87,8 @@ def open_dicom(path: Path) -> Volume:
     with _quiet():
         syntax, header, pixels_at = _header(head)
         layout, count = _layout(syntax, header)
+        if syntax in JPEG:
+            _decoder(syntax)
         places = frame_spans(path, pixels_at, count, syntax, layout.bytes_per_frame, _offsets(header))
         shared = _laterality(_groups(header, "SharedFunctionalGroupsSequence")[:1], header)
         frames = _frames(header, count, shared)
@@ -213,11 +215,25 @@ def _read(path: Path, places: list[list[Span]], layout: _Layout, index: int) -> 
     return (used << np.uint16(16 - layout.stored)).astype(np.uint16)
 
 
+def _decoder(syntax: str) -> Any:
+    """Return pydicom's decoder of a transfer syntax.
+
+    Raises:
+        UserError: what it decodes with is not installed.
+    """
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    decoder = get_decoder(UID(syntax))
+    if not decoder.is_available:
+        raise UserError("decoding this DICOM needs python-gdcm; install it with: pip install 'octdino[clinic]'")
+    return decoder
+
+
 def _decompress(content: bytes, layout: _Layout) -> np.ndarray:
     """Decode one compressed frame with what pydicom finds: Pillow, GDCM, or its own RLE."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate
-    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     if layout.syntax == RLE:
@@ -226,9 +242,6 @@ def _decompress(content: bytes, layout: _Layout) -> np.ndarray:
             raise ImageError(f"an RLE frame of {segments} segments; expected {layout.allocated // 8}")
     else:
         check_stream(content, layout.columns, layout.rows)
-    decoder = get_decoder(UID(layout.syntax))
-    if not decoder.is_available:
-        raise UserError("decoding this DICOM needs GDCM; install it with: pip install 'octdino[clinic]'")
     frame = Dataset()
     frame.file_meta = FileMetaDataset()
     frame.file_meta.TransferSyntaxUID = UID(layout.syntax)
@@ -238,7 +251,7 @@ def _decompress(content: bytes, layout: _Layout) -> np.ndarray:
     frame.PixelData = encapsulate([content + b"\0" * (len(content) % 2)], has_bot=False)
     frame["PixelData"].is_undefined_length = True
     with _quiet():
-        samples, _ = decoder.as_array(frame, raw=True)
+        samples, _ = _decoder(layout.syntax).as_array(frame, raw=True)
     if samples.shape != (layout.rows, layout.columns) or samples.dtype.kind != "u":
         raise ImageError("a compressed frame of another size than its header says")
     found: np.ndarray = samples
