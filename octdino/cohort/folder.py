@@ -22,7 +22,7 @@ def read_folder(settings: CohortSettings) -> ScanTable:
     assert settings.root is not None, "the settings check it"
     file_index = FileIndex(settings.root)
     clinical = ClinicalFiles(file_index)
-    table = _find_csv(settings, file_index)
+    table = _find_csv(settings, file_index) if settings.folders == "auto" else None
     if table is None:
         return read_tree(settings, file_index, clinical)
     return read_scan_table(settings, file_index, clinical, table)

@@ -114,9 +114,10 @@ class CohortSettings(Settings):
     )
     folders: Literal["auto", "classes", "patients", "none"] = Field(
         "auto",
-        description="folder, without a table: what the folders below root are; classes: the labels; patients: one "
-        "folder per patient, scans without labels; none: nothing, scans without labels, patients as the headers of "
-        "clinical files name them; auto: classes, unless they look like patients, visits or dates",
+        description="folder: what the folders below root are, a table there is then not read; classes: the labels; "
+        "patients: one folder per patient, scans without labels; none: nothing, scans without labels, patients as the "
+        "headers of clinical files have them; auto: a table if there is one, else classes that do not look like "
+        "patients, visits or dates",
     )
     header_ids: bool = Field(
         False,
@@ -140,6 +141,8 @@ class CohortSettings(Settings):
                 raise ValueError(f"split.protocol: {self.split.protocol} lists patients of {owner}, not of {self.name}")
         if self.local and self.root is None:
             raise ValueError(f"root: missing; write the folder of the files of the cohort {self.name!r}")
+        if self.folders != "auto" and self.table is not None:
+            raise ValueError(f"folders: {self.folders} is about files without a table; leave it out, or table")
         if self.title is not None:
             if not TITLE.fullmatch(self.title):
                 raise ValueError(
