@@ -15,9 +15,10 @@ from octdino.inference import scan_inputs
 from octdino.inference.ensemble import Ensemble, load_ensemble
 from octdino.inference.explanations import class_maps, overlay
 from octdino.inference.gallery import Counts, Selection, write_gallery
+from octdino.inference.input_listing import list_inputs
 from octdino.inference.part_files import Part, PartFiles, file_state
 from octdino.inference.prediction_tables import TableWriter, quarantine_table, tidy_table
-from octdino.inference.scan_inputs import Block, ScanInputs, list_inputs
+from octdino.inference.scan_inputs import Block, ScanInputs
 from octdino.inference.summaries import Summaries
 from octdino.training.determinism import set_determinism
 from octdino.training.signals import Stopper

@@ -100,13 +100,14 @@ def open_dicom(path: Path) -> Volume:
 def _quiet() -> Iterator[None]:
     """Silence pydicom: its warnings and its log quote values of the header, names among them."""
     logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)  # of its children, too, which `disabled` would not stop
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = before
+        logger.setLevel(before)
 
 
 def _header(head: bytes) -> tuple[str, Any, int]:
