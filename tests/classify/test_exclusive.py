@@ -10,12 +10,12 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from octdino.classify.linear import fit_linear
 from octdino.classify.losses import balance, loss_of
-from octdino.stats.validation_score import validation_score
 from octdino.classify.mlp import fit_mlp
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.data.predictions import read_predictions
 from octdino.models.mlp import mlp_logits
 from octdino.stats.calibration import probabilities
+from octdino.stats.validation_score import validation_score
 from tests.embedded import train_arm
 from tests.small import write_small_cohort
 
