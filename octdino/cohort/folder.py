@@ -1,5 +1,6 @@
 """Reader of a user's own scans: a CSV with a path column, class folders, or a folder of clinical exports."""
 
+import logging
 from pathlib import Path
 
 from octdino.cohort.clinical_rows import ClinicalFiles
@@ -10,6 +11,8 @@ from octdino.cohort.scan_table import ScanTable
 from octdino.cohort.spreadsheet import find_column, read_spreadsheet
 from octdino.config.cohort import CohortSettings
 from octdino.errors import UserError
+
+log = logging.getLogger("octdino.cohort")
 
 
 def read_folder(settings: CohortSettings) -> ScanTable:
@@ -25,7 +28,15 @@ def read_folder(settings: CohortSettings) -> ScanTable:
     table = _find_csv(settings, file_index) if settings.folders == "auto" else None
     if table is None:
         return read_tree(settings, file_index, clinical)
-    return read_scan_table(settings, file_index, clinical, table)
+    found = read_scan_table(settings, file_index, clinical, table)
+    if not found.labels and settings.table is None and any(file in clinical for file in file_index.files):
+        # A list of files beside exports, such as devices and anonymizers write: the headers say more than it does.
+        log.warning(
+            "%s: no label column, so it is not read: the headers of the clinical files below %s are; cohort.table "
+            "names a table that has labels", table, file_index.root,
+        )  # fmt: skip
+        return read_tree(settings, file_index, clinical)
+    return found
 
 
 def _find_csv(settings: CohortSettings, file_index: FileIndex) -> Path | None:

@@ -16,7 +16,7 @@ LIKE = {
     "dates": re.compile(
         r".*(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?[0-3]\d.*|.*\d{1,2}[-_.]\d{1,2}[-_.](?:19|20)\d\d.*"
     ),
-    "visits": re.compile(r"(?:v|w|visit|week|month|day|baseline|follow-?up)[-_ ]?\d{0,3}", re.I),
+    "visits": re.compile(r"[vw][-_ ]?\d{1,3}|(?:visit|week|month|day|baseline|follow-?up)[-_ ]?\d{0,3}", re.I),
     "eyes": re.compile(r"od|os|ou|[lr]|left|right", re.I),
 }
 WORDNET = re.compile(r"n\d{8}")  # classes of ImageNet

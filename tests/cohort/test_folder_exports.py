@@ -226,9 +226,21 @@ def test_no_output_and_no_log_names_a_patient(
         assert not [secret for secret in SECRETS if secret.lower() in quarantine]
 
 
-def test_real_spectralis_exports(shared_data: Path, tmp_path: Path) -> None:
-    """The fundus images stay out, folders are no classes, and the table of the shared folder is not asked."""
-    manifest = build(shared_data / "oct_volumes", tmp_path / "out", folders="none")
+def test_a_list_of_files_without_labels_beside_exports_is_not_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = table(exports(tmp_path), [{"path": "one/a.xml", "patient": "p1", "kind": "volume"}])
+    assert len(rows.scans) == 13
+    assert rows.unlabeled
+    assert "no label column, so it is not read" in caplog.text
+    named = table(tmp_path, [{"path": "one/a.xml", "patient": "p1", "kind": "volume"}], table="scans.csv")
+    assert (len(named.scans), named.unlabeled) == (3, False)
+
+
+@pytest.mark.parametrize("folders", ["auto", "none"])
+def test_real_spectralis_exports(shared_data: Path, tmp_path: Path, folders: str) -> None:
+    """The fundus images stay out, the folders are no classes, and the list of files beside them is not read."""
+    manifest = build(shared_data / "oct_volumes", tmp_path / "out", folders=folders)
     assert manifest["patient"].value_counts().to_dict() == {"patient-0001": 49, "patient-0002": 49}
     assert manifest.groupby("eye")["cst"].unique().map(list).to_dict() == {
         "patient-0001-OS": [319], "patient-0002-OD": [300]

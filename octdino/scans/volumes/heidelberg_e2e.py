@@ -102,9 +102,14 @@ def _list(path: Path, shift: int) -> _Directory:
 
 
 def _add(listed: _Directory, path: Path, start: int, size: int, key: Key, slice_id: int, what: tuple[int, int]) -> None:
-    """Add a chunk; what is not needed or twice there is left out."""
+    """Add a chunk; what is not needed or twice there is left out.
+
+    Chunks about the patient may be outside the file: HEYEX's anonymizing removes them, but not their entries.
+    """
     kind, type_ = what
     start += CHUNK_HEADER
+    if type_ != IMAGE_TYPE and start + size > path.stat().st_size:
+        return
     if type_ == IMAGE_TYPE and kind == 1:
         if IMAGE.unpack(read_span(path, start, IMAGE.size))[1] == B_SCAN:
             listed.images[key].setdefault(slice_id, start)

@@ -1,7 +1,7 @@
 """The clinical formats: which file is one, opening it, and the addresses of its B-scans, `path#N` with N from 0."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,19 @@ def list_frames(path: Path) -> list[str]:
         ImageError, UserError, OSError: as `open_volume`.
     """
     return [f"{path}#{n}" for n in range(len(open_volume(path).frames))] if is_volume(path) else [str(path)]
+
+
+def without_parts(paths: Iterable[Path]) -> list[Path]:
+    """Return the files without the images that belong to a HEYEX XML among them; the fundus image is one of these."""
+    paths = list(paths)
+    parts: set[Path] = set()
+    for path in paths:
+        if path.suffix.lower() == ".xml" and is_volume(path):
+            try:
+                parts |= set(open_volume(path).parts)
+            except (ImageError, OSError):
+                continue  # it is refused when it is read; its images stay images
+    return [path for path in paths if path not in parts]
 
 
 def split_address(address: str) -> tuple[str, int | None]:
