@@ -16,7 +16,6 @@ import numpy as np
 
 from octdino.errors import UserError, one_line
 from octdino.scans.image_files import MAX_PIXELS, ImageError
-from octdino.scans.sources import DAMAGED
 
 MAX_FRAMES = 4096  # the densest cubes have 1024
 MAX_VOLUME_BYTES = 2**33  # frames are read one at a time, so this bounds no memory
@@ -136,7 +135,7 @@ def guarded(action: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return action(*args, **kwargs)
     except (ImageError, UserError, FileNotFoundError, PermissionError):
         raise
-    except DAMAGED as error:
+    except Exception as error:  # pydicom's share no base class with others
         # The messages of libraries quote the header, which holds names.
         what = one_line(error) if isinstance(error, OSError) else type(error).__name__
         raise ImageError(f"damaged: {what}") from None
