@@ -32,6 +32,7 @@ log = logging.getLogger("octdino.inference")
 ACCEPTED = 0.95  # share of validation scans that the threshold accepts
 MOST_SCANS = 4096  # of each split, evenly spaced, for the density and its threshold
 BLOCK = 256  # scans that are read at a time
+UNKNOWN = "0" * 64  # SHA-256 of files that are not written yet
 CLOSE = 1e-4  # probabilities of the folder and of predictions.csv; another batch size changes the last bits
 
 
@@ -64,11 +65,7 @@ def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
         readout = "pooled"  # kNN compares pooled features, whatever the embeddings hold
     _check_predictions(run, cohort, network, readout, make_head(spec, head, metadata.exclusive))
     density, ood = _fitted_density(cohort, metadata.fold, network)
-    sha256 = {
-        BACKBONE: write_weights(out / BACKBONE, backbone.state_dict()),
-        HEAD: write_weights(out / HEAD, head),
-        DENSITY: write_weights(out / DENSITY, density_tensors(density)),
-    }
+    weights = {BACKBONE: backbone.state_dict(), HEAD: head, DENSITY: density_tensors(density)}
     values = {
         "format": 1,
         "arm": metadata.arm,
@@ -90,9 +87,11 @@ def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
         "metrics": _metrics(results, metadata),
         "intended_use": f"{RESEARCH} {NOT_FOR}",
         "provenance": _provenance(cohort, metadata, pretraining),
-        "sha256": sha256,
+        "sha256": dict.fromkeys(weights, UNKNOWN),
     }  # fmt: skip
-    written = ModelMetadata.parse(values, f"{out}/model.json")
+    checked = ModelMetadata.parse(values, f"{out}/model.json")  # before the weights of an earlier model are replaced
+    sha256 = {name: write_weights(out / name, tensors) for name, tensors in weights.items()}
+    written = checked.model_copy(update={"sha256": sha256})
     write_metadata(out / "model.json", written)
     log.info("%s: %s of %s, validation score %.4f", out, run.name, cohort.name, run.score)
     return written

@@ -50,7 +50,7 @@ class PartFiles:
             except BlockingIOError:
                 raise UserError(f"{self.folder.parent}: another command writes its predictions there") from None
             mark = self.folder / "mark"
-            if not mark.is_file() or mark.read_text() != self._mark:
+            if not mark.is_file() or mark.read_bytes() != self._mark.encode():
                 for path in self.folder.glob("part-*"):
                     path.unlink()
                 with replacing(mark) as temporary:
