@@ -7,7 +7,9 @@ import numpy as np
 from octdino.errors import UserError
 from octdino.inference.scan_model import Outputs, ScanModel
 
-TOLERANCE = 1e-4  # of probabilities; of embeddings and distances relative to the largest
+# Distances divide features by their spread over training scans, which magnifies rounding: octdino's own differ by 2e-5
+# between two batch sizes.
+TOLERANCES = {"probabilities": 1e-4, "embeddings": 1e-4, "out_of_distribution": 1e-3}
 BATCHES = (1, 2, 7)
 Arrays = dict[str, np.ndarray]  # field of `Outputs` to its value
 
@@ -51,16 +53,18 @@ class OutputCheck:
         """Check what an export computes for the scans from number `start` on.
 
         Raises:
-            UserError: a value differs by more than TOLERANCE.
+            UserError: a value differs by more than TOLERANCES: of probabilities absolute, of embeddings relative to the
+                largest value, of a distance relative to itself where it is above 1.
         """
         for name, values in found.items():
             wanted = getattr(self.expected, name)[start : start + len(values)]
-            scale = 1.0 if name == "probabilities" else max(float(np.abs(wanted).max()), 1.0)
-            difference = float(np.abs(values - wanted).max()) / scale
-            if not difference <= TOLERANCE:  # NaN too
+            size = np.abs(wanted) if name == "out_of_distribution" else np.abs(wanted).max()
+            scale = 1.0 if name == "probabilities" else np.maximum(size, 1)
+            difference = float((np.abs(values - wanted) / scale).max())
+            if not difference <= TOLERANCES[name]:  # NaN too
                 raise UserError(
                     f"{what}: {name} of {len(values)} scans differ by {difference:.2g} from those of octdino; "
-                    f"expected at most {TOLERANCE:g}, so nothing is written"
+                    f"expected at most {TOLERANCES[name]:g}, so nothing is written"
                 )
 
 

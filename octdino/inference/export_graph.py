@@ -107,19 +107,22 @@ class Calibrated(nn.Module):
 class Distance(nn.Module):
     """Features [N, D] to their distance from the training scans over the threshold, [N]; `FeatureDensity.distances`.
 
-    The part outside of the leading directions is the length of a vector, not a difference of two large squares, which
-    float32 would not hold.
+    For float32, the part outside of the leading directions is the length of a vector, not a difference of two large
+    squares, and the mean is a sum of two numbers: its rounding would be large beside a small scale.
     """
 
     def __init__(self, density: FeatureDensity, threshold: float) -> None:
         super().__init__()
         self.noise, self.threshold = density.noise, threshold
-        for name in ("mean", "scale", "components", "variances"):
+        mean = torch.from_numpy(density.mean).double()
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("mean_rest", (mean - mean.float()).float())
+        for name in ("scale", "components", "variances"):
             self.register_buffer(name, torch.from_numpy(getattr(density, name)).float())
 
     def forward(self, features: Tensor) -> Tensor:
-        mean, scale, components, variances = self.buffers()
-        centered = (features - mean) / scale
+        mean, mean_rest, scale, components, variances = self.buffers()
+        centered = (features - mean - mean_rest) / scale
         along = centered @ components.T
         rest = centered - along @ components
         squared = (along**2 / variances).sum(1) + (rest**2).sum(1) / self.noise

@@ -128,10 +128,14 @@ def test_neighbors_with_missing_labels_do_not_vote():
     assert (found[:, 1] == 0.5).all()
 
 
-def test_distance_in_float32_holds_where_almost_all_variance_is_in_few_directions():
+@pytest.mark.parametrize(("mean", "spread", "rest"), [(0.0, 50.0, 1e-1), (3.0, 1e-5, 1e-5)])
+def test_distance_in_float32_holds_where_few_directions_or_small_spreads_dominate(mean, spread, rest):
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 200)) * 50 + 1e-2 * rng.normal(size=(400, 200))
+    features = (
+        mean + spread * rng.normal(size=(400, 3)) @ rng.normal(size=(3, 200)) + rest * rng.normal(size=(400, 200))
+    )
+    features = features.astype(np.float32)
     density = fit_density(features)
     expected = density.distances(features[:50]) / 7.0
-    found = Distance(density, 7.0)(torch.from_numpy(features[:50]).float()).numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    found = Distance(density, 7.0)(torch.from_numpy(features[:50])).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
