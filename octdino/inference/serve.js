@@ -83,7 +83,8 @@ function nearest(neighbors) {
   if (!neighbors?.length) return [];
   const figures = neighbors.map((one, index) => make("figure", {},
     one.picture ? make("img", { src: one.picture, alt: `Nearest scan ${index + 1}` }) : make("p", { className: "quiet", textContent: "The file is gone." }),
-    make("figcaption", {}, `${one.caption} `, make("span", { className: "quiet", textContent: two(one.similarity) }))));
+    make("figcaption", {}, make("span", { className: "caption", textContent: one.caption, title: one.caption }),
+      make("span", { className: "quiet", textContent: two(one.similarity) }))));
   return [make("h3", { textContent: "Most similar scans of the gallery (cosine similarity)" }), make("div", { className: "near" }, ...figures)];
 }
 
@@ -113,7 +114,7 @@ function volumeCard(answer, file) {
   slider.addEventListener("input", showFrame);
   const [stack, ...rest] = view.parts;
   const flagged = file.summary[0].n_flagged;
-  const count = `${file.scans.length} B-scans${flagged ? `, ${flagged} of them unlike the training scans and left out of the table` : ""}`;
+  const count = `${file.scans.length} B-scan${file.scans.length === 1 ? "" : "s"}${flagged ? `, ${flagged} of them unlike the training scans (pale) and left out of the figures` : ""}`;
   const left = make("div", {}, stack, make("div", { className: "slider" }, slider, output), ...rest);
   const right = make("div", {}, make("p", { className: flagged ? "flag" : "quiet", textContent: `${count}.` }), table, refusedList(file));
   slider.value = String(Math.floor(frames.length / 2));
@@ -125,7 +126,8 @@ function volumeCard(answer, file) {
 function summaryTable(answer, file, show) {
   const profiles = [];
   const rows = file.summary.map((row, index) => {
-    const cells = file.scans.map((scan) => make("i", { className: scan.calls[index] ? "called" : "", style: { height: percent(scan.probabilities[index]) } }));
+    const cells = file.scans.map((scan) => make("i", {
+      className: `${scan.calls[index] ? "called" : ""}${scan.flagged ? " out" : ""}`, style: { height: percent(scan.probabilities[index]) } }));
     profiles.push(cells);
     const highest = row.highest_probability === null ? "–" : make("button", { type: "button", textContent: two(row.highest_probability),
       title: `Show B-scan ${row.highest_frame}`, "aria-label": `${two(row.highest_probability)}, show B-scan ${row.highest_frame}`, onclick: () => show(row.highest_frame) });
@@ -138,7 +140,7 @@ function summaryTable(answer, file, show) {
   const table = make("table", {}, make("caption", { textContent: "The volume: probability of each label over its B-scans" }),
     make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
   const mark = (place) => profiles.forEach((cells) => cells.forEach((cell, at) => cell.classList.toggle("now", at === place)));
-  return { table: make("div", { className: "scroll" }, table), mark };
+  return { table: make("div", { className: "scroll", role: "region", tabIndex: 0, "aria-label": "Summary of the volume" }, table), mark };
 }
 
 const frameOf = (one) => (one.frame === null ? "" : `B-scan ${one.frame}: `);
@@ -155,7 +157,7 @@ function refusedCard(name, text) {
 function cardOf(answer) {
   const file = answer.files[0];
   if (!file.scans.length) return refusedCard(file.file, file.refused.map((one) => `${frameOf(one)}${one.detail}`).join("; ") || "no scan in the file");
-  return file.summary ? volumeCard(answer, file) : scanCard(answer, file);
+  return file.scans.length + file.refused.length > 1 ? volumeCard(answer, file) : scanCard(answer, file);
 }
 
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));

@@ -7,14 +7,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from octdino.errors import UserError
 from octdino.inference.ensemble import load_ensemble
 from octdino.inference.neighbors import Gallery
 from octdino.inference.served_results import Computation, GalleryNeighbors, reason_without_maps
-from octdino.inference.web_app import MIB, Limits, make_app
-from octdino.inference.web_guard import is_loopback
+from octdino.inference.web_app import MIB, make_app
+from octdino.inference.web_guard import Guard, is_loopback
 from octdino.training.determinism import set_determinism
+
+if TYPE_CHECKING:
+    from uvicorn import Server
 
 log = logging.getLogger("octdino.inference")
 
@@ -49,27 +53,31 @@ def serve(models: Sequence[Path], options: ServeOptions) -> None:
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"needs {', '.join(missing)}; install with: pip install 'octdino[serve]'")
-    import uvicorn
-
     with _bound(options.host, options.port) as listener:
         set_determinism(True)
-        computation = _computation(models, options)
-        app = make_app(computation, Limits(options.most_mb * MIB), options.host)
-        config = uvicorn.Config(
-            app, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-            http="h11", ws="none", loop="asyncio", lifespan="on", limit_concurrency=CONNECTIONS, timeout_keep_alive=10,
-            timeout_graceful_shutdown=SECONDS_TO_END,
-        )  # fmt: skip
+        app = make_app(_computation(models, options), options.most_mb * MIB, options.host)
+        server = server_of(app)
         listener.listen()  # a browser that opens the address now waits for the server
         if not is_loopback(options.host):
-            log.warning(
-                "%s: everybody who reaches this address can use the page; no password, no encryption", options.host
-            )
+            log.warning("--host %s: whoever reaches it can use the page; no password, no encryption", options.host)
         port = listener.getsockname()[1]
         shown = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{shown}:{port}/ (Ctrl-C ends the server)", flush=True)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after its own end
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
+
+
+def server_of(app: Guard) -> "Server":
+    """Return the HTTP server of an application; it logs no request."""
+    from uvicorn import Config, Server
+
+    return Server(
+        Config(
+            app, log_config=None, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+            http="h11", ws="none", loop="asyncio", lifespan="on", limit_concurrency=CONNECTIONS, timeout_keep_alive=10,
+            timeout_graceful_shutdown=SECONDS_TO_END,
+        )
+    )  # fmt: skip
 
 
 def _computation(models: Sequence[Path], options: ServeOptions) -> Computation:

@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -43,23 +42,16 @@ class Refusal(Exception):  # noqa: N818  it is an answer
         self.status = status
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of one request.
+class WebApp:
+    """Handlers of the routes; one thread computes, so that one request uses the model at a time.
 
-    Attributes:
-        most_bytes: of a request's body.
+    Args:
+        most_bytes: of the body of a request.
     """
 
-    most_bytes: int
-
-
-class WebApp:
-    """Handlers of the routes; one thread computes, so that one request uses the model at a time."""
-
-    def __init__(self, computation: Computation, limits: Limits) -> None:
+    def __init__(self, computation: Computation, most_bytes: int) -> None:
         self.computation = computation
-        self.limits = limits
+        self.most_bytes = most_bytes
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="octdino-serve")
         self.accepted = 0
         self.ending = threading.Event()
@@ -75,8 +67,8 @@ class WebApp:
         return environment.get_template("serve.html.j2").render(
             arm=metadata.arm, cohort=metadata.provenance.cohort, models=len(self.computation.ensemble.models),
             labels=self.computation.ensemble.labels, exclusive=metadata.exclusive, no_maps=self.computation.no_maps,
-            intended_use=metadata.intended_use, version=__version__, most_bytes=self.limits.most_bytes,
-            most_mb=self.limits.most_bytes // MIB, most_scans=MOST_SCANS,
+            intended_use=metadata.intended_use, version=__version__, most_bytes=self.most_bytes,
+            most_mb=self.most_bytes // MIB, most_scans=MOST_SCANS,
         )  # fmt: skip
 
     async def page(self, request: "Request") -> "Response":
@@ -99,7 +91,7 @@ class WebApp:
             **labels_of(self.computation.ensemble), "arm": metadata.arm, "cohort": metadata.provenance.cohort,
             "models": len(self.computation.ensemble.models), "intended_use": metadata.intended_use,
             "version": __version__, "class_maps": self.computation.no_maps is None,
-            "neighbors": self.computation.neighbors is not None, "most_bytes": self.limits.most_bytes,
+            "neighbors": self.computation.neighbors is not None, "most_bytes": self.most_bytes,
             "most_files": MOST_FILES, "most_scans": MOST_SCANS,
         }  # fmt: skip
         return _json(200, json.dumps(value, allow_nan=False))
@@ -157,16 +149,22 @@ class WebApp:
             log.info("%d files, %d scans, %d refused: %.1f s", len(uploads), progress.scans, refused, seconds)
             return json.dumps(value, allow_nan=False)
 
-        watch = asyncio.create_task(_set_when_gone(request, gone))
+        computing = self.thread.submit(compute)
+        done = asyncio.wrap_future(computing)
+        done.add_done_callback(lambda future: future.cancelled() or future.exception())  # asyncio would log its message
+        watch = asyncio.create_task(_wait_until_gone(request))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.thread, compute)
+            ends: set[asyncio.Future[Any]] = {done, watch}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not done.done():
+                raise Refusal(400, "the client has gone")
+            return done.result()
         except Stopped as stop:
             raise Refusal(503, str(stop)) from None
-        finally:
-            gone.set()  # also when this task is canceled: the thread then ends after its block
+        finally:  # also when the server ends: the thread then ends after its block
+            gone.set()
+            computing.cancel()
             watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
 
     async def _form(self, request: "Request") -> "FormData":
         """Read a multipart body into memory.
@@ -180,10 +178,10 @@ class WebApp:
         if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise Refusal(415, "expected multipart/form-data, as a form or `curl -F` sends it")
         length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self.limits.most_bytes + MOST_HEADERS:
+        if not length.isdecimal() or int(length) > self.most_bytes + MOST_HEADERS:
             raise self._too_large()
         parser = MultiPartParser(request.headers, self._body(request), max_files=MOST_FILES, max_fields=8)
-        parser.spool_max_size = self.limits.most_bytes + MOST_HEADERS  # in memory, never on a disk
+        parser.spool_max_size = self.most_bytes + MOST_HEADERS  # in memory, never on a disk
         try:
             async with asyncio.timeout(UPLOAD_SECONDS):
                 return await parser.parse()
@@ -195,7 +193,7 @@ class WebApp:
             raise Refusal(408, "the upload is too slow") from None
 
     def _too_large(self) -> Refusal:
-        return Refusal(413, f"more than {self.limits.most_bytes // MIB:,} MiB; expected at most that per request")
+        return Refusal(413, f"more than {self.most_bytes // MIB:,} MiB; expected at most that per request")
 
     async def _body(self, request: "Request") -> AsyncGenerator[bytes, None]:
         count = 0
@@ -206,7 +204,7 @@ class WebApp:
             if chunk is None:
                 return
             count += len(chunk)
-            if count > self.limits.most_bytes + MOST_HEADERS:
+            if count > self.most_bytes + MOST_HEADERS:
                 raise self._too_large()
             yield chunk
 
@@ -218,10 +216,9 @@ class WebApp:
         await asyncio.to_thread(self.thread.shutdown, wait=True, cancel_futures=True)
 
 
-async def _set_when_gone(request: "Request", gone: threading.Event) -> None:
+async def _wait_until_gone(request: "Request") -> None:
     while not await request.is_disconnected():
         await asyncio.sleep(0.5)
-    gone.set()
 
 
 def _json(status: int, text: str, headers: dict[str, str] | None = None) -> "Response":
@@ -230,14 +227,14 @@ def _json(status: int, text: str, headers: dict[str, str] | None = None) -> "Res
     return Response(text, status, headers, media_type="application/json")
 
 
-def make_app(computation: Computation, limits: Limits, host: str = "127.0.0.1") -> Guard:
-    """Return the ASGI application for a server on `host`."""
+def make_app(computation: Computation, most_bytes: int, host: str = "127.0.0.1") -> Guard:
+    """Return the ASGI application for a server on `host` that accepts requests of up to `most_bytes`."""
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
 
-    app = WebApp(computation, limits)
+    app = WebApp(computation, most_bytes)
 
     async def refused(request: Request, error: Exception) -> Response:
         text = getattr(error, "detail", f"unexpected {type(error).__name__}; the server continues")
