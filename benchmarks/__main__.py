@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import stages, tables
+from benchmarks import inference, stages, tables
 from benchmarks.loops import Task
 from benchmarks.scans import write_scans
 from benchmarks.training import default_workers, time_task
 
 BACKBONES = ("resnet18", "vit_small_patch16_224")
 CROPS = {"2x224+6x96": ((224, 96), 6), "2x96+4x48": ((96, 48), 4)}
-PARTS = ("training", "scale", "ingest", "evaluation")
+PARTS = ("training", "scale", "ingest", "evaluation", "inference")
 
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -71,6 +71,9 @@ def main(given: list[str] | None = None) -> None:
     if "evaluation" in args.parts:
         results.evaluation(stages.evaluation(args.rounds))
         log_progress("evaluation", begin)
+    if "inference" in args.parts:
+        results.inference(inference.inference(scans, args.work, os.cpu_count() or 1))
+        log_progress("inference", begin)
     print(results.path)
 
 

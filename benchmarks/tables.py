@@ -105,6 +105,11 @@ class ResultsFile:
         """Write the section of linear probes, kNN and bootstrap."""
         self._simple("Evaluation of features", rows, {"work": str, "seconds": "{:.2f}".format})
 
+    def inference(self, rows: list[dict[str, Any]]) -> None:
+        """Write the table of `octdino predict`."""
+        formats = {"scans": "{:,}".format, "scans/s": "{:.0f}".format, "peak memory": gigabytes}
+        self._simple("Predicting new scans", rows, formats)
+
     def _simple(self, title: str, rows: list[dict[str, Any]], formats: dict[str, Any]) -> None:
         body = [[formats.get(key, gigabytes)(value) for key, value in row.items()] for row in rows]
         self.write(title, table(list(rows[0]), body))

@@ -17,7 +17,7 @@ def as_json(values):
 
 def cohort_settings(wildcards):
     """Return the settings of the cohort; the phantom is read from the output of the rule `phantom`."""
-    values = settings.cohort.model_dump(mode="json", exclude={"name", "phantom"})
+    values = settings.cohort.plain(name=True, phantom=True)
     if settings.cohort.name == "phantom":
         values["root"] = rules.phantom.output.files
     return as_json(values)

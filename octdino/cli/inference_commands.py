@@ -94,6 +94,30 @@ def run_neighbors(args: argparse.Namespace) -> int:
     return EXIT_PARTLY if refused else 0
 
 
+def _add_export(parser: Parser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder, such as results/phantom/model")
+    parser.add_argument(
+        "--to", choices=("timm", "safetensors", "onnx", "huggingface"), required=True,
+        help="timm: weights and config.json; safetensors: backbone and head as plain tensors; onnx: one graph from "
+        "stored scans to probabilities; huggingface: a folder for a model hub, with a model card",
+    )  # fmt: skip
+    add_common(parser, out="new folder; an earlier export there is replaced", settings=False)
+    parser.add_argument(
+        "--backbone-only", action="store_true", help="timm, huggingface: without the classifier, num_classes=0"
+    )
+    parser.add_argument(
+        "--license", default="other", metavar="ID",
+        help="huggingface: license of the weights, as hubs spell it: mit, cc-by-4.0, … (default: other)",
+    )  # fmt: skip
+
+
+def run_export(args: argparse.Namespace) -> None:
+    """Write a trained model in a form that other software loads; nothing is uploaded."""
+    from octdino.inference.export import ExportOptions, export
+
+    export(args.model, args.to, args.out, ExportOptions(args.backbone_only, args.license))
+
+
 def _port(text: str) -> int:
     value = count(text)
     if value > 65535:
@@ -129,5 +153,6 @@ INFERENCE_VERBS: Verbs = {
     "models": (_add_models, run_models),
     "predict": (_add_predict, run_predict),
     "neighbors": (_add_neighbors, run_neighbors),
+    "export": (_add_export, run_export),
     "serve": (_add_serve, run_serve),
 }

@@ -47,7 +47,7 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
     table = READERS[settings.name](settings)
     _check_not_empty(table.scans, table.quarantine)
     leaked = [leave_out_tested(table, settings.split)]
-    check_splittable(table.scans, table.truth, settings.split)
+    check_splittable(table.scans, table.truth, settings.split, table.unlabeled)
     check_exclusive(table, settings)
     with _workspace(out) as folder:
         check_disk(
@@ -60,7 +60,7 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
             scans, left_out = without_tested(scans, table, settings.split)
             leaked.append(left_out)
             _check_not_empty(scans, table.quarantine)
-            splits = make_splits(scans, table.truth.loc[scans.index], settings.split)
+            splits = make_splits(scans, table.truth.loc[scans.index], settings.split, table.unlabeled)
             first = splits[splits["fold"] == 0]
             scans["split"] = scans["patient"].map(dict(zip(first["patient"], first["split"], strict=True)))
             keep = scans["position"].to_numpy(np.int64)
@@ -150,7 +150,7 @@ def _attributes(scans: pd.DataFrame, table: ScanTable, moments: np.ndarray, sett
     """Return the store's attributes: the same images and settings give the same bytes at any location."""
     mean, std = statistics(moments[(scans["split"] == "train").to_numpy()])
     source = content_hash(settings.image, scans["path"], scans["digest"])
-    kept = settings.model_dump(mode="json", exclude={"root": True, "table": True, "clinical": True, "split": {"file"}})
+    kept = settings.plain(root=True, table=True, clinical=True, split={"file"})
     if settings.name != "phantom":
         del kept["phantom"]
     exclusive, origin = exclusive_labels(scans, table, settings)

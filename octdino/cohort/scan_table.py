@@ -31,6 +31,7 @@ class ScanTable:
         patients: known, unknown (the files do not name them) or none (images without patients); see
             `octdino.data.sampling_units`.
         source: maps a path to its image; the file below root by default.
+        unlabeled: whether it has no labels on purpose, for pretraining and prediction.
     """
 
     root: Path
@@ -41,6 +42,7 @@ class ScanTable:
     exclusive: bool | None = False
     patients: str = "known"
     source: ImageSource | None = None
+    unlabeled: bool = False
 
     @property
     def labels(self) -> list[str]:

@@ -23,7 +23,9 @@ PUBLISHED = {
 log = logging.getLogger("octdino.cohort")
 
 
-def make_splits(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSettings) -> pd.DataFrame:
+def make_splits(
+    scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSettings, unlabeled: bool = False
+) -> pd.DataFrame:
     """Return splits.csv: one row per fold and patient, in order of first appearance; only `crossval` has several folds.
 
     The user's own split (`given_split`) is kept, and the file of an earlier run; otherwise groups are assigned at
@@ -33,13 +35,14 @@ def make_splits(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSetting
         scans: columns patient, group, trial, given_split, path and row.
         truth: their labels, one column per label.
         settings: protocol, shares, seed, file.
+        unlabeled: the cohort has no labels on purpose; groups are assigned by shares, one or two train.
 
     Raises:
         UserError: too few labeled groups, a patient that the file lacks, or a group in two splits.
     """
     scans, labels = _with_published_test(scans, settings), list(truth.columns)
     names, groups, labeled = describe_groups(scans, truth)
-    split_of, rank = _given_partition(scans, labels, labeled, settings)
+    split_of, rank = _given_partition(scans, labels, labeled, settings, unlabeled)
     group_of_patient = dict(zip(scans["patient"], scans["group"], strict=True))
     folds = []
     if settings.protocol == "crossval":
@@ -54,7 +57,8 @@ def make_splits(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSetting
         partitions = [split_of]
     for fold, split_of in enumerate(partitions):
         labeled_groups = {name for name, has in zip(names, labeled, strict=True) if has}
-        if missing := [s for s in SPLIT_NAMES if s not in {split_of[name] for name in labeled_groups}]:
+        missing = [s for s in SPLIT_NAMES if s not in {split_of[name] for name in labeled_groups}]
+        if missing and not unlabeled:
             raise UserError(f"cohort: no patient with a label in {' or '.join(missing)}; expected one or more")
         _log_partition(names, groups, labeled, labels, split_of)
         if (
@@ -121,20 +125,28 @@ def describe_groups(scans: pd.DataFrame, truth: pd.DataFrame) -> tuple[list[str]
     return [str(name) for name in names], Groups(sums[0] > 0, sums[0], sums[1]), labeled
 
 
-def check_splittable(scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSettings) -> None:
+def check_splittable(
+    scans: pd.DataFrame, truth: pd.DataFrame, settings: SplitSettings, unlabeled: bool = False
+) -> None:
     """Check before any image is decoded that the split is possible, so that no hours are lost.
 
     Raises:
         UserError: as make_splits.
     """
     scans = _with_published_test(scans.assign(group=scans["patient"]), settings)
-    _given_partition(scans, list(truth.columns), describe_groups(scans, truth)[2], settings)
+    _given_partition(scans, list(truth.columns), describe_groups(scans, truth)[2], settings, unlabeled)
 
 
 def _given_partition(
-    scans: pd.DataFrame, labels: list[str], labeled: np.ndarray, settings: SplitSettings
+    scans: pd.DataFrame, labels: list[str], labeled: np.ndarray, settings: SplitSettings, unlabeled: bool
 ) -> tuple[dict[str, str], dict[str, int]]:
     """Return the splits and ranks of groups that are given: by a file, by the table, or none."""
+    if unlabeled:
+        if settings.protocol == "crossval":
+            raise UserError("cohort.split.protocol: crossval of scans without labels; expected holdout")
+        if settings.file is not None:
+            return _partition_from_file(settings.file, dict(zip(scans["patient"], scans["group"], strict=True)))
+        return _partition_from_table(scans), {}
     if not labels:
         raise UserError("cohort: no label column; expected one or more whose cells are 0, 1 or empty")
     if labeled.sum() < len(SPLIT_NAMES):

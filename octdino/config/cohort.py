@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -112,6 +112,17 @@ class CohortSettings(Settings):
     labels: list[str] | None = Field(
         None, description="folder: the label columns; null: every column but the known others"
     )
+    folders: Literal["auto", "classes", "patients", "none"] = Field(
+        "auto",
+        description="folder: what the folders below root are, a table there is then not read; classes: the labels; "
+        "patients: one folder per patient, scans without labels; none: nothing, scans without labels, patients as the "
+        "headers of clinical files have them; auto: a table if there is one, else classes that do not look like "
+        "patients, visits or dates",
+    )
+    header_ids: bool = Field(
+        False,
+        description="folder: patients of clinical files keep the id of their header; false: running pseudonyms",
+    )
     exclusive: bool | None = Field(
         None,
         description="true: each scan has exactly one label, one softmax over all; null: as the cohort is published; "
@@ -130,6 +141,8 @@ class CohortSettings(Settings):
                 raise ValueError(f"split.protocol: {self.split.protocol} lists patients of {owner}, not of {self.name}")
         if self.local and self.root is None:
             raise ValueError(f"root: missing; write the folder of the files of the cohort {self.name!r}")
+        if self.folders != "auto" and self.table is not None:
+            raise ValueError(f"folders: {self.folders} is about files without a table; leave it out, or table")
         if self.title is not None:
             if not TITLE.fullmatch(self.title):
                 raise ValueError(
@@ -139,6 +152,16 @@ class CohortSettings(Settings):
             if self.title in set(get_args(COHORTS)) - {self.name}:
                 raise ValueError(f"title: {self.title!r} is the name of another kind of cohort; expected another title")
         return self
+
+    def plain(self, **exclude: Any) -> dict[str, Any]:
+        """Return the settings as JSON values without the keys `exclude`, as pydantic takes them.
+
+        Keys that are newer than existing results are left out at their default, so that nothing is made again.
+        """
+        same = {
+            name for name in ("folders", "header_ids") if getattr(self, name) == type(self).model_fields[name].default
+        }
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(same, True), **exclude})
 
     @property
     def results_name(self) -> str:

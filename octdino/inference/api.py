@@ -16,8 +16,9 @@ from PIL import Image
 from octdino.errors import UserError
 from octdino.inference.ensemble import Ensemble, load_ensemble
 from octdino.inference.explanations import class_maps
+from octdino.inference.input_listing import list_inputs
 from octdino.inference.prediction_tables import tidy_table
-from octdino.inference.scan_inputs import ScanInput, list_inputs
+from octdino.inference.scan_inputs import ScanInput
 from octdino.scans.preprocess import DecodedScan, decode_scan
 
 Picture = str | Path | np.ndarray | Image.Image

@@ -18,9 +18,10 @@ from octdino.config.cohort import ImageSettings
 from octdino.data.atomic_files import replacing
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.inference.gallery import encoded
+from octdino.inference.input_listing import list_inputs
 from octdino.inference.prediction_tables import TableWriter, quarantine_table
 from octdino.inference.scan_embeddings import ScanEmbeddings, read_scan_embeddings
-from octdino.inference.scan_inputs import ScanInput, list_inputs
+from octdino.inference.scan_inputs import ScanInput
 from octdino.inference.scan_model import ScanModel, load_scan_model
 from octdino.scans.preprocess import decode_scan
 from octdino.scans.sources import FolderSource

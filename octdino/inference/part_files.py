@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from octdino.data.atomic_files import replacing
-from octdino.errors import UserError
+from octdino.errors import UserError, one_line
 
 log = logging.getLogger("octdino.inference")
 
@@ -22,7 +23,7 @@ Part = dict[str, pd.DataFrame]  # table by name
 
 
 class PartFiles:
-    """Numbered parts in a folder `.partial` of the output, one Parquet file per part and table.
+    """Numbered parts in a folder `state` of the output, one Parquet file per part and table.
 
     Parts of another fingerprint are deleted: other inputs, models or settings. The folder is locked while in use.
 
@@ -32,7 +33,7 @@ class PartFiles:
     """
 
     def __init__(self, out: Path, fingerprint: dict[str, Any]) -> None:
-        self.folder = out / ".partial"
+        self.folder = out / "state"
         self._mark = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
 
     @contextmanager
@@ -64,12 +65,27 @@ class PartFiles:
         """Write the tables of a part; it is complete once all of them are there."""
         for name, table in part.items():
             with replacing(self._path(number, name)) as temporary:
-                table.to_parquet(temporary, index=False)
+                table.to_parquet(temporary, index=False, write_page_checksum=True)
         self._last(number).touch()
 
     def read(self, number: int, name: str) -> pd.DataFrame:
-        """Return one table of a complete part."""
-        return pd.read_parquet(self._path(number, name))
+        """Return one table of a complete part.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        path = self._path(number, name)
+        try:
+            table: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            OverflowError,
+        ) as error:  # as pyarrow has them
+            raise UserError(f"{path}: damaged: {one_line(error)}; delete {self.folder} and run again") from None
+        return table
 
     def discard(self) -> None:
         """Delete the folder, after the parts were joined."""

@@ -8,15 +8,17 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from octdino import made_by
 from octdino.data.atomic_files import replacing
 from octdino.errors import StoppedEarly
 from octdino.inference import scan_inputs
 from octdino.inference.ensemble import Ensemble, load_ensemble
 from octdino.inference.explanations import class_maps, overlay
 from octdino.inference.gallery import Counts, Selection, write_gallery
+from octdino.inference.input_listing import list_inputs
 from octdino.inference.part_files import Part, PartFiles, file_state
 from octdino.inference.prediction_tables import TableWriter, quarantine_table, tidy_table
-from octdino.inference.scan_inputs import Block, ScanInputs, list_inputs
+from octdino.inference.scan_inputs import Block, ScanInputs
 from octdino.inference.summaries import Summaries
 from octdino.training.determinism import set_determinism
 from octdino.training.signals import Stopper
@@ -74,7 +76,9 @@ def predict(models: list[Path], inputs: list[str], out: Path, options: PredictOp
 def _fingerprint(ensemble: Ensemble, scans: ScanInputs, options: PredictOptions) -> dict[str, object]:
     files = sorted({scan.file for scan in scans.scans})
     return {
-        "models": [model.metadata.sha256 for model in ensemble.models],
+        "models": [model.metadata.plain() for model in ensemble.models],
+        "version": made_by("inference"),
+        "block": scan_inputs.BLOCK,
         "scans": [[scan.address, scan.patient, scan.eye] for scan in scans.scans],
         "files": [file_state(file) for file in files],
         "store": scans.cohort.source if scans.cohort else None,

@@ -17,8 +17,9 @@ from octdino.data.atomic_files import DeferringFile, replacing
 from octdino.data.schemas.model_folder import BACKBONE
 from octdino.data.store import own_dataset
 from octdino.errors import UserError
+from octdino.inference.input_listing import list_inputs
 from octdino.inference.prediction_tables import TableWriter, quarantine_table
-from octdino.inference.scan_inputs import ScanInputs, list_inputs
+from octdino.inference.scan_inputs import ScanInputs
 from octdino.inference.scan_model import ScanModel, load_scan_model
 from octdino.training.determinism import set_determinism
 

@@ -1,30 +1,21 @@
-"""Inputs of predict and embed: files, folders, patterns, tables with a path column, and a cohort's store."""
+"""Scans to predict: where each is read from, and their preprocessing in blocks."""
 
-import glob
-import logging
-import os
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from octdino.config.cohort import ImageSettings
-from octdino.data.cohort_reader import Cohort, read_cohort
-from octdino.data.csv_io import read_csv
+from octdino.data.cohort_reader import Cohort
 from octdino.errors import UserError
 from octdino.progress import progress
 from octdino.scans.decode_pool import decode_scans
-from octdino.scans.preprocess import SUFFIXES, DecodedScan
+from octdino.scans.preprocess import DecodedScan
 from octdino.scans.sources import FolderSource
 
-log = logging.getLogger("octdino.inference")
-
 BLOCK = 256  # scans that are in memory at a time
-COLUMNS = {"path": ("path", "file", "filename", "image"), "patient": ("patient", "patient_id"), "eye": ("eye",)}
 
 
 @dataclass(frozen=True)
@@ -35,7 +26,8 @@ class ScanInput:
         address: where it is read from: a path, with #N for B-scan N of a volume; for a store, the scan's id.
         file: the file as it was named or found.
         frame: number of the B-scan in a volume; None for an image of one scan.
-        patient, eye: as the table or the store says; empty where unknown.
+        patient, eye: as the table or the store says, or a running pseudonym and OD or OS by the header of a clinical
+            file; empty where unknown.
     """
 
     address: str
@@ -123,93 +115,3 @@ def _stored(cohort: Cohort, places: list[int]) -> Iterator[DecodedScan]:
         rows = np.asarray(places[start : start + BLOCK])
         for image in cohort.images(rows):
             yield DecodedScan(image, np.zeros((2, len(image))))
-
-
-def list_inputs(texts: Iterable[str]) -> ScanInputs:
-    """Return the scans that the arguments of a command name, each file once, folders in the order of names.
-
-    Args:
-        texts: paths of images, volumes, folders (with all below them), CSV tables with a column `path`, patterns with
-            * and ?, or one scans.h5.
-
-    Raises:
-        UserError: an argument names nothing, a table has no path column, or there is no scan.
-    """
-    texts = list(texts)
-    stores = [text for text in texts if text.endswith(".h5")]
-    if stores:
-        if len(texts) > 1:
-            raise UserError(f"{stores[0]}: a store with other inputs; expected it alone")
-        return _of_store(Path(stores[0]))
-    found = ScanInputs([])
-    seen: set[str] = set()
-    for text in texts:
-        for file, patient, eye in _files(text):
-            place = os.path.realpath(file)
-            if place in seen:
-                continue
-            seen.add(place)
-            found.scans.append(ScanInput(file, file, None, patient, eye))
-    if not found.scans and not found.refused:
-        raise UserError(f"{' '.join(texts)[:200]}: no scan; expected {', '.join(sorted(SUFFIXES))}")
-    return found
-
-
-def _of_store(path: Path) -> ScanInputs:
-    cohort = read_cohort(path)
-    columns = [cohort.manifest[name].fillna("").tolist() for name in ("scan_id", "path", "patient", "eye")]
-    return ScanInputs(
-        [ScanInput(name, file, None, patient, eye) for name, file, patient, eye in zip(*columns, strict=True)],
-        cohort=cohort,
-    )
-
-
-def _files(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield file, patient and eye of each file that one argument names."""
-    path = Path(text)
-    if path.is_dir():
-        yield from ((file, "", "") for file in _below(path))
-    elif path.suffix.lower() == ".csv" and path.exists():
-        yield from _of_table(path)
-    elif path.exists() or not glob.has_magic(text):
-        volume = text.rpartition("#")[0]  # path#N: one B-scan of a volume
-        if not path.exists() and not (volume and Path(volume).exists()):
-            raise UserError(f"{text}: no such file or folder")
-        yield text, "", ""
-    else:
-        names = sorted(glob.glob(text, recursive=True))  # noqa: PTH207  the pattern may be absolute
-        if not names:
-            raise UserError(f"{text}: no file of this pattern")
-        for name in names:
-            yield from ((file, "", "") for file in (_below(Path(name)) if Path(name).is_dir() else [name]))
-
-
-def _below(folder: Path) -> list[str]:
-    """Files below a folder that may be scans, in the order of their paths, without hidden ones."""
-    found, others = [], Counter[str]()
-    for base, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.startswith("."):
-                continue
-            suffix = Path(name).suffix.lower()
-            if suffix in SUFFIXES:
-                found.append(os.path.join(base, name))  # noqa: PTH118  called for every file
-            else:
-                others[suffix or "no suffix"] += 1
-    if others:
-        log.info("%s: no scans, ignored: %s", folder, ", ".join(f"{n} {s}" for s, n in others.most_common()))
-    return found
-
-
-def _of_table(path: Path) -> Iterator[tuple[str, str, str]]:
-    table = read_csv(path, dtype=str, keep_default_na=False)
-    names = {own: next((c for c in table.columns if str(c).lower() in alike), None) for own, alike in COLUMNS.items()}
-    if names["path"] is None:
-        raise UserError(f"{path}: no column path; expected one with the path of a scan per row")
-    empty = pd.Series("", index=table.index)
-    patients, eyes = (table[names[key]] if names[key] else empty for key in ("patient", "eye"))
-    for row, (text, patient, eye) in enumerate(zip(table[names["path"]], patients, eyes, strict=True), 2):
-        if not text.strip():
-            raise UserError(f"{path}: row {row}: {names['path']} is empty; expected the path of a scan")
-        yield str(path.parent / text), patient, eye

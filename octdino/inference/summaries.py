@@ -18,7 +18,9 @@ class Summaries:
     def add(self, rows: pd.DataFrame) -> None:
         """Add rows as `tidy_table` returns them."""
         for name, keys in GROUPS.items():
-            known = rows[rows["eye"] != ""] if name == "eyes" else rows[rows["frame"].notna()]
+            known = (
+                rows[(rows["eye"] != "") & (rows["patient"] != "")] if name == "eyes" else rows[rows["frame"].notna()]
+            )
             if len(known):
                 self._parts[name].append(_sums(known, keys))
 

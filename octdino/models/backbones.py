@@ -35,7 +35,7 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
         similar = ", ".join(difflib.get_close_matches(model.timm, timm.list_models(), 5)) or "see timm.list_models()"
         raise UserError(f"{model.timm!r} is no timm model; similar: {similar}")
     try:
-        backbone = _create(model.timm, {"in_chans": in_chans, "num_classes": 0, **model.args}, size)
+        backbone = _create(model, in_chans, size)
         if not next(backbone.parameters()).is_meta:  # without weights only its shapes are asked for
             _check_forward(backbone, in_chans, size)
     except (TypeError, AssertionError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
@@ -53,10 +53,15 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
     return backbone
 
 
-def _create(name: str, kwargs: dict[str, Any], size: int) -> nn.Module:
-    if "vit" in name or "deit" in name:
-        kwargs = {"img_size": size, "dynamic_img_size": True, **kwargs}
-    return avoid_onednn_defects(timm.create_model(name, **kwargs))
+def timm_arguments(model: ModelSettings, size: int) -> dict[str, Any]:
+    """Return the arguments of `timm.create_model` that shape the network, but in_chans and num_classes."""
+    sizes = {"img_size": size, "dynamic_img_size": True} if "vit" in model.timm or "deit" in model.timm else {}
+    return {**sizes, **model.args}
+
+
+def _create(model: ModelSettings, in_chans: int, size: int) -> nn.Module:
+    arguments = timm_arguments(model, size)
+    return avoid_onednn_defects(timm.create_model(model.timm, in_chans=in_chans, num_classes=0, **arguments))
 
 
 @torch.no_grad()

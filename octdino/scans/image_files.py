@@ -8,6 +8,7 @@ import io
 import stat
 import warnings
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -27,15 +28,16 @@ class ImageError(ValueError):
     """An image file that is not read: no image, damaged, or refused; the message is one line with the reason."""
 
 
-def read_image(source: Path | bytes) -> Image.Image:
-    """Decode an image file or its content, rotated by its EXIF orientation.
+def read_image(source: Path | bytes | IO[bytes]) -> Image.Image:
+    """Decode an image file, its content or an open one, rotated by its EXIF orientation.
 
     Raises:
         ImageError: another format than `FORMATS`, no regular file, too large, damaged, or more than one image.
         FileNotFoundError, PermissionError: as the file system says.
     """
     try:
-        check_file(source)
+        if isinstance(source, Path | bytes):
+            check_file(source)
         with warnings.catch_warnings():  # about sizes that are refused here, and metadata that is not used
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
@@ -54,11 +56,11 @@ def read_image(source: Path | bytes) -> Image.Image:
         raise ImageError(one_line(error)) from error
 
 
-def check_file(source: Path | bytes) -> None:
+def check_file(source: Path | bytes, most: int = MAX_BYTES) -> None:
     """Check that a file may be read as a whole: a FIFO would wait for a writer, a device never ends.
 
     Raises:
-        ImageError: no regular file (nor a link to one), empty, or of more than `MAX_BYTES`.
+        ImageError: no regular file (nor a link to one), empty, or of more than `most` bytes.
         OSError: as the file system says.
     """
     if isinstance(source, bytes):
@@ -70,8 +72,8 @@ def check_file(source: Path | bytes) -> None:
         size = status.st_size
     if not size:
         raise ImageError("the file is empty")
-    if size > MAX_BYTES:
-        raise ImageError(f"{size:,} bytes; expected at most {MAX_BYTES:,}")
+    if size > most:
+        raise ImageError(f"{size:,} bytes; expected at most {most:,}")
 
 
 def _kind(mode: int) -> str:
@@ -79,7 +81,7 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
-def _check_header(image: Image.Image, source: Path | bytes) -> None:
+def _check_header(image: Image.Image, source: Path | bytes | IO[bytes]) -> None:
     """Refuse what would take too much memory or time to decode, before it is decoded.
 
     Raises:
@@ -98,7 +100,7 @@ def _check_header(image: Image.Image, source: Path | bytes) -> None:
         pass
     else:
         raise ImageError("more than one image in the file; expected one")
-    if image.info.get("progressive"):
+    if image.info.get("progressive") and isinstance(source, Path | bytes):  # an open one is a TIFF
         content = source if isinstance(source, bytes) else source.read_bytes()
         if (scans := content.count(b"\xff\xda")) > MAX_JPEG_SCANS:
             raise ImageError(f"a JPEG of {scans} passes; expected at most {MAX_JPEG_SCANS}")

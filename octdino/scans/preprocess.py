@@ -7,6 +7,7 @@ their high byte, so that 65535 is 255 in every image; with `percentiles` the str
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -84,17 +85,28 @@ def load_pixels(encoded: EncodedImage, channels: int) -> np.ndarray:
         OSError: the file is gone or may not be read.
     """
     if isinstance(encoded, np.ndarray):
+        if encoded.dtype == np.uint16:
+            return _in_channels(encoded, channels)
         return np.asarray(Image.fromarray(encoded).convert("L" if channels == 1 else "RGB"))
-    image = read_image(encoded)
+    return pixels_of(encoded, channels)
+
+
+def pixels_of(source: Path | bytes | IO[bytes], channels: int) -> np.ndarray:
+    """As `load_pixels`, of an image file, its content, or an open one."""
+    image = read_image(source)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        deep = _deep(np.asarray(image))
-        return deep if channels == 1 else np.repeat(to_uint8(deep, None)[:, :, None], 3, axis=2)
+        return _in_channels(_deep(np.asarray(image)), channels)
     if "A" in image.mode or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     elif image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode == "1" else "RGB")
     return np.asarray(image.convert("L" if channels == 1 else "RGB"))
+
+
+def _in_channels(deep: np.ndarray, channels: int) -> np.ndarray:
+    """Return uint16 [H, W] as it is for one channel, as uint8 [H, W, 3] for three."""
+    return deep if channels == 1 else np.repeat(to_uint8(deep, None)[:, :, None], 3, axis=2)
 
 
 def _deep(pixels: np.ndarray) -> np.ndarray:

@@ -81,6 +81,7 @@ def test_small_benchmark_writes_all_tables(tmp_path, capsys, monkeypatch):
         "## Pretraining by the number of scans (ResNet-18, 2 x 96 + 4 x 48, 16 images per step)",
         "## Ingest: decode, check, resize, write",
         "## Evaluation of features",
+        "## Predicting new scans",
     ]
     loops = re.findall(r"^\| (octdino|lightly|naive) \| float32 \| ([\d.]+) \| ([\d.]+) \|(.*)\|$", text, re.M)
     assert [name for name, *_ in loops] == ["octdino", "lightly", "naive"]
@@ -90,5 +91,5 @@ def test_small_benchmark_writes_all_tables(tmp_path, capsys, monkeypatch):
         assert float(times) > 0
         assert 50 < sum(shares) < 101, "the parts make up the step"
     sizes = [float(x) for x in re.findall(r"([\d.]+) GB \|$", text, re.M)]
-    assert len(sizes) == 3 + 2 + 3
+    assert len(sizes) == 3 + 2 + 3 + 4
     assert all(a >= 0 for a, _ in pairwise(sizes))

@@ -33,7 +33,7 @@ from octdino.config import (
     PretrainSettings,
     ReportSettings,
 )
-from octdino.errors import EXIT_STOPPED, EXIT_USER
+from octdino.errors import EXIT_PARTLY, EXIT_STOPPED, EXIT_USER
 from tests.fuzz.copies import World
 from tests.fuzz.mutations import TEXTS, VALUES, change_nested, mutate
 from tests.fuzz.world import MODEL, VERBS, Verb, run
@@ -224,7 +224,7 @@ def _limit(seconds: float) -> Iterator[None]:
 def _wrong(outcome: Outcome, said: str, changed: list[str], taken: float) -> str:
     """What is wrong with a case that ended with an exit code."""
     verb, lines = outcome.verb, said.splitlines()
-    if outcome.code not in (0, EXIT_USER, EXIT_STOPPED):
+    if outcome.code not in (0, EXIT_USER, EXIT_PARTLY, EXIT_STOPPED):
         return f"{verb}: exit code {outcome.code}"
     if "Traceback" in said:
         return f"{verb}: a traceback is printed, exit code {outcome.code}"

@@ -1,4 +1,4 @@
-"""Every verb on damaged inputs: exit code 0, 2 or 75, one line, no traceback, earlier outputs as they were.
+"""Every verb on damaged inputs: exit code 0, 2, 3 or 75, one line, no traceback, earlier outputs as they were.
 
 `make fuzz` runs OCTDINO_FUZZ_CASES cases from the number OCTDINO_FUZZ_SEED on, in OCTDINO_FUZZ_WORKERS processes;
 OCTDINO_FUZZ_VERBS limits them to some of `tests.fuzz.world.VERBS`. A finding names its case;

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pkgutil
 import shutil
 import signal
 import zipfile
@@ -29,6 +30,7 @@ BRIEF += ["--augment.local-size", "16", "--augment.local-views", "1"]
 IMAGES = ["--image.size", "24", "24", "--workers", "1"]
 FEW = ["--resamples", "100", "--min-positive-patients", "1", "--min-test-patients", "2"]
 
+NEW_SCANS = "listed.csv"  # new scans by a table
 STORE, TABLE = "results/c/cohort/scans.h5", "results/c/cohort/manifest.csv"
 DINO = "results/c/pretrain/dino/b/fold0-seed0"
 EMBEDDED = "results/c/embed/dino/b/fold0-seed0"
@@ -114,6 +116,24 @@ def _verbs() -> dict[str, Verb]:
             [*COHORT, f"{DINO}/backbone.*", f"{EMBEDDED}/*", f"{LINEAR}/classifier.*", "phantom/masks/**/*"],
             "out/explain", 4,
         ),
+        "model": Verb(
+            ["models", "results/c", "--arm", "dino-linear"],
+            [*COHORT, f"{DINO}/backbone.*", f"{LINEAR}/*", f"{TUNED}/*", "results/c/evaluate/metrics.csv"],
+            "out/model", 6,
+        ),
+        "models": Verb(["models", "results/c"], [f"{LINEAR}/*", "results/c/evaluate/metrics.csv"], "", 3),
+        "predict": Verb(
+            ["predict", "model", "files", NEW_SCANS, "--workers", "1", "--overlays"],
+            ["files/*.*", "model/*", NEW_SCANS], "out/predict", 12,
+        ),
+        "resume_predict": Verb(
+            ["predict", "model", "files", "--workers", "1"], ["out/resumed/state/*"], "out/resumed", 3
+        ),
+        "embed_scans": Verb(["embed", "model", STORE], [*COHORT, "model/*"], "out/embedded", 4),
+        "neighbors": Verb(
+            ["neighbors", "model", "files", "--gallery", "gallery/embeddings.h5", "--workers", "1"],
+            ["files/*.*", "model/*", "gallery/*"], "out/neighbors", 6,
+        ),
         "report": Verb(
             ["report", "--results", "results/c", "--config", "config.yaml"],
             ["results/c/**/*", "config.yaml"], "out/report/report.html", 8,
@@ -166,28 +186,32 @@ def build(root: Path) -> None:
 
     model = ModelSettings.model_validate(json.loads(MODEL))
     torch.save(create_backbone(model, 1, 16).state_dict(), root / "weights.pth")
+    done("models", "results/c", "--arm", "dino-linear", "--out", "model")
+    done("embed", "model", STORE, "--out", "gallery")
+    (root / NEW_SCANS).write_text("path,patient,eye\nfiles/0.png,a,OD\nfiles/1.tif,a,OS\n")
     for name, verb in VERBS.items():
-        if name not in ("phantom", "resume", "pretrain"):
+        if name not in ("phantom", "resume", "pretrain", "resume_predict"):
             done(*verb.command())
+    with _sigterm_in("octdino.inference.predict.predict_part"):
+        assert run(*VERBS["resume_predict"].command()) == EXIT_STOPPED
     assert run(*VERBS["pretrain"].command(), "--max-minutes", "0") == EXIT_STOPPED  # leaves a checkpoint
-    with _stopped_by_sigterm():
+    with _sigterm_in("octdino.classify.finetune.Finetune._validate"):
         assert run(*VERBS["resume_finetune"].command()) == EXIT_STOPPED
     for pattern in VERBS["resume_finetune"].inputs:
         assert list(root.glob(f"{pattern}.pt")), pattern
 
 
 @contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Within the block, SIGTERM arrives in the first evaluation of a fine-tuning."""
-    from octdino.classify.finetune import Finetune
+def _sigterm_in(function: str) -> Iterator[None]:
+    """Within the block, SIGTERM arrives after a call of this function, given by its dotted name."""
+    called = pkgutil.resolve_name(function)
 
-    check = Finetune._validate
-
-    def check_and_stop(trainer: Any) -> None:
-        check(trainer)
+    def call_and_stop(*args: Any) -> Any:
+        result = called(*args)
         os.kill(os.getpid(), signal.SIGTERM)
+        return result
 
-    with patch.object(Finetune, "_validate", check_and_stop):
+    with patch(function, call_and_stop):
         yield
 
 

@@ -45,7 +45,7 @@ def test_files_get_the_probabilities_of_predictions_csv(run, model, tmp_path):
     assert (table["call"] == (table["probability"] >= table["threshold"])).all()
     assert (table["flagged"] == (table["out_of_distribution"] > 1)).all()
     assert pd.read_csv(tmp_path / "out" / "quarantine.csv").empty
-    assert not (tmp_path / "out" / ".partial").exists()
+    assert not (tmp_path / "out" / "state").exists()
     page = (tmp_path / "out" / "gallery.html").read_text()
     assert page.count("<article") == 60
     assert "http" not in page.replace("http-equiv", "")
