@@ -6,21 +6,21 @@ import tempfile
 import unicodedata
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
+
+import numpy as np
 
 from octdino.config.cohort import ImageSettings
 from octdino.errors import UserError, one_line
 from octdino.scans.image_files import ImageError
 from octdino.scans.preprocess import DecodedScan, decode_scan
-from octdino.scans.sources import FolderSource
+from octdino.scans.volumes.dicom import MAGIC, MAGIC_AT
+from octdino.scans.volumes.registry import OPENERS, is_volume, open_volume
 
 # Files with one of these suffixes are read by path, because they may be volumes; all others are decoded in memory.
-VOLUME_SUFFIXES = frozenset({".tif", ".tiff", ".vol", ".e2e", ".dcm", ".dicom", ".img", ".fda", ".fds"})
-DICOM_MAGIC, DICOM_AT = b"DICM", 128
+VOLUME_SUFFIXES = frozenset(OPENERS) - {".xml"}
 CUBE = re.compile(
     r"(\d{2,4})x(\d{1,4}).*_cube_z\.img", re.IGNORECASE
 )  # Zeiss names the size of a cube in the file name
@@ -62,19 +62,6 @@ def shown_name(name: str, number: int) -> str:
     return kept or f"file {number}"
 
 
-def frames_of(path: Path) -> list[str]:
-    """Return the addresses of the scans in a file: `path#0`, `path#1`, … of a volume, `path` of an image.
-
-    Raises:
-        ImageError, UserError, OSError: a volume that cannot be opened.
-    """
-    name = "octdino.scans.volumes"
-    if find_spec(name) is None:
-        return [str(path)]
-    found: list[str] = import_module(f"{name}.registry").list_frames(path)
-    return found
-
-
 def uploaded_scans(upload: Upload, settings: ImageSettings, most: int) -> Generator[UploadedScan, None, None]:
     """Decode the scans of an upload, one at a time; bad ones are yielded with a reason.
 
@@ -94,26 +81,30 @@ def uploaded_scans(upload: Upload, settings: ImageSettings, most: int) -> Genera
 
 
 def _scans_at(path: Path, settings: ImageSettings, most: int) -> Iterator[UploadedScan]:
-    try:
-        addresses = frames_of(path)
+    try:  # not `list_frames` and `read_frame`, which keep the header of the last volume in memory
+        volume = open_volume(path) if is_volume(path) else None
     except (ImageError, UserError, OSError) as error:
         yield _refused(_without(path, one_line(error)), settings)
         return
-    if len(addresses) > most:
-        yield _refused(f"{len(addresses):,} B-scans; expected at most {most:,}; use octdino predict", settings)
+    if volume is None:
+        yield _cleaned(path, UploadedScan(None, decode_scan(path, settings)))
         return
-    for number, address in enumerate(addresses):
-        decoded = decode_scan(address, settings, FolderSource(Path()))
-        if decoded.image is None:
-            decoded = _refused(_without(path, decoded.detail), settings, decoded.reason).decoded
-        yield UploadedScan(None if address == str(path) else number, decoded)
+    count = len(volume.frames)
+    if count > most:
+        yield _refused(f"{count:,} B-scans; expected at most {most:,}; use octdino predict", settings)
+        return
+    for number in range(count):
+        decoded = decode_scan(str(number), settings, lambda index: volume.read(int(index)))
+        yield _cleaned(path, UploadedScan(number, decoded))
 
 
-def _refused(detail: str, settings: ImageSettings, reason: str = "unreadable") -> UploadedScan:
-    import numpy as np
+def _cleaned(path: Path, scan: UploadedScan) -> UploadedScan:
+    return replace(scan, decoded=replace(scan.decoded, detail=_without(path, scan.decoded.detail)))
 
+
+def _refused(detail: str, settings: ImageSettings) -> UploadedScan:
     moments = np.zeros((2, settings.channels))
-    return UploadedScan(None, DecodedScan(None, moments, reason=reason, detail=detail))
+    return UploadedScan(None, DecodedScan(None, moments, reason="unreadable", detail=detail))
 
 
 def _without(path: Path, text: str) -> str:
@@ -122,8 +113,8 @@ def _without(path: Path, text: str) -> str:
 
 
 def _is_dicom(content: IO[bytes]) -> bool:
-    content.seek(DICOM_AT)
-    return content.read(len(DICOM_MAGIC)) == DICOM_MAGIC
+    content.seek(MAGIC_AT)
+    return content.read(len(MAGIC)) == MAGIC
 
 
 @contextmanager

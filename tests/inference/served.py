@@ -1,12 +1,15 @@
 """A server of the local page in a thread of the test, on a free loopback port."""
 
+import io
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import requests
+from PIL import Image
 
 from octdino.inference.ensemble import load_ensemble
 from octdino.inference.serve import server_of
@@ -40,3 +43,16 @@ def send(address: str, *files: tuple[str, bytes], query: str = "?pictures=0", **
     return requests.post(
         f"{address}/predict{query}", files=[("file", one) for one in files], timeout=60, **others
     )  # fmt: skip
+
+
+def pages(images: np.ndarray) -> bytes:
+    """Return a TIFF with one page per image, uint8 [N, 1, H, W]: the simplest volume."""
+    first, *others = [Image.fromarray(image[0]) for image in images]
+    buffer = io.BytesIO()
+    first.save(buffer, "TIFF", save_all=True, append_images=others)
+    return buffer.getvalue()
+
+
+def refusal(response: requests.Response) -> tuple[int, str]:
+    """Return status and text of an error."""
+    return response.status_code, response.json()["error"]

@@ -9,11 +9,10 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from octdino.data.cohort_reader import read_cohort
-from octdino.inference import uploads
 from octdino.inference.ensemble import load_ensemble
 from tests.report.test_browser import CHROMIUM, CONTRASTS, NAMELESS
 
-from .served import computation_of, serving
+from .served import computation_of, pages, serving
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
 
@@ -106,14 +105,8 @@ def test_dropped_scans_get_the_labels_of_the_model_and_overlays(run, model, open
     assert cards.count() == 0
 
 
-def test_a_volume_is_read_by_slider_and_its_highest_b_scan_by_a_button(run, opened, monkeypatch):
-    decode = uploads.decode_scan
-    content = [scan(run, place) for place in range(9)]
-    monkeypatch.setattr(uploads, "frames_of", lambda path: [f"{path}#{n}" for n in range(9)])
-    monkeypatch.setattr(
-        uploads, "decode_scan", lambda page, settings, _: decode(page, settings, lambda _: content[int(page[-1])])
-    )
-    opened.drop(("eye.vol", b"stand-in"))
+def test_a_volume_is_read_by_slider_and_its_highest_b_scan_by_a_button(run, opened):
+    opened.drop(("eye.tif", pages(read_cohort(run / "cohort" / "scans.h5").images(range(9)))))
     page = opened.page
     slider = page.get_by_role("slider", name="B-scan")
     expect(page.locator("output")).to_have_text("B-scan 4 (0 to 8)")

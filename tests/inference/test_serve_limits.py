@@ -1,9 +1,6 @@
-"""Which requests the local page refuses, what it keeps of an upload, and what it logs."""
+"""Which requests the local page refuses, and what ends a computation."""
 
-import io
-import logging
 import socket
-import tempfile
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -13,11 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from octdino.inference import uploads, web_app
-from octdino.inference.served_results import Computation, Progress, Stopped
+from octdino.inference import web_app
+from octdino.inference.served_results import Computation, Stopped
 from octdino.inference.web_app import MIB, MOST_FILES, WAITING
 
-from .served import computation_of, send, serving
+from .served import computation_of, refusal, send, serving
 
 FIELD = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nt\r\n--b--\r\n'  # no file
 
@@ -38,10 +35,6 @@ def raw(address: str, request: bytes) -> bytes:
     with closing(socket.create_connection((urlsplit(address).hostname, urlsplit(address).port), 5)) as connection:
         connection.sendall(request)
         return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-def refusal(response: requests.Response) -> tuple[int, str]:
-    return response.status_code, response.json()["error"]
 
 
 def test_a_body_that_announces_too_many_bytes_is_refused_before_it_arrives(address):
@@ -146,22 +139,6 @@ def test_no_other_file_is_served(path, address):
     assert raw(address, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())[9:12] == b"404"
 
 
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("../../etc/a.png", "a.png"),
-        ("C:\\scans\\a.png", "a.png"),
-        ("<img src=x onerror=alert(1)>.png", "<img src=x onerror=alert(1)>.png"),
-        ("a\u202egnp.exe", "agnp.exe"),
-        ("x" * 300 + ".png", "x" * 80 + "…" + "x" * 15 + ".png"),
-        ("..", ".."),
-        ("\u200b", "file 3"),
-    ],
-)
-def test_names_of_files_are_shown_without_folders_and_control_characters(name, shown):
-    assert uploads.shown_name(name, 3) == shown
-
-
 class Gate(Computation):
     """A computation that waits until the test opens it."""
 
@@ -232,63 +209,3 @@ def test_a_slow_upload_is_ended(address, monkeypatch):
     head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     answer = raw(address, f"{head}Content-Length: 100\r\n\r\n--b\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 408 ")
-
-
-def test_an_image_is_never_written_and_a_volume_only_to_a_private_file(address, scan, monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    seen = []
-
-    def look(path):
-        seen.append((path.name, path.parent.stat().st_mode & 0o777, path.read_bytes(), list(tmp_path.iterdir())))
-        raise OSError(f"damaged: {path}")
-
-    monkeypatch.setattr(uploads, "frames_of", look)
-    assert send(address, ("MUELLER.png", scan)).json()["files"][0]["scans"]
-    assert seen == []
-    answer = send(
-        address, ("../MUELLER_HANS.vol", b"content"), ("M_512x128_cube_z.img", b"cube"), ("M", bytes(128) + b"DICM")
-    )
-    assert [name for name, *_ in seen] == ["scan.vol", "scan_512x128_cube_z.img", "scan"]
-    assert [mode for _, mode, *_ in seen] == [0o700] * 3
-    assert [content for _, _, content, _ in seen] == [b"content", b"cube", bytes(128) + b"DICM"]
-    assert all("MUELLER" not in str(folders) for *_, folders in seen)
-    details = [one["refused"][0]["detail"] for one in answer.json()["files"]]
-    assert details == ["damaged: the file"] * 3
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_private_file_is_removed_when_the_computation_stops_half_way(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(uploads, "frames_of", lambda path: [f"{path}#{n}" for n in range(40)])
-
-    class LateError(Exception):
-        pass
-
-    def stop():
-        assert len(list(tmp_path.iterdir())) == 1
-        raise LateError
-
-    with pytest.raises(LateError):
-        computation_of(model).result([uploads.Upload("v.vol", io.BytesIO(b"x"))], False, Progress(stop))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_logs_name_no_file_and_no_text_of_a_header(address, scan, caplog, capfd, monkeypatch):
-    caplog.set_level(logging.INFO)
-    name = "MUELLER_HANS_19501112"
-    assert send(address, (f"{name}.png", scan), (f"{name}.tif", b"II*\0"), (f"{name}.dcm", b"x")).status_code == 200
-
-    def broken(*_):
-        raise RuntimeError(f"cannot read {name}")
-
-    monkeypatch.setattr(web_app.Computation, "result", broken)
-    response = send(address, (f"{name}.png", scan))
-    assert refusal(response) == (500, "unexpected RuntimeError; the server continues")
-    assert "3 files, 1 scans, 2 refused" in caplog.text
-    for _ in range(50):  # it is logged after the answer
-        if "unexpected RuntimeError" in caplog.text:
-            break
-        time.sleep(0.1)
-    assert "unexpected RuntimeError" in caplog.text
-    out, error = capfd.readouterr()
-    assert name not in caplog.text + out + error

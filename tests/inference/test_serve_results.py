@@ -6,21 +6,24 @@ import struct
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import requests
 from PIL import Image
 
 from octdino.data.cohort_reader import read_cohort
-from octdino.inference import uploads
 from octdino.inference.ensemble import load_ensemble
 from octdino.inference.explanations import class_maps, overlay
 from octdino.inference.model_writer import write_model
 from octdino.inference.neighbors import Gallery
+from octdino.inference.predict import PredictOptions, predict
 from octdino.inference.scan_embeddings import embed_scans
 from octdino.inference.served_results import GalleryNeighbors, layer, summary_of
 from octdino.inference.trained_runs import Wanted, choose, read_runs
+from tests.scans.volumes.written_dicom import write_dicom
+from tests.scans.volumes.written_volumes import e2e_bytes, reflectivity, topcon_bytes, vol_bytes, zeiss_file
 
-from .served import computation_of, send, serving
+from .served import computation_of, pages, send, serving
 
 
 @pytest.fixture(scope="module")
@@ -133,54 +136,64 @@ def test_bad_files_are_refused_with_a_reason_and_the_others_are_computed(run, ad
     assert len(response.json()["files"][-1]["scans"]) == 1
 
 
-def pages(images) -> bytes:
-    """A TIFF of several pages."""
-    first, *others = [Image.fromarray(image[0]) for image in images]
-    buffer = io.BytesIO()
-    first.save(buffer, "TIFF", save_all=True, append_images=others)
-    return buffer.getvalue()
-
-
-def expect_volume(answer, expected):
-    (one,) = answer["files"]
-    assert [scan["frame"] for scan in one["scans"]] == list(range(len(expected)))
+def test_a_volume_is_computed_b_scan_by_b_scan_with_a_summary(run, model, address):
+    _, images = stored(run, 20)
+    expected = load_ensemble([model]).outputs(images).probabilities
+    (one,) = send(address, ("v.tif", pages(images))).json()["files"]
+    assert [scan["frame"] for scan in one["scans"]] == list(range(20))
     found = np.array([scan["probabilities"] for scan in one["scans"]])
     np.testing.assert_allclose(found, expected, atol=1e-6)
     kept = np.array([not scan["flagged"] for scan in one["scans"]])
     for index, row in enumerate(one["summary"]):
-        assert row["n_scans"] == len(expected)
+        assert row["n_scans"] == 20
         assert row["n_flagged"] == (~kept).sum()
         assert row["highest_probability"] == pytest.approx(expected[kept, index].max())
         assert row["mean_probability"] == pytest.approx(expected[kept, index].mean())
         assert row["highest_frame"] == np.flatnonzero(kept)[expected[kept, index].argmax()]
 
 
-def test_a_volume_is_computed_b_scan_by_b_scan_with_a_summary(run, model, address, monkeypatch):
-    """The reader is a stand-in: addresses of all pages of a TIFF, and their pixels."""
-    _, images = stored(run, 20)
-    decode = uploads.decode_scan
-
-    def decode_page(page, settings, source):
-        path, _, number = page.partition("#")
-        with Image.open(path) as file:
-            file.seek(int(number))
-            return decode(page, settings, lambda _: np.asarray(file))
-
-    monkeypatch.setattr(uploads, "frames_of", lambda path: [f"{path}#{n}" for n in range(20)])
-    monkeypatch.setattr(uploads, "decode_scan", decode_page)
-    expect_volume(send(address, ("v.tif", pages(images))).json(), load_ensemble([model]).outputs(images).probabilities)
+def test_a_bad_b_scan_of_a_volume_is_refused_and_the_others_are_computed(run, address):
+    images = stored(run, 3)[1].copy()
+    images[1] = 7
+    (one,) = send(address, ("v.tiff", pages(images))).json()["files"]
+    assert [scan["frame"] for scan in one["scans"]] == [0, 2]
+    assert one["refused"] == [{"frame": 1, "reason": "constant", "detail": "every pixel is 7"}]
 
 
-def test_a_volume_is_read_by_the_readers_of_clinical_files(run, model, address):
-    pytest.importorskip("octdino.scans.volumes.registry")
-    _, images = stored(run, 7)
-    expect_volume(send(address, ("v.tif", pages(images))).json(), load_ensemble([model]).outputs(images).probabilities)
+def test_a_tiff_of_one_page_is_a_scan(run, address):
+    _, images = stored(run, 1)
+    (one,) = send(address, ("v.tiff", pages(images))).json()["files"]
+    assert [scan["frame"] for scan in one["scans"]] == [None]
+    assert one["summary"] is None
 
 
-def test_a_volume_of_too_many_b_scans_is_refused(address, monkeypatch):
-    monkeypatch.setattr(uploads, "frames_of", lambda path: [f"{path}#{n}" for n in range(513)])
-    (one,) = send(address, ("v.tif", b"II*\0")).json()["files"]
+def test_a_volume_of_too_many_b_scans_is_refused(address):
+    (one,) = send(address, ("v.tif", pages(np.zeros((513, 1, 2, 2), np.uint8)))).json()["files"]
     assert one["refused"][0]["detail"] == "513 B-scans; expected at most 512; use octdino predict"
+
+
+def test_every_clinical_format_is_read(address, tmp_path):
+    eight = np.random.default_rng(0).integers(0, 255, (3, 1024, 32), np.uint8)
+    written = [
+        tmp_path / "a.VOL", tmp_path / "a.e2e", tmp_path / "a.fda", zeiss_file(tmp_path, eight),
+        write_dicom(tmp_path / "1.2.840", eight),
+    ]  # fmt: skip
+    written[0].write_bytes(vol_bytes(reflectivity()))
+    written[1].write_bytes(e2e_bytes(eight[:, :64].astype(np.uint16) * 257))
+    written[2].write_bytes(topcon_bytes(eight[:, :64]))
+    answer = send(address, *[(path.name, path.read_bytes()) for path in written]).json()
+    for one in answer["files"]:
+        assert [scan["frame"] for scan in one["scans"]] == [0, 1, 2], one
+        assert len(one["summary"]) == 2
+
+
+def test_real_volumes_give_the_probabilities_of_predict(shared_data, model, address, tmp_path):
+    path = shared_data / "oct_formats" / "small.vol"
+    predict([model], [str(path)], tmp_path, PredictOptions(gallery=0))
+    table = pd.read_csv(tmp_path / "predictions.csv").pivot_table(index="frame", columns="label", values="probability")
+    (one,) = send(address, ("eye.VOL", path.read_bytes())).json()["files"]
+    assert [scan["frame"] for scan in one["scans"]] == table.index.tolist()
+    np.testing.assert_allclose([scan["probabilities"] for scan in one["scans"]], table.to_numpy(), atol=1e-6)
 
 
 def test_a_summary_without_a_scan_like_the_training_scans_has_no_values():
