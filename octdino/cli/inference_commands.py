@@ -40,10 +40,14 @@ def _add_inputs(parser: Parser, several: bool = False) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder, such as results/phantom/model")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help=INPUTS)
     if several:
-        parser.add_argument(
-            "--with", type=Path, nargs="+", default=[], dest="others", metavar="MODEL",
-            help="further models of an ensemble, such as those of other folds or seeds",
-        )  # fmt: skip
+        _add_others(parser)
+
+
+def _add_others(parser: Parser) -> None:
+    parser.add_argument(
+        "--with", type=Path, nargs="+", default=[], dest="others", metavar="MODEL",
+        help="further models of an ensemble, such as those of other folds or seeds",
+    )  # fmt: skip
 
 
 def _add_predict(parser: Parser) -> None:
@@ -114,9 +118,41 @@ def run_export(args: argparse.Namespace) -> None:
     export(args.model, args.to, args.out, ExportOptions(args.backbone_only, args.license))
 
 
+def _port(text: str) -> int:
+    value = count(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"{value}; expected 0 to 65535")
+    return value
+
+
+def _add_serve(parser: Parser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a model folder, such as results/phantom/model")
+    _add_others(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=8000, metavar="N", help="0: any free port (default: 8000)")
+    parser.add_argument(
+        "--gallery",
+        type=file_path,
+        metavar="FILE",
+        help="embeddings.h5 of `octdino embed MODEL INPUT`: shows neighbors",
+    )
+    parser.add_argument("--most-mb", type=positive, default=200, metavar="N", help="largest upload, MiB (default: 200)")
+    add_precision(parser)
+    _add_threads(parser)
+
+
+def run_serve(args: argparse.Namespace) -> None:
+    """Serve a local page on which scans and volumes are dropped to see their labels and class maps."""
+    from octdino.inference.serve import ServeOptions, serve
+
+    options = ServeOptions(args.host, args.port, args.gallery, args.most_mb, args.precision)
+    serve([args.model, *args.others], options)
+
+
 INFERENCE_VERBS: Verbs = {
     "models": (_add_models, run_models),
     "predict": (_add_predict, run_predict),
     "neighbors": (_add_neighbors, run_neighbors),
     "export": (_add_export, run_export),
+    "serve": (_add_serve, run_serve),
 }
