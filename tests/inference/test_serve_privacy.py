@@ -10,6 +10,7 @@ import pytest
 
 from octdino.inference import uploads, web_app
 from octdino.inference.served_results import Progress
+from octdino.inference.web_app import MIB
 from tests.scans.volumes.written_dicom import write_dicom
 from tests.scans.volumes.written_volumes import FIRST, LAST, NUMBER, e2e_bytes
 
@@ -78,9 +79,23 @@ def test_a_private_file_is_removed_when_the_computation_stops_half_way(model, mo
         assert len(list(tmp_path.iterdir())) == 1
         raise LateError
 
-    with pytest.raises(LateError):
+    with pytest.raises(LateError) as kept:  # it refers to all that was open
         computation_of(model).result([upload], False, Progress(stop))
     assert list(tmp_path.iterdir()) == []
+    assert kept.value.args == ()
+
+
+def test_an_upload_of_megabytes_stays_in_memory(model, monkeypatch):
+    rolled = []
+
+    def look(self, uploads, pictures, progress):
+        rolled.extend(upload.content._rolled for upload in uploads)
+        return {"files": []}
+
+    monkeypatch.setattr(web_app.Computation, "result", look)
+    with serving(computation_of(model), most_bytes=4 * MIB) as address:
+        assert send(address, ("a.png", bytes(3 * MIB)), ("b.png", bytes(MIB))).status_code == 200
+    assert rolled == [False, False]
 
 
 def test_logs_and_answers_have_no_identity(address, scan, caplog, capfd, monkeypatch, tmp_path):
