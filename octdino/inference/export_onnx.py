@@ -60,7 +60,8 @@ def write_onnx(model: ScanModel, folder: Path, check: OutputCheck) -> None:
 def _exported(graph: ScanGraph, check: OutputCheck, name: str) -> Any:
     """Return the graph as a ModelProto."""
     example = torch.from_numpy(check.scans[:2])  # one scan would fix the batch size
-    logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it lists what it optimizes
+    for library in ("onnx_ir", "onnxscript"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # they list what they optimize
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about torch's own code
