@@ -1,6 +1,7 @@
 """Weights in safetensors files that one stage writes and another reads, named by SHA-256 in the metadata."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -22,11 +23,12 @@ def write_weights(path: Path, tensors: dict[str, Tensor]) -> str:
     return sha256_of(path)
 
 
-def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
+def read_weights(path: Path, sha256: str | None, may_lack: Collection[str] = ()) -> dict[str, Tensor]:
     """Read what `write_weights` wrote.
 
     Args:
         sha256: as the metadata name it; None: the metadata name no file.
+        may_lack: names of tensors in which NaN stands for a missing value, such as the labels of kNN.
 
     Raises:
         UserError: no such file, another one than the metadata name, no safetensors file, or a number not finite.
@@ -37,7 +39,7 @@ def read_weights(path: Path, sha256: str | None) -> dict[str, Tensor]:
         named = f"SHA-256 {sha256[:12]}…" if sha256 else "none"
         raise UserError(f"{path}: has SHA-256 {found[:12]}…, its metadata name {named}: not the run's weights")
     tensors = read_tensors(path, "pretrain")
-    check_finite(tensors, str(path))
+    check_finite({name: tensor for name, tensor in tensors.items() if name not in may_lack}, str(path))
     return tensors
 
 

@@ -11,6 +11,7 @@ from octdino.models.mlp import Mlp, mlp_logits
 from octdino.stats.calibration import probabilities
 from octdino.stats.neighbors import knn_scores
 
+MAY_LACK = ("labels",)  # of the training scans that kNN votes with: NaN where missing
 Head = Callable[[np.ndarray], np.ndarray]  # features [N, D] to probabilities float64 [N, L]
 
 

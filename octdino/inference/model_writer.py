@@ -19,7 +19,7 @@ from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, 
 from octdino.data.schemas.model_folder import BACKBONE, DENSITY, HEAD, ModelMetadata
 from octdino.data.weights_file import read_weights, write_weights
 from octdino.errors import UserError
-from octdino.inference.heads import Head, make_head
+from octdino.inference.heads import MAY_LACK, Head, make_head
 from octdino.inference.scan_model import Network, density_tensors
 from octdino.inference.trained_network import pretraining_of, trained_backbone, trained_head
 from octdino.inference.trained_runs import TrainedRun
@@ -54,7 +54,7 @@ def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
     path = run.predictions.folder / "classifier.json"
     if metadata.input is None:
         raise UserError(f"{path}: has no image input; expected a classifier of scans")
-    tensors = read_weights(run.predictions.folder / "classifier.safetensors", metadata.weights_sha256)
+    tensors = read_weights(run.predictions.folder / "classifier.safetensors", metadata.weights_sha256, MAY_LACK)
     model = ModelSettings.parse(metadata.plain().get("model") or {}, f"{path}: model")
     pretraining = pretraining_of(results, metadata)
     backbone = trained_backbone(metadata, model, tensors, pretraining[0] if pretraining else None)

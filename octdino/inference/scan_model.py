@@ -13,7 +13,7 @@ from octdino.data.schemas.metadata import Input, read_metadata
 from octdino.data.schemas.model_folder import BACKBONE, DENSITY, HEAD, ModelMetadata
 from octdino.data.weights_file import read_weights
 from octdino.errors import UserError
-from octdino.inference.heads import Head, head_width, make_head
+from octdino.inference.heads import MAY_LACK, Head, head_width, make_head
 from octdino.models.backbones import create_backbone, num_features
 from octdino.models.input_batches import input_batches
 from octdino.models.readouts import extract_features
@@ -159,7 +159,8 @@ def load_scan_model(folder: Path, precision: str = "float32") -> ScanModel:
     metadata = read_metadata(path, ModelMetadata, "models")
     spec = metadata.spec
     backbone = create_backbone(ModelSettings(timm=spec.timm, args=spec.args), spec.in_chans, spec.size)
-    read = {name: read_weights(folder / name, metadata.sha256[name]) for name in (BACKBONE, HEAD, DENSITY)}
+    may_lack = MAY_LACK if metadata.head.kind == "knn" else ()
+    read = {name: read_weights(folder / name, metadata.sha256[name], may_lack) for name in (BACKBONE, HEAD, DENSITY)}
     try:
         backbone.load_state_dict(read[BACKBONE])
     except RuntimeError as error:

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from octdino.data.cohort_reader import read_cohort
@@ -13,8 +14,10 @@ from octdino.inference.model_writer import write_model
 from octdino.inference.scan_model import load_scan_model
 from octdino.inference.trained_runs import Wanted, choose, read_runs
 from octdino.stats.calibration import at_temperature
+from tests.embedded import train_arm
+from tests.small import write_small_backbone, write_small_cohort
 
-from .conftest import ARMS
+from .conftest import ARMS, MODEL, SETTINGS
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -90,3 +93,28 @@ def test_weights_that_no_longer_give_the_predictions_make_no_folder(run, tmp_pat
     with pytest.raises(UserError, match=f"scan {cells[0]}: the weights give another probability"):
         write_model(copied, choose(read_runs(copied), Wanted(arm="dino-linear")), tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_neighbors_with_missing_labels_make_a_folder(tmp_path):
+    """A scan with one label unknown votes on the other one only: NaN among the labels is no damage."""
+    results = tmp_path / "results"
+    store = write_small_cohort(results / "cohort")
+    manifest = store.with_name("manifest.csv")
+    table = pd.read_csv(manifest)
+    known = table[table["square"].notna() & (table["split"] == "train")].index
+    table.loc[known[::2], "stripes"] = np.nan
+    table.to_csv(manifest, index=False)
+    pretrained = write_small_backbone(results / "pretrain" / "dino" / "b" / "fold0-seed0", MODEL)
+    train_arm(
+        "dino-knn", SETTINGS, store=store, backbone="b", model=MODEL, pretrained=pretrained, fraction=1.0, fold=0,
+        seed=0, out=results / "classify" / "dino-knn" / "b" / "f1" / "fold0-seed0",
+    )  # fmt: skip
+    shutil.rmtree(results / "classify" / "dino-knn" / "b" / "f1" / "fold0-seed0-embed")
+    chosen = choose(read_runs(results), Wanted())
+    write_model(results, chosen, tmp_path / "model")
+    model = load_scan_model(tmp_path / "model")
+    assert model.tensors["labels"].isnan().any()
+    cohort = read_cohort(store)
+    rows = np.flatnonzero(cohort.manifest["scan_id"].isin(chosen.predictions.table["scan_id"]))
+    found = model.outputs(cohort.images(rows)).raw
+    np.testing.assert_allclose(found, chosen.predictions.probabilities(), atol=1e-6)
