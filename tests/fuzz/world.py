@@ -134,6 +134,7 @@ def _verbs() -> dict[str, Verb]:
             ["neighbors", "model", "files", "--gallery", "gallery/embeddings.h5", "--workers", "1"],
             ["files/*.*", "model/*", "gallery/*"], "out/neighbors", 6,
         ),
+        "export": Verb(["export", "model", "--to", "safetensors"], ["model/*"], "out/export", 4),
         "report": Verb(
             ["report", "--results", "results/c", "--config", "config.yaml"],
             ["results/c/**/*", "config.yaml"], "out/report/report.html", 8,
