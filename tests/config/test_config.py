@@ -140,7 +140,7 @@ def test_the_environment_of_evaluate_and_report_has_what_they_import() -> None:
 def third_party(*modules: str) -> set[str]:
     """Top-level packages that modules of octdino import anywhere, also through other modules of octdino.
 
-    What the command line imports when a verb runs belongs to that verb.
+    What the command line imports when a verb runs belongs to that verb, and what octdino.load imports to its caller.
     """
     found, seen, waiting = set(), set(), list(modules)
     while waiting:
@@ -151,7 +151,8 @@ def third_party(*modules: str) -> set[str]:
             continue
         seen.add(path)
         tree = ast.parse(path.read_text())
-        for node in tree.body if name == "octdino.cli.commands" else ast.walk(tree):
+        lazy = name == "octdino" or name.startswith("octdino.cli")
+        for node in tree.body if lazy else ast.walk(tree):
             if isinstance(node, ast.Import):
                 imported = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:

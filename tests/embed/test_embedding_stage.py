@@ -145,7 +145,7 @@ def test_the_command_writes_what_the_linear_arm_reads_without_timm(store: Path, 
     ]
     code = (
         "import sys; from octdino.cli import main; code = main(sys.argv[1:]); "
-        "print(code, [m for m in ('timm', 'torchvision', 'monai', 'octdino.models') if m in sys.modules])"
+        "print(code, [m for m in ('timm', 'torchvision', 'monai', 'octdino.models.backbones') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0 []"

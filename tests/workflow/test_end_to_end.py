@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from octdino.data.csv_io import labels_of, read_table
@@ -80,8 +81,15 @@ def test_every_folder_holds_what_the_design_promises(flow: Workflow) -> None:
         assert json.loads(card.read_text())["arm"] == "dino-linear"
         assert (results / "embed/dino/tiny/fold0-seed0/embeddings.h5").is_file()
         assert (results / f"classify/clinical/none/{fraction}/fold0-seed0/predictions.csv").is_file()
+    model = json.loads((results / "model/model.json").read_text())
+    assert model["arm"] in ("scratch-finetune", "dino-linear")
+    assert model["provenance"]["fraction"] == 1
+    scores = {(row["label"], row["metric"]): row["value"] for row in model["metrics"]}
+    metrics = read_table(results / "evaluate/metrics.csv", METRICS)
+    own = metrics[(metrics["arm"] == model["arm"]) & (metrics["fraction"] == 1)]
+    assert scores == {(r.label, r.metric): None if pd.isna(r.value) else r.value for r in own.itertuples()}
     rules = {path.name.split(".")[0] for path in (results / "benchmarks").glob("*.tsv")}
-    once = {"phantom", "cohort", "clinical", "evaluate", "audit", "report", "verdict"}
+    once = {"phantom", "cohort", "clinical", "evaluate", "audit", "report", "inference", "verdict"}
     assert rules == once | {"pretrain", "embed", "classify", "explain"}
 
 
