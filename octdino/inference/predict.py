@@ -1,6 +1,7 @@
 """Predict new scans with one model folder or an ensemble: tables, summaries, overlays and a gallery."""
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -94,6 +95,8 @@ def _predict_parts(
     numbers = [number for number in range(_count(scans)) if not parts.has(number)]
     if done := _count(scans) - len(numbers):
         log.info("resuming: %d of %d parts are done", done, _count(scans))
+    else:
+        _delete_overlays(out)
     places = [place for number in numbers for place in _places(scans, number)]
     blocks = scans.blocks(ensemble.image, options.workers, "predicting", places)
     for number, block in zip(numbers, blocks, strict=True):
@@ -124,14 +127,28 @@ def predict_part(ensemble: Ensemble, block: Block, overlays: Path | None) -> Par
 
 def _write_overlays(ensemble: Ensemble, block: Block, calls: np.ndarray, folder: Path) -> None:
     """Write one picture per scan and called label: NUMBER-LABEL.png, numbered as in the table of predictions."""
+    names = file_names(ensemble.labels)
     chosen = np.flatnonzero(calls.any(axis=1))
     if not len(chosen):
         return
     folder.mkdir(parents=True, exist_ok=True)
     for row, maps in zip(chosen, class_maps(ensemble.first, block.images[chosen]), strict=True):
         for index in np.flatnonzero(calls[row]):
-            with replacing(folder / f"{block.places[row] + 1:06d}-{ensemble.labels[index]}.png") as temporary:
+            with replacing(folder / f"{block.places[row] + 1:06d}-{names[index]}.png") as temporary:
                 overlay(block.images[row], maps[index]).save(temporary)
+
+
+def _delete_overlays(out: Path) -> None:
+    """Delete the overlays of an earlier command: their numbers are of other scans."""
+    for path in (out / "overlays").glob("[0-9]*-*.png"):
+        path.unlink()
+
+
+def file_names(labels: list[str]) -> list[str]:
+    """Return a part of a file's name per label, each different: signs that file systems refuse become _."""
+    safe = [re.sub(r"[^A-Za-z0-9.-]+", "_", label)[:60] for label in labels]
+    folded = [name.casefold() for name in safe]
+    return [f"{name}-{n}" if folded.count(name.casefold()) > 1 else name for n, name in enumerate(safe, 1)]
 
 
 def _join(
@@ -141,6 +158,9 @@ def _join(
     summaries = Summaries()
     refused = [quarantine_table(scans.refused)]
     predicted = flagged = 0
+    for other in ("csv", "parquet"):
+        if other != suffix:
+            (out / f"predictions.{other}").unlink(missing_ok=True)  # of an earlier command
     with TableWriter(out / f"predictions.{suffix}") as table:
         for number in range(_count(scans)):
             rows = parts.read(number, "predictions")

@@ -185,3 +185,18 @@ def test_two_commands_never_write_to_one_folder(run, model, tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("another command writes its predictions there")
     assert subprocess.run([*command, str(out)], capture_output=True, check=False).returncode == 0
+
+
+def test_labels_become_different_file_names():
+    labels = ["Atrophy / thinning", "Fluid (IRF)", "fluid  IRF", "../x", "DRT/ME", "DRT?ME"]
+    names = module.file_names(labels)
+    assert names == ["Atrophy_thinning", "Fluid_IRF_", "fluid_IRF", ".._x", "DRT_ME-5", "DRT_ME-6"]
+
+
+def test_an_earlier_commands_files_do_not_stay_beside_the_new_ones(run, model, tmp_path):
+    out = tmp_path / "out"
+    predict([model], [str(run.parent / "files")], out, PredictOptions(overlays=True))
+    predict([model], [str(run.parent / "files" / "p0")], out, PredictOptions(overlays=True, format="parquet"))
+    assert not (out / "predictions.csv").exists()
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert len(list((out / "overlays").iterdir())) == table["call"].sum()
