@@ -23,6 +23,7 @@ from tests.scans.volumes.written_volumes import vol_bytes
 
 LABELS = [f"biomarker {number}" for number in range(16)]
 SIZE = 96  # px, of the default run
+COPIES = 5
 SLICES = 49  # B-scans per volume, as a Spectralis macular cube has
 
 
@@ -86,12 +87,14 @@ def write_random_model(folder: Path) -> Path:
 
 
 def write_pngs(scans: Scans, folder: Path) -> Path:
-    """Write all B-scans as PNG files of their own size."""
+    """Write all B-scans as PNG files of their own size, `COPIES` times, so that the start weighs little."""
     if not folder.exists():
         folder.mkdir(parents=True)
         for index, path in enumerate(_b_scans(scans)):
             with Image.open(path) as image:
-                image.save(folder / f"{index:06d}.png")
+                image.save(folder / f"0-{index:06d}.png")
+            for copy in range(1, COPIES):
+                shutil.copy(folder / f"0-{index:06d}.png", folder / f"{copy}-{index:06d}.png")
     return folder
 
 

@@ -107,7 +107,13 @@ class ResultsFile:
 
     def inference(self, rows: list[dict[str, Any]]) -> None:
         """Write the table of `octdino predict`."""
-        formats = {"scans": "{:,}".format, "scans/s": "{:.0f}".format, "peak memory": gigabytes}
+        formats: dict[str, Any] = {
+            "files": str,
+            "precision": str,
+            "scans": "{:,}".format,
+            "scans/s": "{:.0f}".format,
+            "peak memory": gigabytes,
+        }
         self._simple("Predicting new scans", rows, formats)
 
     def _simple(self, title: str, rows: list[dict[str, Any]], formats: dict[str, Any]) -> None:
