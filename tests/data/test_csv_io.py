@@ -91,7 +91,7 @@ def test_fraction_is_of_groups_and_at_least_one(fraction: float, count: int) -> 
     assert fraction_patients(splits(10), 0, fraction) == {f"{g}{x}" for g in range(count) for x in "ab"}
 
 
-@settings(deadline=None)
+@hypothesis_settings(deadline=None)
 @given(st.integers(1, 60), st.floats(0.001, 1), st.floats(0.001, 1))
 def test_fractions_nest(groups: int, one: float, other: float) -> None:
     small, large = sorted((one, other))
