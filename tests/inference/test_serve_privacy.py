@@ -122,5 +122,5 @@ def test_logs_and_answers_have_no_identity(address, scan, caplog, capfd, monkeyp
     assert "6 files, 7 scans, 3 refused" in caplog.text
     logged = caplog.text + "".join(capfd.readouterr())
     assert name not in logged
-    for secret in (FIRST, LAST, NUMBER, "7788123", "1931"):
+    for secret in (FIRST, LAST, NUMBER, "7788123", "1931-04-07", "19310407"):
         assert secret.casefold() not in (logged + response.text).casefold()
