@@ -54,7 +54,7 @@ def _add_predict(parser: Parser) -> None:
     _add_inputs(parser, several=True)
     add_common(parser, out="folder for predictions, quarantine.csv and gallery.html", settings=False, workers=True)
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the predictions (default: csv)")
-    parser.add_argument("--overlays", action="store_true", help="write a picture of each called label's class map")
+    parser.add_argument("--overlays", action="store_true", help="write an image of each called label's class map")
     parser.add_argument(
         "--gallery", type=count, default=60, metavar="N", help="scans on the HTML page; 0: no page (default: 60)"
     )

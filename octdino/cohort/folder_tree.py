@@ -58,10 +58,12 @@ def read_tree(settings: CohortSettings, file_index: FileIndex, clinical: Clinica
         raise UserError(f"cohort.labels: {', '.join(settings.labels)}; these folders are no classes")
     records: list[dict[str, Any]] = []
     for file, steps in zip(tree.files, tree.folders, strict=True):
-        given = {"given_split": SPLIT_WORDS[file.split("/")[0].lower()] if tree.split and "/" in file else ""}
-        given["truth"] = {name: int(name == steps[0]) for name in classes} if steps else {}  # type: ignore[assignment]
+        given: dict[str, Any] = {
+            "given_split": SPLIT_WORDS[file.split("/")[0].lower()] if tree.split and "/" in file else ""
+        }
+        given["truth"] = {name: int(name == steps[0]) for name in classes} if steps else {}
         if meaning == "patients" and steps:
-            given |= {"patient": steps[0], "known": True}  # type: ignore[dict-item]
+            given |= {"patient": steps[0], "known": True}
         if file in tree.volumes:
             records += [record | given for record in clinical.records(file)]
         elif tree.clinical and not classes and "patient" not in given:

@@ -51,5 +51,5 @@ def overlay(image: np.ndarray, class_map: np.ndarray) -> Image.Image:
 
 
 def to_pil(image: np.ndarray) -> Image.Image:
-    """Return uint8 [C, H, W] as a picture, gray or RGB."""
+    """Return uint8 [C, H, W] as a PIL image, gray or RGB."""
     return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from octdino import __version__
 from octdino.data.atomic_files import replacing
 from octdino.inference.ensemble import Ensemble
 from octdino.inference.explanations import to_pil
+from octdino.inference.pages import render_page
 from octdino.inference.scan_inputs import ScanInputs
 
 KEYS = ["scan", "file", "frame", "label", "probability", "call", "out_of_distribution", "flagged"]
@@ -77,13 +76,11 @@ def write_gallery(path: Path, ensemble: Ensemble, scans: ScanInputs, shown: Sele
         for own, scan in zip(chosen, decoded, strict=True)
         if scan.image is not None  # a file that is gone by now
     ]
-    template = Environment(
-        loader=PackageLoader("octdino.inference", "."), autoescape=True, undefined=StrictUndefined
-    ).get_template("gallery.html.j2")
     metadata = ensemble.first.metadata
-    page = template.render(
+    page = render_page(
+        "gallery.html.j2",
         cards=cards, counts=counts, labels=ensemble.labels, exclusive=metadata.exclusive, arm=metadata.arm,
-        cohort=metadata.provenance.cohort, models=len(ensemble.models), version=__version__,
+        cohort=metadata.provenance.cohort, models=len(ensemble.models),
         intended_use=metadata.intended_use,
     )  # fmt: skip
     with replacing(path) as temporary:

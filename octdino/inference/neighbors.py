@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from octdino import __version__
 from octdino.config.cohort import ImageSettings
 from octdino.data.atomic_files import replacing
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.inference.gallery import encoded
 from octdino.inference.input_listing import list_inputs
+from octdino.inference.pages import render_page
 from octdino.inference.prediction_tables import TableWriter, quarantine_table
 from octdino.inference.scan_embeddings import ScanEmbeddings, read_scan_embeddings
 from octdino.inference.scan_inputs import ScanInput
@@ -155,11 +154,7 @@ def _write_page(path: Path, cards: list[dict[str, Any]], model: ScanModel) -> No
     if not cards:
         path.unlink(missing_ok=True)
         return
-    loader = PackageLoader("octdino.inference", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     metadata = model.metadata
-    page = environment.get_template("neighbors.html.j2").render(
-        cards=cards, arm=metadata.arm, cohort=metadata.provenance.cohort, version=__version__
-    )
+    page = render_page("neighbors.html.j2", cards=cards, arm=metadata.arm, cohort=metadata.provenance.cohort)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -36,7 +36,7 @@ class PredictOptions:
     Attributes:
         format: of the table of predictions.
         precision: float32, bfloat16 or auto.
-        overlays: whether a picture per called label is written.
+        overlays: whether an image of the class map is written per scan and called label.
         gallery: most scans on the HTML page; 0: no page.
         workers: processes that decode.
     """
@@ -51,7 +51,7 @@ class PredictOptions:
 def predict(models: list[Path], inputs: list[str], out: Path, options: PredictOptions) -> Counts:
     """Write predictions.csv (or .parquet), quarantine.csv, summaries, gallery.html and overlays to `out`.
 
-    Bad files go to quarantine.csv and the run goes on. A stopped run resumes with the same command.
+    Bad files are listed in quarantine.csv and the run continues. A stopped run resumes with the same command.
 
     Raises:
         UserError: no model folder, nothing to predict, or an output that cannot be written.
@@ -126,7 +126,7 @@ def predict_part(ensemble: Ensemble, block: Block, overlays: Path | None) -> Par
 
 
 def _write_overlays(ensemble: Ensemble, block: Block, calls: np.ndarray, folder: Path) -> None:
-    """Write one picture per scan and called label: NUMBER-LABEL.png, numbered as in the table of predictions."""
+    """Write one image per scan and called label: NUMBER-LABEL.png, numbered as in the table of predictions."""
     names = file_names(ensemble.labels)
     chosen = np.flatnonzero(calls.any(axis=1))
     if not len(chosen):

@@ -11,9 +11,8 @@ from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from octdino import __version__
+from octdino.inference.pages import render_page
 from octdino.inference.served_results import MOST_SCANS, Computation, Progress, Stopped, labels_of
 from octdino.inference.uploads import Upload, shown_name
 from octdino.inference.web_guard import Guard
@@ -61,13 +60,11 @@ class WebApp:
 
     def _render(self) -> str:
         metadata = self.computation.ensemble.first.metadata
-        environment = Environment(
-            loader=PackageLoader("octdino.inference", "."), autoescape=True, undefined=StrictUndefined
-        )
-        return environment.get_template("serve.html.j2").render(
+        return render_page(
+            "serve.html.j2",
             arm=metadata.arm, cohort=metadata.provenance.cohort, models=len(self.computation.ensemble.models),
             labels=self.computation.ensemble.labels, exclusive=metadata.exclusive, no_maps=self.computation.no_maps,
-            intended_use=metadata.intended_use, version=__version__, most_bytes=self.most_bytes,
+            intended_use=metadata.intended_use, most_bytes=self.most_bytes,
             most_mb=self.most_bytes // MIB, most_scans=MOST_SCANS,
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ import octdino
 from octdino.cli import main
 from tests.scans.test_hostile_images import png
 from tests.scans.volumes import written_dicom, written_volumes
-from tests.scans.volumes.test_broken_files import BROKEN
+from tests.scans.volumes.test_broken_files import BROKEN, write_broken
 from tests.scans.volumes.written_dicom import write_compressed, write_dicom
 from tests.scans.volumes.written_volumes import e2e_bytes, heyex_files, reflectivity, vol_bytes, zeiss_file
 
@@ -100,13 +100,8 @@ def test_no_identity_of_a_header_is_written_or_logged(clinic, model, tmp_path, c
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """A folder with all kinds of broken file, some odd ones that can be read, and how many are fine."""
-    root = tmp_path_factory.mktemp("broken")
-    for name, (make, _) in BROKEN.items():
-        (root / name).mkdir()
-        make(root / name / name)
-        if name.endswith(".xml") and (root / name / "a.xml").exists():
-            (root / name / "a.xml").rename(root / name / name)
+    """A folder with all kinds of broken file, and some odd ones that can be read."""
+    root = write_broken(tmp_path_factory.mktemp("broken"))
     for name, write in (IMAGES | FINE).items():
         write(root / name)
     return root

@@ -171,15 +171,20 @@ for path in sorted(Path(sys.argv[1]).glob("*/*")):
 """
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, float]]:
-    """What each broken file's reading says, and its seconds, in a process of at most 2 GiB."""
-    root = tmp_path_factory.mktemp("broken")
+def write_broken(root: Path) -> Path:
+    """Write every broken file into a folder of its own name below root, with what belongs to it."""
     for name, (make, _) in BROKEN.items():
         (root / name).mkdir()
         make(root / name / name)
         if name.endswith(".xml") and (root / name / "a.xml").exists():
             (root / name / "a.xml").rename(root / name / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, float]]:
+    """What each broken file's reading says, and its seconds, in a process of at most 2 GiB."""
+    root = write_broken(tmp_path_factory.mktemp("broken"))
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(root)],
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120,
