@@ -14,7 +14,7 @@ from octdino.classify.linear import Head
 from octdino.classify.losses import balance, loss_of
 from octdino.config import ClassifySettings
 from octdino.config.classify import Candidate
-from octdino.models.backbones import num_features
+from octdino.models.backbones import layer_decay_groups, num_features
 from octdino.models.input_batches import input_batches
 from octdino.models.sync_batchnorm import sync_batch_norm
 from octdino.stats.validation_score import validation_score
@@ -86,9 +86,10 @@ class Finetune:
         self.network = (
             nn.Sequential(sync_batch_norm(backbone), linear).to(self.device).to(memory_format=torch.channels_last)
         )
-        groups = parameter_groups(backbone)
+        decayed = pretrained and settings.layer_decay < 1
+        groups = layer_decay_groups(backbone, settings.layer_decay) if decayed else parameter_groups(backbone)
         for group in groups:
-            group["lr_scale"] = settings.backbone_lr if pretrained else 1.0
+            group["lr_scale"] = group.get("lr_scale", 1.0) * (settings.backbone_lr if pretrained else 1.0)
         self.optimizer = make_optimizer("adamw", [*groups, *parameter_groups(linear)])
         self.feed = DeviceLoader(data.images, self.device)
         self.train_rows = data.rows("train")

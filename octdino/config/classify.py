@@ -78,6 +78,13 @@ class ClassifySettings(Settings):
     backbone_lr: float = Field(
         1.0, gt=0, le=1, description="finetune: learning rate of a pretrained backbone, as a share of lr"
     )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="finetune: learning rate of each block of a pretrained backbone, as a share of the next block's; "
+        "0.65 is usual for vision transformers (Bao et al. 2022)",
+    )
     weight_decay: float = Field(0.05, ge=0, description="finetune: none on biases and norms")
     first_head: Literal["linear", "random"] = Field(
         "linear",
@@ -149,7 +156,7 @@ class ClassifySettings(Settings):
             "augment": set(SMALL_VIEWS),
         }
         if init == "scratch":
-            others |= dict.fromkeys(("backbone_lr", "first_head"), True)
+            others |= dict.fromkeys(("backbone_lr", "layer_decay", "first_head"), True)
         if init == "scratch" or self.first_head == "random":
             others["inverse_regularization"] = True
         return self.model_dump(mode="json", exclude=others)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from octdino.classify.finetune_search import FinetuneSearch
 from octdino.classify.labeled_scans import read_labeled
@@ -107,3 +108,22 @@ def test_the_first_head_on_pretrained_weights_is_the_linear_probe(store: Path) -
     np.testing.assert_allclose(first_logits(store, SETTINGS), val @ weight.T + bias, rtol=1e-3, atol=1e-3)
     random = first_logits(store, SETTINGS.model_copy(update={"first_head": "random"}))
     assert not np.allclose(random, val @ weight.T + bias, atol=0.1)
+
+
+def test_a_layer_decay_slows_the_stem_of_a_pretrained_backbone_and_not_of_scratch(
+    store: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    """The stem, nine blocks below the classifier, has a billionth of its learning rate."""
+    slow = SETTINGS.model_copy(update={"lr": [1e-3], "min_steps": [6], "layer_decay": 0.1})
+    classify("dino-finetune", store, tmp_path / "dino", pretrained, settings=slow)
+    classify("scratch-finetune", store, tmp_path / "scratch", settings=slow)
+    classify("scratch-finetune", store, tmp_path / "plain", settings=slow.model_copy(update={"layer_decay": 1.0}))
+    first = load_file(pretrained / "backbone.safetensors")
+    tuned = load_file(tmp_path / "dino" / WEIGHTS)
+    moved = {
+        layer: float((tuned[f"0.{layer}.weight"] - first[f"{layer}.weight"]).abs().max())
+        for layer in ("conv1", "layer4.1.conv2")
+    }
+    assert moved["conv1"] < 1e-7
+    assert moved["layer4.1.conv2"] > 1e-5
+    assert (tmp_path / "scratch" / WEIGHTS).read_bytes() == (tmp_path / "plain" / WEIGHTS).read_bytes()
