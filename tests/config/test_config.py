@@ -181,7 +181,9 @@ def test_what_a_run_needs_is_complete_and_no_more() -> None:
     assert "lr" not in arms.needed("dino-linear")
     # the linear probe is the first head on pretrained weights
     assert "inverse_regularization" in arms.needed("dino-finetune")
-    assert not {"inverse_regularization", "first_head", "backbone_lr", "layer_decay"} & set(arms.needed("scratch-finetune"))
+    assert not {"inverse_regularization", "first_head", "backbone_lr", "layer_decay"} & set(
+        arms.needed("scratch-finetune")
+    )
     random_head = arms.model_copy(update={"first_head": "random"})
     assert "inverse_regularization" not in random_head.needed("dino-finetune")
     assert arms.lr == [0.5]
