@@ -25,11 +25,15 @@ NOISE_MARGIN = 128  # px by which the noise field is larger than a view, so that
 
 @dataclass(frozen=True)
 class View:
-    """A kind of view: `count` views per image of `size` px squared, each a share of its area within `scale`."""
+    """A kind of view: `count` views per image of `size` px squared, each a share of its area within `scale`.
+
+    With `crop_only` a view is cropped, flipped and resized, and nothing else.
+    """
 
     count: int
     size: int
     scale: tuple[float, float]
+    crop_only: bool = False
 
 
 class Augment:
@@ -89,6 +93,8 @@ class Augment:
         `first` is the index of the first of them among the image's views.
         """
         out = self._crop(pixels, view, rng)
+        if view.crop_only:
+            return (out - self.mean) / self.std
         jittered = rng.bernoulli(self.settings.jitter_p) if self.settings.jitter_p < 1 else None
         if self.color:
             out = self._color_jitter(out, jittered, rng)
@@ -113,22 +119,21 @@ class Augment:
         y = (h / 2 + rng.uniform(0, 1) * (1 - h)) * height
         mirror = 1 - 2 * rng.bernoulli(s.flip_p).float()
         step_x, step_y = w * (width / view.size), h * (height / view.size)  # px of the image per px of the view
-        size = self._margin(view.size, height / width)
+        degrees = 0.0 if view.crop_only else s.rotate_degrees
+        size = self._margin(view.size, height / width) if degrees else view.size
         offsets = torch.arange(size, device=pixels.device) - (size - 1) / 2
         rows = resize_weights(y[..., None] + step_y[..., None] * offsets, step_y, height) / 255
         columns = resize_weights(x[..., None] + (mirror * step_x)[..., None] * offsets, step_x, width)
         out = rows.flatten(1, 2) @ pixels.flatten(2)  # [B, count * size, C * W]
         out = out.view(batch, view.count, size * channels, width) @ columns.transpose(-1, -2)
         out = out.view(batch, view.count, size, channels, size).transpose(2, 3)
-        if not s.rotate_degrees:
+        if not degrees:
             return out
-        angle = rng.uniform(-1, 1) * math.radians(s.rotate_degrees)
+        angle = rng.uniform(-1, 1) * math.radians(degrees)
         return rotate(out, angle, step_y / step_x, view.size)
 
     def _margin(self, size: int, aspect: float) -> int:
         """Return the side of the crop for a view of `size` px, large enough for its corners after the rotation."""
-        if not self.settings.rotate_degrees:
-            return size
         angle = math.radians(min(self.settings.rotate_degrees, 90.0))
         squeeze = max(aspect, 1 / aspect) * max(self.settings.ratio[1], 1 / self.settings.ratio[0])
         return size + 2 * math.ceil(size * math.sin(angle) * squeeze / 2)

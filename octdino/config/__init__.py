@@ -15,7 +15,8 @@ from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings
 from octdino.config.embed import EmbedSettings
 from octdino.config.evaluate import EvaluateSettings
 from octdino.config.explain import ExplainSettings
-from octdino.config.methods import METHODS, MethodSettings
+from octdino.config.method_settings import MethodSettings
+from octdino.config.methods import METHODS
 from octdino.config.models import ModelSettings
 from octdino.config.names import BACKBONE_NAME, FRACTION_TEXT, METHOD_NAME, Arm, check_backbone_name, fraction_text
 from octdino.config.networks import NAME_RULE, is_timm_name

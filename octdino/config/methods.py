@@ -7,84 +7,20 @@ Settings that depend on the number of scans default to null: by the cohort's siz
 more they are the paper's; for fewer they are values that work on small data (LightlyTrain).
 """
 
-import math
-from bisect import bisect_right
-from pathlib import Path
-from string import Formatter
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from octdino.config.names import check_once
-from octdino.config.settings_base import Settings, checked
+from octdino.config.method_settings import Family, MethodSettings
 
-SIZES = (20_000, 50_000, 100_000, 200_000, 500_000)  # scans: from these on the next column of `by_size` holds
 HEAD = (512, 512, 1024, 2048, 2048, 2048)
 WIDE_HEAD = (512, 1024, 2048, 4096, 4096, 4096)
-
-
-class MethodSettings(Settings):
-    """Settings of every method: optimizer and schedules. Learning rates are per 256 images, scaled with the batch."""
-
-    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {}
-
-    method: str
-    backbones: list[str] | None = Field(
-        None, min_length=1, description="those of pretrain.backbones that the workflow trains with it; null: all"
-    )
-    init: str | None = Field(
-        None,
-        description="initial weights of the backbone; null: random; imagenet: the model's `weights`, or timm's "
-        "download; or the folder of an earlier run, in which {backbone}, {fold} and {seed} are replaced",
-    )
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW for ViTs and small data, SGD for long runs")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate for a batch of 256")
-    lr_scaling: Literal["linear", "sqrt", "none"] = Field(
-        "linear", description="scaling of lr with batch_size / 256 (linear: Goyal 2017; sqrt: DINOv2)"
-    )
-    min_lr: float = Field(1e-6, ge=0, description="learning rate at the end of the cosine schedule")
-    warmup: float = Field(0.1, ge=0, le=0.5, description="share of the run in which the learning rate rises from 0")
-    weight_decay: float = Field(0.04, ge=0, description="weight decay at the start; none on biases and norms")
-    weight_decay_end: float = Field(0.04, ge=0, description="weight decay at the end, on a cosine")
-    clip_grad: float | None = Field(3.0, gt=0, description="global gradient norm; null: no clipping")
-
-    @model_validator(mode="after")
-    def _fillable(self) -> Self:
-        checked("backbones", check_once, self.backbones or [])
-        try:
-            parts = list(Formatter().parse(self.init or ""))
-        except ValueError:  # a brace without its other half
-            parts = [("{", None, None, None)]
-        for text, field, form, conversion in parts:
-            if {"{", "}"} & set(text) or field not in (None, "backbone", "fold", "seed") or form or conversion:
-                raise ValueError("init: the placeholders are {backbone}, {fold} and {seed}")
-        return self
-
-    def start_folder(self, backbone: str, fold: int | str, seed: int) -> str | None:
-        """Return the folder of the earlier run whose weights a run starts from, or None."""
-        if self.init in (None, "imagenet"):
-            return None
-        return str(Path(self.init.format(backbone=backbone, fold=fold, seed=seed)))
-
-    def resolved(self, scans: int) -> Self:
-        """Return a copy with a value, by the number of scans, for every setting of `by_size` that is null."""
-        column = bisect_right(SIZES, scans)
-        chosen = {name: row[column] for name, row in self.by_size.items() if getattr(self, name) is None}
-        return self.model_copy(update=chosen)
-
-    def for_backbone(self, batch_norm: bool) -> Self:
-        """Return a copy with a value for every null setting that depends on whether the backbone has batch norm."""
-        return self
-
-    def peak_lr(self, batch: int) -> float:
-        """Return the peak learning rate for a batch of `batch` images."""
-        power = {"linear": 1.0, "sqrt": 0.5, "none": 0.0}[self.lr_scaling]
-        return self.lr * math.pow(batch / 256, power)
 
 
 class PrototypeSettings(MethodSettings):
     """Self-distillation over prototypes: settings of DINO and DINOv2 (by size: LightlyTrain's values)."""
 
+    family: ClassVar[Family] = "self-distillation"
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
         "prototypes": (1024, 2048, 4096, 16384, 32768, 65536),
         "hidden_dim": HEAD,
@@ -170,6 +106,7 @@ class Dinov2Settings(PrototypeSettings):
 class ByolSettings(MethodSettings):
     """BYOL (Grill et al. 2020)."""
 
+    family: ClassVar[Family] = "self-distillation"
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
         "hidden_dim": WIDE_HEAD,
         "momentum": (0.99, 0.99, 0.99, 0.991, 0.992, 0.996),
@@ -189,6 +126,7 @@ class ByolSettings(MethodSettings):
 class SimclrSettings(MethodSettings):
     """SimCLR (Chen et al. 2020), NT-Xent loss."""
 
+    family: ClassVar[Family] = "metric learning"
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden_dim": HEAD}
 
     method: Literal["simclr"] = "simclr"
@@ -203,6 +141,7 @@ class SimclrSettings(MethodSettings):
 class MocoSettings(MethodSettings):
     """MoCo: v2 with a queue of keys (He et al. 2020, Chen et al. 2020) and v3 without (Chen et al. 2021)."""
 
+    family: ClassVar[Family] = "metric learning"
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
         "hidden_dim": WIDE_HEAD,
         "queue": (1024, 4096, 8192, 16384, 32768, 65536),
@@ -229,6 +168,7 @@ class MocoSettings(MethodSettings):
 class VicregSettings(MethodSettings):
     """VICReg (Bardes et al. 2022)."""
 
+    family: ClassVar[Family] = "canonical correlation"
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {"width": (512, 1024, 2048, 4096, 8192, 8192)}
 
     method: Literal["vicreg"] = "vicreg"
@@ -241,6 +181,7 @@ class VicregSettings(MethodSettings):
 class SupconSettings(MethodSettings):
     """Supervised contrastive learning (Khosla et al. 2020) on clinical values (Kokilepersaud et al. 2023)."""
 
+    family: ClassVar[Family] = "metric learning"
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden_dim": HEAD}
 
     method: Literal["supcon"] = "supcon"
@@ -257,6 +198,46 @@ class SupconSettings(MethodSettings):
     )
 
 
+class MaeSettings(MethodSettings):
+    """Masked autoencoder (He et al. 2022): vision transformers only."""
+
+    family: ClassVar[Family] = "masked image modeling"
+    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "lr": (1e-3, 1e-3, 5e-4, 5e-4, 3e-4, 1.5e-4),
+        "decoder_dim": (128, 192, 256, 384, 512, 512),
+        "decoder_depth": (2, 2, 4, 4, 8, 8),
+    }
+
+    method: Literal["mae"] = "mae"
+    lr: float | None = Field(  # type: ignore[assignment]  # resolved it is a number, as in the base class
+        None, gt=0, description="peak learning rate for a batch of 256; null: by the cohort's size"
+    )
+    weight_decay: float = Field(0.05, ge=0, description="weight decay at the start; none on biases and norms")
+    weight_decay_end: float = Field(0.05, ge=0, description="weight decay at the end, on a cosine")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's decay rates of the moments of the gradient")
+    mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of patches masked; the encoder sees the others only")
+    decoder_dim: int | None = Field(
+        None, ge=32, multiple_of=32, description="width of the decoder, 32 per attention head; null: by size"
+    )
+    decoder_depth: int | None = Field(None, ge=1, description="blocks of the decoder; null: by size")
+    crop_scale: tuple[float, float] = Field((0.2, 1.0), description="share of the image's area in the one view")
+    crop_only: bool = Field(
+        True, description="the view is cropped and flipped only, as in the paper; false: all of pretrain.augment"
+    )
+
+    @property
+    def adam_betas(self) -> tuple[float, float]:
+        return self.betas
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError("crop_scale: 0 < low <= high <= 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas: 0 <= beta < 1")
+        return self
+
+
 METHODS: dict[str, type[MethodSettings]] = {
     "dino": DinoSettings,
     "dinov2": Dinov2Settings,
@@ -265,4 +246,5 @@ METHODS: dict[str, type[MethodSettings]] = {
     "moco": MocoSettings,
     "vicreg": VicregSettings,
     "supcon": SupconSettings,
+    "mae": MaeSettings,
 }

@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from octdino.config.augment import AugmentSettings
-from octdino.config.methods import METHODS, MethodSettings
+from octdino.config.method_settings import MethodSettings
+from octdino.config.methods import METHODS
 from octdino.config.names import check_backbone_name, check_method_name, check_once, check_seeds
 from octdino.config.settings_base import Settings, checked
 from octdino.errors import UserError

@@ -103,7 +103,8 @@ class StepRollback:
 
     def save(self) -> None:
         """Copy all buffers, before the step."""
-        torch._foreach_copy_(self._saved, self._buffers)
+        if self._buffers:  # a method need not have any
+            torch._foreach_copy_(self._saved, self._buffers)
 
     @torch.no_grad()
     def undo_unless(self, taken: Tensor) -> None:

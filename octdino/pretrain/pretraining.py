@@ -15,6 +15,7 @@ from octdino.models.backbones import save_backbone
 from octdino.models.initial_weights import Start
 from octdino.pretrain.collapse import collapse_warnings
 from octdino.pretrain.pretraining_data import held_rows, read_data
+from octdino.pretrain.reconstruction import write_reconstruction
 from octdino.pretrain.trainer import Trainer
 from octdino.training.checkpoints import RunState
 from octdino.training.determinism import set_determinism
@@ -89,13 +90,15 @@ def pretrain(
 
 
 def write_outputs(out: Path, trainer: Trainer, model: ModelSettings, run: dict[str, Any]) -> None:
-    """Write backbone.safetensors, backbone.json and history.csv of a finished run.
+    """Write backbone.safetensors, backbone.json, history.csv and, if there is one, the figure of a finished run.
 
     Args:
         run: plain values that identify the run, for backbone.json.
     """
     data, settings, history = trainer.data, trainer.settings, trainer.history
     size = settings.augment.global_size
+    # Before the best epoch's weights, which would not fit the last epoch's decoder, are loaded.
+    write_reconstruction(out / "reconstruction.png", trainer.method, data, size, trainer.seed, trainer.device)
     metadata = {
         **run,
         **{"cohort": data.title, "kind": data.kind, "source": data.source},

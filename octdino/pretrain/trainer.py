@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octdino.config import PretrainSettings
+from octdino.config import MethodSettings, PretrainSettings
 from octdino.errors import UserError
 from octdino.models.backbones import num_features
 from octdino.models.initial_weights import Start
@@ -80,7 +80,8 @@ class Trainer:
             match_compiler_to_cpu()
             for module in [m for name, m in self.method.named_modules() if name.rpartition(".")[2] == "backbone"]:
                 module.compile(dynamic=False)  # one graph per size of view
-        self.optimizer = make_optimizer(self.method.settings.optimizer, parameter_groups(self.method.trained))
+        chosen: MethodSettings = self.method.settings
+        self.optimizer = make_optimizer(chosen.optimizer, parameter_groups(self.method.trained), chosen.adam_betas)
         self.rollback = StepRollback(self.method)
         self.throughput = Throughput(self.device, getattr(torch, self.precision))
         self.batches = BatchLoader(

@@ -215,7 +215,7 @@ def figure_images(root: Path, runs: list[tuple[Path, ExplainMetadata]]) -> list[
             for figure in metadata.figures:
                 path = folder / figure.file
                 if path.name.startswith(kind) and path.is_file():
-                    image = _jpeg(path) if spent < BUDGET else ""
+                    image = jpeg_uri(path) if spent < BUDGET else ""
                     spent += len(image)
                     title = f"{metadata.init}, {metadata.backbone}, {folder.name}"
                     found.append(FigureImage(title, path.relative_to(root).as_posix(), image, figure.caption))
@@ -224,7 +224,7 @@ def figure_images(root: Path, runs: list[tuple[Path, ExplainMetadata]]) -> list[
     return groups
 
 
-def _jpeg(path: Path) -> str:
+def jpeg_uri(path: Path) -> str:
     """Return a PNG as a JPEG in a data URI, a fifth of its size."""
     buffer = io.BytesIO()
     try:

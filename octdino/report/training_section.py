@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from octdino.config import Arm
+from octdino.config import METHODS, Arm
 from octdino.data.sampling_units import PATIENT, Unit
 from octdino.plotting import INK, POOL, WIDTH, arm_styles, figure_style, svg
 from octdino.report.conclusions import NOTHING
+from octdino.report.explain_section import FigureImage, jpeg_uri
 from octdino.report.results_reader import Pretraining
 from octdino.report.tables import Cell
 
@@ -49,6 +50,10 @@ COLLAPSE = ("teacher_entropy", "kl", "mean_entropy", "prototypes_used")
 GROUPS = {"learning": ("knn_accuracy", "knn_auroc", "loss"), "features": ("feature_std", "rankme")}
 KNN = ("knn_accuracy", "knn_auroc")  # accuracy where labels exclude each other
 SHARES = ("teacher_entropy", "mean_entropy")  # plotted as shares of ln K, because K may differ between runs
+RECONSTRUCTION = (
+    "Validation scans, the patches that the encoder sees (the others are gray), and these with the patches that the "
+    "decoder predicts. It predicts a patch up to its brightness and contrast, which are taken from the scan."
+)
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # tell overlapping lines apart
 
 
@@ -202,9 +207,27 @@ def training_alarms(runs: list[Pretraining]) -> list[Alarmed]:
     return found
 
 
+def reconstructions(root: Path, runs: list[Pretraining]) -> list[FigureImage]:
+    """Return the reconstructed scans of the runs that have such a picture, of the first run per method and backbone.
+
+    Args:
+        root: results/{cohort}.
+
+    Raises:
+        UserError: a picture cannot be read.
+    """
+    found: dict[tuple[str, str], FigureImage] = {}
+    for run in runs:
+        path = root / "pretrain" / run.method / run.backbone / run.run / "reconstruction.png"
+        if path.is_file() and (run.method, run.backbone) not in found:
+            title = f"{run.method} · {run.backbone} · {run.run}"
+            found[run.method, run.backbone] = FigureImage(title, path.name, jpeg_uri(path), RECONSTRUCTION)
+    return list(found.values())
+
+
 HEADS = (
-    "method", "backbone", "run", "starts from", "epochs", "exported epoch", "skipped steps", "last kNN", "scope",
-    "scans", "patients", "images seen", "images/s", "data wait", "MFU", "device",
+    "method", "backbone", "run", "starts from", "family", "epochs", "exported epoch", "skipped steps", "last kNN",
+    "scope", "scans", "patients", "images seen", "images/s", "data wait", "MFU", "device",
 )  # fmt: skip
 
 
@@ -224,6 +247,8 @@ def _row(run: Pretraining) -> dict[str, Cell]:
     lengths = metadata.get("epochs") or ([int(history["epoch"].max())] if len(history) else [])
     words = {"method": run.method, "backbone": run.backbone, "run": run.run, "scope": metadata.get("scope", NOTHING)}
     words["device"] = metadata.get("device", NOTHING)
+    kind = METHODS.get(str(metadata.get("method", {}).get("method")))
+    words["family"] = kind.family if kind else NOTHING
     keys = {"scans": "scans", "patients": "patients", "exported epoch": "exported_epoch", "images seen": "images_seen"}
     return {
         **{name: Cell(str(word), sort=str(word)) for name, word in words.items()},

@@ -24,7 +24,7 @@ from octdino.report.limitations import limits
 from octdino.report.model_card import backbone_of, model_card, runs_of
 from octdino.report.results_reader import Results, read_results
 from octdino.report.search_table import search_table
-from octdino.report.training_section import training_alarms, training_figures, training_table
+from octdino.report.training_section import reconstructions, training_alarms, training_figures, training_table
 from octdino.stats.significance import alpha
 
 PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py", "snakemake")
@@ -144,6 +144,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "expand": evaluated.small_sample_correction,
         "seeds": int(found.metrics["seed"].dropna().nunique()),
         "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"])), found.cohort.unit),
+        "reconstructions": reconstructions(found.root, found.pretraining),
         "alarms": training_alarms(found.pretraining),
         "run_heads": heads,
         "runs": runs,

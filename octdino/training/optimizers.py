@@ -23,10 +23,12 @@ def set_schedule(optimizer: torch.optim.Optimizer, lr: float, weight_decay: floa
             group["weight_decay"] = weight_decay
 
 
-def make_optimizer(kind: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return a fused adamw, or sgd with momentum 0.9, with learning rate 0 until `set_schedule`."""
+def make_optimizer(
+    kind: str, groups: list[dict[str, Any]], betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.Optimizer:
+    """Return a fused adamw with `betas`, or sgd with momentum 0.9, with learning rate 0 until `set_schedule`."""
     if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, fused=True)
+        return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True)
     for group in optimizer.param_groups:  # after a skipped first step the kernel's own buffer is uninitialized
         for parameter in group["params"]:

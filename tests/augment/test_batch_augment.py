@@ -254,3 +254,13 @@ def test_gray_equals_torchvisions_and_jitter_has_its_probability():
 def test_color_jitter_of_gray_scans_raises_user_error(change):
     with pytest.raises(UserError, match="the scans are gray"):
         Augment(AugmentSettings(color={change: 0.2}), [0.5], [0.2])
+
+
+def test_view_that_is_only_cropped_has_the_crops_and_flips_of_other_views_and_nothing_else():
+    images = smooth(batch=8)
+    every = {"flip_p": 0.5, "ratio": (0.8, 1.25), "rotate_degrees": 20, "brightness_max": 0.4, "contrast_max": 0.4,
+             "gamma_max": 1.5, "blur_p": 1, "speckle_max": 0.3, "solarize_p": 1}  # fmt: skip
+    cropped = make(every, View(2, 32, (0.2, 1), crop_only=True), images)
+    expected = make({"flip_p": 0.5, "ratio": (0.8, 1.25)}, View(2, 32, (0.2, 1)), images)
+    torch.testing.assert_close(cropped, expected, rtol=0, atol=1.1e-4)  # other views are clamped at 1e-4
+    assert not torch.allclose(cropped, make(every, View(2, 32, (0.2, 1)), images), atol=0.1)

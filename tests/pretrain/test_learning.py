@@ -34,6 +34,7 @@ VARIANTS = dict.fromkeys(METHODS, FEW_STEPS) | {
     "dinov2": {**FEW_STEPS, **PROTOTYPES},
     "byol": {**FEW_STEPS, "momentum": 0.9},
     "moco": {**FEW_STEPS, "momentum_start": 0.9},
+    "mae": FEW_STEPS,
 }
 SETTINGS = PretrainSettings.parse(
     {

@@ -104,7 +104,7 @@ def test_four_processes_train_as_one(tmp_path: Path) -> None:
 def test_settings_by_size_use_the_number_of_all_scans_in_every_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("octdino.config.methods.SIZES", (10, 20, 30, 40, 60))
+    monkeypatch.setattr("octdino.config.method_settings.SIZES", (10, 20, 30, 40, 60))
     store = write_small_cohort(tmp_path)  # 72 scans train: the last column
     settings = SETTINGS.variant("simclr")
     start, chosen = Start(settings, MODELS["resnet"], "b", 0, 0), []

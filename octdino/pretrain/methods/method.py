@@ -127,6 +127,17 @@ class Method(nn.Module):
         """Return scalars over the epoch, and reset their accumulators."""
         return {}
 
+    def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return pictures of scans by title, each [N, C, S, S], standardized, NaN where blank; none by default.
+
+        Called after training, in eval mode and without gradient.
+
+        Args:
+            images: [N, C, S, S], standardized, of the size of large views.
+            generator: of all random choices, on the host.
+        """
+        return {}
+
 
 class OneNetwork(Method):
     """A method with one backbone and one head, both trained, on two large views. A subclass sets `network`."""
