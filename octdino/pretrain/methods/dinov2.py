@@ -175,6 +175,9 @@ class Dinov2(Dino):
         mask = sample_masks(GLOBAL_VIEWS * batch, self.grid, s.mask_probability, s.mask_ratio, generator)
         return {"mask": mask.view(GLOBAL_VIEWS, batch, -1)}
 
+    def hidden_patches(self, sampled: Features) -> Tensor:
+        return sampled["mask"].unflatten(-1, self.grid)
+
     def encode_teacher(self, batch: Batch) -> Features:
         pooled, patches = encode_patches(self.teacher["backbone"], batch.views[0], None)
         return {"views": pooled, "patches": patches}
