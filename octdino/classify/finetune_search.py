@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
@@ -69,14 +70,16 @@ class FinetuneSearch:
             self.restore(saved)
         else:
             monitor.clear()
-            monitor.show_views(lambda: first_views(self.tuned, self.data))
+            monitor.show_views(lambda: first_views(self.tuned, self.data, monitor.name))
         log.info("%d labeled scans, %d candidates, up to %d steps", scans, count, total)
-        for _ in progress(self._train(monitor, saved is not None), total - self.steps, "fine-tuning", "step"):
-            if reason := stopper.asked():
-                monitor.show_curves(self._lines(), last=True)
-                state.stop(self.position(), self.steps, reason)
-            if state.due():
-                state.save(self.position(), self.steps)
+        with ExitStack() as tracked:
+            training = self._train(monitor, tracked, saved is not None)
+            for _ in progress(training, total - self.steps, "fine-tuning", "step"):
+                if reason := stopper.asked():
+                    monitor.show_curves(self._lines(), last=True)
+                    state.stop(self.position(), self.steps, reason)
+                if state.due():
+                    state.save(self.position(), self.steps)
         if not self.best:
             raise UserError("classify.lr: the network's outputs are not finite: it diverged; expected lower candidates")
         self.tuned.network.load_state_dict(self.best)
@@ -141,19 +144,20 @@ class FinetuneSearch:
             pretrained=self.pretrained, head=self.head, seed=self.seed,
         )  # fmt: skip
 
-    def _train(self, monitor: RunMonitor, resumed: bool) -> Iterator[None]:
-        """Yield after each step of each candidate."""
+    def _train(self, monitor: RunMonitor, tracked: ExitStack, resumed: bool) -> Iterator[None]:
+        """Yield after each step of each candidate; the trackers of the present one are in `tracked`."""
         while len(self.results) < len(self.candidates):
             name = self.candidates[len(self.results)].series
-            with monitor.track(self.tuned.history, resumed=resumed, series=name) as trackers:
-                while not self.tuned.done:
-                    known = len(self.tuned.history)
-                    self.tuned.train_step()
-                    self.steps += 1
-                    if len(self.tuned.history) > known:
-                        trackers.log(*tracked_row(self.tuned.history[-1]))
-                        monitor.show_curves(self._lines(), last=self.tuned.done)
-                    yield
+            trackers = tracked.enter_context(monitor.track(self.tuned.history, resumed=resumed, series=name))
+            while not self.tuned.done:
+                known = len(self.tuned.history)
+                self.tuned.train_step()
+                self.steps += 1
+                if len(self.tuned.history) > known:
+                    trackers.log(*tracked_row(self.tuned.history[-1]))
+                    monitor.show_curves(self._lines(), last=self.tuned.done)
+                yield
+            tracked.close()
             resumed = False
             self._finish_candidate()
             if len(self.results) < len(self.candidates):

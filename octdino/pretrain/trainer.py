@@ -73,7 +73,7 @@ class Trainer:
     def __init__(
         self, settings: PretrainSettings, name: str, start: Start, data: PretrainData, seed: int, state: RunState
     ) -> None:
-        self.settings, self.name, self.data, self.seed, self.state = settings, name, data, seed, state
+        self.settings, self.data, self.seed, self.state = settings, data, seed, state
         self.device = pick_device()
         keep_freed_memory()
         self.precision = resolve_precision(self.device, settings.precision)
@@ -159,7 +159,7 @@ class Trainer:
             self.skipped.file.unlink(missing_ok=True)
         if not saved:
             monitor.clear()
-            monitor.show_views(lambda: first_views(self.batches, self.data, self.name))
+            monitor.show_views(lambda: first_views(self.batches, self.data, monitor.name))
         log.info(
             "%s, %d epochs of %d steps of %d scans on %s",
             self.data.counted(), self.settings.length, per_epoch, self.batches.batch_size, device_name(self.device),
@@ -178,10 +178,10 @@ class Trainer:
             if self.step % per_epoch == 0:
                 self.end_epoch()
                 trackers.log(*tracked_row(self.history.rows[-1]))
-                monitor.show_curves({self.name: self.history.rows}, last=self.step == total)
+                monitor.show_curves({monitor.name: self.history.rows}, last=self.step == total)
                 self.throughput.restart()
             if reason := stopper.asked():
-                monitor.show_curves({self.name: self.history.rows}, last=True)
+                monitor.show_curves({monitor.name: self.history.rows}, last=True)
                 self.state.stop(self.position(), self.step, reason)
             if self.state.due() and self.step < total:
                 self.state.save(self.position(), self.step)

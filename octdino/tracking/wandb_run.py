@@ -1,6 +1,7 @@
 """Weights & Biases: offline below `wandb/` of the working directory, unless WANDB_MODE says otherwise."""
 
 import os
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ class WandbRun:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # of wandb's own errors, to its makers
         import wandb
 
-        self.run_id = run_id or wandb.util.generate_id()
+        self.run_id = run_id or uuid.uuid4().hex[:12]
         self._run: Any = wandb.init(
             project=run.project,
             name=run.name,

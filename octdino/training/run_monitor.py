@@ -30,9 +30,13 @@ class RunMonitor:
         trackers: of `check_installed`.
         panels: of the curves.
         x: column of the curves' horizontal axis.
+
+    Attributes:
+        name: of the run below results/{cohort}.
     """
 
     def __init__(self, out: Path, run: Tracked, trackers: Sequence[str], panels: Sequence[Panel], x: str) -> None:
+        self.name = run.name
         self._out, self._run = out, run
         self._trackers = list(trackers) if is_rank0() else []
         self._curves = LearningCurves(out / CURVES, panels, x)

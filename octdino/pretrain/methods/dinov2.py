@@ -176,7 +176,8 @@ class Dinov2(Dino):
         return {"mask": mask.view(GLOBAL_VIEWS, batch, -1)}
 
     def hidden_patches(self, sampled: Features) -> Tensor:
-        return sampled["mask"].unflatten(-1, self.grid)
+        mask = sampled["mask"]
+        return mask.view(*mask.shape[:2], *self.grid)
 
     def encode_teacher(self, batch: Batch) -> Features:
         pooled, patches = encode_patches(self.teacher["backbone"], batch.views[0], None)
