@@ -20,9 +20,15 @@ from matplotlib.figure import Figure
 
 from octdino.config import Arm
 from octdino.data.atomic_files import replacing
-from octdino.palette import FIXED, FONT, LOOK, POOL
 
 INK = "#0a0b0c"  # becomes currentColor
+# Okabe & Ito's colors, moved towards medium lightness: each has a contrast of 3 to white and to near-black.
+FIXED = {"scratch": "#858585", "imagenet": "#b8860b", "clinical": "#b565a7"}
+POOL = (
+    "#2684d0", "#d9631e", "#139c77", "#7a6fd6", "#cc1a40", "#6b8210", "#0d7380", "#806640", "#a67373", "#26a60d",
+    "#a61ad9", "#736680",
+)  # fmt: skip
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MODES: dict[str, tuple[str, str | tuple[int, tuple[int, ...]]]] = {
     "linear": ("o", "-"),
     "knn": ("^", (0, (3, 1, 1, 1))),
@@ -84,9 +90,13 @@ def svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = text.replace("*{stroke-linejoin", "svg.octdino *{stroke-linejoin")  # a page has other elements
     text = text.replace(INK, "currentColor").replace("'DejaVu Sans'", FONT)
+    look = (
+        "<style>svg.octdino{color:#2b2b2b}"
+        "@media screen and (prefers-color-scheme:dark){svg.octdino{color:#d4d4d4}}</style>"
+    )
     head, rest = text.split(">", 1)
     head += f' class="octdino" role="img" aria-label="{escape(description)}"'
-    return f"{head}>{LOOK}{rest}"
+    return f"{head}>{look}{rest}"
 
 
 def save_svg(figure: Figure, path: Path, description: str) -> None:

@@ -14,7 +14,7 @@ from octdino.data.atomic_files import replacing
 SCANS = 4  # rows of a sheet
 LEAST_COLUMNS = 6  # of views: methods with fewer per batch are shown in several batches
 LEAST_SIDE = 150  # px, of the largest view of a sheet; smaller ones are enlarged by whole factors
-GAP, LINE = 8, 15  # px, between images; of a line of text
+GAP, LINE = 8, 18  # px, between images; of a line of text
 PAPER, INK, HIDDEN = 255, 30, 128  # gray levels
 LONGEST = 60  # characters of a scan's name
 
@@ -62,13 +62,13 @@ def write_view_sheet(path: Path, rows: Sequence[ScanRow], caption: str) -> None:
     views = rows[0].views
     side = max(cell.image.shape[-1] for cell in views)
     zoom = max(1, -(-LEAST_SIDE // side))
-    font, bold = ImageFont.load_default(11), ImageFont.load_default(12)
+    font, bold = ImageFont.load_default(13), ImageFont.load_default(14)
     columns = [_scan([row.scan for row in rows], side * zoom)]
     columns += [[_enlarged(row.views[index].image, zoom) for row in rows] for index in range(len(views))]
     titles = [f"scan as stored\n{rows[0].scan.shape[-1]} x {rows[0].scan.shape[-2]} px", *(v.title for v in views)]
     widths = [max(column[0].width, _width(title, font)) for column, title in zip(columns, titles, strict=True)]
     width = sum(widths) + GAP * (len(widths) + 1)
-    lines = wrap(caption, max(width // 6, 20))
+    lines = wrap(caption, max(width // 7, 20))
     head = 2 * GAP + LINE * (len(lines) + 2)  # a title has two lines
     sheet = Image.new(columns[0][0].mode, (width, head + len(rows) * (side * zoom + LINE + GAP)), _tone(PAPER, columns))
     pen, ink = ImageDraw.Draw(sheet), _tone(INK, columns)

@@ -7,8 +7,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from octdino.palette import POOL
-from octdino.plotting import figure_style
+from octdino.plotting import POOL, figure_style
 
 DIMENSIONS = 30  # that t-SNE starts from
 FEWEST = 12  # scans; with fewer t-SNE shows no structure

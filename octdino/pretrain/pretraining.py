@@ -34,7 +34,7 @@ PANELS = (  # of curves.svg, as in the report's figures of training
     Panel("feature_std", "feature spread (towards 0: collapse)"),
     Panel("rankme", "RankMe, effective rank of the features"),
     Panel("teacher_entropy", "teacher entropy / ln K (0 or 1: collapse)", per="ln_k", share=True),
-    Panel("kl", "KL teacher to student (0 from early on: collapse)"),
+    Panel("kl", "KL teacher to student (0 early: collapse)"),
     Panel("mean_entropy", "entropy of the mean / ln K (low: collapse)", per="ln_k", share=True),
     Panel("prototypes_used", "share of prototypes used", share=True),
 )

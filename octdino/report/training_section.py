@@ -14,8 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormat
 
 from octdino.config import Arm
 from octdino.data.sampling_units import PATIENT, Unit
-from octdino.palette import POOL
-from octdino.plotting import INK, WIDTH, arm_styles, figure_style, svg
+from octdino.plotting import INK, POOL, WIDTH, arm_styles, figure_style, svg
 from octdino.report.conclusions import NOTHING
 from octdino.report.results_reader import Pretraining
 from octdino.report.tables import Cell

@@ -11,14 +11,20 @@ from html import escape
 from pathlib import Path
 
 from octdino.data.atomic_files import replacing
-from octdino.palette import FONT, LOOK, POOL
 
 Rows = Sequence[Mapping[str, float]]
 
 PANEL, LEFT, TOP, GAP = (300, 104), 50, 30, 46  # px: width and height of a plot, margins, space below a plot
 HEAD, LEGEND = 16, 16  # px, line of the caption and of each entry of the legend
 MOST_POINTS = 200  # of a line: more are not visible
+PADDING = 0.06  # of an axis, beyond the values, as a share of their range
+# As in octdino/plotting.py, which imports matplotlib: dark on a light page, light on a dark one.
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+LOOK = (
+    "<style>svg.octdino{color:#2b2b2b}@media screen and (prefers-color-scheme:dark){svg.octdino{color:#d4d4d4}}</style>"
+)
 SHARE = 0.01  # of a training's time, at most, for drawing
+COLORS = ("#2684d0", "#d9631e", "#139c77", "#7a6fd6", "#cc1a40", "#6b8210")  # readable on white and on near-black
 LOGARITHMIC = 8  # ratio of the largest to the smallest value from which a loss has a logarithmic axis
 
 
@@ -89,7 +95,7 @@ def draw_curves(lines: Mapping[str, Rows], panels: Sequence[Panel], x: str) -> s
     for index, name in enumerate(legend):
         y = HEAD + TOP + down * step[1] + LEGEND * index
         parts.append(
-            f'<path d="M{LEFT} {y - 4}h24" stroke="{POOL[index % len(POOL)]}" stroke-width="2" fill="none"/>'
+            f'<path d="M{LEFT} {y - 4}h24" stroke="{COLORS[index % len(COLORS)]}" stroke-width="2" fill="none"/>'
             f'<text x="{LEFT + 30}" y="{y}">{escape(name)}</text>'
         )
     caption = f"{', '.join(lines)}, after {x} {right:g}" if len(lines) == 1 else f"up to {x} {right:g}"
@@ -140,6 +146,8 @@ def _panel(
         low, high = min(low, 0.0), max(high, 1.0)
     elif high - low < 1e-9 * max(abs(high), 1e-30):
         low, high = low - (abs(low) / 10 or 0.1), high + (abs(high) / 10 or 0.1)
+    elif bend is float:
+        low, high = low - PADDING * (high - low), high + PADDING * (high - low)
 
     def place(px: float, py: float) -> str:
         share = (bend(py) - bend(low)) / (bend(high) - bend(low))
@@ -151,7 +159,7 @@ def _panel(
         parts.append(f'<path d="M{left} {y}h{width}" stroke="currentColor" stroke-opacity=".15"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{_number(value)}</text>')
     for name, line in points.items():
-        color = POOL[order.index(name) % len(POOL)]
+        color = COLORS[order.index(name) % len(COLORS)]
         path = "M" + "L".join(place(*point) for point in line)
         parts.append(f'<path d="{path}" stroke="{color}" stroke-width="1.6" stroke-linejoin="round" fill="none"/>')
         end = place(*line[-1]).split()

@@ -12,8 +12,7 @@ import pytest
 
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.evaluate import evaluate  # only tests may join two stages
-from octdino.palette import FIXED, POOL
-from octdino.plotting import arm_styles
+from octdino.plotting import FIXED, POOL, arm_styles
 from octdino.report import write_report
 from octdino.report.conclusions import NOTHING
 from octdino.report.results_reader import Pretraining, _pretraining, read_results
