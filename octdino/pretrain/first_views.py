@@ -33,8 +33,8 @@ def first_views(batches: BatchLoader, data: PretrainData, name: str) -> tuple[li
             masked |= hidden is not None
             cells += _cells(views, hidden, data, f"batch {index + 1}: " if shown > 1 else "")
         rows.append(ScanRow(str(data.manifest["scan_id"].iloc[row]), data.images[data.rows[row]], cells))
-    batches = f"the run's first {shown} batches that have the scan" if shown > 1 else "the run's first batch"
-    caption = f"{name}: scans and their views exactly as the network gets them in {batches}."
+    where = f"the run's first {shown} batches that have the scan" if shown > 1 else "the run's first batch"
+    caption = f"{name}: scans and their views exactly as the network gets them in {where}."
     if masked:
         caption += (
             " Masked: what the student sees of a large view; gray patches are hidden from it and not from the teacher. "

@@ -23,7 +23,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 LOOK = (
     "<style>svg.octdino{color:#2b2b2b}@media screen and (prefers-color-scheme:dark){svg.octdino{color:#d4d4d4}}</style>"
 )
-SHARE = 0.01  # of a training's time, at most, for drawing
+SHARE = 0.005  # of a training's time, at most, for drawing
 COLORS = ("#2684d0", "#d9631e", "#139c77", "#7a6fd6", "#cc1a40", "#6b8210")  # readable on white and on near-black
 LOGARITHMIC = 8  # ratio of the largest to the smallest value from which a loss has a logarithmic axis
 
@@ -48,7 +48,7 @@ class Panel:
 
 
 class LearningCurves:
-    """Keeps `path` up to date, within a hundredth of the training's time.
+    """Keeps `path` up to date, within a small share of the training's time.
 
     Args:
         path: the SVG file.

@@ -4,6 +4,7 @@ All of it is written beside the run's outputs and is declared by no rule: Snakem
 failed job, and these are wanted then, too. Nothing here changes a weight, and no failure here ends a training.
 """
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -44,10 +45,12 @@ class RunMonitor:
 
     def clear(self) -> None:
         """Delete what an earlier run has left; for a run that starts from its first step."""
-        if is_rank0():
-            for name in (VIEWS, CURVES):
-                (self._out / name).unlink(missing_ok=True)
-            shutil.rmtree(self._out / EVENTS, ignore_errors=True)
+        if not is_rank0():
+            return
+        shutil.rmtree(self._out / EVENTS, ignore_errors=True)
+        for name in (VIEWS, CURVES):
+            with contextlib.suppress(OSError):  # a folder of that name; writing the file will say so
+                (self._out / name).unlink()
 
     def show_views(self, make: Callable[[], tuple[Sequence[ScanRow], str]]) -> None:
         """Write the sheet of the rows and the caption that `make` returns."""
