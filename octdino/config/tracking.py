@@ -9,8 +9,8 @@ from octdino.config.settings_base import as_list
 
 TrackerName = Literal["auto", "none", "tensorboard", "wandb", "mlflow", "trackio"]
 TRACKING = (
-    "where the history goes, one or several; auto: TensorBoard's event files if that package is installed; wandb and "
-    "trackio stay on this machine unless the environment says otherwise, mlflow too: docs/tracking.md"
+    "where the history goes, one or several; auto: TensorBoard's event files if that package is installed; wandb, "
+    "mlflow and trackio stay on this machine unless the environment says otherwise: docs/tracking.md"
 )
 
 
