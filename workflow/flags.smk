@@ -45,7 +45,7 @@ def pretrain_flags(wildcards, threads, resources):
     flags = f"--checkpoint-seconds {chosen.checkpoint_seconds} --keep-checkpoints {chosen.keep_checkpoints}"
     flags += f" --max-skipped {chosen.max_skipped}"
     flags += " --extend" if chosen.extend else ""
-    flags += " --tensorboard" if chosen.tensorboard else ""
+    flags += tracking_flag(chosen)
     flags += time_flag(resources) + processes_flag(resources)
     if chosen.variant(wildcards.method).init == "imagenet":
         for weights in first_weights(wildcards):
@@ -56,8 +56,17 @@ def pretrain_flags(wildcards, threads, resources):
 def classify_flags(wildcards, resources):
     """Return the flags that change no weight; `resources` makes them untracked."""
     flags = f"--checkpoint-seconds {settings.classify.checkpoint_seconds}"
-    return flags + (
-        processes_flag(resources) if wildcards.arm.endswith("-finetune") else ""
+    if not wildcards.arm.endswith("-finetune"):
+        return flags
+    return flags + tracking_flag(settings.classify) + processes_flag(resources)
+
+
+def tracking_flag(section):
+    """Return the flag for the trackers of pretrain or classify; none where they are the default."""
+    return (
+        ""
+        if section.tracking == ["auto"]
+        else f" --tracking {' '.join(section.tracking)}"
     )
 
 

@@ -97,6 +97,8 @@ class Finetune:
         self.step, self.diverged = 0, False
         self.best_score, self.best_step = -math.inf, 0
         self.best: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+        self.loss_sum = torch.zeros((), device=self.device)  # since the last validation
         self.augment = Augment(settings.augment, data.mean, data.std, self.device)
         truth = data.truth[self.train_rows]
         balanced = settings.class_weights == "balanced"
@@ -111,6 +113,8 @@ class Finetune:
             "best_score": self.best_score,
             "best_step": self.best_step,
             "best": self.best,
+            "history": self.history,
+            "loss_sum": self.loss_sum,
         }
 
     def check(self, saved: dict[str, Any]) -> None:
@@ -120,9 +124,9 @@ class Finetune:
             CheckpointError: a key is missing, a value has another type or shape, or the step is not one of this run.
         """
         present = self.position()
-        check_form(
-            {**saved, "optimizer": None, "best": None}, {**present, "optimizer": None, "best": None}, "checkpoint"
-        )
+        loose = {"optimizer": None, "best": None, "history": None}
+        check_form({**saved, **loose}, {**present, **loose}, "checkpoint")
+        check_history(saved.get("history"))
         check_optimizer(saved.get("optimizer"), self.optimizer)
         if saved.get("best") != {}:
             check_form(saved.get("best"), present["network"], "best")
@@ -139,7 +143,8 @@ class Finetune:
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.best_score, self.best_step = saved["step"], saved["best_score"], saved["best_step"]
-        self.best = saved["best"]
+        self.best, self.history = saved["best"], saved["history"]
+        self.loss_sum = saved["loss_sum"].to(self.device)
 
     @property
     def done(self) -> bool:
@@ -154,23 +159,38 @@ class Finetune:
         if self.step % self.schedule.check == 0 or self.step == self.schedule.total:
             self._validate()
 
-    def _take_step(self) -> None:
-        epoch, index = divmod(self.step, self.schedule.epoch)
-        order = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+    def batch(self, step: int) -> np.ndarray:
+        """Return the scans of a step, as positions among the labeled scans."""
+        epoch, index = divmod(step, self.schedule.epoch)
         size = self.schedule.batch
-        chosen = torch.randperm(len(self.train_rows), generator=order)[index * size : (index + 1) * size]
-        rows = self.train_rows[chosen.numpy()]
+        return self.order(epoch)[index * size : (index + 1) * size]
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the scans in the order of an epoch, those included that do not fill a last batch."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+        rows: np.ndarray = self.train_rows[torch.randperm(len(self.train_rows), generator=generator).numpy()]
+        return rows
+
+    def views(self, step: int, images: Tensor, keys: Tensor) -> Tensor:
+        """Return the views of a step, [B, C, S, S], of images uint8 [B, C, H, W] and their positions, on the device."""
+        s = self.settings.augment
+        (views,) = self.augment(
+            images, [View(1, s.global_size, s.global_scale)], seed_of(self.seed, "views", step), keys
+        )
+        return views
+
+    def _take_step(self) -> None:
+        rows = self.batch(self.step)
         torch.manual_seed(seed_of(self.seed, "step", self.step, rank()))  # dropout and drop path
         s = self.settings
-        view = View(1, s.augment.global_size, s.augment.global_scale)
         places = torch.from_numpy(rows[local_slice(len(rows))])
-        images, keys = self.feed.take(places), places.to(self.device)
-        (images,) = self.augment(images, [view], seed_of(self.seed, "views", self.step), keys)
+        images = self.views(self.step, self.feed.take(places), places.to(self.device))
         self.network.train()
         with autocast(self.device, s.precision):
             logits = all_gather(self.network(images.contiguous(memory_format=torch.channels_last)))
         truth = torch.from_numpy(self.data.truth[rows]).to(self.device)
         loss = loss_of(logits.float(), truth, self.data.exclusive, self.class_weight)
+        self.loss_sum += loss.detach()
         torch.autograd.backward(loss)
         average_gradients(self.network)
         set_schedule(self.optimizer, warmup_cosine(self.step / self.schedule.total, self.lr, 0.0, 0.1), s.weight_decay)
@@ -185,6 +205,12 @@ class Finetune:
             lambda: validation_score(self.data.truth[rows], self.logits(rows), self.data.exclusive)
         )
         self.diverged = math.isnan(score)
+        steps = self.step - (int(self.history[-1]["step"]) if self.history else 0)
+        lr: float = self.optimizer.param_groups[-1]["lr"]  # of the head
+        self.history.append(
+            {"step": self.step, "loss": self.loss_sum.item() / steps, "lr": lr, "validation_score": score}
+        )
+        self.loss_sum.zero_()
         log.info("step %d/%d: %.4f on validation patients", self.step, self.schedule.total, score)
         if score > self.best_score:
             self.best_score, self.best_step = score, self.step
@@ -197,3 +223,15 @@ class Finetune:
         size = self.settings.augment.global_size
         batches = input_batches(self.data.images, self.data.mean, self.data.std, size, self.device, rows)
         return torch.cat([self.network(batch).double().cpu() for batch in batches]).numpy()
+
+
+def check_history(rows: Any) -> None:
+    """Check that `rows` of a checkpoint are a history: dicts from names to numbers, each with a step.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "step" in row for row in rows):
+        raise CheckpointError("history is no list of rows with a step")
+    for row in rows:
+        check_form(row, dict.fromkeys(row, 0.0), "history")

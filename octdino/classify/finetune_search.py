@@ -3,13 +3,15 @@
 import copy
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
 
 from octdino.classify.candidates import Result, score_of
-from octdino.classify.finetune import Finetune, schedule_of
+from octdino.classify.finetune import Finetune, check_history, schedule_of
+from octdino.classify.first_views import first_views
 from octdino.classify.labeled_scans import Labeled
 from octdino.classify.linear import Head, fit_linear
 from octdino.config import ClassifySettings
@@ -21,6 +23,7 @@ from octdino.training.checkpoint_reader import CheckpointError, check_form
 from octdino.training.checkpoints import RunState
 from octdino.training.distributed import broadcast_from_rank0
 from octdino.training.precision import pick_device, resolve_precision
+from octdino.training.run_monitor import RunMonitor, tracked_row
 from octdino.training.signals import Stopper
 
 log = logging.getLogger("octdino.classify")
@@ -47,11 +50,15 @@ class FinetuneSearch:
         self.head = _linear_head(settings, data, backbone) if pretrained and settings.first_head == "linear" else None
         self.steps = 0
         self.results: list[Result] = []  # of the finished candidates
+        self.histories: list[list[dict[str, float]]] = []  # of the same
         self.best: dict[str, Tensor] = {}
         self.tuned = self._training(0)
 
-    def run(self, state: RunState, stopper: Stopper) -> None:
+    def run(self, state: RunState, stopper: Stopper, monitor: RunMonitor) -> None:
         """Train all candidates, or the rest of them after a stop; leave the best network in `tuned`.
+
+        Args:
+            monitor: shows the views before the first step, and the histories.
 
         Raises:
             UserError: all candidates diverged.
@@ -61,12 +68,18 @@ class FinetuneSearch:
         total = sum(schedule_of(self.settings, each, scans).total for each in self.candidates)
         if saved := state.load(self.check):
             self.restore(saved)
+        else:
+            monitor.clear()
+            monitor.show_views(lambda: first_views(self.tuned, self.data, monitor.name))
         log.info("%d labeled scans, %d candidates, up to %d steps", scans, count, total)
-        for _ in progress(self._train(), total - self.steps, "fine-tuning", "step"):
-            if reason := stopper.asked():
-                state.stop(self.position(), self.steps, reason)
-            if state.due():
-                state.save(self.position(), self.steps)
+        with ExitStack() as tracked:
+            training = self._train(monitor, tracked, saved is not None)
+            for _ in progress(training, total - self.steps, "fine-tuning", "step"):
+                if reason := stopper.asked():
+                    monitor.show_curves(self._lines(), last=True)
+                    state.stop(self.position(), self.steps, reason)
+                if state.due():
+                    state.save(self.position(), self.steps)
         if not self.best:
             raise UserError("classify.lr: the network's outputs are not finite: it diverged; expected lower candidates")
         self.tuned.network.load_state_dict(self.best)
@@ -76,6 +89,7 @@ class FinetuneSearch:
         return {
             "training": self.tuned.position(),
             "results": self.results,
+            "histories": self.histories,
             "best": self.best,
             "steps": self.steps,
             "precision": self._precision(),
@@ -88,14 +102,18 @@ class FinetuneSearch:
             CheckpointError: a key is missing, a value has another type or shape, or it is of other candidates.
         """
         present = self.position()
-        loose = {"training": None, "results": None, "best": None}
+        loose = {"training": None, "results": None, "histories": None, "best": None}
         check_form({**saved, **loose}, {**present, **loose}, "checkpoint")
-        for key, kind in (("training", dict), ("results", list), ("best", dict)):
+        for key, kind in (("training", dict), ("results", list), ("histories", list), ("best", dict)):
             if not isinstance(saved.get(key), kind):
                 raise CheckpointError(f"{key} is no {kind.__name__}")
         results = saved["results"]
         if len(results) >= len(self.candidates):
             raise CheckpointError(f"{len(results)} results of {len(self.candidates)} candidates")
+        if len(saved["histories"]) != len(results):
+            raise CheckpointError(f"{len(saved['histories'])} histories of {len(results)} finished candidates")
+        for history in saved["histories"]:
+            check_history(history)
         for result, candidate in zip(results, self.candidates, strict=False):
             expected = {**candidate._asdict(), "validation_score": 0.0, "best_step": 0}
             if isinstance(result, dict) and result.get("validation_score", 0) is None:
@@ -108,6 +126,7 @@ class FinetuneSearch:
     def restore(self, saved: dict[str, Any]) -> None:
         """Restore the position of a checkpoint."""
         self.results, self.best, self.steps = saved["results"], saved["best"], saved["steps"]
+        self.histories = saved["histories"]
         self.tuned = self._training(len(self.results))
         self.tuned.restore(saved["training"])
         log.info("resumed at step %d of candidate %d", self.tuned.step, len(self.results) + 1)
@@ -125,16 +144,29 @@ class FinetuneSearch:
             pretrained=self.pretrained, head=self.head, seed=self.seed,
         )  # fmt: skip
 
-    def _train(self) -> Iterator[None]:
-        """Yield after each step of each candidate."""
+    def _train(self, monitor: RunMonitor, tracked: ExitStack, resumed: bool) -> Iterator[None]:
+        """Yield after each step of each candidate; the trackers of the present one are in `tracked`."""
         while len(self.results) < len(self.candidates):
+            name = self.candidates[len(self.results)].series
+            trackers = tracked.enter_context(monitor.track(self.tuned.history, resumed=resumed, series=name))
             while not self.tuned.done:
+                known = len(self.tuned.history)
                 self.tuned.train_step()
                 self.steps += 1
+                if len(self.tuned.history) > known:
+                    trackers.log(*tracked_row(self.tuned.history[-1]))
+                    monitor.show_curves(self._lines(), last=self.tuned.done)
                 yield
+            tracked.close()
+            resumed = False
             self._finish_candidate()
             if len(self.results) < len(self.candidates):
                 self.tuned = self._training(len(self.results))
+
+    def _lines(self) -> dict[str, Sequence[dict[str, float]]]:
+        """Return the histories by candidate, that of the present one last."""
+        histories = [*self.histories, self.tuned.history][: len(self.candidates)]
+        return {each.series: rows for each, rows in zip(self.candidates, histories, strict=False)}
 
     def _finish_candidate(self) -> None:
         candidate, tuned = self.candidates[len(self.results)], self.tuned
@@ -143,6 +175,7 @@ class FinetuneSearch:
         if score_of(result) > max(map(score_of, self.results), default=-math.inf):
             self.best = tuned.best
         self.results.append(result)
+        self.histories.append(tuned.history)
         told = "diverged" if score is None else f"{score:.4f} on validation patients at step {tuned.best_step}"
         log.info("candidate %d of %d, %s: %s", len(self.results), len(self.candidates), candidate, told)
 

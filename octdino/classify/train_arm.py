@@ -1,6 +1,6 @@
 """Train the classifier of one arm and predict validation and test patients."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,17 @@ from octdino.classify.candidates import search_of
 from octdino.classify.labeled_scans import Labeled, read_labeled
 from octdino.classify.probe import train_probe
 from octdino.classify.trained_classifier import TrainedClassifier, write_classifier
-from octdino.config import Arm, ClassifySettings, ModelSettings
+from octdino.config import Arm, ClassifySettings, ModelSettings, fraction_text
 from octdino.data.schemas.metadata import Input
 from octdino.errors import UserError
 from octdino.stats.calibration import probabilities
+from octdino.tracking import Tracked, check_installed
 from octdino.training.checkpoints import RunState
 from octdino.training.determinism import set_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size
+from octdino.training.learning_curves import Panel
 from octdino.training.precision import resolve_precision
+from octdino.training.run_monitor import EVENTS, RunMonitor
 from octdino.training.signals import Stopper
 
 
@@ -52,6 +55,7 @@ def classify(
         StoppedEarly: a signal came; a fine-tuning run's state is saved.
     """
     chosen = _checked_arm(arm, pretrained, embeddings)
+    trackers = check_installed(settings.tracking) if embeddings is None else []
     set_determinism(settings.deterministic)
     data = read_labeled(store, fraction, fold)
     run = {"arm": arm, "backbone": backbone, "fraction": fraction, "fold": fold, "seed": seed}
@@ -59,7 +63,7 @@ def classify(
         trained = train_probe(chosen, settings, data, embeddings, backbone, fold, seed)
         write_classifier(out, data, trained, _metadata(run, settings, data, trained), settings)
         return
-    with _finetuned(chosen, run, settings, data, model, pretrained, out / "state") as tuned:
+    with _finetuned(chosen, run, settings, data, model, pretrained, out, trackers) as tuned:
         if tuned is not None:
             write_classifier(out, data, tuned, _metadata(run, settings, data, tuned), settings)
 
@@ -110,9 +114,10 @@ def _finetuned(
     data: Labeled,
     model: ModelSettings,
     pretrained: Path | None,
-    folder: Path,
+    out: Path,
+    trackers: Sequence[str],
 ) -> Iterator[TrainedClassifier | None]:
-    """Fine-tune, resuming from the checkpoints in `folder`, which are deleted when the block has ended well.
+    """Fine-tune, resuming from the checkpoints in `out`/state, which are deleted when the block has ended well.
 
     Yields None in all processes but that of rank 0.
     """
@@ -132,10 +137,10 @@ def _finetuned(
         "patients": sorted(set(data.manifest["patient"].iloc[data.rows("train")])),
         "version": made_by("classify"),
     }
-    with RunState(folder, fingerprint, settings.checkpoint_seconds).locked() as state:
+    with RunState(out / "state", fingerprint, settings.checkpoint_seconds).locked() as state:
         search = FinetuneSearch(settings, data, network, pretrained=arm.init != "scratch", seed=run["seed"])
         with Stopper().listening() as stopper:
-            search.run(state, stopper)
+            search.run(state, stopper, _monitor(out, run, settings, data, trackers))
         if not is_rank0():  # rank 0 predicts, writes and deletes the checkpoints
             yield None
             return
@@ -150,3 +155,20 @@ def _finetuned(
             details={**how, "precision": resolve_precision(tuned.device, settings.precision)},
         )
         state.discard()
+
+
+def _monitor(
+    out: Path, run: dict[str, Any], settings: ClassifySettings, data: Labeled, trackers: Sequence[str]
+) -> RunMonitor:
+    """Return what shows a fine-tuning while it trains."""
+    path = f"classify/{run['arm']}/{run['backbone']}/f{fraction_text(run['fraction'])}"
+    path += f"/fold{run['fold']}-seed{run['seed']}"
+    config = {**run, "settings": settings.needed(run["arm"]), "octdino": made_by("classify")}
+    tracked = Tracked(data.cohort.name, "classify", path, path, config, out / EVENTS, out / "state")
+    score = "validation accuracy" if data.exclusive else "validation macro AUROC"
+    panels = (
+        Panel("validation_score", score),
+        Panel("loss", "training loss", logarithmic=True),
+        Panel("lr", "learning rate"),
+    )
+    return RunMonitor(out, tracked, trackers, panels, "step")

@@ -68,7 +68,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _inherits(self) -> Self:
-        object.__setattr__(self, "classify", self.classify.with_augment_of(self.pretrain.augment))  # it is frozen
+        classify = self.classify.with_augment_of(self.pretrain.augment).with_tracking_of(self.pretrain.tracking)
+        object.__setattr__(self, "classify", classify)  # it is frozen
         return self
 
     @model_validator(mode="after")

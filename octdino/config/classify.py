@@ -15,6 +15,7 @@ from octdino.config.names import (
     check_seeds,
 )
 from octdino.config.settings_base import Settings, as_list, checked, merged
+from octdino.config.tracking import TrackerName, Trackers
 from octdino.errors import short
 
 OWN = {  # keys that the modes on embeddings depend on, beside the embeddings and the thresholds
@@ -33,6 +34,11 @@ class Candidate(NamedTuple):
 
     lr: float
     min_steps: int
+
+    @property
+    def series(self) -> str:
+        """Return its name in charts and folders."""
+        return f"lr{self.lr:g}-steps{self.min_steps}"
 
     def __str__(self) -> str:
         return f"lr {self.lr:g}, at least {self.min_steps} steps"
@@ -99,6 +105,9 @@ class ClassifySettings(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="finetune: as in pretrain")
     deterministic: bool = Field(True, description="as in pretrain")
     checkpoint_seconds: float = Field(60.0, ge=0, description="finetune: seconds between two checkpoints")
+    tracking: Trackers = Field(
+        ["auto"], description="finetune: where the history goes, as pretrain.tracking, which is its default"
+    )
     inverse_regularization: list[float] = Field(
         [1e-5, 1e-4, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0],
         min_length=1,
@@ -141,6 +150,10 @@ class ClassifySettings(Settings):
         inherited = pretrain.model_dump(exclude=set(SMALL_VIEWS))
         return self.model_copy(update={"augment": AugmentSettings.model_validate(merged(inherited, own))})
 
+    def with_tracking_of(self, trackers: list[TrackerName]) -> Self:
+        """Return a copy that is tracked as pretraining is, if it does not set `tracking` itself."""
+        return self if "tracking" in self.model_fields_set else self.model_copy(update={"tracking": trackers})
+
     def fractions_at(self, arm: str) -> list[float]:
         """Return the fractions at which the workflow runs the arm."""
         return self.arm_fractions.get(arm, self.fractions)
@@ -152,6 +165,7 @@ class ClassifySettings(Settings):
             return self.model_dump(mode="json", include={"threshold", *OWN[mode]})
         others: dict[str, Any] = {
             **dict.fromkeys(("arms", "fractions", "arm_fractions", "seeds", "checkpoint_seconds"), True),
+            "tracking": True,
             **dict.fromkeys(("knn", "mlp_hidden"), True),
             "augment": set(SMALL_VIEWS),
         }

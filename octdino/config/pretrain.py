@@ -10,12 +10,13 @@ from octdino.config.method_settings import MethodSettings
 from octdino.config.methods import METHODS
 from octdino.config.names import check_backbone_name, check_method_name, check_once, check_seeds
 from octdino.config.settings_base import Settings, checked
+from octdino.config.tracking import TRACKING, Trackers
 from octdino.errors import UserError
 
 UNTRACKED = (  # keys that change no weight of a finished run: no rerun trigger
     "extend",
     "max_skipped",
-    "tensorboard",
+    "tracking",
     "checkpoint_seconds",
     "keep_checkpoints",
 )
@@ -75,7 +76,7 @@ class PretrainSettings(Settings):
     max_skipped: int = Field(
         10, ge=0, description="skipped steps (non-finite loss or gradient) before the run stops with an error"
     )
-    tensorboard: bool = Field(False, description="also write the history for TensorBoard (pip install tensorboard)")
+    tracking: Trackers = Field(["auto"], description=TRACKING)
     checkpoint_seconds: float = Field(
         60.0, ge=0, description="seconds between two checkpoints; a killed run loses at most these"
     )

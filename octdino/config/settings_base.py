@@ -33,6 +33,7 @@ RENAMED = {  # old key: its new name, relative to the same section
     "saturation": "color.saturation_max",
     "solarize": "solarize_p",
     "speckle": "speckle_max",
+    "tensorboard": "tracking",
     "watch": "online_eval_max_scans",
 }
 MOVED = {"classify.reported": "replication.protocol", "report.quoted": "replication.numbers"}  # to replication/

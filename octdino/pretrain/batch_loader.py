@@ -87,3 +87,34 @@ class BatchLoader:
             targets=self._targets[rows],
             progress=step / self.total_steps,
         )
+
+    def occurrences(self, row: int, count: int) -> list[tuple[int, int]]:
+        """Return the first `count` steps that train on a scan of this process, each with its position in the batch.
+
+        There are fewer in a run of fewer epochs: a last incomplete batch of an epoch is dropped.
+        """
+        found: list[tuple[int, int]] = []
+        for epoch in range(self.total_steps // self.steps_per_epoch):
+            for index, position in (self._order(epoch) == row).nonzero().tolist():
+                found.append((epoch * self.steps_per_epoch + index, position))
+            if len(found) >= count:
+                break
+        return found[:count]
+
+    def views_of(self, step: int, row: int, position: int) -> tuple[list[Tensor], Tensor | None]:
+        """Return what the network gets of one scan in a step, computed apart from the step's batch.
+
+        Args:
+            row: a training scan that this process holds.
+            position: of the scan in the step's batch.
+
+        Returns:
+            Per kind of view [V, C, S, S], as in `load`; and the hidden patches of the large views, bool [V, rows,
+            columns], None where the method hides none.
+        """
+        seed = seed_of(self._seed, "views", step)
+        image = self._data.images[self._data.rows[row]][None].to(self._device)
+        views = self._augment(image, self.views, seed, torch.tensor([row], device=self._device))
+        sampled = self._method.sample(self.batch_size, torch.Generator().manual_seed(seed))
+        hidden = self._method.hidden_patches(sampled)
+        return views, None if hidden is None else hidden[:, position]

@@ -1,8 +1,7 @@
-"""History of a pretraining run: rows of history.csv, log line per epoch, collapse warnings, TensorBoard, best epoch."""
+"""History of a pretraining run: rows of history.csv, log line per epoch, collapse warnings, best epoch."""
 
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +10,7 @@ from torch import Tensor, nn
 from octdino.config import PretrainSettings
 from octdino.errors import UserError
 from octdino.pretrain.collapse import collapse_warnings
-from octdino.pretrain.tensorboard import clear_events, summary_writer, write_events
 from octdino.progress import duration
-from octdino.training.distributed import is_rank0
 
 log = logging.getLogger("octdino.pretrain")
 
@@ -25,28 +22,18 @@ class History:
 
     Args:
         settings: of the pretrain stage.
-        tensorboard: folder of TensorBoard's event files, written if `settings.tensorboard`.
 
     Attributes:
         rows: one per finished epoch, the columns of history.csv.
         sums: float64 sums of this epoch's scalars over the steps that were taken, on the device.
         best: score, epoch and weights of the best epoch so far, if `settings.export` is "best"; else empty.
-
-    Raises:
-        UserError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, settings: PretrainSettings, tensorboard: Path) -> None:
-        self._settings, self._tensorboard = settings, tensorboard
+    def __init__(self, settings: PretrainSettings) -> None:
+        self._settings = settings
         self.rows: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
         self.best: dict[str, Any] = {}
-        if settings.tensorboard:
-            summary_writer()
-
-    def clear_files(self) -> None:
-        """Delete the event files of an earlier run."""
-        clear_events(self._tensorboard)
 
     def add_step(self, scalars: dict[str, Tensor], taken: Tensor) -> None:
         """Add a step's scalars to the epoch's sums where `taken` (bool [], on the device) is true; does not wait."""
@@ -61,7 +48,7 @@ class History:
         return means, taken
 
     def add_epoch(self, row: dict[str, float], seconds_left: float) -> None:
-        """Append the row of a finished epoch, log it, warn of a collapse that it shows first, write TensorBoard."""
+        """Append the row of a finished epoch, log it, warn of a collapse that it shows first."""
         epochs = self._settings.length
         before = collapse_warnings(self.rows, epochs)
         self.rows.append(row)
@@ -74,8 +61,6 @@ class History:
         for warning in collapse_warnings(self.rows, epochs):
             if warning not in before:
                 log.warning("%s", warning)
-        if self._settings.tensorboard and is_rank0():
-            write_events(self._tensorboard, self.rows)
 
     def keep_best(self, row: dict[str, float], exported: nn.Module) -> None:
         """Copy the weights of `exported` if this epoch's kNN score is the best so far and the best are exported."""

@@ -1,6 +1,7 @@
 """The pretrain stage: one backbone pretrained with one method, from a store to weights, metadata and history."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,27 @@ from octdino.pretrain.collapse import collapse_warnings
 from octdino.pretrain.pretraining_data import held_rows, read_data
 from octdino.pretrain.reconstruction import write_reconstruction
 from octdino.pretrain.trainer import Trainer
+from octdino.tracking import Tracked, check_installed
 from octdino.training.checkpoints import RunState
 from octdino.training.determinism import set_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size
+from octdino.training.learning_curves import Panel
 from octdino.training.precision import device_name
+from octdino.training.run_monitor import EVENTS, RunMonitor
 from octdino.training.signals import Stopper
+
+PANELS = (  # of curves.svg, as in the report's figures of training
+    Panel("loss", "loss", logarithmic=True),
+    Panel("lr", "learning rate"),
+    Panel("knn_accuracy", "kNN accuracy, validation"),
+    Panel("knn_auroc", "kNN macro AUROC, validation"),
+    Panel("feature_std", "feature spread (towards 0: collapse)"),
+    Panel("rankme", "RankMe, effective rank of the features"),
+    Panel("teacher_entropy", "teacher entropy / ln K (0 or 1: collapse)", per="ln_k", share=True),
+    Panel("kl", "KL teacher to student (0 early: collapse)"),
+    Panel("mean_entropy", "entropy of the mean / ln K (low: collapse)", per="ln_k", share=True),
+    Panel("prototypes_used", "share of prototypes used", share=True),
+)
 
 
 @process_group()
@@ -55,6 +72,7 @@ def pretrain(
         UserError: a mistake that the user can correct.
         StoppedEarly: stopped by a signal or the time limit; a checkpoint is saved.
     """
+    trackers = check_installed(settings.tracking)
     set_determinism(settings.deterministic)
     data = read_data(
         store, fold, settings.online_eval_max_scans, functools.partial(held_rows, settings.batch_size, seed)
@@ -78,15 +96,32 @@ def pretrain(
         keep=settings.keep_checkpoints,
         length=settings.length,
     )
+    run = {"name": name, "backbone": backbone, "fold": fold, "seed": seed, "start": start.origin}
+    config = {**run, "settings": needed, "model": fingerprint["model"], "octdino": made_by("pretrain")}
     with state.locked():
         trainer = Trainer(settings, name, start, data, seed, state)
         with Stopper(max_minutes).listening() as stopper:
-            trainer.train(stopper)
+            trainer.train(stopper, run_monitor(out, state, data.title, trackers, config))
         if not is_rank0():
             return
-        run = {"name": name, "backbone": backbone, "fold": fold, "seed": seed, "start": start.origin}
         write_outputs(out, trainer, model, {**run, "settings": needed})
         state.finish()
+
+
+def run_monitor(
+    out: Path, state: RunState, project: str, trackers: Sequence[str], config: dict[str, Any]
+) -> RunMonitor:
+    """Return what shows a run while it trains.
+
+    Args:
+        project: name of the cohort, for trackers.
+        config: what identifies the run, and its settings: plain values, for trackers.
+    """
+    group = f"pretrain/{config['name']}/{config['backbone']}"
+    fold = "all" if config["fold"] is None else config["fold"]
+    path = f"{group}/fold{fold}-seed{config['seed']}"
+    run = Tracked(project, "pretrain", path, group, config, out / EVENTS, state.folder)
+    return RunMonitor(out, run, trackers, PANELS, "epoch")
 
 
 def write_outputs(out: Path, trainer: Trainer, model: ModelSettings, run: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from octdino.models.initial_weights import Start
 from octdino.models.sync_batchnorm import has_batch_norm, sync_batch_norm
 from octdino.pretrain.batch_loader import BatchLoader
 from octdino.pretrain.checkpoint_schema import check_position
+from octdino.pretrain.first_views import first_views
 from octdino.pretrain.gradient_step import StepRollback, backward, gradient_norm
 from octdino.pretrain.history import History
 from octdino.pretrain.methods import method_class
@@ -21,6 +22,7 @@ from octdino.pretrain.online_eval import evaluate_online
 from octdino.pretrain.pretraining_data import PretrainData
 from octdino.pretrain.skipped_steps import SkippedSteps
 from octdino.progress import progress
+from octdino.tracking import RunTracking
 from octdino.training.checkpoints import RunState
 from octdino.training.distributed import all_true, is_rank0, world_size
 from octdino.training.optimizers import make_optimizer, parameter_groups, set_schedule, step_if
@@ -33,6 +35,7 @@ from octdino.training.precision import (
     resolve_precision,
 )
 from octdino.training.random_seeds import seed_of
+from octdino.training.run_monitor import RunMonitor, tracked_row
 from octdino.training.schedules import cosine, warmup_cosine
 from octdino.training.signals import Stopper
 from octdino.training.throughput import Throughput
@@ -94,7 +97,7 @@ class Trainer:
             device=self.device,
             timer=self.throughput.timer,
         )
-        self.history = History(settings, state.folder.with_name("tensorboard"))
+        self.history = History(settings)
         self.skipped = SkippedSteps(
             state.folder.with_name("skipped.csv"),
             self.batches.scan_ids,
@@ -144,18 +147,30 @@ class Trainer:
             self.earlier_lengths = [*self.earlier_lengths, saved["epochs"]]
             log.info("extending a finished run of %d epochs", saved["epochs"])
 
-    def train(self, stopper: Stopper) -> None:
-        """Train to the last step, with checkpoints; raises StoppedEarly when asked to stop."""
-        total, per_epoch = self.batches.total_steps, self.batches.steps_per_epoch
+    def train(self, stopper: Stopper, monitor: RunMonitor) -> None:
+        """Train to the last step, with checkpoints; raises StoppedEarly when asked to stop.
+
+        Args:
+            monitor: shows the views before the first step, and the history after each epoch.
+        """
+        per_epoch = self.batches.steps_per_epoch
         if saved := self.state.load(lambda saved: check_position(saved, self), extend=self.settings.extend):
             self.restore(saved)
         elif is_rank0():
-            self.history.clear_files()
             self.skipped.file.unlink(missing_ok=True)
+        if not saved:
+            monitor.clear()
+            monitor.show_views(lambda: first_views(self.batches, self.data, monitor.name))
         log.info(
             "%s, %d epochs of %d steps of %d scans on %s",
             self.data.counted(), self.settings.length, per_epoch, self.batches.batch_size, device_name(self.device),
         )  # fmt: skip
+        with monitor.track(self.history.rows, resumed=saved is not None) as trackers:
+            self._train(stopper, monitor, trackers)
+
+    def _train(self, stopper: Stopper, monitor: RunMonitor, trackers: RunTracking) -> None:
+        """Train from the present step to the last one."""
+        total, per_epoch = self.batches.total_steps, self.batches.steps_per_epoch
         self.method.train()
         self.count_flops()
         self.throughput.restart()
@@ -163,7 +178,11 @@ class Trainer:
             self.take_step()
             if self.step % per_epoch == 0:
                 self.end_epoch()
+                trackers.log(*tracked_row(self.history.rows[-1]))
+                monitor.show_curves({monitor.name: self.history.rows}, last=self.step == total)
+                self.throughput.restart()
             if reason := stopper.asked():
+                monitor.show_curves({monitor.name: self.history.rows}, last=True)
                 self.state.stop(self.position(), self.step, reason)
             if self.state.due() and self.step < total:
                 self.state.save(self.position(), self.step)
@@ -232,7 +251,6 @@ class Trainer:
             row |= evaluate_online(self.method.exported, self.data.online_eval, given, self.settings.knn, self.device)
             self.history.keep_best(row, self.method.exported)
         self.history.add_epoch(row, left * self.batches.batch_size / speed["images_per_second"])
-        self.throughput.restart()
 
     @property
     def images_seen(self) -> int:

@@ -25,6 +25,7 @@ from octdino.report.model_card import backbone_of, model_card, runs_of
 from octdino.report.results_reader import Results, read_results
 from octdino.report.search_table import search_table
 from octdino.report.training_section import reconstructions, training_alarms, training_figures, training_table
+from octdino.report.view_sheets import view_sheets
 from octdino.stats.significance import alpha
 
 PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py", "snakemake")
@@ -147,6 +148,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "reconstructions": reconstructions(found.root, found.pretraining),
         "alarms": training_alarms(found.pretraining),
         "run_heads": heads,
+        "view_sheets": view_sheets(found.root),
         "runs": runs,
         "leaks": leaks(found.root),
         "explained": explained(found.root, found.cohort.unit),

@@ -39,6 +39,10 @@ def test_help_is_quick_and_complete(verb: list[str], capsys: pytest.CaptureFixtu
             "pretrain: error: --accumulate: renamed; write --grad-cache-chunks",
         ),
         (
+            ["pretrain", "dino", *RUN, "--tensorboard"],
+            "pretrain: error: --tensorboard: renamed; write --tracking",
+        ),
+        (
             ["pretrain", "dinov2", *RUN, "--dinov2.koleo-neighbours", "all"],
             "pretrain: error: --dinov2.koleo-neighbours: renamed; write --dinov2.koleo-neighbors",
         ),

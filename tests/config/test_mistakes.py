@@ -73,6 +73,7 @@ def test_a_mistake_is_one_line_that_names_the_key(values: dict[str, Any], line: 
         ("classify.augment", "rotate", "classify.augment.rotate_degrees"),
         ("pretrain", "accumulate", "pretrain.grad_cache_chunks"),
         ("pretrain", "watch", "pretrain.online_eval_max_scans"),
+        ("pretrain", "tensorboard", "pretrain.tracking"),
         ("classify", "penalties", "classify.inverse_regularization"),
         ("classify", "fractions_of", "classify.arm_fractions"),
         ("evaluate", "expand", "evaluate.small_sample_correction"),

@@ -12,7 +12,6 @@ from octdino.data.sampling_units import unit
 from octdino.errors import StoppedEarly, UserError
 from octdino.pretrain import trainer
 from octdino.pretrain.pretraining_data import read_data
-from octdino.pretrain.tensorboard import write_events
 from tests.pretrain.small_runs import STEPS, metadata, run, settings, stop_at, weights
 from tests.small import write_small_cohort
 
@@ -71,18 +70,12 @@ def test_mfu_is_between_0_and_1(store, tmp_path):
 def test_tensorboard_contains_every_epoch_once(store, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(store, tmp_path, settings=settings(tensorboard=True))
+    run(store, tmp_path)
     accumulator = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     history = pd.read_csv(tmp_path / "history.csv")
     events = accumulator.Scalars("loss")
     assert [event.step for event in events] == history["step"].tolist()
     assert [event.value for event in events] == pytest.approx(history["loss"].tolist(), rel=1e-6)
-
-
-def test_missing_tensorboard_package_raises_user_error(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard.writer", None)
-    with pytest.raises(UserError, match="tensorboard: its package is missing"):
-        write_events(tmp_path, [])
 
 
 def test_epoch_log_line_contains_loss_throughput_and_mfu(store, tmp_path, caplog):

@@ -79,7 +79,7 @@ def test_a_run_that_starts_from_another_comes_after_it(tmp_path: Path) -> None:
 def test_what_changes_no_weight_trains_nothing_again(tmp_path: Path) -> None:
     flow = workflow(tmp_path)
     assert flow.run("--cores", "2").returncode == 0
-    untracked = {"extend": True, "tensorboard": True, "keep_checkpoints": 3, "checkpoint_seconds": 1.0}
+    untracked = {"extend": True, "tracking": "wandb", "keep_checkpoints": 3, "checkpoint_seconds": 1.0}
     for name, value in untracked.items():
         changed = [f"pretrain={{{name}: {str(value).lower()}}}"]
         assert flow.rules("--config", *changed) == {"report": 1}, name
@@ -87,10 +87,12 @@ def test_what_changes_no_weight_trains_nothing_again(tmp_path: Path) -> None:
 
 
 def test_flags_that_change_no_weight_reach_the_command(tmp_path: Path) -> None:
-    flow = workflow(tmp_path, extend=True, tensorboard=True, keep_checkpoints=2)
+    flow = workflow(tmp_path, extend=True, tracking=["auto", "wandb"], keep_checkpoints=2)
     assert flow.run("--cores", "2").returncode == 0
     calls = [call for call in flow.calls() if call.startswith("pretrain")]
-    assert all("--extend" in call and "--tensorboard" in call and "--keep-checkpoints 2" in call for call in calls)
+    assert all(
+        "--extend" in call and "--tracking auto wandb" in call and "--keep-checkpoints 2" in call for call in calls
+    )
 
 
 def test_imagenet_weights_are_an_input_of_a_run_that_starts_from_them(tmp_path: Path) -> None:

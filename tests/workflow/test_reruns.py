@@ -59,6 +59,7 @@ EDITS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     ),
     "scope": ({"pretrain": {"scope": "all"}}, {"pretrain": 2, **TRAINED}),
     "checkpoints": ({"pretrain": {"checkpoint_seconds": 5}, "classify": {"checkpoint_seconds": 5}}, {"report": 1}),
+    "trackers": ({"pretrain": {"tracking": "mlflow"}, "classify": {"tracking": "none"}}, {"report": 1}),
     "another fraction": ({"classify": {"fractions": [0.05, 0.25, 0.5, 1.0]}}, {"classify": 5, "clinical": 1, **END}),
     "one fraction less": ({"classify": {"fractions": [0.05, 1.0]}}, END),
     "another seed": ({"classify": {"seeds": [0, 1]}}, {"classify": 15, "clinical": 3, **END}),

@@ -175,6 +175,10 @@ class Dinov2(Dino):
         mask = sample_masks(GLOBAL_VIEWS * batch, self.grid, s.mask_probability, s.mask_ratio, generator)
         return {"mask": mask.view(GLOBAL_VIEWS, batch, -1)}
 
+    def hidden_patches(self, sampled: Features) -> Tensor:
+        mask = sampled["mask"]
+        return mask.view(*mask.shape[:2], *self.grid)
+
     def encode_teacher(self, batch: Batch) -> Features:
         pooled, patches = encode_patches(self.teacher["backbone"], batch.views[0], None)
         return {"views": pooled, "patches": patches}

@@ -102,6 +102,10 @@ class Method(nn.Module):
         """
         return {}
 
+    def hidden_patches(self, sampled: Features) -> Tensor | None:
+        """Return the patches of large views that the trained backbone does not see, bool [V, B, rows, columns]."""
+        return None
+
     def encode_teacher(self, batch: Batch) -> Features:
         """Return features of the teacher's backbone; called without gradient."""
         return {}

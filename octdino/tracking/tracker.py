@@ -1,0 +1,67 @@
+"""Interface of a tracker, and the run that it is told about."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """One training as a tracker is told of it: one line in its charts.
+
+    Attributes:
+        project: name of the cohort in results/.
+        stage: pretrain or classify.
+        path: folder of the run below results/{cohort}.
+        group: name of the runs that belong together.
+        config: plain values; no patients and no scans.
+        events: folder of TensorBoard's event files.
+        state: folder of the run's checkpoints, for the records of what a tracker has.
+        series: name of the training, where a run has several, such as the candidates of a fine-tuning.
+    """
+
+    project: str
+    stage: str
+    path: str
+    group: str
+    config: dict[str, Any]
+    events: Path
+    state: Path
+    series: str = ""
+
+    @property
+    def name(self) -> str:
+        """Path and series."""
+        return f"{self.path}/{self.series}" if self.series else self.path
+
+
+class Tracker(Protocol):
+    """What a tracker does with one run. Its functions may raise any error; they run in a thread of their own.
+
+    Attributes:
+        run_id: with which a later process appends to the run; empty: the whole history is written again.
+    """
+
+    run_id: str
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of a step, each step once and in order."""
+
+    def finish(self, *, completed: bool) -> None:
+        """Write what is pending; `completed`: the training has reached its end."""
+
+
+class StartTracker(Protocol):
+    """Starts a tracker of one run, or resumes it."""
+
+    def __call__(self, run: Tracked, run_id: str) -> Tracker:
+        """Start tracking; `run_id` is that of an earlier process of the same training, or empty."""
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested values with dotted keys, each value as text."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
+    return found

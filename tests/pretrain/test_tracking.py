@@ -1,0 +1,174 @@
+"""Trackers: every epoch once in one run whatever happens to the process, nothing on the network, no failure ends it."""
+
+import importlib.util
+import os
+import sys
+import threading
+
+import pandas as pd
+import pytest
+
+from octdino.errors import StoppedEarly, UserError
+from octdino.pretrain.trainer import Trainer
+from octdino.tracking import check_installed, run_tracking
+from octdino.training.checkpoints import RunState
+from tests.fake_trackers import install_fake_trackers
+from tests.pretrain.small_runs import STEPS, run, settings, stop_at, weights
+
+ALL = ["tensorboard", "wandb", "mlflow", "trackio"]
+FAKES = ALL[1:]
+NAME = "pretrain/dino/b/fold0-seed0"
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    return install_fake_trackers(monkeypatch)
+
+
+def tensorboard_steps(folder, name="loss"):
+    """Return the steps of a scalar in TensorBoard's event files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return [event.step for event in EventAccumulator(str(folder)).Reload().Scalars(name)]
+
+
+def killed(monkeypatch, store, out, chosen, step, saved):
+    """Run with one checkpoint, after `saved` steps, until an error after `step` steps, which saves nothing."""
+    take_step, calls = Trainer.take_step, iter(range(1, 10**6))
+
+    def failing(self):
+        if self.step == step:
+            raise RuntimeError("killed")
+        take_step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "take_step", failing)
+        patch.setattr(RunState, "due", lambda self: next(calls) == saved)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(store, out, settings=chosen)
+
+
+def test_an_epoch_that_is_trained_twice_is_logged_once_in_the_same_run(store, tmp_path, monkeypatch, fakes):
+    chosen = settings(epochs=4, tracking=ALL)
+    killed(monkeypatch, store, tmp_path, chosen, step=3 * STEPS + 1, saved=STEPS + 1)
+    assert all(fakes.only(name).steps() == [STEPS, 2 * STEPS, 3 * STEPS] for name in FAKES)
+    run(store, tmp_path, settings=chosen)
+    steps = pd.read_csv(tmp_path / "history.csv")["step"].tolist()
+    assert len(steps) == 4
+    for name in FAKES:
+        tracked = fakes.only(name)
+        assert tracked.steps() == steps, name
+        assert tracked.parts == 2
+    assert tensorboard_steps(tmp_path / "tensorboard") == steps
+    assert fakes.only("wandb").ends == [1, 0]
+    assert fakes.only("mlflow").ends == ["KILLED", "FINISHED"]
+
+
+def test_a_stopped_run_appends_to_its_run_and_a_forced_one_begins_another(store, tmp_path, monkeypatch, fakes):
+    chosen = settings(tracking=FAKES)
+    with monkeypatch.context() as patch:
+        stop_at(patch, STEPS + 1)
+        with pytest.raises(StoppedEarly):
+            run(store, tmp_path, settings=chosen)
+    run(store, tmp_path, settings=chosen)
+    assert all(fakes.only(name).steps() == [STEPS, 2 * STEPS] for name in FAKES)
+    run(store, tmp_path, settings=chosen)  # it is finished: it starts again
+    for name in FAKES:
+        assert [tracked.steps() for tracked in fakes.runs[name].values()] == [[STEPS, 2 * STEPS]] * 2, name
+
+
+def test_a_tracker_is_told_cohort_run_settings_and_measures_but_no_scans(store, tmp_path, fakes):
+    run(store, tmp_path, settings=settings(tracking=FAKES))
+    last = pd.read_csv(tmp_path / "history.csv").iloc[-1]
+    for name in FAKES:
+        tracked = fakes.only(name)
+        assert (tracked.project, tracked.name, tracked.group) == ("small", NAME, "pretrain/dino/b")
+        assert tracked.rows[-1][1]["loss"] == pytest.approx(last["loss"])
+        assert tracked.rows[-1][1]["knn_auroc"] == pytest.approx(last["knn_auroc"])
+        assert "p0" not in str(tracked.config).replace("settings", ""), "patients are p0, p1, ..."
+    assert fakes.only("wandb").config["settings"]["batch_size"] == 16
+    assert fakes.only("mlflow").config["settings.augment.global_size"] == "32"
+    assert "tracking" not in fakes.only("wandb").config["settings"]
+
+
+def test_trackers_stay_on_the_machine_unless_the_environment_says_otherwise(store, tmp_path, monkeypatch, fakes):
+    run(store, tmp_path / "a", settings=settings(epochs=1, tracking=FAKES))
+    assert os.environ["WANDB_MODE"] == "offline"
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"  # the store is mlflow.db: the fake checks it
+    monkeypatch.setenv("WANDB_MODE", "online")
+    run(store, tmp_path / "b", settings=settings(epochs=1, tracking=["wandb"]))
+    assert os.environ["WANDB_MODE"] == "online"
+
+
+def failing(*_, **__):
+    raise ConnectionError("server is down")
+
+
+@pytest.mark.parametrize("name", FAKES)
+@pytest.mark.parametrize("when", ["start", "log", "finish"])
+def test_a_failing_tracker_is_one_warning_and_changes_no_weight(
+    store, tmp_path, tmp_path_factory, monkeypatch, fakes, caplog, name, when
+):
+    plain = tmp_path_factory.getbasetemp() / "untracked"
+    if not plain.exists():
+        run(store, plain, settings=settings(tracking=["none"]))
+    module = importlib.import_module(f"octdino.tracking.{run_tracking.MODULES[name]}")
+    if when == "start":
+        monkeypatch.setattr(module, "start", failing)
+    else:
+        cls = next(value for key, value in vars(module).items() if key.endswith("Run") and key != "Run")
+        monkeypatch.setattr(cls, when, failing)
+    run(store, tmp_path, settings=settings(tracking=[name]))
+    assert weights(tmp_path) == weights(plain)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [f"tracking: {name} failed and is left out from here on: server is down"]
+
+
+def test_a_tracker_that_hangs_delays_the_end_by_its_time_limit_only(store, tmp_path, monkeypatch, fakes, caplog):
+    forever = threading.Event()
+    monkeypatch.setattr(run_tracking, "FINISH_SECONDS", 0.2)
+    monkeypatch.setattr("octdino.tracking.trackio_run.TrackioRun.log", lambda *_: forever.wait(60))
+    run(store, tmp_path, settings=settings(tracking=["wandb", "trackio"]))
+    assert "tracking: trackio has not finished in time" in caplog.text
+    assert fakes.only("wandb").steps() == [STEPS, 2 * STEPS]
+    forever.set()
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "install"),
+    [
+        ("tensorboard", "tensorboard", "tensorboard"),
+        ("wandb", "wandb", "wandb"),
+        ("mlflow", "alembic", "mlflow-skinny alembic sqlalchemy"),
+        ("trackio", "trackio", "trackio"),
+    ],
+)
+def test_a_missing_package_is_one_line_before_anything_is_read(tmp_path, monkeypatch, fakes, name, missing, install):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None if package == missing else find(package))
+    with pytest.raises(UserError) as error:
+        run(tmp_path / "no" / "scans.h5", tmp_path, settings=settings(tracking=[name]))
+    assert str(error.value) == f"tracking: {name}: package {missing} is missing; pip install {install}"
+
+
+def test_auto_is_tensorboard_where_that_is_installed(monkeypatch):
+    assert check_installed(["auto"]) == ["tensorboard"]
+    assert check_installed(["auto", "tensorboard"]) == ["tensorboard"]
+    assert check_installed(["none"]) == []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    assert check_installed(["auto"]) == []
+
+
+def test_a_server_of_mlflow_needs_no_database(monkeypatch, fakes):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "alembic" else find(name))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert check_installed(["mlflow"]) == ["mlflow"]
+
+
+def test_untracked_run_imports_no_tracker(store, tmp_path, monkeypatch):
+    for name in FAKES:
+        monkeypatch.setitem(sys.modules, name, None)  # an import would fail
+    run(store, tmp_path, settings=settings(epochs=1, tracking=["none"]))
+    assert not (tmp_path / "tensorboard").exists()
