@@ -27,6 +27,7 @@ class MethodSettings(Settings):
     """Settings of every method: optimizer and schedules. Learning rates are per 256 images, scaled with the batch."""
 
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    needs_patches: ClassVar[bool] = False  # trains vision transformers only
 
     method: str
     backbones: list[str] | None = Field(
@@ -142,6 +143,8 @@ class DinoSettings(PrototypeSettings):
 
 class Dinov2Settings(PrototypeSettings):
     """DINOv2 (Oquab et al. 2023): vision transformers only."""
+
+    needs_patches: ClassVar[bool] = True
 
     method: Literal["dinov2"] = "dinov2"
     lr: float = Field(2e-3, gt=0, description="peak learning rate for a batch of 256 (the paper's 4e-3 for 1024)")
