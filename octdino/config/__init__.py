@@ -12,7 +12,9 @@ from octdino.config.audit import AuditSettings
 from octdino.config.augment import AugmentSettings
 from octdino.config.classify import ClassifySettings
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings, SplitSettings
+from octdino.config.cohort_size import known_scans, memory_mb
 from octdino.config.consistency import check_arms, check_folds, check_methods, check_models, check_view_sizes
+from octdino.config.early_checks import check_before_run, notes_before_run
 from octdino.config.embed import EmbedSettings
 from octdino.config.evaluate import EvaluateSettings
 from octdino.config.explain import ExplainSettings
@@ -47,8 +49,12 @@ __all__ = [
     "ReportSettings",
     "Settings",
     "SplitSettings",
+    "check_before_run",
     "fraction_text",
+    "known_scans",
     "load_config",
+    "memory_mb",
+    "notes_before_run",
 ]
 
 

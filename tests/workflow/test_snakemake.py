@@ -37,7 +37,12 @@ MISTAKES = {
     "{pretrain: {epochs: many}}": "pretrain.epochs: 'many' is not allowed; Input should be a valid integer",
     "{pretrain: {methods: [dinosaur]}}": "pretrain.methods: 'dinosaur' is no method; known: dino, dinov2, byol, ",
     "{classify: {fractions: [0.5, 2]}}": "classify.fractions: 2.0; expected a share from 0.0001 to 1",
-    "{classify: {arms: [scratch-finetune, moco-linear]}}": "classify.arms: moco not among pretrain.methods",
+    "{pretrain: {methods: [dino]}, classify: {arms: [scratch-finetune, moco-linear]}}": (
+        "classify.arms: moco-linear: moco not among pretrain.methods ['dino']; add it there"
+    ),
+    "{classify: {arms: [scratch-finetune, dinosaur-linear]}}": "classify.arms: dinosaur-linear: 'dinosaur' is no method",
+    "{pretrain: {backbones: [resnet81]}}": "pretrain.backbones: 'resnet81' is no timm model; similar: resnet18",
+    "{cohort: {phantom: {patients: 100000000}}}": "/cohort/scans.h5: ",
     "{evaluate: {reference: none}}": "evaluate.reference: 'none' is not among classify.arms",
     "{explain: {inits: [moco]}}": "explain.inits: moco not among pretrain.methods",
     "{explain: {arms: [dino-knn]}}": "explain.arms: 'dino-knn' is not {init}-linear or {init}-finetune",
@@ -110,6 +115,7 @@ def test_presets_are_valid(tmp_path: Path) -> None:
     presets = sorted((ROOT / "config").glob("*.yaml"))
     assert presets
     (tmp_path / "OLIVES").mkdir()
+    (tmp_path / "OLIVES" / "a.png").touch()
     below = {"olives-published": [str(ROOT / "config/olives.yaml")]}  # what a preset is laid over
     files = [[*below.get(path.stem, []), str(path)] for path in presets]
     done = flow.many([["-n", "--configfile", *each, "--config", "cohort={root: OLIVES}"] for each in files])

@@ -36,6 +36,7 @@ def test_two_folders_have_two_places(tmp_path: Path) -> None:
     commands = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**FEW, "cohort": {"name": "folder", "root": name, "title": f"clinic-{name}"}}))
         commands.append(["-n", "--configfile", str(path)])
