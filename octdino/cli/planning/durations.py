@@ -3,6 +3,8 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from octdino.cli.planning.cohort_facts import CohortFacts
 from octdino.cli.planning.trials import Trials
 from octdino.cli.planning.workflow_jobs import WorkflowJob
@@ -11,7 +13,7 @@ from octdino.config.classify import Candidate
 from octdino.config.cohort_size import image_bytes, memory_bytes, store_bytes
 
 DISK_RATE = 300e6  # bytes per second of reading a store and writing a checkpoint
-STARTUP = 6.0  # seconds until a process with torch begins to work, where no trial measured it
+STARTUP = [4.0, 6.0, 8.0]  # seconds until a process with torch begins to work, where no trial measured it
 # Seconds beside the start of a process, and bytes of memory, of rules without trials: as the default run had them on
 # two cores (docs/plan.md).
 UNTRIED_SECONDS = {"clinical": 1.0, "audit": 10.0, "report": 10.0, "verdict": 0.0, "inference": 10.0}
@@ -24,12 +26,11 @@ class Cost(NamedTuple):
     """What a job costs.
 
     Attributes:
-        seconds: typical; slow: with the slow steps of its trial. None: not tried.
+        seconds: on a machine without other work, as measured, and with the slow steps of its trial; None: not tried.
         memory, disk: bytes; disk is what stays.
     """
 
-    seconds: float | None
-    slow: float | None
+    seconds: list[float] | None
     memory: float
     disk: float
 
@@ -43,76 +44,67 @@ class CostModel:
 
     def __init__(self, settings: Config, facts: CohortFacts, trials: Trials | None, cores: int) -> None:
         self.settings, self.facts, self.trials, self.cores = settings, facts, trials, cores
-        measured = [trial["startup"] for trial in trials.all()] if trials else []
-        self.startup = sorted(measured)[len(measured) // 2] if measured else STARTUP
+        measured = sorted(trial["startup"] for trial in trials.all()) if trials else []
+        self.startup = np.array(measured[len(measured) // 2] if measured else STARTUP)
 
     def cost(self, job: WorkflowJob) -> Cost:
         """Return the estimate of a job."""
         memory, disk = self._memory(job), self._disk(job)
         if self.trials is None:
-            return Cost(None, None, memory, disk)
-        seconds = {"pretrain": self._pretrain, "classify": self._classify, "embed": self._embed}.get(
-            job.rule, self._other
-        )(job)
-        return Cost(*seconds, memory, disk)
+            return Cost(None, memory, disk)
+        by_rule = {"pretrain": self._pretrain, "classify": self._classify, "embed": self._embed}
+        beside = by_rule.get(job.rule, self._other)(job)
+        return Cost((self.startup + beside).tolist(), memory, disk)
 
-    def _pretrain(self, job: WorkflowJob) -> tuple[float, float]:
+    def _pretrain(self, job: WorkflowJob) -> np.ndarray:
+        """Return the three values of `Cost.seconds`, as every function of a rule does."""
         trial, settings = self._trial(job), self.settings.pretrain
         evaluations = math.ceil(trial["epochs"] / settings.eval_every)
         evaluated = min(settings.online_eval_max_scans, self.facts.labeled_train + self.facts.labeled_val)
-        beside = self.startup + self._reading(1.0) + evaluations * evaluated * trial["evaluation_seconds"]
-        found = []
-        for step in (trial["step"], trial["slow_step"]):
-            seconds = beside + step * trial["total_steps"]
-            saving = seconds / max(settings.checkpoint_seconds, 1.0) * trial["state_bytes"] / DISK_RATE
-            found.append(seconds + saving)
-        return found[0], found[1]
+        seconds = np.array(trial["step_seconds"]) * trial["total_steps"]
+        seconds = seconds + np.array(trial["evaluation_seconds"]) * evaluations * evaluated + self._reading(1.0)
+        saved = seconds / max(settings.checkpoint_seconds, 1.0)  # checkpoints
+        return np.asarray(seconds + saved * trial["state_bytes"] / DISK_RATE)
 
-    def _classify(self, job: WorkflowJob) -> tuple[float, float]:
+    def _classify(self, job: WorkflowJob) -> np.ndarray:
         trial, arm, settings = self._trial(job), Arm.parse(job.wildcards["arm"]), self.settings.classify
         train = max(1, math.ceil(self.facts.labeled_train * float(job.wildcards["fraction"])))
         if arm.mode == "finetune":
             return self._finetune(trial, arm, train)
-        beside = {
-            "linear": train * trial.get("linear_seconds", 0.0),
-            "mlp": sum(_steps(settings, each, train)[0] for each in settings.candidates())
-            * trial.get("mlp_seconds", 0.0),
-            "knn": 1.0,
-        }
-        seconds = self.startup + beside[arm.mode]
-        return seconds, seconds
+        if arm.mode == "linear":
+            return np.array(trial["linear_seconds"]) * train
+        if arm.mode == "mlp":
+            return np.array(trial["mlp_seconds"]) * sum(_steps(settings, c, train)[0] for c in settings.candidates())
+        return np.ones(3)
 
-    def _finetune(self, trial: dict[str, Any], arm: Arm, train: int) -> tuple[float, float]:
+    def _finetune(self, trial: dict[str, Any], arm: Arm, train: int) -> np.ndarray:
         settings, facts = self.settings.classify, self.facts
-        steps = validations = 0
-        for candidate in settings.candidates():
-            total, check = _steps(settings, candidate, train)
-            steps += total
-            validations += math.ceil(total / check)
+        schedules = [_steps(settings, candidate, train) for candidate in settings.candidates()]
+        validations = sum(math.ceil(total / check) for total, check in schedules)
         scans = validations * facts.labeled_val + facts.labeled_val + facts.labeled_test
-        beside = self.startup + self._reading(facts.labeled / max(facts.scans, 1))
+        seconds = np.array(trial["step_seconds"]) * sum(total for total, _ in schedules)
         if arm.init != "scratch" and settings.first_head == "linear":
             scans += train + facts.labeled_val
-            beside += train * trial["linear_seconds"]
-        beside += scans * trial["validation_seconds"]
-        return beside + steps * trial["step"], beside + steps * trial["slow_step"]
+            seconds = seconds + np.array(trial["linear_seconds"]) * train
+        seconds = seconds + np.array(trial["validation_seconds"]) * scans
+        return np.asarray(seconds + self._reading(facts.labeled / max(facts.scans, 1)))
 
-    def _embed(self, job: WorkflowJob) -> tuple[float, float]:
-        seconds = self.startup + self._reading(1.0) + self.facts.scans * self._trial(job)["embed_seconds"]
-        return seconds, 1.3 * seconds
+    def _embed(self, job: WorkflowJob) -> np.ndarray:
+        return np.asarray(np.array(self._trial(job)["embed_seconds"]) * self.facts.scans + self._reading(1.0))
 
-    def _other(self, job: WorkflowJob) -> tuple[float, float]:
-        trial = (self.trials.cohort if self.trials else None) or {"decode_seconds": 0.01}
+    def _other(self, job: WorkflowJob) -> np.ndarray:
+        """Return the seconds of rules that only the files of the cohort, or nothing, was tried for."""
+        trial = (self.trials.cohort if self.trials else None) or {"decode_seconds": [0.01] * 3}
         threads, scans, explain = min(job.threads, self.cores), self.facts.scans, self.settings.explain
+        if job.rule in ("phantom", "cohort"):
+            key = "write_seconds" if job.rule == "phantom" else "decode_seconds"
+            return np.asarray(np.array(trial[key]) * scans / threads)
+        tables = self.facts.labels * len(self.settings.classify.arms) * len(self.settings.classify.fractions)
         beside = {
-            "phantom": scans * trial.get("write_seconds", 0.05) / threads,
-            "cohort": scans * trial["decode_seconds"] / threads,
-            "evaluate": 5 + 0.05 * self.facts.labels * len(self.settings.classify.arms)
-            * self.settings.evaluate.resamples / 1000 * len(self.settings.classify.fractions),
+            "evaluate": 5 + 0.05 * tables * self.settings.evaluate.resamples / 1000,
             "explain": min(explain.scans, scans) * 0.1 + min(explain.retrieval_gallery, scans) * 0.01,
-        } | UNTRIED_SECONDS  # fmt: skip
-        seconds = self.startup + beside.get(job.rule, 5.0)
-        return seconds, 1.5 * seconds
+        } | UNTRIED_SECONDS
+        return beside.get(job.rule, 5.0) * np.array([0.7, 1.0, 1.5])
 
     def _trial(self, job: WorkflowJob) -> dict[str, Any]:
         assert self.trials is not None, "asked for by `cost` only with trials"

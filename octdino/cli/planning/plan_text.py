@@ -42,9 +42,10 @@ class Plan:
         if self.trials is None:
             return None
         jobs = self.workflow.jobs
-        typical = [cost.seconds or 0.0 for cost in self.costs]
-        slow = [cost.slow or 0.0 for cost in self.costs]
-        least = least_makespan(jobs, typical, self.cores)
+        free, typical, slow = (
+            [cost.seconds[which] if cost.seconds else 0.0 for cost in self.costs] for which in range(3)
+        )
+        least = least_makespan(jobs, free, self.cores) if jobs else 0.0
         return least, makespan(jobs, typical, self.cores, self.gpus), makespan(jobs, slow, self.cores, self.gpus)
 
 
@@ -95,7 +96,7 @@ def _table(plan: Plan) -> list[str]:
     rows = [("stage", "rule", "jobs", "memory per job", "disk", "time of all its jobs, one after the other")]
     for rule, places in _by_rule(plan.workflow.jobs).items():
         costs = [plan.costs[place] for place in places]
-        seconds = [cost.seconds for cost in costs if cost.seconds is not None]
+        seconds = [cost.seconds[1] for cost in costs if cost.seconds is not None]
         rough = " (rough)" if seconds and rule in UNTRIED else ""
         time = about(sum(seconds)) + rough if seconds else "-"
         memory, disk = max(cost.memory for cost in costs), sum(cost.disk for cost in costs)
@@ -125,8 +126,8 @@ def _total(plan: Plan) -> list[str]:
     if times := plan.times():
         least, expected, longest = times
         lines.append(
-            f"Time     {about(expected)} on {plan.cores} cores{_gpu(plan)}: {_bare(least)} at least, {_bare(longest)} "
-            "if every step is as slow as the slow ones of the trial"
+            f"Time     {about(expected)} on {plan.cores} cores{_gpu(plan)}: {_bare(least)} at least, on a machine "
+            f"without other work; {_bare(longest)} where all steps are as slow as the slow ones of the trial"
         )
     return lines
 

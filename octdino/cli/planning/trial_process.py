@@ -4,6 +4,7 @@ As a program it reads a trial as JSON from standard input and prints what it mea
 of scans and views and on the networks, not on what the scans show; no weights are read or downloaded.
 """
 
+import functools
 import json
 import logging
 import resource
@@ -26,6 +27,7 @@ from octdino.cli.planning.random_scans import random_data, random_labeled, rando
 from octdino.cohort.registry import READERS
 from octdino.config import ClassifySettings, CohortSettings, ModelSettings, PretrainSettings
 from octdino.config.cohort import ImageSettings
+from octdino.config.names import Readout
 from octdino.models.backbones import create_backbone
 from octdino.models.initial_weights import Start
 from octdino.models.input_batches import input_batches
@@ -39,9 +41,11 @@ from octdino.training.determinism import set_determinism
 from octdino.training.precision import device_name, pick_device
 
 WARM = 3  # first steps, which are left out
+MEASURED = 128  # scans that are embedded
 FITTED = 1500  # labeled scans of a trial of linear probes
 
 Measured = dict[str, Any]
+Seconds = list[float]  # on a machine without other work (its processor's time), as measured, and of slow steps
 
 
 def trial_pretrain(asked: dict[str, Any], folder: Path) -> Measured:
@@ -53,8 +57,8 @@ def trial_pretrain(asked: dict[str, Any], folder: Path) -> Measured:
         folder: temporary.
 
     Returns:
-        seconds: of each step after the first ones; evaluation_seconds: per scan of the online evaluation; total_steps,
-        epochs: of the real run; state_bytes: of a checkpoint; weights_bytes: of the backbone.
+        step_seconds; evaluation_seconds: per scan of the online evaluation; total_steps, epochs: of the real run;
+        state_bytes: of a checkpoint; weights_bytes: of the backbone.
     """
     settings = PretrainSettings.model_validate(asked["settings"]).at_size(asked["scans"])
     settings = settings.model_copy(update={"tensorboard": False, "export": "last"})
@@ -66,13 +70,9 @@ def trial_pretrain(asked: dict[str, Any], folder: Path) -> Measured:
     trainer.method.train()
     trainer.count_flops()
     step = time_steps(trainer.take_step, asked["steps"], asked["seconds"], trainer.batches.total_steps)
-    size = settings.augment.global_size
-    evaluated = data.images[: min(len(data.images), 128)]
-    began = time.perf_counter()
-    extract_features(trainer.method.exported, input_batches(evaluated, data.mean, data.std, size, trainer.device))
     return {
-        "seconds": step,
-        "evaluation_seconds": (time.perf_counter() - began) / len(evaluated),
+        "step_seconds": step,
+        "evaluation_seconds": _time_features(trainer.method.exported, data, settings.augment.global_size, "pooled"),
         "total_steps": trainer.batches.total_steps,
         "epochs": settings.length,
         "state_bytes": tensor_bytes(trainer.position()),
@@ -89,7 +89,7 @@ def trial_classify(asked: dict[str, Any], folder: Path) -> Measured:
         folder: unused.
 
     Returns:
-        seconds: of each step of fine-tuning; validation_seconds: per scan; embed_seconds: per scan; linear_seconds: per
+        step_seconds: of fine-tuning; validation_seconds: per scan; embed_seconds: per scan; linear_seconds: per
         labeled scan; mlp_seconds: per step; features: that are embedded; weights_bytes.
     """
     del folder
@@ -105,26 +105,17 @@ def trial_classify(asked: dict[str, Any], folder: Path) -> Measured:
     if "finetune" in asked["modes"]:
         found |= _finetune(settings, data, network, asked)
     network = create_backbone(model, image.channels, asked["size"]).to(device).to(memory_format=torch.channels_last)
-    batches = (data.images[:8], data.images[: min(len(data.images), 128)])
-    for images in batches:  # the first one only warms up
-        began = time.perf_counter()
-        features = extract_features(
-            network, input_batches(images, data.mean, data.std, asked["size"], device), asked["readout"]
-        )
-        found["embed_seconds"] = (time.perf_counter() - began) / len(images)
-    found["features"] = features.shape[1]
+    found["embed_seconds"] = _time_features(network, data, asked["size"], asked["readout"])
+    inputs = input_batches(data.images[:2], data.mean, data.std, asked["size"], device)
+    found["features"] = extract_features(network, inputs, asked["readout"]).shape[1]
     count = min(FITTED, max(asked["labeled"], 8))
     x, truth = rng.normal(size=(count, found["features"])), random_labels(count, asked["labels"])
     if "linear" in asked["modes"] or "finetune" in asked["modes"]:
-        began = time.perf_counter()
-        fit_linear(x, truth, x[:64], truth[:64], settings)
-        found["linear_seconds"] = (time.perf_counter() - began) / count
+        found["linear_seconds"] = time_once(lambda: fit_linear(x, truth, x[:64], truth[:64], settings), count)
     if "mlp" in asked["modes"]:
         short = settings.model_copy(update={"epochs": 1, "min_steps": [20], "lr": settings.lr[:1]})
         steps = max(20, count // settings.batch_size)
-        began = time.perf_counter()
-        fit_mlp(x, truth, x[:64], truth[:64], short, False, 0)
-        found["mlp_seconds"] = (time.perf_counter() - began) / steps
+        found["mlp_seconds"] = time_once(lambda: fit_mlp(x, truth, x[:64], truth[:64], short, False, 0), steps)
     return found
 
 
@@ -134,11 +125,19 @@ def _finetune(settings: ClassifySettings, data: PretrainData, network: torch.nn.
     schedule = Schedule(batch, max(1, len(labeled.manifest) // batch), 10**6, 10**6)  # never validates
     tuned = Finetune(settings, labeled, network, lr=settings.lr[0], schedule=schedule, pretrained=False, seed=0)
     seconds = time_steps(tuned.train_step, asked["steps"], asked["seconds"], 10**6)
-    rows = np.arange(min(len(labeled.manifest), 128))
+    rows = np.arange(min(len(labeled.manifest), MEASURED))
     tuned.logits(rows[:8])
-    began = time.perf_counter()
-    tuned.logits(rows)
-    return {"seconds": seconds, "validation_seconds": (time.perf_counter() - began) / len(rows)}
+    return {"step_seconds": seconds, "validation_seconds": time_once(lambda: tuned.logits(rows), len(rows))}
+
+
+def _time_features(network: torch.nn.Module, data: PretrainData, size: int, readout: Readout) -> Seconds:
+    """Return the seconds per scan of embedding, after a first small batch."""
+    found = []
+    for count in (8, MEASURED):
+        images = data.images[:count]
+        inputs = input_batches(images, data.mean, data.std, size, pick_device())
+        found.append(time_once(functools.partial(extract_features, network, inputs, readout), len(images)))
+    return found[-1]
 
 
 def trial_cohort(asked: dict[str, Any], folder: Path) -> Measured:
@@ -154,36 +153,44 @@ def trial_cohort(asked: dict[str, Any], folder: Path) -> Measured:
     found: Measured = {}
     if settings.name == "phantom":
         few = settings.phantom.model_copy(update={"patients": 8, "visits": 2, "slices": 2, "flaws": False})
-        began = time.perf_counter()
-        write_phantom(few, folder / "files")
+        seconds = time_once(lambda: write_phantom(few, folder / "files"))
         scans = [path for path in (folder / "files").rglob("*") if path.suffix in (".png", ".tif", ".jpg")]
         count = max(1, len([path for path in scans if "masks" not in path.parts]))
-        found["write_seconds"] = (time.perf_counter() - began) / count
+        found["write_seconds"] = [each / count for each in seconds]
         found["file_bytes"] = sum(path.stat().st_size for path in scans) / count
         settings = settings.model_copy(update={"root": folder / "files"})
     table = READERS[settings.name](settings)
     paths = table.scans["path"].tolist()
     chosen = paths[:: max(1, len(paths) // asked["scans"])][: asked["scans"]]
-    began = time.perf_counter()
-    for _ in decode_scans(chosen, table.image_source(), settings.image, 1):
-        pass
-    found["decode_seconds"] = (time.perf_counter() - began) / max(1, len(chosen))
+    source = table.image_source()
+    found["decode_seconds"] = time_once(
+        lambda: list(decode_scans(chosen, source, settings.image, 1)), max(1, len(chosen))
+    )
     return found
 
 
-def time_steps(step: Callable[[], object], steps: int, seconds: float, total: int) -> list[float]:
-    """Return the seconds of each step after the first ones, which allocate memory and tune kernels."""
-    device, found = pick_device(), []
-    begin = time.perf_counter()
+def time_steps(step: Callable[[], object], steps: int, seconds: float, total: int) -> Seconds:
+    """Return the seconds per step after the first ones, which allocate memory and tune kernels."""
+    begin, found = time.perf_counter(), []
     for number in range(min(WARM + steps, max(total, 1))):
-        began = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        found.append(time.perf_counter() - began)
+        found.append(time_once(step))
         if number >= WARM and time.perf_counter() - begin > seconds:
             break
-    return found[WARM:] or found[-1:]
+    walls, frees = zip(*((typical, free) for free, typical, _ in found[WARM:] or found[-1:]), strict=True)
+    slow = sorted(walls)[-2 if len(walls) > 3 else -1]
+    return [statistics.median(frees), statistics.median(walls), slow]
+
+
+def time_once(work: Callable[[], object], count: int = 1) -> Seconds:
+    """Return the seconds per item of `work`, which does `count` of them."""
+    device = pick_device()
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    free = wall if device.type == "cuda" else min(wall, cpu / torch.get_num_threads())
+    return [free / count, wall / count, wall / count]
 
 
 def tensor_bytes(value: Any) -> int:
@@ -204,18 +211,16 @@ def main() -> None:
     logging.disable(logging.WARNING)
     asked = json.load(sys.stdin)
     startup = time.time() - asked["started"]
+    startup_free = min(startup, time.process_time())
     with tempfile.TemporaryDirectory(prefix="octdino-plan-") as folder:
         found = TRIALS[asked["kind"]](asked, Path(folder))
     device = pick_device()
     found |= {
-        "startup": startup,
+        "startup": [startup_free, startup, startup],
         "device": device_name(device),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         "device_memory": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
     }
-    if "seconds" in found:
-        found["step"] = statistics.median(found["seconds"])
-        found["slow_step"] = max(found["seconds"]) if len(found["seconds"]) < 4 else sorted(found["seconds"])[-2]
     print(json.dumps(found))
 
 
