@@ -89,10 +89,11 @@ lock: setup
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
-# The two files that are generated from the settings classes.
+# The files that are generated: two from the settings classes, one from the installed timm.
 schema: setup
 	octdino schema > workflow/schemas/config.schema.json
 	octdino schema --defaults > config/default.yaml
+	python -m octdino.models.timm_registry > octdino/config/timm_models.json
 
 clean:
 	rm -rf results logs benchmarks/.work

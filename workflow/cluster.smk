@@ -1,4 +1,5 @@
 # Jobs on a cluster: resources, time limit, processes, groups of jobs.
+from octdino.config import memory_mb
 
 
 def on_cluster():
@@ -12,6 +13,11 @@ def on_cluster():
 def grows(value):
     """Return memory or minutes that grow with the attempt: twice as much at the second, three times at the third."""
     return lambda wildcards, attempt: value * attempt
+
+
+def grows_with_scans(rule):
+    """Return the memory of a rule's jobs in MB, by the number and size of the scans, growing with the attempt."""
+    return lambda wildcards, attempt: memory_mb(settings, SCANS, rule) * attempt
 
 
 def time_flag(resources):

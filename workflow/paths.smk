@@ -1,7 +1,10 @@
 # Paths: which runs the settings ask for, where their folders are, and what each starts from.
-from octdino.config import Arm, fraction_text
+from pathlib import Path
+
+from octdino.config import Arm, fraction_text, known_scans
 
 COHORT = settings.cohort.results_name
+SCANS = known_scans(settings.cohort, Path("results", COHORT))  # None: not known yet
 FOLDS = range(settings.cohort.split.count)  # which patients are test
 
 

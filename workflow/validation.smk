@@ -2,7 +2,7 @@
 import sys
 from pathlib import Path
 
-from octdino.config import load_config
+from octdino.config import check_before_run, load_config, notes_before_run
 from octdino.errors import EXIT_USER, UserError
 
 
@@ -16,30 +16,22 @@ def read_settings():
     ]
     try:
         settings = load_config(config, " + ".join(dict.fromkeys(names)) or "config")
-        check_files(settings)
+        if workflow.is_main_process:  # not again inside of a cluster's jobs
+            check_before_run(
+                settings, cluster=on_cluster(), replace_cohort=forces_cohort()
+            )
+            for note in notes_before_run(settings):
+                print(f"octdino: note: {note}", file=sys.stderr)
     except UserError as error:
         print(f"octdino: error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER)
     return settings
 
 
-def check_files(settings):
-    """Raise UserError for a configured path that does not exist, before the first job rather than after an hour."""
-    cohort = settings.cohort
-    files = {
-        "cohort.table": cohort.table,
-        "cohort.clinical": cohort.clinical,
-        "cohort.split.file": cohort.split.file,
-    } | {
-        f"models.{name}.weights": model.weights
-        for name, model in settings.models.items()
-    }
-    # Cohorts that are downloaded may be missing; the phantom is generated.
-    if cohort.local and not cohort.root.is_dir():
-        raise UserError(f"cohort.root: no such folder: {cohort.root.absolute()}")
-    for key, path in files.items():
-        if path and not path.is_file():
-            raise UserError(f"{key}: no such file: {path.absolute()}")
+def forces_cohort():
+    """Whether the command line asks for the cohort to be read again: --forcerun cohort, --forceall."""
+    asked = workflow.dag_settings
+    return asked is not None and (asked.forceall or "cohort" in asked.forcerun)
 
 
 settings = read_settings()

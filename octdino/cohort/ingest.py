@@ -20,6 +20,8 @@ from octdino.cohort.registry import READERS
 from octdino.cohort.scan_table import Quarantine, ScanTable
 from octdino.cohort.split import check_splittable, make_splits
 from octdino.config.cohort import CohortSettings
+from octdino.data.cohort_origin import NAME as ORIGIN
+from octdino.data.cohort_origin import origin_text
 from octdino.data.csv_io import write_table
 from octdino.data.disk_space import SPARE, check_disk
 from octdino.data.sampling_units import unit
@@ -30,7 +32,7 @@ from octdino.errors import UserError
 from octdino.progress import progress
 from octdino.scans.decode_pool import decode_scans
 
-OUTPUTS = ("quarantine.csv", "splits.csv", "manifest.csv", "scans.h5")
+OUTPUTS = ("quarantine.csv", "splits.csv", "manifest.csv", ORIGIN, "scans.h5")
 
 log = logging.getLogger("octdino.cohort")
 
@@ -71,6 +73,7 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
         write_table(folder / "manifest.csv", manifest, MANIFEST)
         write_table(folder / "quarantine.csv", table.quarantine.table(), QUARANTINE)
         write_table(folder / "splits.csv", splits, SPLITS)
+        (folder / ORIGIN).write_text(origin_text(settings, manifest["path"].tolist()), encoding="utf-8")
     labeled = int(truth.notna().any(axis=1).sum())
     log.info("%s: %d rows refused: %s", out, len(table.quarantine.rows), _reasons(table.quarantine) or "none")
     patients = {"known": f"{manifest['patient'].nunique()}", "unknown": "unknown", "none": "no"}[table.patients]

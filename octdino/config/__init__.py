@@ -12,9 +12,13 @@ from octdino.config.audit import AuditSettings
 from octdino.config.augment import AugmentSettings
 from octdino.config.classify import ClassifySettings
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings, SplitSettings
+from octdino.config.cohort_size import known_scans, memory_mb
+from octdino.config.consistency import check_arms, check_folds, check_methods, check_models, check_view_sizes
+from octdino.config.early_checks import check_before_run, notes_before_run
 from octdino.config.embed import EmbedSettings
 from octdino.config.evaluate import EvaluateSettings
 from octdino.config.explain import ExplainSettings
+from octdino.config.implied import with_implied
 from octdino.config.method_settings import MethodSettings
 from octdino.config.methods import METHODS
 from octdino.config.models import ModelSettings
@@ -46,8 +50,12 @@ __all__ = [
     "ReportSettings",
     "Settings",
     "SplitSettings",
+    "check_before_run",
     "fraction_text",
+    "known_scans",
     "load_config",
+    "memory_mb",
+    "notes_before_run",
 ]
 
 
@@ -66,6 +74,15 @@ class Config(Settings):
     explain: ExplainSettings = ExplainSettings()
     report: ReportSettings = ReportSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _implied(cls, values: Any) -> Any:
+        """Add the methods that follow from arms, or the arms that follow from methods, where only one is given."""
+        if not isinstance(values, dict):
+            return values
+        methods, arms = PretrainSettings.model_fields["methods"].default, ClassifySettings.model_fields["arms"].default
+        return with_implied(values, methods, arms, {**METHODS, **PretrainSettings.model_fields["variants"].default})
+
     @model_validator(mode="after")
     def _inherits(self) -> Self:
         classify = self.classify.with_augment_of(self.pretrain.augment).with_tracking_of(self.pretrain.tracking)
@@ -75,17 +92,13 @@ class Config(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         checked("models", check_backbone_name, *self.models)
-        inits = {Arm.parse(arm).init for arm in self.classify.arms} - {"scratch", "imagenet"}
-        if missing := sorted(inits - set(self.pretrain.methods)):
-            raise ValueError(f"classify.arms: {', '.join(missing)} not among pretrain.methods {self.pretrain.methods}")
         for name in self.pretrain.backbones:
             if name not in self.models and not is_timm_name(name):
                 raise ValueError(f"pretrain.backbones: {name!r} is not allowed; {NAME_RULE}, or one of models")
+        for check in (check_models, check_arms, check_methods, check_view_sizes, check_folds):
+            check(self)
         if self.classify.arms and self.evaluate.reference not in self.classify.arms:
             raise ValueError(f"evaluate.reference: {self.evaluate.reference!r} is not among classify.arms")
-        known = {"scratch", "imagenet", *self.pretrain.methods}
-        if missing := sorted(set(self.explain.inits or []) - known):
-            raise ValueError(f"explain.inits: {', '.join(missing)} not among pretrain.methods {self.pretrain.methods}")
         if missing := sorted(set(self.explain.arms or []) - set(self.classify.arms)):
             raise ValueError(f"explain.arms: {', '.join(missing)} not among classify.arms")
         return self

@@ -50,7 +50,8 @@ class ClassifySettings(Settings):
     arms: list[str] = Field(
         ["scratch-finetune", "dino-linear", "dino-finetune", "simclr-linear", "supcon_cst-linear"],
         description="{init}-{mode}: init is scratch, imagenet or a pretraining method; mode is linear, knn or mlp, on "
-        "frozen features, or finetune; scratch-linear are random features, the baseline of every linear arm",
+        "frozen features, or finetune; scratch-linear are random features, the baseline of every linear arm; without "
+        "this key scratch-finetune and those of pretrain.methods",
     )
     fractions: list[float] = Field(
         [0.1, 0.3, 1.0],

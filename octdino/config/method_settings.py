@@ -22,6 +22,7 @@ class MethodSettings(Settings):
 
     family: ClassVar[Family]
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    needs_patches: ClassVar[bool] = False  # trains vision transformers only
 
     method: str
     backbones: list[str] | None = Field(

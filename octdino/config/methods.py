@@ -79,6 +79,8 @@ class DinoSettings(PrototypeSettings):
 class Dinov2Settings(PrototypeSettings):
     """DINOv2 (Oquab et al. 2023): vision transformers only."""
 
+    needs_patches: ClassVar[bool] = True
+
     method: Literal["dinov2"] = "dinov2"
     lr: float = Field(2e-3, gt=0, description="peak learning rate for a batch of 256 (the paper's 4e-3 for 1024)")
     lr_scaling: Literal["linear", "sqrt", "none"] = Field(
@@ -202,6 +204,7 @@ class MaeSettings(MethodSettings):
     """Masked autoencoder (He et al. 2022): vision transformers only."""
 
     family: ClassVar[Family] = "masked image modeling"
+    needs_patches: ClassVar[bool] = True
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
         "lr": (1e-3, 1e-3, 5e-4, 5e-4, 3e-4, 1.5e-4),
         "decoder_dim": (128, 192, 256, 384, 512, 512),

@@ -29,7 +29,8 @@ class PretrainSettings(Settings):
 
     methods: list[str] = Field(
         ["dino", "simclr", "supcon_cst"],
-        description="pretraining methods to run: a method's name or a name below variants",
+        description="pretraining methods to run: a method's name or a name below variants; without this key those that "
+        "classify.arms starts from",
     )
     variants: dict[str, dict[str, Any]] = Field(
         {"supcon_cst": {"method": "supcon", "positives": ["cst"]}},

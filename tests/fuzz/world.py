@@ -135,6 +135,7 @@ def _verbs() -> dict[str, Verb]:
             ["files/*.*", "model/*", "gallery/*"], "out/neighbors", 6,
         ),
         "export": Verb(["export", "model", "--to", "safetensors"], ["model/*"], "out/export", 4),
+        "plan": Verb(["plan", "--no-trial", "--configfile", "mine.yaml"], ["files/*", "mine.yaml"], "", 1),
         "report": Verb(
             ["report", "--results", "results/c", "--config", "config.yaml"],
             ["results/c/**/*", "config.yaml"], "out/report/report.html", 8,
@@ -180,6 +181,7 @@ def build(root: Path) -> None:
     done(*VERBS["explain"].argv, "--out", "results/c/explain/dino/b/seed0")
     _write_benchmarks(root / "results/c/benchmarks")
     (root / "config.yaml").write_text("cohort: {name: phantom}\nevaluate: {reference: scratch-finetune}\n")
+    (root / "mine.yaml").write_text("cohort: {name: folder, title: mine, root: files, image: {size: [24, 24]}}\n")
     import torch
 
     from octdino.config import ModelSettings

@@ -25,6 +25,7 @@ WORKFLOW = {
     "configfiles",
     "cores",
     "current_basedir",
+    "dag_settings",
     "execute",
     "executor_settings",
     "is_main_process",

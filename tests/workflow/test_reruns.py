@@ -102,17 +102,17 @@ def test_every_section_is_edited() -> None:
 def test_a_changed_table_reads_the_cohort_again(tmp_path: Path) -> None:
     flow = Workflow(tmp_path, stub=True)
     table = tmp_path / "scans.csv"
-    table.write_text("path,label\na.png,1\n")
+    table.write_text(rows := "path,label,cst\na.png,1,250\nb.png,0,300\nc.png,1,300\n")
     flow.configure(
         {"cohort": {"name": "folder", "root": str(tmp_path), "table": str(table)}, "classify": {"seeds": [0]}}
     )
     assert flow.run("--cores", "2").returncode == 0
     assert not flow.rules()
-    table.write_text("path,label\na.png,0\n")  # another label
+    table.write_text(rows.replace("b.png,0", "b.png,1"))  # another label
     assert flow.rules() == BUILT_IN
-    table.write_text("path,label\na.png,1\nb.png,1\n")  # another scan
+    table.write_text(rows + "d.png,1,300\n")  # another scan
     assert flow.rules() == BUILT_IN
-    table.write_text("path,label\na.png,1\n")  # as it was: content counts, not time
+    table.write_text(rows)  # as it was: content counts, not time
     assert not flow.rules()
 
 

@@ -37,7 +37,12 @@ MISTAKES = {
     "{pretrain: {epochs: many}}": "pretrain.epochs: 'many' is not allowed; Input should be a valid integer",
     "{pretrain: {methods: [dinosaur]}}": "pretrain.methods: 'dinosaur' is no method; known: dino, dinov2, byol, ",
     "{classify: {fractions: [0.5, 2]}}": "classify.fractions: 2.0; expected a share from 0.0001 to 1",
-    "{classify: {arms: [scratch-finetune, moco-linear]}}": "classify.arms: moco not among pretrain.methods",
+    "{pretrain: {methods: [dino]}, classify: {arms: [scratch-finetune, moco-linear]}}": (
+        "classify.arms: moco-linear: moco not among pretrain.methods ['dino']; add it there"
+    ),
+    "{classify: {arms: [scratch-finetune, saur-linear]}}": "classify.arms: saur-linear: 'saur' is no method; ",
+    "{pretrain: {backbones: [resnet81]}}": "pretrain.backbones: 'resnet81' is no timm model; similar: resnet18",
+    "{cohort: {phantom: {patients: 100000000}}}": "/cohort/scans.h5: ",
     "{evaluate: {reference: none}}": "evaluate.reference: 'none' is not among classify.arms",
     "{explain: {inits: [moco]}}": "explain.inits: moco not among pretrain.methods",
     "{explain: {arms: [dino-knn]}}": "explain.arms: 'dino-knn' is not {init}-linear or {init}-finetune",
@@ -110,6 +115,7 @@ def test_presets_are_valid(tmp_path: Path) -> None:
     presets = sorted((ROOT / "config").glob("*.yaml"))
     assert presets
     (tmp_path / "OLIVES").mkdir()
+    (tmp_path / "OLIVES" / "a.png").touch()
     below = {"olives-published": [str(ROOT / "config/olives.yaml")]}  # what a preset is laid over
     files = [[*below.get(path.stem, []), str(path)] for path in presets]
     done = flow.many([["-n", "--configfile", *each, "--config", "cohort={root: OLIVES}"] for each in files])
@@ -146,6 +152,22 @@ def test_mistakes_in_the_config_are_one_line(stubbed: Workflow) -> None:
         (line,) = [line for line in output.splitlines() if line.startswith("octdino: error: ")]
         assert expected in line
     assert not (stubbed.folder / "calls.txt").exists()
+
+
+def test_memory_of_jobs_is_asked_for_by_the_number_of_scans(tmp_path: Path) -> None:
+    """80,000 scans of 50 kB, held once for training and once for the online evaluation: 8 GB beside the process."""
+    flow = Workflow(tmp_path, stub=True)
+    large = {
+        "cohort": {"phantom": {"patients": 906, "visits": 8, "slices": 10}},
+        "pretrain": {"methods": ["dino"], "online_eval_max_scans": 100_000},
+    }
+    flow.configure(large)
+    cluster = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", "false", "--jobs", "1"]
+    ((code, output),) = flow.many([["-n", *cluster]])
+    assert code == 0, output
+    asked = dict(re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: .*?mem_mb=(\d+)", output, re.MULTILINE))
+    assert int(asked["pretrain"]) == pytest.approx(9_730, abs=20)
+    assert asked["embed"] == "8000"
 
 
 def test_a_run_has_one_path_only(stubbed: Workflow) -> None:

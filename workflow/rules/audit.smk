@@ -34,7 +34,7 @@ rule audit:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=grows(8000),
+        mem_mb=grows_with_scans("audit"),
         runtime=grows(120),
         gpu=0,
     params:

@@ -24,7 +24,7 @@ rule classify:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=grows(8000),
+        mem_mb=grows_with_scans("classify"),
         runtime=grows(480),
         gpu=lambda wildcards: GPU if trains_backbone(wildcards) else 0,
     params:

@@ -40,7 +40,7 @@ rule cohort:
         "../../envs/octdino.yaml"
     threads: 8
     resources:
-        mem_mb=grows(8000),
+        mem_mb=grows_with_scans("cohort"),
         runtime=grows(240),
         gpu=0,
     params:

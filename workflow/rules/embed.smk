@@ -17,7 +17,7 @@ rule embed:
         "../../envs/octdino.yaml"
     threads: 1
     resources:
-        mem_mb=grows(8000),
+        mem_mb=grows_with_scans("embed"),
         runtime=grows(480),
         gpu=GPU,
     params:

@@ -22,7 +22,7 @@ rule pretrain:
         "../../envs/octdino.yaml"
     threads: pretrain_threads()
     resources:
-        mem_mb=grows(8000),
+        mem_mb=grows_with_scans("pretrain"),
         runtime=1440,  # it does not grow: a retried run resumes
         gpu=GPU,
     params:

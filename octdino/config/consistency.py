@@ -1,0 +1,112 @@
+"""Checks of settings against each other: backbones, methods, sizes of views, what a cohort has; no file of it is read.
+
+Each raises a ValueError that begins with the key.
+"""
+
+from typing import TYPE_CHECKING
+
+from octdino.config.models import ModelSettings
+from octdino.config.names import Arm
+from octdino.config.settings_base import checked
+from octdino.config.timm_models import check_timm_model, patch_sides
+
+if TYPE_CHECKING:
+    from octdino.config import Config
+
+VALUES = {"cst": "retinal thickness", "bcva": "visual acuity"}  # clinical values by which methods compare scans
+
+
+def check_models(settings: "Config") -> None:
+    """Check that timm has each backbone, and that it takes the arguments."""
+    for name, model in settings.models.items():
+        checked(f"models.{name}", check_timm_model, model)
+    for name in settings.pretrain.backbones:
+        if name not in settings.models:
+            checked("pretrain.backbones", check_timm_model, ModelSettings(timm=name))
+
+
+def check_arms(settings: "Config") -> None:
+    """Check that each arm and each explained init has its method; an extra method is pretrained without arms."""
+    chosen = settings.pretrain.methods
+    inits = {arm: Arm.parse(arm).init for arm in settings.classify.arms}
+    known = {"scratch", "imagenet", *chosen}
+    if missing := sorted(arm for arm, init in inits.items() if init not in known):
+        names = ", ".join(dict.fromkeys(inits[arm] for arm in missing))
+        raise ValueError(
+            f"classify.arms: {', '.join(missing)}: {names} not among pretrain.methods {chosen}; add it there, or leave "
+            "one of the two lists out: it then follows from the other"
+        )
+    if missing := sorted(set(settings.explain.inits or []) - known):
+        raise ValueError(f"explain.inits: {', '.join(missing)} not among pretrain.methods {chosen}")
+
+
+def check_methods(settings: "Config") -> None:
+    """Check that backbones and cohort have what the methods need: patches, clinical values."""
+    chosen = settings.pretrain
+    for name in chosen.methods:
+        variant = settings.pretrain.variant(name)
+        for backbone in chosen.backbones_of(name):
+            if variant.needs_patches and patch_sides(settings.model(backbone)) is None:
+                raise ValueError(
+                    f"pretrain.methods: {name} masks patches and needs vision transformers (vit_*), and {backbone} is "
+                    f"none; name those that it may train in pretrain.variants.{name}.backbones"
+                )
+        if not settings.cohort.clinical_values and (lacking := lacking_values(settings, name, set())):
+            raise ValueError(without_values(settings, name, lacking, f"the cohort {settings.cohort.name} has none"))
+
+
+def lacking_values(settings: "Config", method: str, present: set[str]) -> list[str]:
+    """Return the clinical values that a method needs and that are not `present`."""
+    needed = getattr(settings.pretrain.variant(method), "positives", [])
+    return [each for each in needed if each in VALUES and each not in present]
+
+
+def without_values(settings: "Config", method: str, lacking: list[str], why: str) -> str:
+    """Return the message for a method whose clinical values a cohort lacks: what to leave out."""
+    arms = [arm for arm in settings.classify.arms if Arm.parse(arm).init == method]
+    dropped = f" and its arms ({', '.join(arms)}) out of classify.arms" if arms else ""
+    said = " and ".join(f"{each} ({VALUES[each]})" for each in lacking)
+    return f"pretrain.methods: {method} needs {said}; {why}; leave {method} out of pretrain.methods{dropped}"
+
+
+def check_view_sizes(settings: "Config") -> None:
+    """Check that a vision transformer's patches divide its inputs."""
+    pretrain, classify = settings.pretrain, settings.classify
+    views = {"pretrain.augment.global_size": pretrain.augment.global_size}
+    if pretrain.augment.local_views:
+        views["pretrain.augment.local_size"] = pretrain.augment.local_size
+    for name in pretrain.methods:
+        for backbone in pretrain.backbones_of(name):
+            for key, size in views.items():
+                _check_divisible(settings, backbone, key, size)
+    inputs = {}
+    if any(Arm.parse(arm).mode == "finetune" for arm in classify.arms) or (classify.arms and not settings.embed.size):
+        inputs["classify.augment.global_size"] = classify.augment.global_size
+    if settings.embed.size and (classify.arms or settings.explain.inits != []):
+        inputs["embed.size"] = settings.embed.size
+    for backbone in pretrain.backbones:
+        padded = settings.model(backbone).args.get("dynamic_img_pad")
+        for key, size in {} if padded else inputs.items():
+            _check_divisible(settings, backbone, key, size)
+
+
+def _check_divisible(settings: "Config", backbone: str, key: str, size: int) -> None:
+    model = settings.model(backbone)
+    sides = patch_sides(model) or ()
+    if not sides or not ("vit" in model.timm or "deit" in model.timm):  # others have one size, of their own
+        return
+    if any(size % side for side in sides):
+        side = max(sides)
+        low = max(side, size - size % side)
+        raise ValueError(f"{key}: {size} px; {backbone} takes multiples of {side}, such as {low} or {low + side}")
+
+
+def check_folds(settings: "Config") -> None:
+    """Check that the phantom has a patient for each fold, and some to train and to validate."""
+    cohort = settings.cohort
+    least = cohort.split.folds + 2
+    if cohort.name == "phantom" and cohort.split.protocol == "crossval" and cohort.phantom.patients < least:
+        raise ValueError(
+            f"cohort.phantom.patients: {cohort.phantom.patients}; expected {least} or more for "
+            f"cohort.split.folds {cohort.split.folds}"
+        )
