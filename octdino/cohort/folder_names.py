@@ -37,7 +37,7 @@ def unlike_classes(folders: list[list[str]], files: list[str]) -> str:
         found = sorted(name for name in names if LIKE[what].fullmatch(name))
         if len(found) >= 2 and len(found) >= SHARE * len(names):
             return f"{len(found)} of {len(names)} names look like {what}: {some_of(found)}"
-    numbered = Counter(found[1].casefold() for name in names if (found := NUMBERED.fullmatch(name)))
+    numbered = Counter(match[1].casefold() for name in names if (match := NUMBERED.fullmatch(name)))
     if sum(numbered.values()) == len(names) > 4 and len(numbered) > 1 and min(numbered.values()) > 1:
         return f"all {len(names)} are one of {', '.join(sorted(numbered))} with a number: {some_of(names)}"
     content: dict[str, set[str]] = defaultdict(set)

@@ -1,6 +1,7 @@
 """A user's table of scans: a CSV with a path column, whose rows name images, clinical files or B-scans in them."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,20 @@ RANGES = {  # as the manifest has them: units are the user's own
 log = logging.getLogger("octdino.cohort")
 
 
+@dataclass
 class _RowReader:
     """Reads rows of one table as records of scans."""
 
-    def __init__(
-        self, columns: Columns, file_index: FileIndex, clinical: ClinicalFiles, lookup: ScanLookup, pattern: PatientNames
-    ) -> None:
-        self.columns, self.names = columns, columns.names
-        self.file_index, self.clinical, self.lookup, self.pattern = file_index, clinical, lookup, pattern
+    columns: Columns
+    file_index: FileIndex
+    clinical: ClinicalFiles
+    lookup: ScanLookup
+    pattern: PatientNames
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The table's column by meaning."""
+        return self.columns.names
 
     def records(self, cell: dict[str, str]) -> list[dict[str, Any]]:
         """Check one row and return its scans: one, or all B-scans of a clinical file.
@@ -152,10 +159,11 @@ def read_scan_table(
     if patients == "unknown":
         log.warning("%s: no patient column; expected one of %s", path, ", ".join(KNOWN["patient"]))
     tables = build_scan_tables(records, settings.results_name, columns.labels)
+    classes = {"classes": columns.class_column} if columns.class_column else {}
     return ScanTable(
-        file_index.root, *tables, quarantine, False, exclusive=True if columns.class_column else None,
-        patients=patients, columns=names | ({"classes": columns.class_column} if columns.class_column else {}),
-        pattern=pattern.text, decisions=[*columns.decisions, *filter(None, [pattern.decision])],
+        file_index.root, *tables, quarantine, False, exclusive=True if classes else None, patients=patients,
+        columns=names | classes, table_file=path, unread=columns.unread(table), pattern=pattern.text,
+        decisions=[*columns.decisions, *filter(None, [pattern.decision])],
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Scans without a table: class folders, folders of patients, or clinical files whose headers name the patients."""
 
 import logging
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def read_tree(settings: CohortSettings, file_index: FileIndex, clinical: Clinica
     quarantine = Quarantine()
     tree = _tree(file_index, clinical, quarantine)
     if odd := [name for name in settings.ignore if name != "split"]:
-        raise UserError(f"cohort.ignore: {odd[0]}: there is no table below {file_index.root}; expected split, or nothing")
+        raise UserError(f"cohort.ignore: {odd[0]}: no table below {file_index.root} is read; expected split or nothing")
     meaning = settings.folders if settings.folders != "auto" else _guess(settings, file_index.root, tree)
     classes = _classes(settings, file_index.root, tree) if meaning.startswith("classes") else []
     if not classes and settings.labels:
@@ -262,4 +263,4 @@ def _classes(settings: CohortSettings, root: Path, tree: _Tree) -> list[str]:
 
 
 def _is_image(path: str) -> bool:
-    return Path(path).suffix.lower() in SUFFIXES
+    return os.path.splitext(path)[1].lower() in SUFFIXES  # noqa: PTH122  called for every file

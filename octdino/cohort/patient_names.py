@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from octdino.cohort.scan_table import RowRefused
 from octdino.cohort.spreadsheet import parse_identifier
@@ -52,16 +51,17 @@ class PatientNames:
         """
         if self.pattern is None:
             return None
-        name, begin = PurePosixPath(path).name, time.perf_counter()
+        name, begin = path.rsplit("/", 1)[-1], time.perf_counter()
         if len(name) > LONGEST_NAME:
-            raise RowRefused("missing_patient", f"a file name of {len(name)} characters; expected at most {LONGEST_NAME}")
+            detail = f"a file name of {len(name)} characters; expected at most {LONGEST_NAME}"
+            raise RowRefused("missing_patient", detail)
         found = self.pattern.search(name)
         self.seconds += time.perf_counter() - begin
         if self.seconds > LONGEST_SECONDS:
             raise UserError(f"cohort.patient_pattern: {self.pattern.pattern!r} takes too long; write a simpler one")
         patient = found[1] if found else None
         if not patient:
-            raise RowRefused("missing_patient", f"{name} does not match cohort.patient_pattern {self.pattern.pattern!r}")
+            raise RowRefused("missing_patient", f"{name} does not match cohort.patient_pattern {self.text!r}")
         return parse_identifier(patient)
 
 
@@ -82,20 +82,21 @@ def patient_names(settings: CohortSettings, paths: Sequence[str], classes: Itera
     words = CLASS_WORDS | {name.casefold() for name in classes}
     patients, signs = set(), set()
     for path in paths:
-        parts = PurePosixPath(path.replace("\\", "/")).parts
-        found = WHOLE.fullmatch(parts[-1]) if parts else None
-        if found is None or found[1].casefold() not in words | {part.casefold() for part in parts[:-1]}:
+        *folders, name = path.replace("\\", "/").split("/")
+        found = WHOLE.fullmatch(name)
+        if found is None or found[1].casefold() not in words | {folder.casefold() for folder in folders}:
             return PatientNames()
         patients.add(found[3])
         signs.add(found[2])
     if len(signs) != 1 or len(patients) < 2 or all(int(patient) in YEARS for patient in patients):
         return PatientNames()
-    text = PUBLISHED[signs == {"_"}]
+    sign = signs.pop()
+    text = PUBLISHED[sign == "_"]
     decision = (
-        f"Patients are read from the file names, CLASS{(sign := signs.pop())}PATIENT{sign}NUMBER: {len(patients)} patients "
-        f"in {len(paths)} names (cohort.patient_pattern: '{text}'; null turns it off)."
+        f"Patients are read from the file names, CLASS{sign}PATIENT{sign}NUMBER: {len(patients)} patients in "
+        f"{len(paths)} names (cohort.patient_pattern: '{text}'; null turns it off)."
     )
-    example = PurePosixPath(paths[0].replace("\\", "/")).name
+    example = paths[0].replace("\\", "/").rsplit("/", 1)[-1]
     log.warning("%s For example %s: patient %s", decision, example, re.search(text, example)[1])  # type: ignore[index]
     return PatientNames(re.compile(text), decision=decision)
 

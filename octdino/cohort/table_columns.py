@@ -41,8 +41,9 @@ ALSO = {
     "split": ("subset", "partition", "set"),
 }
 SIDES = {
-    **dict.fromkeys(("od", "r", "re", "right", "rechts"), "OD"), **dict.fromkeys(("os", "l", "le", "left", "links"), "OS")
-}  # fmt: skip
+    **dict.fromkeys(("od", "r", "re", "right", "rechts"), "OD"),
+    **dict.fromkeys(("os", "l", "le", "left", "links"), "OS"),
+}
 SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
@@ -76,6 +77,11 @@ class Columns:
     def label_columns(self) -> list[str]:
         """The columns that labels are read from."""
         return [self.class_column] if self.class_column else self.labels
+
+    def unread(self, table: pd.DataFrame) -> list[str]:
+        """Return the columns of the table that are not read."""
+        read = {*self.names.values(), *self.label_columns}
+        return [str(name) for name in table.columns if name not in read]
 
 
 def loose(name: str) -> str:

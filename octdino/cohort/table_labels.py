@@ -82,7 +82,7 @@ def _flag_columns(table: pd.DataFrame, names: list[str]) -> tuple[list[str], dic
         counted = Counter(table[name].tolist())
         odd = [text for text in counted if not is_flag(text)]
         if odd:
-            row = next(row for row, text in table[name].items() if text in odd)
+            row = next(row for row, text in zip(table.index.tolist(), table[name].tolist(), strict=True) if text in odd)
             number = sum(counted[text] for text in odd)
             others[name] = f"{number} cells are neither 0, 1 nor empty; row {row}: {table.loc[row, name]!r}"
         elif set(counted) <= {""}:

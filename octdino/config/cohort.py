@@ -110,9 +110,7 @@ class CohortSettings(Settings):
         description="folder: CSV, TSV or Excel with a path column; olives: the biomarker table, octdl: "
         "OCTDL_labels.csv, if not below root",
     )
-    sheet: str | None = Field(
-        None, description="folder: sheet of an Excel table; null: the one that has a path column"
-    )
+    sheet: str | None = Field(None, description="folder: sheet of an Excel table; null: the one that has a path column")
     clinical: Path | None = Field(None, description="olives: the clinical table, if not below root")
     labels: list[str] | None = Field(
         None, description="folder: the label columns; null: every column but the known others"
@@ -179,7 +177,7 @@ class CohortSettings(Settings):
         for key in ("table", "sheet", "class_column") if self.folders != "auto" else ():
             if getattr(self, key) is not None:
                 raise ValueError(f"folders: {self.folders} is about files without a table; leave it out, or {key}")
-        if both := sorted({*(self.labels or []), self.class_column} & set(self.ignore)):
+        if both := sorted({*(self.labels or []), self.class_column or ""} & set(self.ignore)):
             raise ValueError(f"ignore: {both[0]!r} is a label, too; leave one out")
         if self.patient_pattern not in (None, "auto"):
             checked("patient_pattern", compile_patient_pattern, self.patient_pattern)
