@@ -47,7 +47,9 @@ def ask_settings(settings: CohortSettings, size: str) -> Answers:
     if "patient" not in table.columns and table.layout not in ("patients", "classes-patients"):
         print(f"For example the file name {table.scans['path'].iloc[0].rsplit('/', 1)[-1]}" if len(table.scans) else "")
         values["patient_pattern"] = _pattern(table.pattern)
-    values["title"] = ask("Title, the name of the folder in results/", settings.title or title_of(table.root))
+    values["title"] = ask(
+        "Title, the name of the folder in results/", settings.title or title_of(table.root, settings.table)
+    )
     if size == "auto":
         size = _one_of("Size of the run: laptop or gpu", ("laptop", "gpu"), "gpu" if has_gpu() else "laptop")
     return Answers(CohortSettings.parse(values, "settings"), size)

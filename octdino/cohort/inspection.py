@@ -223,6 +223,14 @@ def _find_problems(found: Inspection) -> None:
             found.problems.append(f"{label}: {patients} {what} with it; a split needs three, one each.")
     if bad := [one for one in found.sample if one.scan.image is None]:
         found.problems.append(f"{len(bad)} of {len(found.sample)} sampled images would be refused.")
+    sizes = Counter(one.scan.size for one in found.sample if one.scan.image is not None)
+    usual = max(sizes, key=lambda size: sizes[size], default=(0, 0))
+    square = {size: count for size, count in sizes.items() if size[0] == size[1] != usual[0]}
+    if square and sizes[usual] > len(found.sample) // 2 and usual[0] != usual[1]:
+        found.problems.append(
+            f"{sum(square.values())} of {len(found.sample)} sampled images are square and others are not: fundus "
+            "photographs do not belong among scans."
+        )
 
 
 def positive_patients(found: Inspection, label: int) -> int:

@@ -65,7 +65,7 @@ def _labels(found: Inspection) -> list[str]:
     table, truth = found.table, found.truth
     who = "patients" if table.patients == "known" else ""
     if not table.labels:
-        return ["no labels: scans for pretraining and prediction"]
+        return ["no labels: scans for pretraining and prediction", "", *_patients(found)]
     rows: list[tuple[str, ...]] = [("label", "scans", "absent", "unknown", who)]
     for index, name in enumerate(table.labels):
         own = truth[:, index]
@@ -73,10 +73,14 @@ def _labels(found: Inspection) -> list[str]:
         patients = f"{positive_patients(found, index):,}" if who else ""
         rows.append((name, *(f"{count:,}" for count in counts), patients))
     lines = _aligned(rows)
+    return [*lines, "", *_patients(found)]
+
+
+def _patients(found: Inspection) -> list[str]:
     if found.patients is None:
-        return [*lines, "", *_entry("patients", "unknown; each image counts as its own")]
-    per = len(table.scans) / found.patients
-    return [*lines, "", *_entry("patients", f"{found.patients:,}, {per:.1f} scans each on average")]
+        return _entry("patients", "unknown; each image counts as its own")
+    per = len(found.table.scans) / found.patients
+    return _entry("patients", f"{found.patients:,}, {per:.1f} scans each on average")
 
 
 def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:

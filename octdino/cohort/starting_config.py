@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 
 from octdino.cohort.inspection import Inspection
-from octdino.config import Config, load_config
+from octdino.config import Arm, Config, load_config
 from octdino.config.cohort import COHORTS, CohortSettings
 from octdino.config.settings_base import merged
 
@@ -18,6 +18,7 @@ LAPTOP = Path("config", "folder.yaml")  # the preset for computers without a GPU
 LAPTOP_IMAGE: dict[str, Any] = {"size": [128, 128], "crop": "retina"}
 MANY = 10_000  # scans from which on a laptop needs fewer epochs than the default
 LAPTOP_IMAGES = 1_000_000  # that pretraining then shows, about an hour on one core
+USUAL_TABLES = {"scans", "labels", "table", "data", "metadata", "images", "train", "index"}  # names that say nothing
 FEW_PATIENTS = 100  # with fewer, cross-validation tells more than one split
 COMMENTS = {
     "title": "the {cohort} in results/",
@@ -63,7 +64,7 @@ def suggest(found: Inspection, laptop: bool) -> Suggestion:
     given = settings.model_dump(mode="json", exclude_unset=True, exclude_defaults=True)
     cohort: dict[str, Any] = {
         "name": settings.name,
-        "title": settings.title or title_of(table.root),
+        "title": settings.title or title_of(table.root, settings.table),
         "root": str(table.root.absolute()),
     }
     if table.table_file:
@@ -81,16 +82,27 @@ def suggest(found: Inspection, laptop: bool) -> Suggestion:
     if laptop and len(table.scans) > MANY:
         rest["pretrain"] = {"epochs": max(1, round(LAPTOP_IMAGES / len(table.scans)))}
     if not laptop and table.scans["cst"].isna().all():
-        rest["pretrain"] = {"methods": ["dino", "simclr"]}
-        rest["classify"] = {"arms": ["scratch-finetune", "dino-linear", "dino-finetune", "simclr-linear"]}
+        rest |= _without_thickness()
     if table.unlabeled or not table.labels:
         rest["classify"] = {"arms": []}
     return Suggestion(cohort, rest, laptop)
 
 
-def title_of(root: Path) -> str:
-    """Return a title from a folder's name: letters, digits, `_`, `-` and `.`, and no kind of cohort."""
-    title = re.sub(r"[^A-Za-z0-9_.-]+", "_", root.absolute().name).strip("._-")[:100] or "mine"
+def _without_thickness() -> dict[str, Any]:
+    """Return the default methods and arms but for those that need retinal thickness."""
+    defaults = Config()
+    variants = defaults.pretrain.variants
+    needing = {name for name, variant in variants.items() if "cst" in variant.get("positives", ())}
+    return {
+        "pretrain": {"methods": [name for name in defaults.pretrain.methods if name not in needing]},
+        "classify": {"arms": [arm for arm in defaults.classify.arms if Arm.parse(arm).init not in needing]},
+    }
+
+
+def title_of(root: Path, table: Path | None = None) -> str:
+    """Return a title from the name of a table, or of the folder where that says nothing: no kind of cohort."""
+    name = table.stem if table and table.stem.casefold() not in USUAL_TABLES else root.absolute().name
+    title = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:80] or "mine"
     return f"{title}-scans" if title in get_args(COHORTS) else title
 
 
@@ -116,7 +128,8 @@ def starting_yaml(found: Inspection, suggestion: Suggestion, file: str) -> str:
     lines += ["", "cohort:"]
     for key, value in suggestion.cohort.items():
         lines += _commented(f"  {key}: {_flow(value)}", COMMENTS.get(key, ""))
-    if found.patients is not None and found.patients < FEW_PATIENTS and "split" not in suggestion.cohort:
+    few = found.patients is not None and found.patients < FEW_PATIENTS
+    if few and found.splits and found.table.labels and "split" not in suggestion.cohort:
         lines.append("  # split: {protocol: crossval}   # few patients: each is tested once, at five times the cost")
     for section, values in suggestion.rest.items():
         lines += ["", f"{section}:", *(f"  {key}: {_flow(value)}" for key, value in values.items())]

@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from octdino.cohort.folder import read_folder
+from octdino.cohort.ingest import build_cohort
 from octdino.cohort.patient_names import PatientNames
 from octdino.cohort.scan_table import RowRefused, ScanTable
 from octdino.config import CohortSettings
 from octdino.config.patterns import compile_patient_pattern
+from octdino.data.cohort_reader import read_cohort
 from octdino.errors import UserError
 
 from .trees import picture, settings
@@ -53,6 +55,15 @@ def test_published_names_tell_the_patients(
 def test_published_names_in_a_table_without_patients(tmp_path: Path) -> None:
     rows = "".join(f"{name},{int('CNV' in name)}\n" for name in KERMANY)
     assert set(read(tmp_path, KERMANY, "path,fluid\n" + rows).scans["patient"]) == {"1016042", "306172", "9251"}
+
+
+def test_the_store_keeps_what_was_decided(tmp_path: Path) -> None:
+    decisions = read(tmp_path / "root", KERMANY).decisions
+    build_cohort(settings(tmp_path / "root", "folder"), tmp_path / "out")
+    cohort = read_cohort(tmp_path / "out/scans.h5")
+    assert cohort.decisions == decisions
+    assert cohort.unit.state == "known"
+    assert sorted(cohort.manifest["patient"].unique()) == ["1016042", "306172", "9251"]
 
 
 @pytest.mark.parametrize(
