@@ -37,11 +37,14 @@ def read_folder(settings: CohortSettings) -> ScanTable:
         return read_tree(settings, file_index, clinical)
     path, table = found
     read = read_scan_table(settings, file_index, clinical, path, table)
-    if not read.labels and settings.table is None and any(file in clinical for file in file_index.files):
-        # A list of files beside exports, such as devices and anonymizers write: the headers say more than it does.
+    guessed = read.columns.get("classes", "") if settings.class_column is None else ""
+    if (not read.labels or guessed) and settings.table is None and any(file in clinical for file in file_index.files):
+        # A list of files beside exports, such as devices and anonymizers write: the headers say more than it does, and
+        # it lists fundus images, too.
+        why = f"the column {guessed} may be no label (cohort.class_column)" if guessed else "no label column"
         log.warning(
-            "%s: no label column, so it is not read: the headers of the clinical files below %s are; cohort.table "
-            "names a table that has labels", path, file_index.root,
+            "%s: %s, so it is not read: the headers of the clinical files below %s are; cohort.table names a table "
+            "that has labels", path, why, file_index.root,
         )  # fmt: skip
         return read_tree(settings, file_index, clinical)
     return read

@@ -25,7 +25,7 @@ from octdino.scans.preprocess import DecodedScan
 from octdino.scans.sources import DAMAGED
 
 SAMPLE = 200  # images that are decoded by default
-PER_GROUP = 4  # scans per label that are shown
+PER_GROUP = 6  # scans per label that are shown
 MOST_GROUPS = 24
 MOST_HASHED, MOST_BYTES = 4_000, 400_000_000  # files of equal size that are compared byte by byte
 MOST_DIVIDED = 20_000  # patients up to which the split is made and not estimated

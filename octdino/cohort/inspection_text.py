@@ -80,7 +80,8 @@ def _patients(found: Inspection) -> list[str]:
     if found.patients is None:
         return _entry("patients", "unknown; each image counts as its own")
     per = len(found.table.scans) / found.patients
-    return _entry("patients", f"{found.patients:,}, {per:.1f} scans each on average")
+    pattern = f"; read by the pattern {found.table.pattern} in file names" if found.table.pattern else ""
+    return _entry("patients", f"{found.patients:,}, {per:.1f} scans each on average{pattern}")
 
 
 def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
