@@ -100,10 +100,16 @@ def share(text: str) -> float:
 
 
 def add_common(
-    parser: argparse.ArgumentParser, out: str, metavar: str = "DIR", settings: bool = True, workers: bool = False
+    parser: argparse.ArgumentParser,
+    out: str,
+    metavar: str = "DIR",
+    settings: bool = True,
+    workers: bool = False,
+    default_out: Path | None = None,
 ) -> None:
-    """Add --out (`out` is its help), and if wanted --settings and --workers."""
-    parser.add_argument("--out", type=Path, required=True, metavar=metavar, help=out)
+    """Add --out (`out` is its help; required without a default), and if wanted --settings and --workers."""
+    required = default_out is None
+    parser.add_argument("--out", type=Path, required=required, default=default_out, metavar=metavar, help=out)
     if settings:
         parser.add_argument(
             "--settings", type=mapping, default={}, metavar="JSON", help="settings as JSON or a YAML file; flags win"

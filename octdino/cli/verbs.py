@@ -4,6 +4,7 @@ from octdino.cli.cohort_commands import COHORT_VERBS, SCHEMA_VERBS
 from octdino.cli.commands import TRAINING_VERBS
 from octdino.cli.flags import Verbs
 from octdino.cli.inference_commands import INFERENCE_VERBS
+from octdino.cli.inspect_commands import INSPECT_VERBS
 from octdino.cli.plan_commands import PLAN_VERBS
 
-VERBS: Verbs = {**COHORT_VERBS, **TRAINING_VERBS, **INFERENCE_VERBS, **PLAN_VERBS, **SCHEMA_VERBS}
+VERBS: Verbs = {**INSPECT_VERBS, **PLAN_VERBS, **COHORT_VERBS, **TRAINING_VERBS, **INFERENCE_VERBS, **SCHEMA_VERBS}

@@ -5,7 +5,7 @@ dates or visits, and folders with the same file names in each, are not taken for
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 SHARE = 0.5  # of the folders from which on their names count
@@ -19,6 +19,7 @@ LIKE = {
     "visits": re.compile(r"[vw][-_ ]?\d{1,3}|(?:visit|week|month|day|baseline|follow-?up)[-_ ]?\d{0,3}", re.I),
     "eyes": re.compile(r"od|os|ou|[lr]|left|right", re.I),
 }
+NUMBERED = re.compile(r"([a-z]+)[-_ ]?\d+", re.I)  # a class with the number of a patient, as in AMD1 … AMD15, DME1 …
 WORDNET = re.compile(r"n\d{8}")  # classes of ImageNet
 
 
@@ -35,17 +36,21 @@ def unlike_classes(folders: list[list[str]], files: list[str]) -> str:
     for what in ("dates", "visits", "eyes", "ids"):
         found = sorted(name for name in names if LIKE[what].fullmatch(name))
         if len(found) >= 2 and len(found) >= SHARE * len(names):
-            return f"{len(found)} of {len(names)} names look like {what}: {_some(found)}"
+            return f"{len(found)} of {len(names)} names look like {what}: {some_of(found)}"
+    numbered = Counter(match[1].casefold() for name in names if (match := NUMBERED.fullmatch(name)))
+    if sum(numbered.values()) == len(names) > 4 and len(numbered) > 1 and min(numbered.values()) > 1:
+        return f"all {len(names)} are one of {', '.join(sorted(numbered))} with a number: {some_of(names)}"
     content: dict[str, set[str]] = defaultdict(set)
     for steps, file in zip(folders, files, strict=True):
         if steps:
             content[steps[0]].add("/".join([*steps[1:], file.rsplit("/", 1)[-1]]))
     first = next(iter(content.values()))
     if len(names) >= SAME_FILES and len(first) > 1 and all(one == first for one in content.values()):
-        return f"all {len(names)} have the same {len(first)} file names, as patients or visits do: {_some(names)}"
+        return f"all {len(names)} have the same {len(first)} file names, as patients or visits do: {some_of(names)}"
     return ""
 
 
-def _some(names: Iterable[str]) -> str:
+def some_of(names: Iterable[str]) -> str:
+    """Return the first three names, for a message."""
     ordered = sorted(names)
     return ", ".join(ordered[:3]) + (", …" if len(ordered) > 3 else "")

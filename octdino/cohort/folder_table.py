@@ -1,44 +1,25 @@
 """A user's table of scans: a CSV with a path column, whose rows name images, clinical files or B-scans in them."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from octdino.cohort.clinical_rows import ClinicalFiles, name_patients
-from octdino.cohort.file_index import FileIndex, clean_path
-from octdino.cohort.scan_table import Quarantine, RowRefused, ScanTable, build_scan_tables, check_labels
-from octdino.cohort.spreadsheet import (
-    find_column,
-    parse_identifier,
-    parse_label,
-    parse_number,
-    read_spreadsheet,
-    require_column,
-)
+from octdino.cohort.file_index import FileIndex
+from octdino.cohort.patient_names import PatientNames, patient_names
+from octdino.cohort.scan_lookup import ScanLookup
+from octdino.cohort.scan_table import Quarantine, RowRefused, ScanTable, build_scan_tables
+from octdino.cohort.spreadsheet import parse_identifier, parse_number
+from octdino.cohort.table_columns import KNOWN, SIDES, SPLIT_WORDS, Columns, find_meanings, parse_flag
+from octdino.cohort.table_labels import find_labels
 from octdino.config.cohort import CohortSettings
 from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
 from octdino.scans.volumes.registry import split_address
 
-# Columns with a fixed meaning, and their alternative names.
-KNOWN = {
-    "patient": ("patient", "patient_id", "patientid", "subject", "subject_id"),
-    "eye": ("eye", "eye_id"),
-    "visit": ("visit", "visit_id"),
-    "slice": ("slice",),
-    "laterality": ("laterality",),
-    "trial": ("trial", "site", "device"),
-    "bcva": ("bcva",),
-    "cst": ("cst",),
-    "mask": ("mask",),
-    "split": ("split",),
-}
-SPLIT_WORDS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-    "testing": "test",
-}  # fmt: skip
 RANGES = {  # as the manifest has them: units are the user's own
     "slice": (0, 1e6),
     **{c.name: (c.low, c.high) for c in MANIFEST if c.low is not None and c.high is not None},
@@ -47,27 +28,120 @@ RANGES = {  # as the manifest has them: units are the user's own
 log = logging.getLogger("octdino.cohort")
 
 
-def read_scan_table(settings: CohortSettings, file_index: FileIndex, clinical: ClinicalFiles, path: Path) -> ScanTable:
-    """Read the table at `path`: each row is one scan, or all B-scans of a clinical file.
+@dataclass
+class _RowReader:
+    """Reads rows of one table as records of scans."""
+
+    columns: Columns
+    file_index: FileIndex
+    clinical: ClinicalFiles
+    lookup: ScanLookup
+    pattern: PatientNames
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The table's column by meaning."""
+        return self.columns.names
+
+    def records(self, cell: dict[str, str]) -> list[dict[str, Any]]:
+        """Check one row and return its scans: one, or all B-scans of a clinical file.
+
+        What the row leaves empty is filled from the header.
+
+        Raises:
+            RowRefused: a cell is empty or not allowed, or there is no such scan.
+        """
+        text = cell[self.names["path"]]
+        found, index = self.lookup.resolve(text)
+        record = self._record(cell, found)
+        if index is None and found not in self.clinical:
+            return [record | {"table_path": text}]
+        frames = self.clinical.records(found, index)
+        left = {"path", "id_path"} | ({"slice"} if index is None else set())  # a slice would be the same for all
+        left |= set() if cell.get(self.names.get("mask", ""), "") else {"mask"}
+        left |= set() if record["known"] else {"patient", "known", "eye"}  # the eye's name begins with the patient's
+        own = {key: value for key, value in record.items() if value not in (None, "") and key not in left}
+        own |= {"table_path": text, "flags": record["flags"], "given_split": record["given_split"]}
+        return [frame | own for frame in frames]
+
+    def _record(self, cell: dict[str, str], found: str) -> dict[str, Any]:
+        """Check one row and return it as a record of the file `found`."""
+        names, text = self.names, cell[self.names["path"]]
+        record: dict[str, Any] = {own: cell[name] for own, name in names.items() if own not in ("path", "split")}
+        record |= {"path": found, "id_path": found, "flags": "" if _names(text, found) else "path_changed"}
+        if "patient" in names and not record["patient"]:
+            raise RowRefused("missing_patient", f"{names['patient']} is empty; the scan could be in two splits")
+        patient = record.get("patient") or self.pattern.patient(found)
+        record["known"] = patient is not None
+        record["patient"] = parse_identifier(found if patient is None else patient)
+        self._set_eye(record)
+        if not record.get("mask"):
+            record["mask"] = self.file_index.mask_of(found)
+        for own, bounds in RANGES.items():
+            try:
+                record[own] = parse_number(record.get(own, ""), *bounds)
+            except ValueError as error:
+                raise RowRefused("bad_value", f"{names[own]}: {error}") from None
+        if record["slice"] is not None and record["slice"] % 1:
+            raise RowRefused("bad_value", f"{names['slice']}: {record['slice']:g}, expected a whole number")
+        record["truth"] = self._truth(cell)
+        record["given_split"] = cell.get(names.get("split", ""), "")
+        return record
+
+    @staticmethod
+    def _set_eye(record: dict[str, Any]) -> None:
+        """Set laterality by the words for it, and the eye's name, which begins with the patient's."""
+        eye, word = record.get("eye", ""), record.get("laterality", "")
+        side = SIDES.get(word.casefold(), "")
+        record["laterality"] = side or word or SIDES.get(eye.casefold(), "")
+        if eye:
+            record["eye"] = f"{record['patient']}-{parse_identifier(eye)}"
+        elif side and record["known"]:
+            record["eye"] = f"{record['patient']}-{side}"
+
+    def _truth(self, cell: dict[str, str]) -> dict[str, int | None]:
+        """Return the labels of a row: its cells, or which of the classes it names; empty: unknown."""
+        labels = self.columns.labels
+        if self.columns.class_column:
+            value = cell[self.columns.class_column]
+            return {name: int(name == value) for name in labels} if value else {}
+        truth = {}
+        for name in labels:
+            try:
+                truth[name] = parse_flag(cell[name])
+            except ValueError as error:
+                raise RowRefused("bad_label", f"{name}: {error}") from None
+        return truth
+
+
+def read_scan_table(
+    settings: CohortSettings, file_index: FileIndex, clinical: ClinicalFiles, path: Path, table: pd.DataFrame
+) -> ScanTable:
+    """Read a table: each row is one scan, or all B-scans of a clinical file.
+
+    Args:
+        path: of the table, for messages.
 
     Raises:
-        UserError: no table, no path column, a named label is missing, or a patient is in two splits.
+        UserError: no path column, a named label is missing, only the user can tell what a column is, or a patient is in
+            two splits.
     """
-    table = read_spreadsheet(path, "cohort.table")
-    names = {"path": require_column(table, path, "path")}
-    names |= {own: found for own, alike in KNOWN.items() if (found := find_column(table, *alike))}
-    labels = _labels(settings, table, path, set(names.values()))
-    log.info("%s: labels %s", path, ", ".join(labels) or "none")
-    if renamed := [f"{found} as {own}" for own, found in names.items() if found.lower() != own]:
-        log.info("%s: read %s", path, ", ".join(renamed))
+    lookup = ScanLookup(file_index, clinical)
+    columns = Columns(find_meanings(settings, table, path, lookup.is_scan))
+    find_labels(settings, table, path, columns)
+    names = columns.names
+    pattern = _pattern(settings, table, path, columns)
+    _log_columns(path, columns)
+    reader = _RowReader(columns, file_index, clinical, lookup, pattern)
     quarantine, records = Quarantine(), []
+    lookup.by_name = 0
     taken: dict[str, int] = {}
-    named = labels + [name for name in names.values() if name not in labels]
+    named = list(dict.fromkeys([*columns.label_columns, *names.values()]))
     for row, *cells in zip(table.index.tolist(), *[table[name].tolist() for name in named], strict=True):
         cell = dict(zip(named, cells, strict=True))
         text = cell[names["path"]]
         try:
-            scans = _records(cell, names, labels, file_index, clinical)
+            scans = reader.records(cell)
             if twice := next((record["path"] for record in scans if record["path"] in taken), None):
                 raise RowRefused("duplicate_path", f"named in row {taken[twice]} already")
         except RowRefused as why:
@@ -75,122 +149,52 @@ def read_scan_table(settings: CohortSettings, file_index: FileIndex, clinical: C
             continue
         taken |= {record["path"]: row for record in scans}
         records += [record | {"row": row} for record in scans]
+    if lookup.by_name:
+        log.warning("%s: %d paths are names alone, of files in folders below %s", path, lookup.by_name, file_index.root)
     name_patients(records, settings.header_ids)
     _check_given(path, names, records)
-    known = "patient" in names or bool(records and all(record["known"] for record in records))
+    read = "patient" in names or pattern.pattern is not None
+    known = read or bool(records and all(record["known"] for record in records))
     patients = "known" if known else "unknown"
     if patients == "unknown":
         log.warning("%s: no patient column; expected one of %s", path, ", ".join(KNOWN["patient"]))
-    tables = build_scan_tables(records, settings.results_name, labels)
-    return ScanTable(file_index.root, *tables, quarantine, False, exclusive=None, patients=patients)
+    tables = build_scan_tables(records, settings.results_name, columns.labels)
+    classes = {"classes": columns.class_column} if columns.class_column else {}
+    return ScanTable(
+        file_index.root, *tables, quarantine, False, exclusive=True if classes else None, patients=patients,
+        columns=names | classes, table_file=path, unread=columns.unread(table), pattern=pattern.text,
+        decisions=[*columns.decisions, *filter(None, [pattern.decision])],
+    )  # fmt: skip
 
 
-def _labels(settings: CohortSettings, table: pd.DataFrame, path: Path, known: set[str]) -> list[str]:
-    """Return the label columns: those in cohort.labels, or all others that contain only 0, 1 and empty cells."""
-    if settings.labels is not None:
-        chosen = [require_column(table, path, name) for name in settings.labels]
-        if clash := sorted(set(chosen) & known):
-            raise UserError(f"cohort.labels: {', '.join(clash)}: a column of this name has a meaning of its own")
-        return check_labels(chosen, "cohort.labels")
-    labels, ignored = [], []
-    for name in table.columns:
-        if name in known:
-            continue
-        odd = [(row, text) for row, text in table[name].items() if not _is_label(text)]
-        if not odd and (table[name] != "").any():
-            labels.append(str(name))
-        elif odd:
-            ignored.append(f"{name} ({len(odd)} cells are neither 0, 1 nor empty; row {odd[0][0]}: {odd[0][1]!r})")
-        else:
-            ignored.append(f"{name} (empty)")
-    if ignored:
-        log.warning("%s: no label, ignored: %s", path, "; ".join(ignored))
-    return check_labels(labels, str(path))
+def _pattern(settings: CohortSettings, table: pd.DataFrame, path: Path, columns: Columns) -> PatientNames:
+    """Return what reads patients from file names: nothing where there is a patient column.
 
-
-def _is_label(text: str) -> bool:
-    try:
-        parse_label(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _records(
-    cell: dict[str, str], names: dict[str, str], labels: list[str], file_index: FileIndex, clinical: ClinicalFiles
-) -> list[dict[str, Any]]:
-    """Check one row and return its scans: one, or all B-scans of a clinical file.
-
-    What the row leaves empty is filled from the header.
+    Raises:
+        UserError: the settings have a pattern, and the table a patient column.
     """
-    text = cell[names["path"]]
-    found, index = _resolve(text, file_index, clinical)
-    record = _record(cell, names, labels, found, file_index)
-    if index is None and found not in clinical:
-        return [record | {"table_path": text}]
-    frames = clinical.records(found, index)
-    left = {"path", "id_path"} | ({"slice"} if index is None else set())  # a slice would be the same for all
-    left |= set() if cell.get(names.get("mask", ""), "") else {"mask"}
-    left |= set() if "patient" in names else {"patient", "known", "eye"}  # the eye's name begins with the patient's
-    own = {key: value for key, value in record.items() if value not in (None, "") and key not in left}
-    own |= {"table_path": text, "flags": record["flags"], "given_split": record["given_split"]}
-    return [frame | own for frame in frames]
+    if found := columns.names.get("patient"):
+        if settings.patient_pattern not in (None, "auto"):
+            raise UserError(
+                f"{path}: cohort.patient_pattern and the column {found} both name patients; leave the pattern out, or "
+                f"the column by cohort.ignore: [{found}]"
+            )
+        return PatientNames()
+    return patient_names(settings, [text for text in table[columns.names["path"]].tolist() if text], columns.labels)
 
 
-def _record(
-    cell: dict[str, str], names: dict[str, str], labels: list[str], found: str, file_index: FileIndex
-) -> dict[str, Any]:
-    """Check one row and return it as a record of the file `found`."""
-    text = cell[names["path"]]
-    record: dict[str, Any] = {own: cell[name] for own, name in names.items() if own not in ("path", "split")}
-    record |= {"path": found, "id_path": found, "flags": "" if _names(text, found) else "path_changed"}
-    if "patient" in names and not record["patient"]:
-        raise RowRefused("missing_patient", f"{names['patient']} is empty; the scan could be in two splits")
-    record["known"] = "patient" in names
-    record["patient"] = parse_identifier(record.get("patient", found))
-    if eye := record.get("eye", ""):
-        record["laterality"] = record.get("laterality") or (eye.upper() if eye.upper() in ("OD", "OS") else "")
-        record["eye"] = f"{record['patient']}-{parse_identifier(eye)}"
-    if not record.get("mask"):
-        record["mask"] = file_index.mask_of(found)
-    for own, bounds in RANGES.items():
-        try:
-            record[own] = parse_number(record.get(own, ""), *bounds)
-        except ValueError as error:
-            raise RowRefused("bad_value", f"{names[own]}: {error}") from None
-    if record["slice"] is not None and record["slice"] % 1:
-        raise RowRefused("bad_value", f"{names['slice']}: {record['slice']:g}, expected a whole number")
-    record["truth"] = {}
-    for name in labels:
-        try:
-            record["truth"][name] = parse_label(cell[name])
-        except ValueError as error:
-            raise RowRefused("bad_label", f"{name}: {error}") from None
-    record["given_split"] = cell.get(names.get("split", ""), "")
-    return record
+def _log_columns(path: Path, columns: Columns) -> None:
+    """Log which column was taken as what, and keep what is not obvious as decisions."""
+    where = f" (values of {columns.class_column})" if columns.class_column else ""
+    log.info("%s: labels %s%s", path, ", ".join(columns.labels) or "none", where)
+    if renamed := [f"{found} as {own}" for own, found in columns.names.items() if found.casefold() != own]:
+        log.info("%s: read %s", path, ", ".join(renamed))
+        columns.decisions.insert(0, f"Columns read by their names: {', '.join(renamed)}.")
 
 
 def _names(text: str, found: str) -> bool:
     """Whether a cell has the file's own spelling, with or without the number of a B-scan."""
     return text.lstrip("/").endswith(found) or split_address(text)[0].lstrip("/").endswith(found)
-
-
-def _resolve(text: str, file_index: FileIndex, clinical: ClinicalFiles) -> tuple[str, int | None]:
-    """Return the file below root that a relative or absolute path names, and the B-scan of `path#N`."""
-    if not text:
-        raise RowRefused("missing_path", "the path is empty; expected the path of a scan below root")
-    if Path(text).is_absolute() and Path(text).is_relative_to(file_index.root.absolute()):
-        text = Path(text).relative_to(file_index.root.absolute()).as_posix()
-    try:
-        path = clean_path(text)
-        found = file_index.resolve(path)
-        if found is None and (frame := clinical.resolve(path)):
-            return frame
-    except (ValueError, LookupError) as error:
-        raise RowRefused("bad_path", str(error)) from None
-    if found is None:
-        raise RowRefused("missing_file", f"no file {text} below the root")
-    return found, None
 
 
 def _check_given(path: Path, names: dict[str, str], records: list[dict[str, Any]]) -> None:
@@ -212,5 +216,6 @@ def _check_given(path: Path, names: dict[str, str], records: list[dict[str, Any]
         if first != split:
             raise UserError(
                 f"{path}: patient {patient} is in two splits: {first} in row {first_row}, {split} in row {row}; "
-                "expected one, so that no patient is tested on what was trained on"
+                "expected one, so that no patient is tested on what was trained on; cohort.ignore: [split] makes a new "
+                "split"
             )

@@ -1,5 +1,6 @@
 """The cohort stage: from tables and image files to manifest.csv, quarantine.csv, splits.csv and scans.h5."""
 
+import json
 import logging
 import math
 import shutil
@@ -158,6 +159,7 @@ def _attributes(scans: pd.DataFrame, table: ScanTable, moments: np.ndarray, sett
         del kept["phantom"]
     exclusive, origin = exclusive_labels(scans, table, settings)
     found = {"mean": mean, "std": std, "source": source, "settings": kept, "patients": table.patients}
+    found |= {"decisions": json.dumps(table.decisions, ensure_ascii=False)} if table.decisions else {}
     return {**found, "exclusive": exclusive, "exclusive_from": origin, "octdino": made_by("cohort")}
 
 

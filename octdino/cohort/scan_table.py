@@ -32,6 +32,12 @@ class ScanTable:
             `octdino.data.sampling_units`.
         source: maps a path to its image; the file below root by default.
         unlabeled: whether it has no labels on purpose, for pretraining and prediction.
+        columns: of a user's table, the column by meaning (path, patient, classes, …).
+        table_file: the user's table, if there is one.
+        unread: columns of it that were not read.
+        layout: of a user's folders, what they are: classes, classes-patients, patients or none; empty with a table.
+        pattern: by which patients were read from file names; empty where they were not.
+        decisions: what was decided without the user, as sentences for the data card.
     """
 
     root: Path
@@ -43,6 +49,12 @@ class ScanTable:
     patients: str = "known"
     source: ImageSource | None = None
     unlabeled: bool = False
+    columns: dict[str, str] = field(default_factory=dict)
+    table_file: Path | None = None
+    unread: list[str] = field(default_factory=list)
+    layout: str = ""
+    pattern: str = ""
+    decisions: list[str] = field(default_factory=list)
 
     @property
     def labels(self) -> list[str]:

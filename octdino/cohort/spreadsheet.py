@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from octdino.cohort.table_text import decode_table, split_separator, with_decimal_points
 from octdino.errors import UserError
 
 log = logging.getLogger("octdino.cohort")
@@ -15,35 +16,46 @@ log = logging.getLogger("octdino.cohort")
 MISSING = {"", "nan", "na", "n/a", "null", "none", "<na>", "#n/a"}
 
 
-def read_spreadsheet(path: Path, key: str, content: bytes | None = None) -> pd.DataFrame:
+def read_spreadsheet(path: Path, key: str, content: bytes | None = None, sheet: str | None = None) -> pd.DataFrame:
     """Read a spreadsheet as stripped text, missing cells empty; the index is the row number shown in Excel, from 2.
 
-    A column without a name is ignored, with a warning if it is not empty.
+    The separator (comma, semicolon, tab) and the encoding of a CSV are detected; decimal commas become points where a
+    semicolon or a tab separates. A column without a name is ignored, with a warning if it is not empty.
 
     Args:
         path: .csv, .tsv or .xlsx.
         key: the setting that names the table, for messages.
         content: the file's content, if already read or from an archive.
+        sheet: of a workbook; the first by default.
 
     Raises:
         UserError: no such file, not a table, or two columns of one name.
     """
     if content is None and not path.is_file():
         raise UserError(f"{path}: no such table; {key} says where it is")
-    source = path if content is None else io.BytesIO(content)
+    separator = ","
     try:
-        if path.suffix.lower() in {".xlsx", ".xlsm"}:
-            table = pd.read_excel(source, dtype=object, header=None, engine="openpyxl")
+        if is_workbook(path):
+            source = path if content is None else io.BytesIO(content)
+            table = pd.read_excel(source, sheet_name=sheet or 0, dtype=object, header=None, engine="openpyxl")
         else:
-            separator = "\t" if path.suffix.lower() == ".tsv" else ","
+            text = decode_table(path, path.read_bytes() if content is None else content)
+            separator, text = split_separator(text, path.suffix.lower())
             table = pd.read_csv(
-                source, sep=separator, dtype=str, header=None, keep_default_na=False, skip_blank_lines=False,
-                encoding="utf-8-sig",
-            )  # fmt: skip
+                io.StringIO(text), sep=separator, dtype=str, header=None, keep_default_na=False, skip_blank_lines=False
+            )
+    except UserError:
+        raise
     except (ValueError, OSError, KeyError, TypeError) as error:  # pandas' parser errors are ValueErrors, zip's OSErrors
         raise UserError(f"{path}: cannot be read as a table: {error}; expected CSV or Excel") from None
     except Exception as error:  # zipfile.BadZipFile, csv.Error and the like share no base class
         raise UserError(f"{path}: cannot be read as a table: {type(error).__name__}: {error}") from None
+    table = _with_header(path, table)
+    return table if separator == "," else with_decimal_points(table)
+
+
+def _with_header(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows below the first, as stripped text, with the first as names."""
     if not len(table):
         raise UserError(f"{path}: empty; expected a header and rows")
     names = [_name_of(cell) for cell in table.iloc[0]]
@@ -56,6 +68,24 @@ def read_spreadsheet(path: Path, key: str, content: bytes | None = None) -> pd.D
         log.warning("%s: column %s: no name, ignored", path, ", ".join(str(number + 1) for number in lost))
     table = table.set_axis(names, axis=1).loc[:, [name != "" for name in names]]
     return table[(table != "").any(axis=1)]
+
+
+def is_workbook(path: Path) -> bool:
+    """Return whether a file is Excel's, by its suffix."""
+    return path.suffix.lower() in {".xlsx", ".xlsm"}
+
+
+def sheet_names(path: Path) -> list[str]:
+    """Return the names of a workbook's sheets, in order.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        with pd.ExcelFile(path, engine="openpyxl") as book:
+            return [str(name) for name in book.sheet_names]
+    except Exception as error:  # zipfile.BadZipFile, KeyError, XML errors share no base class
+        raise UserError(f"{path}: cannot be read as a table: {type(error).__name__}: {error}") from None
 
 
 def _name_of(cell: object) -> str:

@@ -8,11 +8,13 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from octdino.config.names import LARGEST_SEED
-from octdino.config.settings_base import Settings
+from octdino.config.patterns import compile_patient_pattern
+from octdino.config.settings_base import Settings, checked
 
 COHORTS = Literal[
     "phantom", "olives", "oct2017", "octdl", "folder", "imagenette", "cifar10", "stl10", "voc12"
 ]  # fmt: skip
+NEWER = ("folders", "header_ids", "sheet", "class_column", "ignore", "patient_pattern")  # than existing results
 UNPUBLISHED = ("phantom", "folder")  # two cohorts of such a kind need not hold the same patients
 TITLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # one folder name, valid on every file system
 
@@ -105,19 +107,37 @@ class CohortSettings(Settings):
     )
     table: Path | None = Field(
         None,
-        description="folder: CSV with a path column; olives: the biomarker table, octdl: OCTDL_labels.csv, if not "
-        "below root",
+        description="folder: CSV, TSV or Excel with a path column; olives: the biomarker table, octdl: "
+        "OCTDL_labels.csv, if not below root",
     )
+    sheet: str | None = Field(None, description="folder: sheet of an Excel table; null: the one that has a path column")
     clinical: Path | None = Field(None, description="olives: the clinical table, if not below root")
     labels: list[str] | None = Field(
         None, description="folder: the label columns; null: every column but the known others"
     )
-    folders: Literal["auto", "classes", "patients", "none"] = Field(
+    class_column: str | None = Field(
+        None,
+        description="folder: text column whose values are the classes; null: a column such as diagnosis, if it is the "
+        "only one",
+    )
+    ignore: list[str] = Field(
+        [],
+        description="folder: columns that are neither labels nor anything else, such as [Sex]; split among them: a new "
+        "split, whatever a column or train and test folders say",
+    )
+    patient_pattern: str | None = Field(
+        "auto",
+        description="folder: regular expression whose one group is the patient's id in a file name, such as "
+        "'-(\\d+)-'; auto: of names such as CNV-1016042-1.jpeg and amd_1101816_1.jpg, if all are; null: names name no "
+        "patients",
+    )
+    folders: Literal["auto", "classes", "classes-patients", "patients", "none"] = Field(
         "auto",
         description="folder: what the folders below root are, a table there is then not read; classes: the labels; "
-        "patients: one folder per patient, scans without labels; none: nothing, scans without labels, patients as the "
-        "headers of clinical files have them; auto: a table if there is one, else classes that do not look like "
-        "patients, visits or dates",
+        "classes-patients: labels, and in each one folder per patient; patients: one folder per patient, scans without "
+        "labels; none: nothing, scans without labels, patients as the headers of clinical files have them; auto: a "
+        "table if there is one, else classes that do not look like patients, visits or dates, with patients below them "
+        "if these folders look so",
     )
     header_ids: bool = Field(
         False,
@@ -141,8 +161,7 @@ class CohortSettings(Settings):
                 raise ValueError(f"split.protocol: {self.split.protocol} lists patients of {owner}, not of {self.name}")
         if self.local and self.root is None:
             raise ValueError(f"root: missing; write the folder of the files of the cohort {self.name!r}")
-        if self.folders != "auto" and self.table is not None:
-            raise ValueError(f"folders: {self.folders} is about files without a table; leave it out, or table")
+        self._consistent()
         if self.title is not None:
             if not TITLE.fullmatch(self.title):
                 raise ValueError(
@@ -153,14 +172,24 @@ class CohortSettings(Settings):
                 raise ValueError(f"title: {self.title!r} is the name of another kind of cohort; expected another title")
         return self
 
+    def _consistent(self) -> None:
+        """Raise ValueError where two keys of the folder cohort contradict each other."""
+        for key in ("table", "sheet", "class_column") if self.folders != "auto" else ():
+            if getattr(self, key) is not None:
+                raise ValueError(f"folders: {self.folders} is about files without a table; leave it out, or {key}")
+        if both := sorted({*(self.labels or []), self.class_column or ""} & set(self.ignore)):
+            raise ValueError(f"ignore: {both[0]!r} is a label, too; leave one out")
+        if self.patient_pattern not in (None, "auto"):
+            checked("patient_pattern", compile_patient_pattern, self.patient_pattern)
+            if self.folders.endswith("patients"):
+                raise ValueError(f"patient_pattern: folders: {self.folders} names the patients, too; leave one out")
+
     def plain(self, **exclude: Any) -> dict[str, Any]:
         """Return the settings as JSON values without the keys `exclude`, as pydantic takes them.
 
         Keys that are newer than existing results are left out at their default, so that nothing is made again.
         """
-        same = {
-            name for name in ("folders", "header_ids") if getattr(self, name) == type(self).model_fields[name].default
-        }
+        same = {name for name in NEWER if getattr(self, name) == type(self).model_fields[name].default}
         return self.model_dump(mode="json", exclude={**dict.fromkeys(same, True), **exclude})
 
     @property

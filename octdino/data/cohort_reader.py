@@ -103,6 +103,11 @@ class Cohort:
         return None if origin is None else (self.exclusive, origin)
 
     @property
+    def decisions(self) -> list[str]:
+        """What columns and folders were taken for without the user saying so, as sentences."""
+        return self.attributes.decisions if self.has_store else []
+
+    @property
     def unit(self) -> Unit:
         """The sampling unit of splits and intervals: patients, or images where patients are unknown or absent."""
         return unit_of(self.attributes.patients if self.has_store else None, self.manifest)

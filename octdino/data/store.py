@@ -6,7 +6,8 @@ set of training patients cost nothing; `boxes` int32 [N, 4], top, left, height a
 original image, in its pixels, so that masks follow a crop; attributes `mean`, `std` (training patients of fold 0),
 `source` (content hash), `exclusive` (whether each labeled scan has exactly one label), `exclusive_from` (what says so:
 `setting`, `cohort` or `table`), `patients` (known, unknown or none; see `octdino.data.sampling_units`), `settings`
-(JSON, the cohort stage's), `version`; with protocol `published` also `published_leak` (JSON: scans, patients).
+(JSON, the cohort stage's), `version`; with protocol `published` also `published_leak` (JSON: scans, patients); of a
+user's own scans `decisions` (JSON: sentences about what columns and folders were taken for).
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from octdino.errors import UserError
 
 VERSION = 1
 CHUNK = 64  # images
-OBJECTS = {"settings", "published_leak"}  # attributes that are JSON text
+OBJECTS = {"settings", "published_leak", "decisions"}  # attributes that are JSON text
 CHECKED = 32  # images per read whose moments are compared with the stored ones
 
 

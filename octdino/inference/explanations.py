@@ -10,6 +10,7 @@ from torch import Tensor
 from octdino.errors import UserError
 from octdino.inference.scan_model import ScanModel
 from octdino.models.saliency import label_maps
+from octdino.scans.pictures import to_image
 
 STRONGEST = 0.6  # opacity of an overlay where the map is 1
 
@@ -44,12 +45,7 @@ def overlay(image: np.ndarray, class_map: np.ndarray) -> Image.Image:
     Args:
         image: uint8 [C, H, W]; class_map: float [H, W] from 0 to 1.
     """
-    base = np.asarray(to_pil(image).convert("RGB"), np.float32) / 255
+    base = np.asarray(to_image(image).convert("RGB"), np.float32) / 255
     color = np.asarray(colormaps["inferno"](class_map))[..., :3]
     alpha = STRONGEST * class_map[..., None]
     return Image.fromarray(np.rint(255 * (base * (1 - alpha) + color * alpha)).astype(np.uint8))
-
-
-def to_pil(image: np.ndarray) -> Image.Image:
-    """Return uint8 [C, H, W] as a PIL image, gray or RGB."""
-    return Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))

@@ -1,7 +1,5 @@
 """The gallery of predict: one self-contained HTML page with the surest scans of each label and the most unlike ones."""
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,9 @@ import pandas as pd
 
 from octdino.data.atomic_files import replacing
 from octdino.inference.ensemble import Ensemble
-from octdino.inference.explanations import to_pil
 from octdino.inference.pages import render_page
 from octdino.inference.scan_inputs import ScanInputs
+from octdino.scans.pictures import data_uri, to_image
 
 KEYS = ["scan", "file", "frame", "label", "probability", "call", "out_of_distribution", "flagged"]
 
@@ -109,6 +107,4 @@ def _card(rows: pd.DataFrame, image: np.ndarray, ensemble: Ensemble) -> dict[str
 
 def encoded(image: np.ndarray) -> str:
     """Return a scan, uint8 [C, H, W], as the data URL of a JPEG."""
-    buffer = io.BytesIO()
-    to_pil(image).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(to_image(image), "JPEG", quality=85)

@@ -87,6 +87,7 @@ def data_card(results: Results, config: dict[str, Any], license_: str | None, le
         f"License of the data: {license_ or 'not given'}.",
         "Counted: " + ", ".join(f"{count} {name}" for name, count in cohort_counts(results)) + ".",
     ]
+    what += results.cohort.decisions
     what = [results.cohort.unit.warning, *what] if results.cohort.unit.warning else what
     image = cohort.get("image") or {}
     if {"size", "channels", "crop"} <= image.keys():  # a config given by hand may name some settings only

@@ -1,7 +1,5 @@
 """Example scans on the page: test scans with predictions, and the worst errors per label; both are selected by rule."""
 
-import base64
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from octdino.data.safetensors_numpy import read_arrays
 from octdino.data.schemas.metadata import ExplainMetadata, read_metadata
 from octdino.report.model_card import Runs
 from octdino.report.results_reader import Results
+from octdino.scans.pictures import data_uri, to_image
 
 MISSED, FALSE_ALARM = "missed", "false alarm"
 KINDS = ("found", MISSED, FALSE_ALARM, "rightly absent")
@@ -83,7 +82,7 @@ def examples(
     labels = [label for label in labels if label in found.labels]
     chosen = choose_examples(found, labels, count)
     stored = results.images([found.table["scan_id"].iloc[row] for row, _ in chosen])
-    images = {scan: data_uri(to_image(pixels), "PNG") for scan, pixels in stored.items()}
+    images = {scan: data_uri(to_image(pixels), "PNG", optimize=True) for scan, pixels in stored.items()}
     return [_example(found, labels, row, why, images) for row, why in chosen], folders[0]
 
 
@@ -228,9 +227,13 @@ def _with_images(
         if spent < BUDGET and one.scan_id in images:
             scan = to_image(images[one.scan_id])
             scan.thumbnail((SIDE, SIDE))
-            image = data_uri(scan, "JPEG", quality=80)
+            image = data_uri(scan, "JPEG", optimize=True, quality=80)
             saliency_map = maps.get(one.scan_id, {}).get(one.label)
-            saliency = "" if saliency_map is None else data_uri(_overlay(scan, saliency_map), "JPEG", quality=80)
+            saliency = (
+                ""
+                if saliency_map is None
+                else data_uri(_overlay(scan, saliency_map), "JPEG", optimize=True, quality=80)
+            )
             spent += len(image) + len(saliency)
         shown.append(replace(one, image=image, saliency=saliency))
     return shown
@@ -242,15 +245,3 @@ def _overlay(scan: Image.Image, saliency_map: np.ndarray) -> Image.Image:
     share = 0.65 * np.asarray(shade, np.float32)[:, :, None] / 255
     mixed = (1 - share) * np.asarray(scan.convert("RGB"), np.float32) + share * np.array([255, 140, 0], np.float32)
     return Image.fromarray(mixed.astype(np.uint8))
-
-
-def to_image(pixels: np.ndarray) -> Image.Image:
-    """Return uint8 [C, H, W], gray or RGB, as an image."""
-    return Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
-
-
-def data_uri(image: Image.Image, form: str, **options: int) -> str:
-    """Return the image as a data URI; `form` is PNG or JPEG, `options` are Pillow's."""
-    buffer = io.BytesIO()
-    image.save(buffer, form, optimize=True, **options)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

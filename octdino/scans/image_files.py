@@ -20,6 +20,10 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MAX_PIXELS = 2**25
 MAX_BYTES = 4 * MAX_PIXELS  # of the encoded file; uncompressed RGBA of MAX_PIXELS has as many
 MAX_JPEG_SCANS = 100  # each is a pass over the whole image; encoders write about ten
+PIXELS = {  # Pillow's modes in words
+    "1": "1-bit", "L": "8-bit gray", "LA": "8-bit gray with transparency", "P": "palette", "RGB": "8-bit RGB",
+    "RGBA": "8-bit RGB with transparency", "CMYK": "8-bit CMYK", "YCbCr": "8-bit YCbCr", "F": "32-bit float",
+}  # fmt: skip
 ORIENTATION = 0x0112  # EXIF
 TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF
 
@@ -54,6 +58,19 @@ def read_image(source: Path | bytes | IO[bytes]) -> Image.Image:
         raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # decoders raise errors of many kinds at damaged bytes
         raise ImageError(one_line(error)) from error
+
+
+def describe_image(source: Path | bytes) -> str:
+    """Return format and pixels of an image by its header, such as `JPEG, 8-bit gray`; empty if it cannot be read."""
+    try:
+        check_file(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+                deep = "16-bit gray" if image.mode.startswith("I") else image.mode
+                return f"{image.format}, {PIXELS.get(image.mode, deep)}"
+    except Exception:  # the decoder says why when the image is read
+        return ""
 
 
 def check_file(source: Path | bytes, most: int = MAX_BYTES) -> None:

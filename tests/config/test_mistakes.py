@@ -19,7 +19,10 @@ def model(**args: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"cohort": {"nam": 1}}, "config.yaml: cohort.nam: unknown key; did you mean name? allowed here: clinical, "),
+        (
+            {"cohort": {"nam": 1}},
+            "config.yaml: cohort.nam: unknown key; did you mean name? allowed here: class_column, ",
+        ),
         ({"foo": 1}, "config.yaml: foo: unknown key; allowed here: audit, classify, cohort, embed, evaluate"),
         ({"models": {"a": {"args": {}}}}, "config.yaml: models.a.timm: missing; it has no default"),
         (

@@ -73,6 +73,10 @@ def _verbs() -> dict[str, Verb]:
     follows = json.dumps({"next": {"method": "dino", "init": DINO}})
     return {
         "phantom": Verb(["phantom", "--workers", "1"], [], "out/phantom", 1),
+        "inspect": Verb(
+            ["inspect", "files", "--size", "laptop", "--workers", "1", "--sample", "8", "--force"], ["files/*"],
+            "out/inspect", 6,
+        ),
         "folder": Verb(["cohort", "folder", "--root", "files", *IMAGES], ["files/*"], "out/folder", 12),
         "olives": Verb(["cohort", "olives", "--root", "phantom", *IMAGES], ["phantom/**/*"], "out/olives", 5),
         "archive": Verb(["cohort", "olives", "--root", "archives", *IMAGES], ["archives/*"], "out/archive", 4),

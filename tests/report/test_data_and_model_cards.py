@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -90,6 +91,15 @@ def test_the_data_card_counts(results: Path) -> None:
     assert "PRIME: 30" in text
     assert "unknown for 6 scans" in text
     assert "The leakage audit has 2 findings." in text
+
+
+def test_the_data_card_says_what_the_reader_of_the_files_decided(results: Path) -> None:
+    found, said = read_results(results), "Patients are read from the file names."
+    assert said not in markdown(data_card(found, CONFIG, None, audited()))
+    header, attributes = found.cohort.header, found.cohort.attributes
+    stored = (header, attributes.model_copy(update={"decisions": [said]}))
+    found = replace(found, cohort=replace(found.cohort, _stored=stored))
+    assert f"\n- {said}\n" in markdown(data_card(found, CONFIG, None, audited()))
     assert "No leakage audit was run." in markdown(data_card(found, {}, "CC0", None))
     assert "License of the data: CC0." in markdown(data_card(found, {}, "CC0", None))
 

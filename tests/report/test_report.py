@@ -21,9 +21,10 @@ from octdino.errors import UserError
 from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report
 from octdino.report.conclusions import NOTHING
-from octdino.report.example_scans import KINDS, data_uri, examples, to_image
+from octdino.report.example_scans import KINDS, examples
 from octdino.report.results_reader import read_results
 from octdino.report.tables import label_tables
+from octdino.scans.pictures import data_uri, to_image
 from tests.results import write_arm, write_cohort, write_pretraining, write_store
 
 CONFIG = Config().model_dump(mode="json")

@@ -258,6 +258,7 @@ class StoreAttributes(Metadata):
         exclusive_from: what says so: the setting, how the cohort is made, or the rows of its table.
         patients: known, unknown or none, see `octdino.data.sampling_units`; None in a store of an earlier version.
         published_leak: of protocol `published`.
+        decisions: what columns and folders were taken for without the user saying so, as sentences.
     """
 
     mean: list[float]
@@ -268,6 +269,7 @@ class StoreAttributes(Metadata):
     exclusive_from: Literal["setting", "cohort", "table"] | None = None
     patients: Literal["known", "unknown", "none"] | None = None
     published_leak: PublishedLeak | None = None
+    decisions: list[str] = Field(default_factory=list)
 
 
 C = TypeVar("C", bound=Metadata)
