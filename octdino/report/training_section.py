@@ -14,7 +14,18 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormat
 
 from octdino.config import Arm
 from octdino.data.sampling_units import PATIENT, Unit
-from octdino.plotting import INK, POOL, WIDTH, arm_styles, figure_style, svg
+from octdino.plotting import (
+    INK,
+    LABEL_HEIGHT,
+    POOL,
+    WIDTH,
+    LineEnd,
+    arm_styles,
+    figure_style,
+    label_line_ends,
+    shortened,
+    svg,
+)
 from octdino.report.conclusions import NOTHING
 from octdino.report.results_reader import Pretraining
 from octdino.report.tables import Cell
@@ -62,14 +73,14 @@ class Curves:
 
 
 def training_figures(runs: list[Pretraining], arms: Sequence[str] = (), unit: Unit = PATIENT) -> list[Curves]:
-    """Return figures of all runs; none where no run has a history.
+    """Return figures of all runs with at least two epochs; see `without_curves` for the others.
 
     With several backbones there is one panel per backbone, because colors are methods.
 
     Args:
         arms: those of the other figures, in which a method has the same color.
     """
-    runs = [run for run in runs if len(run.history)]
+    runs = [run for run in runs if len(run.history) > 1]
     with_entropy = sum(bool(_line(run, "teacher_entropy").size) for run in runs)
     groups = {"collapse": COLLAPSE, **GROUPS} if with_entropy > 1 else {**GROUPS, "collapse": COLLAPSE}
     styles = _line_styles(runs, arms)
@@ -79,6 +90,20 @@ def training_figures(runs: list[Pretraining], arms: Sequence[str] = (), unit: Un
         for name, metrics in plotted.items()
         if metrics
     ]
+
+
+def without_curves(runs: list[Pretraining]) -> list[str]:
+    """Return one sentence per run whose history has a single epoch: its values, as one point is no curve."""
+    found = []
+    for run in runs:
+        if len(run.history) != 1:
+            continue
+        values = [
+            f"{METRICS[metric][0]} {line.iloc[0]:.4g}" for metric in METRICS if len(line := _line(run, metric))
+        ]  # fmt: skip
+        told = ", ".join(values) or "no metric"
+        found.append(f"{run.method} · {run.backbone} · {run.run} has one epoch and no curve: {told}.")
+    return found
 
 
 def _meaning(metric: str, unit: Unit) -> tuple[str, str]:
@@ -102,33 +127,32 @@ def _carry(runs: list[Pretraining], name: str) -> list[Pretraining]:
 
 
 def _plot_figure(name: str, metrics: list[str], runs: list[Pretraining], styles: LineStyles) -> str:
-    """Plot one figure, two panels per row; a metric with several backbones begins a new row."""
-    panels: list[tuple[str, str] | None] = []
+    """Plot one figure, two panels per row; each method is named where its lines end."""
     several = len({run.backbone for run in runs}) > 1
-    for metric in metrics:
-        panels += [(metric, backbone) for backbone in sorted({run.backbone for run in _carry(runs, metric)})]
-        panels += [None] * (len(panels) % 2 if several else 0)
-    rows = math.ceil(len(panels) / 2)
+    panels = [
+        (metric, backbone)
+        for metric in metrics
+        for backbone in sorted({run.backbone for run in _carry(runs, metric)})
+    ]  # fmt: skip
+    down, across = math.ceil(len(panels) / 2), min(len(panels), 2)
+    height = max(1.7, LABEL_HEIGHT * len(styles)) + (0.6 if several else 0.45)
     with figure_style():
-        figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.25 + 0.08 * len(styles)))
-        grid = figure.subplots(rows, 2, squeeze=False).ravel()
+        figure = Figure(figsize=(2 * WIDTH, height * down + 0.15))
+        grid = list(figure.subplots(down, across, squeeze=False).ravel())
         first: dict[str, Axes] = {}
-        for index, axes in enumerate(grid):
-            if index >= len(panels) or (panel := panels[index]) is None:
-                axes.set_visible(False)
-                continue
-            metric, backbone = panel
+        ends = []
+        for axes, (metric, backbone) in zip(grid, panels, strict=False):
             if (other := first.setdefault(metric, axes)) is not axes:
                 axes.sharey(other)
-            _panel(axes, metric, [run for run in runs if run.backbone == backbone], styles)
-            axes.set_title(METRICS[metric][0] + (f"\n{backbone}" if several else ""))
-            if index + 2 >= len(panels) or panels[index + 2] is None:
-                axes.set_xlabel("epoch", loc="left")
+            ends.append((axes, _panel(axes, metric, [run for run in runs if run.backbone == backbone], styles)))
+            axes.set_title(METRICS[metric][0] + (f"\n{shortened(backbone)}" if several else ""))
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        for axes in grid[max(0, len(panels) - across) : len(panels)]:
+            axes.set_xlabel("epoch", loc="left")
         for metric, axes in first.items():
             _scale(axes, metric, runs)
-        lines = {str(line.get_label()): line for axes in grid for line in axes.lines}
-        lines = {label: lines[label] for label in sorted(lines) if not label.startswith("_")}
-        figure.legend(lines.values(), lines.keys(), loc="outside lower left", ncols=2)
+        label_line_ends(figure, ends)
         titles = ", ".join(METRICS[metric][0] for metric in metrics)
         return svg(
             figure,
@@ -155,8 +179,8 @@ def _line_styles(runs: list[Pretraining], arms: Sequence[str]) -> LineStyles:
     return found
 
 
-def _panel(axes: Axes, name: str, runs: list[Pretraining], styles: LineStyles) -> None:
-    """Plot one metric of some runs, with floor and ceiling where it is an entropy."""
+def _panel(axes: Axes, name: str, runs: list[Pretraining], styles: LineStyles) -> list[LineEnd]:
+    """Plot one metric of some runs, with floor and ceiling where it is an entropy; return the end of each method."""
     if name in SHARES:
         axes.axhline(1, color=INK, linewidth=0.8, linestyle=":", alpha=0.7)
         axes.annotate(
@@ -165,10 +189,13 @@ def _panel(axes: Axes, name: str, runs: list[Pretraining], styles: LineStyles) -
         )  # fmt: skip
     if name in (*SHARES, "kl"):
         axes.axhline(0, color=INK, linewidth=0.8, linestyle=":", alpha=0.7)
+    ends: dict[str, LineEnd] = {}
     for run in _carry(runs, name):
         line = _line(run, name)
         axes.plot(line.index, line, marker="." if len(line) < 3 else None, **styles[run.method])
+        ends[run.method] = LineEnd(float(line.index[-1]), float(line.iloc[-1]), run.method, styles[run.method]["color"])
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    return list(ends.values())
 
 
 def _scale(axes: Axes, name: str, runs: list[Pretraining]) -> None:
