@@ -25,7 +25,7 @@ from octdino.config import Arm
 from octdino.data.atomic_files import replacing
 
 INK = "#0a0b0c"  # becomes currentColor
-# Each color has a contrast of 3 to white and to near-black. The ten are of a greedy search over sRGB in which any two are
+# Each color has a contrast of 3 to white and to near-black. The ten are of a greedy search over sRGB in which two are
 # at least 13 apart in CAM02-UCS in simulated deuteranopia and protanopia (Machado 2009), and 10 in tritanopia.
 FIXED = {"scratch": "#848484", "imagenet": "#729c5a", "clinical": "#ae84b4"}
 POOL = ("#3054fc", "#f65a12", "#30784e", "#ba06ae", "#4e90fc", "#c02a24", "#7e5a78")
