@@ -238,7 +238,7 @@ def _software(results: Results, versions: list[tuple[str, str]], hardware: list[
         lines.append(f"Networks were trained on {'; '.join(hardware)}.")
     seconds = float(results.benchmarks["s"].sum()) if len(results.benchmarks) else math.nan
     if seconds > 0:
-        lines.append(f"All {len(results.benchmarks)} jobs together took {duration(seconds)} of wall time.")
+        lines.append(f"Wall time, summed over {len(results.benchmarks)} jobs: {duration(seconds)}.")
     return lines
 
 

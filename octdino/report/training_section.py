@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from octdino.config import Arm
-from octdino.data.sampling_units import PATIENT, Unit
+from octdino.data.cohort_words import SCAN_WORDS, Words
 from octdino.plotting import (
     INK,
     LABEL_HEIGHT,
@@ -35,21 +35,21 @@ LineStyles = dict[str, dict[str, Any]]
 METRICS = {
     "teacher_entropy": (
         "teacher entropy / ln K",
-        "Entropy of the teacher's output for one scan over K prototypes. 1: uniform; 0: one prototype only.",
+        "Entropy of the teacher's output for one {scan} over K prototypes. 1: uniform; 0: one prototype only.",
     ),
     "kl": ("KL teacher to student", "Divergence of the student from the teacher. 0 from early on: a collapse."),
     "mean_entropy": (
         "entropy of the mean / ln K",
-        "Entropy of the teacher's mean output over an epoch. Low: all scans share a few prototypes, a collapse.",
+        "Entropy of the teacher's mean output over an epoch. Low: all {scans} share a few prototypes, a collapse.",
     ),
     "prototypes_used": (
         "share of prototypes used",
-        "Share of the K prototypes that are the first choice of at least one scan.",
+        "Share of the K prototypes that are the first choice of at least one {scan}.",
     ),
     "knn_auroc": ("kNN macro AUROC", "Online evaluation on validation {many}, neighbors among {others}."),
     "knn_accuracy": (
         "kNN accuracy",
-        "Online evaluation: share of validation scans whose class weighted training neighbors predict.",
+        "Online evaluation: share of validation {scans} whose class weighted training neighbors predict.",
     ),
     "loss": ("loss", "Of the method; not comparable between methods."),
     "feature_std": ("feature spread", "1: features vary in all directions; towards 0: they collapse to a point."),
@@ -72,7 +72,7 @@ class Curves:
     meanings: list[tuple[str, str]]
 
 
-def training_figures(runs: list[Pretraining], arms: Sequence[str] = (), unit: Unit = PATIENT) -> list[Curves]:
+def training_figures(runs: list[Pretraining], arms: Sequence[str] = (), words: Words = SCAN_WORDS) -> list[Curves]:
     """Return figures of all runs with at least two epochs; see `without_curves` for the others.
 
     With several backbones there is one panel per backbone, because colors are methods.
@@ -86,7 +86,7 @@ def training_figures(runs: list[Pretraining], arms: Sequence[str] = (), unit: Un
     styles = _line_styles(runs, arms)
     plotted = {name: [metric for metric in group if _carry(runs, metric)] for name, group in groups.items()}
     return [
-        Curves(name, Markup(_plot_figure(name, metrics, runs, styles)), [_meaning(metric, unit) for metric in metrics])
+        Curves(name, Markup(_plot_figure(name, metrics, runs, styles)), [_meaning(metric, words) for metric in metrics])
         for name, metrics in plotted.items()
         if metrics
     ]
@@ -106,11 +106,11 @@ def without_curves(runs: list[Pretraining]) -> list[str]:
     return found
 
 
-def _meaning(metric: str, unit: Unit) -> tuple[str, str]:
-    """Return name and meaning of a metric; patients or images by the cohort's unit."""
+def _meaning(metric: str, words: Words) -> tuple[str, str]:
+    """Return name and meaning of a metric in the words of the cohort."""
     name, meaning = METRICS[metric]
-    others = "other patients' scans" if unit.patients else "other images"
-    return name, meaning.format(others=others, many=unit.many)
+    others = f"other patients' {words.scans}" if words.unit.patients else f"other {words.scans}"
+    return name, meaning.format(others=others, many=words.unit.many, scan=words.scan, scans=words.scans)
 
 
 def _line(run: Pretraining, name: str) -> pd.Series:
@@ -235,13 +235,13 @@ HEADS = (
 )  # fmt: skip
 
 
-def training_table(runs: list[Pretraining], unit: Unit = PATIENT) -> tuple[list[str], list[list[Cell]]]:
+def training_table(runs: list[Pretraining], words: Words = SCAN_WORDS) -> tuple[list[str], list[list[Cell]]]:
     """Return heads and one row per run; skipped steps only if a run skipped one, patients only if they are known."""
     rows = [_row(run) for run in runs]
     left_out = set() if any(run.metadata.get("skipped_steps") for run in runs) else {"skipped steps"}
-    left_out |= set() if unit.patients else {"patients"}
+    left_out |= set() if words.unit.patients else {"patients"}
     kept = [name for name in HEADS if name not in left_out]
-    return kept, [[row[name] for name in kept] for row in rows]
+    return [words.scans if name == "scans" else name for name in kept], [[row[name] for name in kept] for row in rows]
 
 
 def _row(run: Pretraining) -> dict[str, Cell]:
