@@ -34,11 +34,11 @@ CATEGORIES = (  # of groups that are no arms, such as patients in a map of scans
     "#a61ad9", "#736680",
 )  # fmt: skip
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-Dash = str | tuple[int, tuple[int, ...]]
+Dash = str | tuple[float, tuple[float, ...]]
 MODES: dict[str, tuple[tuple[str, ...], Dash]] = {  # markers: those of the first inits, of the next ones, and so on
     "linear": (("o", "p", "h"), "-"),
     "knn": (("^", "<", ">"), (0, (3, 1, 1, 1))),
-    "mlp": (("v", "*", "8"), (0, (6, 1))),
+    "mlp": (("v", "*", "8"), (0, (1.5, 1.2))),
     "finetune": (("s", "X", "P"), (0, (5, 2))),
     "": (("D", "d", "d"), (0, (1, 1))),
 }
@@ -219,4 +219,4 @@ def notice_of(text: str) -> str:
 def is_wide(text: str) -> bool:
     """Return whether an SVG is made for the whole width of a page."""
     found = re.search(r'width="([0-9.]+)pt"', text)
-    return bool(found) and float(found[1]) > 1.25 * 72 * WIDTH
+    return found is not None and float(found[1]) > 1.25 * 72 * WIDTH

@@ -52,7 +52,7 @@ def _key(figure: Figure, empty: list[Axes]) -> None:
     if empty:
         empty[0].legend(handles.values(), handles.keys(), loc="center left", borderaxespad=0)
     else:
-        columns = 2 if figure.get_figwidth() < 1.5 * WIDTH else 4
+        columns = 2 if figure.get_figwidth() < 1.5 * WIDTH else CURVES
         figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns)
 
 

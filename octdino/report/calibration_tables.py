@@ -144,5 +144,6 @@ def subgroup_table(results: Results) -> dict[str, Any]:
         "heads": heads,
         "rows": rows,
         "words": results.tables.metric_name,
+        "by": [str(name) for name in dict.fromkeys(table["subgroup"]) if name != "all"],
         "fraction": percent(float(table["fraction"].iloc[0])),
     }

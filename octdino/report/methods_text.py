@@ -93,7 +93,7 @@ def _images(results: Results) -> list[str]:
     image, unit = results.cohort.image, results.cohort.unit
     height, width = image.size
     color = "gray" if image.channels == 1 else "RGB"
-    crop = "cropped to the retina and " if image.crop == "retina" else ""
+    crop = "cropped to a window around the retina and " if image.crop == "retina" else ""
     stretched = (
         f", gray levels stretched between the {image.percentiles[0]:g}th and {image.percentiles[1]:g}th percentile"
         if image.percentiles
@@ -205,7 +205,9 @@ def _statistics(results: Results, evaluated: EvaluateSettings) -> list[str]:
     many = results.cohort.unit.many
     tested = results.metrics.loc[results.metrics["label"] == "macro", "n_patients"].max()
     seeds = results.metrics["seed"].dropna().nunique()
-    kind = "bias-corrected and accelerated" if evaluated.interval == "bca" else "percentile"
+    bca = evaluated.interval == "bca"
+    kind = f"{'bias-corrected and accelerated' if bca else 'percentile'} bootstrap intervals"
+    kind += f" {cite('efron1987better' if bca else 'hesterberg2015teachers')}"
     corrected = (
         f", corrected for small samples {cite('hesterberg2015teachers')}" if evaluated.small_sample_correction else ""
     )
@@ -213,7 +215,7 @@ def _statistics(results: Results, evaluated: EvaluateSettings) -> list[str]:
     counted = "" if pd.isna(tested) else f" on {int(tested):,} test {many}"
     return [
         f"The primary measure was {results.tables.metric_name}{counted}. {100 * evaluated.confidence:g} % confidence "
-        f"intervals are {kind} bootstrap intervals {cite('efron1987better')} from {evaluated.resamples:,} resamples of "
+        f"intervals are {kind} from {evaluated.resamples:,} resamples of "
         f"{many}{resampled}{corrected}.",
         f"Arms were compared with {evaluated.reference} by paired differences on the same resamples; p values were "
         f"adjusted for the number of arms by the method of Holm {cite('holm1979simple')}, and a difference counted as "

@@ -22,6 +22,7 @@ from octdino.plotting import (
     LineEnd,
     arm_styles,
     figure_style,
+    grid_shape,
     label_line_ends,
     shortened,
     svg,
@@ -134,7 +135,7 @@ def _plot_figure(name: str, metrics: list[str], runs: list[Pretraining], styles:
         for metric in metrics
         for backbone in sorted({run.backbone for run in _carry(runs, metric)})
     ]  # fmt: skip
-    down, across = math.ceil(len(panels) / 2), min(len(panels), 2)
+    down, across = grid_shape(len(panels), 3)
     height = max(1.7, LABEL_HEIGHT * len(styles)) + (0.6 if several else 0.45)
     with figure_style():
         figure = Figure(figsize=(2 * WIDTH, height * down + 0.15))
