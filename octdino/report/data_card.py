@@ -145,7 +145,7 @@ def _exclusive(results: Results) -> list[str]:
 def _people(manifest: pd.DataFrame, words: Words) -> list[str]:
     """Return trials, laterality, acuity and thickness, with the numbers of missing values."""
     if words.unit.state == "none":
-        return [f"The {words.scans} have no patients, so nothing is known of eyes, visits, acuity or thickness."]
+        return [f"{words.scans.capitalize()} as published; eyes, visits, acuity and thickness do not apply."]
     lines = []
     for name, heading in (("trial", "Trial or device"), ("laterality", "Side")):
         known = manifest[manifest[name].fillna("") != ""]

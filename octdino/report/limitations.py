@@ -62,21 +62,27 @@ def limits(results: Results, reference: str, protocol: str = "holdout") -> list[
         )
     tiers = results.tables.tiers
     found += _weak_labels(tiers, many)
-    arms = metrics.loc[metrics["arm"] != "clinical", "arm"].nunique()
-    labels = int((tiers == "primary").sum() + (tiers == "exploratory").sum())
-    counted = f"{labels} {words.label if labels == 1 else words.labels}"
-    found.append(
-        f"{arms} arms, {metrics['fraction'].nunique()} fractions and {counted} were compared. Holm's correction "
-        f"covers the arms of all backbones within a {words.label}, metric and fraction, against {reference} and "
-        "against the clinical baseline separately; it does not cover all of them together. "
-        f"The best arm is selected on the test {many}, so its score is biased upwards."
-    )
+    found.append(_comparisons(results, reference))
     found.append(
         "Arms share a budget and one set of settings. An arm may score higher with other settings; a difference "
         "holds for these settings."
     )
     found.append(missing_values(results.cohort.manifest, words))
     return [sentence for sentence in found if sentence]
+
+
+def _comparisons(results: Results, reference: str) -> str:
+    """Return how many arms, fractions and labels were compared, and what the adjustment of p covers."""
+    metrics, words, tiers = results.metrics, results.cohort.words, results.tables.tiers
+    arms = metrics.loc[metrics["arm"] != "clinical", "arm"].nunique()
+    labels = int((tiers == "primary").sum() + (tiers == "exploratory").sum())
+    counted = f"{labels} {words.label if labels == 1 else words.labels}"
+    return (
+        f"{arms} arms, {metrics['fraction'].nunique()} fractions and {counted} were compared. Holm's correction "
+        f"covers the arms of all backbones within a {words.label}, metric and fraction, against {reference} and "
+        "against the clinical baseline separately; it does not cover all of them together. "
+        f"The best arm is selected on the test {words.unit.many}, so its score is biased upwards."
+    )
 
 
 def _weak_labels(tiers: pd.Series, many: str) -> list[str]:

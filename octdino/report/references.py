@@ -1,6 +1,8 @@
 """Bibliography of the methods text: the entries of references.bib that it cites, as BibTeX.
 
 Titles, years and numbers were looked up in published bibliographies, not written from memory; look up what you add.
+The field `octdino` of an entry says what it is the reference of: {method NAME: name in papers}, {cohort NAME: …} or
+{backbone PREFIX OF TIMM'S NAME: …}. It is left out where the bibliography is written.
 """
 
 import re
@@ -10,22 +12,6 @@ from pathlib import Path
 from octdino import __version__
 
 FILE = Path(__file__).with_name("references.bib")
-
-METHODS = {
-    "dino": ("DINO", ("caron2021emerging",)),
-    "dinov2": ("DINOv2", ("oquab2023dinov2",)),
-    "byol": ("BYOL", ("grill2020bootstrap",)),
-    "simclr": ("SimCLR", ("chen2020simple",)),
-    "moco": ("MoCo", ("he2020momentum", "chen2020improved", "chen2021empirical")),
-    "vicreg": ("VICReg", ("bardes2022vicreg",)),
-    "supcon": ("SupCon", ("khosla2020supervised",)),
-}  # by the method's name in octdino: its name in papers, and its entries
-COHORTS = {
-    "olives": "prabhushankar2022olives", "oct2017": "kermany2018identifying", "octdl": "kulyabin2024octdl",
-    "imagenette": "howard2019imagenette", "cifar10": "krizhevsky2009learning", "stl10": "coates2011analysis",
-    "voc12": "everingham2012pascal",
-}  # fmt: skip
-BACKBONES = {"resnet": "he2016deep", "vit": "dosovitskiy2021image", "deit": "dosovitskiy2021image"}
 
 
 def cite(*keys: str) -> str:
@@ -40,9 +26,26 @@ def cited(text: str) -> list[str]:
 
 
 def entries() -> dict[str, str]:
-    """Return every entry of references.bib by its key."""
+    """Return every entry of references.bib by its key, as it is written."""
+    return {key: re.sub(r"^  octdino = .*\n", "", text, flags=re.MULTILINE) for key, text in _tagged().items()}
+
+
+def _tagged() -> dict[str, str]:
     text = FILE.read_text(encoding="utf-8").replace("{VERSION}", f"{{{__version__}}}")
     return {match[1]: match[0] for match in re.finditer(r"^@\w+\{(\w+),\n(?:.*\n)*?\}$", text, re.MULTILINE)}
+
+
+def references_of(kind: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return by name in octdino the name in papers and the keys of the references.
+
+    Args:
+        kind: method, cohort or backbone.
+    """
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for key, text in _tagged().items():
+        if match := re.search(rf"^  octdino = \{{{kind} (\w+): ([^}}]+)\}}", text, re.MULTILINE):
+            found[match[1]] = (match[2], (*found.get(match[1], ("", ()))[1], key))
+    return found
 
 
 def bibliography(keys: Iterable[str]) -> str:

@@ -132,14 +132,12 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
     best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
     words = found.cohort.words
     heads, runs = training_table(found.pretraining, words)
-    text = methods_text(found, config, evaluated, versions(), hardware(found))
     return {
         "title": settings.title or words.title,
         "words": words,
         "links": links,
         "place": partial(place_figures, found.figures, links=links),
-        "methods": text,
-        "bibliography": bibliography(cited(" ".join(text))),
+        **methods(found, config, evaluated),
         "cohort": found.cohort.name,
         "kind": found.cohort.kind,
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
@@ -181,6 +179,12 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
         "versions": versions(),
         "hardware": hardware(found),
     }
+
+
+def methods(found: Results, config: dict[str, Any], evaluated: EvaluateSettings) -> dict[str, Any]:
+    """Return the paragraphs of the methods text, and the bibliography that they cite."""
+    text = methods_text(found, config, evaluated, versions(), hardware(found))
+    return {"methods": text, "bibliography": bibliography(cited(" ".join(text)))}
 
 
 def comparison_tables(found: Results, reference: str, confidence: float) -> dict[str, Any]:
