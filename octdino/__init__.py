@@ -15,10 +15,10 @@ STAGES = {
     "pretrain": 2,
     "embed": 2,
     "classify": 4,
-    "evaluate": 3,
+    "evaluate": 4,
     "audit": 3,
     "explain": 5,
-    "report": 4,
+    "report": 5,
     "inference": 1,
 }
 

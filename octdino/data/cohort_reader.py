@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from octdino.config.cohort import ImageSettings
+from octdino.data.cohort_words import Words, words_of
 from octdino.data.csv_io import label_matrix, labels_of, read_table
 from octdino.data.sampling_units import Unit, unit_of
 from octdino.data.schemas.csv_schemas import MANIFEST, SPLITS
@@ -111,6 +112,11 @@ class Cohort:
     def unit(self) -> Unit:
         """The sampling unit of splits and intervals: patients, or images where patients are unknown or absent."""
         return unit_of(self.attributes.patients if self.has_store else None, self.manifest)
+
+    @property
+    def words(self) -> Words:
+        """The nouns for its images, patients and labels."""
+        return words_of(self.kind, self.exclusive, self.unit)
 
     @property
     def labeled(self) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from octdino.config import EvaluateSettings
 from octdino.data.cohort_reader import Cohort
+from octdino.data.cohort_words import SCAN_WORDS, Words
 from octdino.data.csv_io import label_matrix, probability_column
 from octdino.data.predictions import Predictions, read_predictions
 from octdino.data.sampling_units import PATIENT, Unit
@@ -43,6 +44,7 @@ class TestSet:
         exclusive: whether each scan has exactly one of the labels, by the metadata of all classifiers.
         unit: what is resampled: patients, or images where patients are unknown or there are none.
         rows: of the manifest, N of them.
+        words: nouns of the cohort, for figures.
     """
 
     fold: str
@@ -53,6 +55,7 @@ class TestSet:
     exclusive: bool = False
     unit: Unit = PATIENT
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    words: Words = SCAN_WORDS
 
     @property
     def patients(self) -> int:
@@ -118,6 +121,7 @@ def read_runs(settings: EvaluateSettings, cohort: Cohort, folders: list[Path]) -
         exclusive=_exclusive([found for folds in runs.values() for found in folds.values()], labels, cohort),
         unit=cohort.unit,
         rows=rows.reset_index(),
+        words=cohort.words,
     )
     level = settings.operating_point
     return test, [

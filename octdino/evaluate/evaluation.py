@@ -73,7 +73,7 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
     runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
     plot_comparison_figures(settings, test, runs, metrics, comparison, out)
-    plot_label_figures(settings, test.unit, metrics, comparison, out)
+    plot_label_figures(settings, test.words, metrics, comparison, out)
     plot_calibration_figures(settings, test, runs, metrics, subgroups, resample_weights, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))
     log.info(

@@ -1,44 +1,64 @@
-"""Figures per label: AUROC against the fraction, and paired differences, as small multiples."""
+"""Figures per label: AUROC at every fraction, and paired differences, as forest plots with one panel per label."""
 
-import math
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from octdino.config import EvaluateSettings
-from octdino.data.sampling_units import Unit
-from octdino.evaluate.comparison_figures import empty_figure, one_seed
-from octdino.plotting import INK, WIDTH, ArmStyle, arm_styles, figure_style, save_svg
+from octdino.data.cohort_words import Words
+from octdino.evaluate.forest_figures import (
+    LEAST_SPAN,
+    Rows,
+    label_below,
+    label_title,
+    plot_differences,
+    plot_forest,
+)
+from octdino.evaluate.leading_arms import one_seed, row_order
+from octdino.plotting import INK, ArmStyle, arm_styles, figure_style, save_notice, save_svg, wide_enough
 from octdino.stats.significance import alpha
 
-ACROSS = 3
 METRIC = "auroc"
+SIZES = (5.5, 4.2, 3.2, 2.6)  # points, of the markers of the largest fraction, of the next one, and so on
 
 
 def plot_label_figures(
-    settings: EvaluateSettings, unit: Unit, metrics: pd.DataFrame, comparison: pd.DataFrame, out: Path
+    settings: EvaluateSettings, words: Words, metrics: pd.DataFrame, comparison: pd.DataFrame, out: Path
 ) -> None:
     """Write labels.svg and label_difference.svg to `out`, from the two tables."""
     styles = arm_styles(sorted(set(metrics["arm"])))
     labels = _labels(metrics)
+    if len(labels) < 2:
+        why = f"The only evaluable {words.label}, {labels[0]}, is" if labels else f"No {words.label} is evaluable:"
+        why += " in the comparison above." if labels else " there is nothing to plot."
+        for name in ("labels", "label_difference"):
+            save_notice(why, out / f"{name}.svg")
+        return
     scores = _of_labels(metrics, labels)
     paired = _of_labels(comparison[comparison["reference"] == settings.reference], labels)
     paired = paired[paired["fraction"] == metrics["fraction"].max()]
+    rows = row_order(metrics)
     with figure_style():
         save_svg(
-            plot_label_scores(scores, labels, styles),
+            plot_label_scores(scores, labels, rows, styles, words),
             out / "labels.svg",
-            f"AUROC against the share of labeled training {unit.many}, one panel per label, one line per "
-            "arm, with intervals; the numbers are in metrics.csv",
+            f"AUROC by share of labeled training {words.unit.many}, one panel per {words.label}, one row per arm, "
+            "intervals at the largest share; the numbers are in metrics.csv",
         )
+        if paired.empty:
+            alone = f"No other arm was run with {settings.reference}, so there are no paired differences."
+            save_notice(alone, out / "label_difference.svg")
+            return
+        compared = [row for row in rows if row in set(zip(paired["arm"], paired["backbone"], strict=True))]
+        panels = [(label_title(label), paired[paired["label"] == label]) for label in labels]
+        words_below = f"AUROC minus {settings.reference}'s"
         save_svg(
-            plot_label_differences(paired, labels, styles, settings.reference, alpha(settings.confidence)),
+            plot_differences(panels, compared, styles, words_below, {}, alpha(settings.confidence)),
             out / "label_difference.svg",
-            f"Paired difference of AUROC to {settings.reference} at the largest fraction, one panel per label, "
-            "one row per arm, with intervals; the numbers are in comparison.csv",
+            f"Paired difference of AUROC to {settings.reference} at the largest fraction, one panel per "
+            f"{words.label}, one row per arm, with intervals; the numbers are in comparison.csv",
         )
 
 
@@ -50,85 +70,45 @@ def _labels(metrics: pd.DataFrame) -> list[str]:
 def _of_labels(table: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
     """Return AUROC of each label, per classifier the mean over seeds where there are several."""
     parts = [one_seed(table[(table["metric"] == METRIC) & (table["label"] == label)]) for label in labels]
-    return pd.concat(parts) if parts else table.iloc[:0]
+    return pd.concat(parts)
 
 
-def _panels(labels: list[str], height: float) -> tuple[Figure, list[Axes]]:
-    down = math.ceil(len(labels) / ACROSS)
-    figure = Figure(figsize=(2 * WIDTH, height * down + 0.6))
-    cells = list(figure.subplots(down, ACROSS, squeeze=False, sharex=True, sharey=True).ravel())
-    for axes in cells[len(labels) :]:
-        axes.set_visible(False)
-    for axes, label in zip(cells, labels, strict=False):
-        axes.set_title(label if len(label) < 34 else label[:32] + "…")
-        axes.tick_params(labelbottom=True)
-    return figure, cells[: len(labels)]
-
-
-def _names(table: pd.DataFrame) -> pd.Series:
-    """Return the arm, and the backbone where there are several."""
-    several = len(set(table["backbone"]) - {"none"}) > 1
-    joined = table["arm"].astype(str) + " · " + table["backbone"].astype(str)
-    return joined.where(several & (table["backbone"] != "none"), table["arm"].astype(str))
-
-
-def plot_label_scores(table: pd.DataFrame, labels: list[str], styles: dict[str, ArmStyle]) -> Figure:
-    """Plot AUROC against the fraction, one panel per label; arms are offset to be told apart."""
-    if table.empty or not labels:
-        return empty_figure()
-    table = table.assign(name=_names(table))
-    figure, cells = _panels(labels, 1.75)
-    names, ticks = sorted(set(table["name"])), sorted(set(table["fraction"]))
-    for axes, label in zip(cells, labels, strict=True):
-        rows = table[table["label"] == label]
-        axes.axhline(0.5, color=INK, linewidth=0.7, alpha=0.5, linestyle=":")
-        for index, name in enumerate(names):
-            line = rows[rows["name"] == name].sort_values("fraction")
-            if line.empty:
-                continue
-            style = styles[line["arm"].iloc[0]]
-            at = line["fraction"].to_numpy(float) * (1 + 0.025 * (index - (len(names) - 1) / 2))
-            axes.plot(
-                at, line["value"], color=style.color, linestyle=style.dash, marker=style.marker, markersize=3.2,
-                linewidth=1.2, label=name,
-            )  # fmt: skip
-            axes.vlines(at, line["low"], line["high"], color=style.color, linewidth=0.9, alpha=0.5)
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticklabels([f"{100 * tick:g} %" for tick in ticks])
-    cells[0].set_ylabel("AUROC", loc="bottom")
-    handles = {str(line.get_label()): line for axes in cells for line in axes.lines}
-    shown = {name: line for name, line in sorted(handles.items()) if not name.startswith("_")}
-    figure.legend(shown.values(), shown.keys(), loc="outside lower left", ncols=4)
-    return figure
-
-
-def plot_label_differences(
-    table: pd.DataFrame, labels: list[str], styles: dict[str, ArmStyle], reference: str, level: float
+def plot_label_scores(
+    table: pd.DataFrame, labels: list[str], rows: Rows, styles: dict[str, ArmStyle], words: Words
 ) -> Figure:
-    """Plot one panel per label, one row per arm; filled where the adjusted p is below `level`."""
-    if table.empty or not labels:
-        return empty_figure()
-    table = table.assign(name=_names(table))
-    names = sorted(set(table["name"]))
-    figure, cells = _panels(labels, 0.5 + 0.19 * len(names))
-    for axes, label in zip(cells, labels, strict=True):
-        axes.axvline(0, color=INK, linewidth=0.8, alpha=0.7)
-        for _, row in table[table["label"] == label].iterrows():
-            style, y = styles[row["arm"]], names.index(row["name"])
-            axes.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=1.5, solid_capstyle="butt")
-            face = style.color if row["p_adjusted"] < level else "none"
-            axes.plot(
-                row["difference"],
-                y,
-                marker=style.marker,
-                color=style.color,
-                markersize=4.5,
-                markerfacecolor=face,
-            )
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.grid(visible=False, axis="y")
-    figure.supxlabel(f"AUROC minus {reference}'s", x=0, ha="left", fontsize=9)
+    """Plot AUROC, one panel per label, one row per arm: small hollow points are smaller fractions."""
+    fractions = sorted(set(table["fraction"]), reverse=True)
+    panels = []
+    for label in labels:
+        of_label = table[table["label"] == label]
+        panels.append((label_title(label), of_label.drop_duplicates(["arm", "backbone"])))
+
+    def plot_row(axes: Axes, row: pd.Series, y: float) -> None:
+        own = (table["label"] == row["label"]) & (table["arm"] == row["arm"]) & (table["backbone"] == row["backbone"])
+        _plot_fractions(axes, table[own].sort_values("fraction"), fractions, y, styles[row["arm"]])
+
+    figure, cells = plot_forest(panels, rows, plot_row, {})
+    values = table[["value", "low", "high"]].to_numpy(float)
+    low, high = float(pd.DataFrame(values).min().min()), float(pd.DataFrame(values).max().max())
+    cells[0].set_xlim(wide_enough(low, high, LEAST_SPAN, ceiling=1.02))
+    for axes in cells:
+        axes.axvline(0.5, color=INK, linewidth=0.7, alpha=0.5, linestyle=":")
+    shares = ", ".join(f"{100 * fraction:g} %" for fraction in fractions[1:])
+    smaller = f"; hollow, from large to small: {shares}" if shares else ""
+    label_below(
+        figure, cells, f"AUROC with {100 * fractions[0]:g} % of labeled training {words.unit.many}{smaller}"
+    )  # fmt: skip
     return figure
+
+
+def _plot_fractions(axes: Axes, line: pd.DataFrame, fractions: list[float], y: float, style: ArmStyle) -> None:
+    """Plot one arm: the interval of its largest fraction, and a point per fraction, joined."""
+    last = line.iloc[-1]
+    axes.plot(line["value"], [y] * len(line), color=style.color, linewidth=0.8, alpha=0.6, linestyle=":")
+    axes.plot([last["low"], last["high"]], [y, y], color=style.color, linewidth=1.6, solid_capstyle="butt")
+    for _, row in line.iterrows():
+        rank = fractions.index(row["fraction"])
+        axes.plot(
+            row["value"], y, marker=style.marker, color=style.color, markersize=SIZES[min(rank, len(SIZES) - 1)],
+            markerfacecolor=style.color if rank == 0 else "none",
+        )  # fmt: skip

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from octdino.plotting import POOL, figure_style
+from octdino.plotting import CATEGORIES, figure_style
 
 DIMENSIONS = 30  # that t-SNE starts from
 FEWEST = 12  # scans; with fewer t-SNE shows no structure
@@ -65,7 +65,7 @@ def plot_projection(
         if patient is not None:
             _by_patient(next(cells), places, patient)
         if alone:
-            next(cells).scatter(places[:, 0], places[:, 1], s=12, color=POOL[0], alpha=0.8)
+            next(cells).scatter(places[:, 0], places[:, 1], s=12, color=CATEGORIES[0], alpha=0.8)
         for axes in figure.axes[:panels]:
             axes.set(xticks=[], yticks=[])
             axes.margins(0.06)
@@ -73,8 +73,8 @@ def plot_projection(
 
 
 def _by_label(axes: Axes, places: np.ndarray, label: str, truth: np.ndarray) -> None:
-    kinds = ((np.isnan(truth), UNKNOWN, "x", "unknown"), (truth == 0, POOL[0], "o", "absent"))
-    for rows, color, marker, words in (*kinds, (truth == 1, POOL[1], "^", "present")):
+    kinds = ((np.isnan(truth), UNKNOWN, "x", "unknown"), (truth == 0, CATEGORIES[0], "o", "absent"))
+    for rows, color, marker, words in (*kinds, (truth == 1, CATEGORIES[1], "^", "present")):
         if rows.any():
             axes.scatter(
                 places[rows, 0],
@@ -103,6 +103,8 @@ def _by_patient(axes: Axes, places: np.ndarray, patient: np.ndarray) -> None:
     patients, index = np.unique(patient, return_inverse=True)
     for place in range(len(patients)):
         rows = index == place
-        marker = MARKERS[place // len(POOL) % len(MARKERS)]
-        axes.scatter(places[rows, 0], places[rows, 1], s=12, color=POOL[place % len(POOL)], marker=marker, alpha=0.8)
+        marker = MARKERS[place // len(CATEGORIES) % len(MARKERS)]
+        axes.scatter(
+            places[rows, 0], places[rows, 1], s=12, color=CATEGORIES[place % len(CATEGORIES)], marker=marker, alpha=0.8
+        )
     axes.set_title(f"{len(patients)} patients" if len(patients) < len(patient) else "each its own patient")

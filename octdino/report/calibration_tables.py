@@ -138,10 +138,12 @@ def subgroup_table(results: Results) -> dict[str, Any]:
                 *(_score(part.loc[arm] if arm in part.index else None) for arm in arms),
             ]
         )
-    heads = ["by", "group", *(name.removeprefix("n_") for name in counted), *names]
+    nouns = {"n_patients": "patients", "n_scans": results.cohort.words.scans, "n_labels": results.cohort.words.labels}
+    heads = ["by", "group", *(nouns[name] for name in counted), *names]
     return {
         "heads": heads,
         "rows": rows,
         "words": results.tables.metric_name,
+        "by": [str(name) for name in dict.fromkeys(table["subgroup"]) if name != "all"],
         "fraction": percent(float(table["fraction"].iloc[0])),
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from octdino.config import Arm
 from octdino.data.sampling_units import PATIENT, Unit
 from octdino.report.prepared_tables import CLINICAL, PreparedTables
 from octdino.stats.significance import Outcome, alpha, outcome
@@ -25,6 +26,8 @@ class Verdict:
         text: one or two sentences.
         backbone: whose arms were compared; empty where there is only one.
         winner: the best-scoring of the arms that beat the reference; empty where none does.
+        shown: all arms that beat the reference by their adjusted p, the largest difference first.
+        gap: an arm and its difference to the reference in words: of the winner, or else of the nearest arm.
     """
 
     fraction: float
@@ -36,6 +39,8 @@ class Verdict:
     text: str
     backbone: str = ""
     winner: str = ""
+    shown: tuple[str, ...] = ()
+    gap: tuple[str, str] = ("", "")
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -120,7 +125,13 @@ def _verdict(
     else:
         winner, text = _arm_leads(name, pairs, reference, scored, confidence)
         result = "better" if winner else "open"
-    return Verdict(fraction, result, name, best["value"], best["low"], best["high"], text, winner=winner)
+    ranked = pairs.sort_values("difference", ascending=False)
+    better = tuple(str(row["arm"]) for _, row in ranked.iterrows() if outcome_of(row, confidence) == "better")
+    nearest = pairs[pairs["arm"] == winner] if winner else ranked
+    gap = (str(nearest.iloc[0]["arm"]), _difference(nearest.iloc[0])) if len(nearest) else ("", "")
+    return Verdict(
+        fraction, result, name, best["value"], best["low"], best["high"], text, winner=winner, shown=better, gap=gap
+    )  # fmt: skip
 
 
 def _difference(row: pd.Series) -> str:
@@ -170,7 +181,9 @@ def headline(found: list[Verdict], reference: str, unit: Unit = PATIENT) -> str:
     sentences = []
     for backbone in dict.fromkeys(verdict.backbone for verdict in found):
         short, rest = _short([verdict for verdict in found if verdict.backbone == backbone], reference, unit)
-        opening = f"On {backbone}, {short}" if backbone else {"yes": "Here, yes"}.get(short, short.capitalize())
+        opening = (
+            f"On {backbone}, {short}" if backbone else {"yes": "Here, yes"}.get(short, short[:1].upper() + short[1:])
+        )
         sentences.append(f"{opening}: {rest}.")
     return " ".join(sentences)
 
@@ -191,9 +204,36 @@ def _short(found: list[Verdict], reference: str, unit: Unit) -> tuple[str, str]:
     else:
         where = "at " + " and ".join(percent(verdict.fraction) for verdict in better) + f" of the labeled {unit.many}"
     arms = list(dict.fromkeys(verdict.winner for verdict in better))
-    winners = arms[0] if len(arms) == 1 else ", ".join(arms[:-1]) + " and " + arms[-1]
     tail = "" if len(better) == len(found) else "; elsewhere this is not shown"
-    return "yes", f"{winners} beat{'s' if len(arms) == 1 else ''} {floor} {where}{tail}"
+    beats = f"{_joined(arms)} beat{'s' if len(arms) == 1 else ''} {floor} {where}{tail}"
+    if any(is_pretrained(arm) for arm in arms):
+        return "yes", beats
+    others = list(dict.fromkeys(arm for verdict in better for arm in verdict.shown if is_pretrained(arm)))
+    if others:
+        return "yes, though another arm leads", f"{beats}; of pretraining here, {_joined(others)} is shown to as well"
+    return "not by self-supervised pretraining", f"{beats}; no arm that was pretrained here is shown to"
+
+
+def _joined(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def is_pretrained(arm: str) -> bool:
+    """Return whether an arm starts from a pretraining of this run: neither random weights nor ImageNet's."""
+    return Arm.named(arm).init not in ("scratch", "imagenet", CLINICAL)
+
+
+def margins(found: list[Verdict], reference: str, metric: str) -> list[str]:
+    """Return per backbone a sentence with the difference that the headline rests on, with its interval."""
+    sentences = []
+    for backbone in dict.fromkeys(verdict.backbone for verdict in found):
+        own = [verdict for verdict in found if verdict.backbone == backbone and verdict.gap[0]]
+        if not own:
+            continue
+        gaps = "; ".join(f"{verdict.gap[0]} {verdict.gap[1]} at {percent(verdict.fraction)}" for verdict in own)
+        where = f" on {backbone}" if backbone else ""
+        sentences.append(f"Difference to {reference} in {metric}{where}: {gaps}.")
+    return sentences
 
 
 def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], confidence: float = 0.95) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from octdino.data.cohort_words import Words
 from octdino.data.intended_use import NOT_FOR, RESEARCH
-from octdino.data.sampling_units import Unit
 from octdino.report.audit_section import Leaks
 from octdino.report.conclusions import NOTHING, number, percent, span
 from octdino.report.prepared_tables import CLINICAL
@@ -76,7 +76,7 @@ def data_card(results: Results, config: dict[str, Any], license_: str | None, le
         license_: as the config gives it.
         leaks: the audit; None where there was none.
     """
-    cohort = config.get("cohort") or {}
+    cohort, words = config.get("cohort") or {}, results.cohort.words
     synthetic = results.cohort.kind == "phantom"
     kind = "" if results.cohort.kind == results.cohort.name else f", of the kind {results.cohort.kind}"
     what = [
@@ -99,15 +99,15 @@ def data_card(results: Results, config: dict[str, Any], license_: str | None, le
         Part("What it is", what),
         Part("Intended use", [RESEARCH, NOT_FOR]),
         Part(
-            "Labels",
+            words.labels.capitalize(),
             ["Whole cohort. Labels are those of the graders, errors included; who graded, and their agreement, is not "
               "in the files.", *_exclusive(results)],
              prevalence_heads(results),
             [[cell.text for cell in row] for row in prevalence_rows(results)],
         ),
-        Part("Composition", _people(results.cohort.manifest, results.cohort.unit)),
+        Part("Composition", _people(results.cohort.manifest, words)),
         Part("Refused", [] if refused else ["Nothing was refused."], ["reason", "number", "meaning"], refused),
-        Part("Flagged, but kept", *_flags(results.cohort.manifest)),
+        Part("Flagged, but kept", *_flags(results.cohort.manifest, words)),
         Part(
             "Division", _division(results, cohort.get("split") or {}, leaks),
             ["split of fold 0", *split_heads(results)[1:]], split_rows(results),
@@ -140,34 +140,40 @@ def _exclusive(results: Results) -> list[str]:
         "cohort": "so the cohort is published",
         "table": "not every labeled scan has exactly one positive label in the table",
     }[origin]
-    return [f"Labels are independent: a scan may have several or none. Taken because {why}."]
+    return [f"Labels are independent: a {results.cohort.words.scan} may have several or none. Taken because {why}."]
 
 
-def _people(manifest: pd.DataFrame, unit: Unit) -> list[str]:
+def _people(manifest: pd.DataFrame, words: Words) -> list[str]:
     """Return trials, laterality, acuity and thickness, with the numbers of missing values."""
+    if words.unit.state == "none":
+        return [f"{words.scans.capitalize()} as published; eyes, visits, acuity and thickness do not apply."]
     lines = []
-    for name, words in (("trial", "Trial or device"), ("laterality", "Side")):
+    for name, heading in (("trial", "Trial or device"), ("laterality", "Side")):
         known = manifest[manifest[name].fillna("") != ""]
         counts = known.groupby(name)["patient"].nunique().sort_values(ascending=False)
         if len(counts):
             several = [f"{value}: {count}" for value, count in counts.head(8).items()]
-            lines.append(f"{words}, {unit.many}: {', '.join(several)}{', and others' if len(counts) > 8 else ''}.")
-    for name, words in (("cst", "Central thickness (CST, µm)"), ("bcva", "Acuity (BCVA, letters)")):
+            lines.append(
+                f"{heading}, {words.unit.many}: {', '.join(several)}{', and others' if len(counts) > 8 else ''}."
+            )
+    for name, heading in (("cst", "Central thickness (CST, µm)"), ("bcva", "Acuity (BCVA, letters)")):
         values = manifest[name].astype("Float64")
         lacking = int(values.isna().sum())
         if lacking == len(values):
-            lines.append(f"{words}: unknown for all scans.")
+            lines.append(f"{heading}: unknown for all {words.scans}.")
             continue
         low, middle, high = (float(values.quantile(q)) for q in (0.25, 0.5, 0.75))
-        lines.append(f"{words}: median {middle:.0f} ({low:.0f} to {high:.0f}, quartiles), unknown for {lacking} scans.")
+        lines.append(
+            f"{heading}: median {middle:.0f} ({low:.0f} to {high:.0f}, quartiles), unknown for {lacking} {words.scans}."
+        )
     return lines
 
 
-def _flags(manifest: pd.DataFrame) -> tuple[list[str], list[str], list[list[str]]]:
+def _flags(manifest: pd.DataFrame, words: Words) -> tuple[list[str], list[str], list[list[str]]]:
     flags = manifest["flags"].fillna("").str.split().explode().dropna()
     if flags.empty:
         return ["Nothing is flagged."], [], []
-    return [], ["flag", "scans"], [[str(name), f"{count:,}"] for name, count in flags.value_counts().items()]
+    return [], ["flag", words.scans], [[str(name), f"{count:,}"] for name, count in flags.value_counts().items()]
 
 
 def _division(results: Results, split: dict[str, Any], leaks: Leaks | None) -> list[str]:
@@ -233,7 +239,7 @@ def _scored(found: pd.DataFrame) -> str:
 
 def label_part(results: Results, arm: str, fraction: float, backbone: str) -> Part:
     """Return AUROC and average precision per label."""
-    own = rows_of(results.metrics, arm, fraction, backbone)
+    own, words = rows_of(results.metrics, arm, fraction, backbone), results.cohort.words
     rows = []
     for label in results.cohort.labels:
         of_label = own[own["label"] == label].drop_duplicates("metric").set_index("metric", drop=False)
@@ -244,6 +250,6 @@ def label_part(results: Results, arm: str, fraction: float, backbone: str) -> Pa
         positive = f"{first['n_positive_patients']} of {first['n_patients']}"
         rows.append([label, str(first["tier"]), positive, *scores])
     return Part(
-        "Scores per label", [f"With {percent(fraction)} of the labeled training {results.cohort.unit.many}."],
-        ["label", "tier", f"positive test {results.cohort.unit.many}", "AUROC", "average precision"], rows,
+        f"Scores per {words.label}", [f"With {percent(fraction)} of the labeled training {results.cohort.unit.many}."],
+        [words.label, "tier", f"positive test {results.cohort.unit.many}", "AUROC", "average precision"], rows,
     )  # fmt: skip

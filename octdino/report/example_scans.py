@@ -199,7 +199,7 @@ def _wrong(folder: Path, labels: list[str]) -> pd.DataFrame:
 def _known(row: pd.Series) -> str:
     words = []
     for name, unit in (("cst", " µm"), ("bcva", " letters")):
-        words.append(f"{name.upper()} {'unknown' if pd.isna(row[name]) else f'{row[name]:.0f}{unit}'}")
+        words += [] if pd.isna(row[name]) else [f"{name.upper()} {row[name]:.0f}{unit}"]
     words += [f"{name} {row[name]}" for name in ("visit", "slice") if not pd.isna(row[name]) and row[name] != ""]
     return ", ".join(words)
 

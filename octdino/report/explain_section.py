@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from octdino.data.cohort_words import SCAN_WORDS, Words
 from octdino.data.csv_io import read_table
-from octdino.data.sampling_units import PATIENT, Unit
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import JACCARD, OVERLAP, RETRIEVAL
 from octdino.data.schemas.metadata import ExplainMetadata, read_metadata
@@ -20,10 +20,10 @@ from octdino.scans.image_files import read_image
 
 BUDGET = 2_500_000  # characters of images; the page has to open on a phone
 KINDS = {
-    "labels": "Saliency maps of classifiers, per label",
+    "labels": "Saliency maps of classifiers, per {label}",
     "maps": "Attention maps of networks",
-    "retrieval": "Retrieval: nearest scans",
-    "embedding": "Maps of scans (2D embedding)",
+    "retrieval": "Retrieval: nearest {scans}",
+    "embedding": "Maps of {scans} (2D embedding)",
 }
 METRICS = {"pointing": "pointing game", "pixel_auroc": "pixel AUROC"}
 PROTOCOLS = {
@@ -35,12 +35,17 @@ NO_CELL = Cell(NOTHING, sort=-math.inf)
 
 @dataclass(frozen=True)
 class Table:
-    """A sortable table with its caption; one with `folded` is shown on demand, under this title."""
+    """A sortable table with its caption; one with `folded` is shown on demand, under this title.
+
+    Attributes:
+        file: name of the table beside explain.json that it is made of.
+    """
 
     caption: str
     heads: list[str]
     rows: list[list[Cell]]
     folded: str = ""
+    file: str = "overlap.csv"
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,17 @@ class Explained:
 
     Attributes:
         n: number of scans and patients, in words.
+        folders: of the runs, below results/{cohort}.
         groups: heading and figures of each kind.
     """
 
     n: str
     tables: list[Table]
     groups: list[tuple[str, list[FigureImage]]]
+    folders: list[str]
 
 
-def explained(root: Path, unit: Unit = PATIENT) -> Explained | None:
+def explained(root: Path, words: Words = SCAN_WORDS) -> Explained | None:
     """Return the section from results/{cohort}/explain/; None where nothing was explained.
 
     Raises:
@@ -85,11 +92,12 @@ def explained(root: Path, unit: Unit = PATIENT) -> Explained | None:
         for name, schema in (("overlap", OVERLAP), ("jaccard", JACCARD), ("retrieval", RETRIEVAL))
     )
     first = runs[0][1]
-    n = f"{first.n_scans} scans ({first.split})"
-    n += f" of {first.n_patients} patients" if unit.patients else ""
-    tables = [overlap_table(overlap, unit), *label_tables(overlap, unit), jaccard_table(jaccard, unit)]
-    tables.append(retrieval_table(retrieval, unit))
-    return Explained(n, [table for table in tables if table.rows], figure_images(root, runs))
+    n = f"{first.n_scans} {words.scans} ({first.split})"
+    n += f" of {first.n_patients} patients" if words.unit.patients else ""
+    tables = [overlap_table(overlap, words), *label_tables(overlap, words), jaccard_table(jaccard, words)]
+    tables.append(retrieval_table(retrieval, words))
+    folders = [folder.relative_to(root).as_posix() for folder, _ in runs]
+    return Explained(n, [table for table in tables if table.rows], figure_images(root, runs, words), folders)
 
 
 def _named(folder: Path, name: str, schema: Schema, several: bool) -> pd.DataFrame:
@@ -101,7 +109,7 @@ def _named(folder: Path, name: str, schema: Schema, several: bool) -> pd.DataFra
     return table.astype({column.name: "float64" for column in schema if column.dtype == "Float64"})
 
 
-def overlap_table(overlap: pd.DataFrame, unit: Unit = PATIENT) -> Table:
+def overlap_table(overlap: pd.DataFrame, words: Words = SCAN_WORDS) -> Table:
     """Return macro overlap: one row per network and map, chance first."""
     macro = overlap[overlap["label"] == "macro"]
     metrics = list(dict.fromkeys(macro["metric"]))
@@ -109,27 +117,30 @@ def overlap_table(overlap: pd.DataFrame, unit: Unit = PATIENT) -> Table:
     for key, part in _runs(macro, ["init", "backbone", "arm", "map"]):
         init, backbone, arm, name = key
         by_metric = part.set_index("metric")
-        count = _scans(part.iloc[0], unit)
+        count = _scans(part.iloc[0], words)
         rows.append([*_texts(arm or init, backbone, name), *(_value(by_metric, metric) for metric in metrics), count])
     if rows:
         levels = macro.groupby("metric")["chance"].first()
         chance = [Cell(number(levels[metric]), sort=float(levels[metric])) for metric in metrics]
         rows.insert(0, [*_texts("chance", NOTHING, "uniform"), *chance, NO_CELL])
     caption = (
-        "Overlap of maps with ground-truth lesion masks, mean over labels: each label's lesions against its own map, "
-        "or against the one map that needs no classifier. Pointing game: share of scans whose highest value is in the "
+        "Overlap of maps with ground-truth lesion masks, mean over "
+        + words.labels
+        + ": the lesions of each against its own map, "
+        f"or against the one map that needs no classifier. Pointing game: share of {words.scans} whose "
+        "highest value is in the "
         "lesion. Pixel AUROC: of the map's values, lesion against background. IoU: of the lesion with the part that "
         "holds this percentage of the map. Chance: a constant map. Small print: interval "
-        f"over {unit.many}."
+        f"over {words.unit.many}."
     )
-    return Table(caption, ["weights or arm", "backbone", "map", *map(_words, metrics), _scans_head(unit)], rows)
+    return Table(caption, ["weights or arm", "backbone", "map", *map(_words, metrics), _scans_head(words)], rows)
 
 
-def label_tables(overlap: pd.DataFrame, unit: Unit = PATIENT) -> list[Table]:
+def label_tables(overlap: pd.DataFrame, words: Words = SCAN_WORDS) -> list[Table]:
     """Return pointing game and pixel AUROC per label, one column per network."""
     tables = []
     labeled = overlap[overlap["label"] != "macro"]
-    for metric, words in METRICS.items():
+    for metric, name in METRICS.items():
         part = labeled[labeled["metric"] == metric]
         runs = _runs(part, ["init", "backbone", "arm", "map"])
         several = len(set(part["backbone"])) > 1
@@ -139,19 +150,19 @@ def label_tables(overlap: pd.DataFrame, unit: Unit = PATIENT) -> list[Table]:
             cells = [_value(of_run[of_run["label"] == label].set_index("metric"), metric) for _, of_run in runs]
             chance = own["chance"].iloc[0]
             rows.append(
-                [Cell(label, sort=label), _scans(own.iloc[0], unit), Cell(number(chance), sort=float(chance)), *cells]
+                [Cell(label, sort=label), _scans(own.iloc[0], words), Cell(number(chance), sort=float(chance)), *cells]
             )
         names = [
             (f"{arm or init} {name}", f" · {backbone}" if several else "") for (init, backbone, arm, name), _ in runs
         ]
-        title = words[0].upper() + words[1:]
-        caption = f"{title} of each label's lesions. Few scans: intervals are wide."
-        heads = ["label", _scans_head(unit), "chance", *map("".join, names)]
-        tables.append(Table(caption, heads, rows, folded=f"{title} per label"))
+        title = name[0].upper() + name[1:]
+        caption = f"{title} of the lesions of each {words.label}. Few {words.scans}: intervals are wide."
+        heads = [words.label, _scans_head(words), "chance", *map("".join, names)]
+        tables.append(Table(caption, heads, rows, folded=f"{title} per {words.label}"))
     return tables
 
 
-def jaccard_table(jaccard: pd.DataFrame, unit: Unit = PATIENT) -> Table:
+def jaccard_table(jaccard: pd.DataFrame, words: Words = SCAN_WORDS) -> Table:
     """Return one row per network and treatment of blobs, one column per protocol."""
     protocols = [name for name in PROTOCOLS if name in set(jaccard["protocol"])]
     rows = []
@@ -165,15 +176,15 @@ def jaccard_table(jaccard: pd.DataFrame, unit: Unit = PATIENT) -> Table:
     caption = (
         "Jaccard index of masks from maps that need no label, against ground-truth objects (lesions; one biomarker is "
         "one object). Each object with its best head is the protocol of the DINO paper. "
-        f"Small parts of masks are kept or removed. Small print: interval over {unit.many}."
+        f"Small parts of masks are kept or removed. Small print: interval over {words.unit.many}."
     )
     heads = ["weights", "backbone", "map", "small parts", *(PROTOCOLS[name] for name in protocols)]
-    return Table(caption, [*heads, "images / objects"], rows)
+    return Table(caption, [*heads, "images / objects"], rows, file="jaccard.csv")
 
 
-def retrieval_table(retrieval: pd.DataFrame, unit: Unit = PATIENT) -> Table:
+def retrieval_table(retrieval: pd.DataFrame, words: Words = SCAN_WORDS) -> Table:
     """Return one row per network: macro precision at each k, and the share of neighbors of the same patient."""
-    if not unit.patients:
+    if not words.unit.patients:
         retrieval = retrieval[~retrieval["metric"].str.startswith("same_patient")]
     shown = retrieval[(retrieval["label"] == "macro") | (retrieval["label"].fillna("") == "")]
     if set(retrieval["label"].fillna("")) - {""} and not (retrieval["label"] == "macro").any():  # a single label
@@ -191,22 +202,31 @@ def retrieval_table(retrieval: pd.DataFrame, unit: Unit = PATIENT) -> Table:
                 Cell(backbone, sort=backbone),
                 *(_value(by_metric, metric) for metric in metrics),
                 Cell(number(level), sort=-math.inf if math.isnan(level) else level),
-                _scans(count, unit),
+                _scans(count, words),
             ]
         )
     same = (
         " Same patient: share of the k nearest that are of the same patient, where these are allowed."
-        if unit.patients
+        if words.unit.patients
         else ""
     )
     caption = (
-        f"Retrieval by features. Precision: of the k nearest scans{' of other patients' * unit.patients}, "
-        f"the share with the query's label; mean over labels.{same} Small print: interval over {unit.many}."
+        f"Retrieval by features. Precision: of the k nearest {words.scans}"
+        f"{' of other patients' * words.unit.patients}, "
+        f"the share with the query's {words.label}; mean over {words.labels}.{same} "
+        f"Small print: interval over {words.unit.many}."
     )
-    return Table(caption, ["weights", "backbone", *map(_words, metrics), "chance", _scans_head(unit)], rows)
+    return Table(
+        caption,
+        ["weights", "backbone", *map(_words, metrics), "chance", _scans_head(words)],
+        rows,
+        file="retrieval.csv",
+    )
 
 
-def figure_images(root: Path, runs: list[tuple[Path, ExplainMetadata]]) -> list[tuple[str, list[FigureImage]]]:
+def figure_images(
+    root: Path, runs: list[tuple[Path, ExplainMetadata]], words: Words = SCAN_WORDS
+) -> list[tuple[str, list[FigureImage]]]:
     """Return figures by kind: images within the page's budget, the rest by path."""
     spent, groups = 0, []
     for kind, heading in KINDS.items():
@@ -220,7 +240,7 @@ def figure_images(root: Path, runs: list[tuple[Path, ExplainMetadata]]) -> list[
                     title = f"{metadata.init}, {metadata.backbone}, {folder.name}"
                     found.append(FigureImage(title, path.relative_to(root).as_posix(), image, figure.caption))
         if found:
-            groups.append((heading, found))
+            groups.append((heading.format(label=words.label, scans=words.scans), found))
     return groups
 
 
@@ -241,13 +261,13 @@ def _runs(table: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[str, ...], p
     return sorted(groups, key=lambda group: group[0][0].startswith("scratch"))
 
 
-def _scans_head(unit: Unit) -> str:
-    return "scans / patients" if unit.patients else "scans"
+def _scans_head(words: Words) -> str:
+    return f"{words.scans} / patients" if words.unit.patients else words.scans
 
 
-def _scans(row: pd.Series, unit: Unit) -> Cell:
+def _scans(row: pd.Series, words: Words) -> Cell:
     """Return the number of scans, and of patients where they are known."""
-    patients = f" / {row['n_patients']}" if unit.patients else ""
+    patients = f" / {row['n_patients']}" if words.unit.patients else ""
     return Cell(f"{row['n_scans']}{patients}", sort=float(row["n_scans"]))
 
 

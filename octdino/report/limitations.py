@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from octdino.data.cohort_words import SCAN_WORDS, Words
 from octdino.report.results_reader import Results
 
 PUBLISHED = (
@@ -21,8 +22,10 @@ PUBLISHED_OCT2017 = (
 def limits(results: Results, reference: str, protocol: str = "holdout") -> list[str]:
     """Return sentences for the page, most serious first; `protocol` is cohort.split.protocol."""
     found = []
-    metrics, unit = results.metrics, results.cohort.unit
+    metrics, words = results.metrics, results.cohort.words
+    unit = words.unit
     many = unit.many
+    elsewhere = "sources of images" if unit.state == "none" else "devices, clinics or diseases"
     if unit.state == "unknown":
         found.append(unit.warning)
     if results.cohort.kind == "phantom":
@@ -37,14 +40,14 @@ def limits(results: Results, reference: str, protocol: str = "holdout") -> list[
         found.append(PUBLISHED_OCT2017 if protocol == "published" else PUBLISHED)
     if any(run.metadata.get("scope") == "all" for run in results.pretraining):
         found.append(
-            f"Scope all: pretraining used the scans of test {many}, without their labels. The pretrained arms may "
-            "profit from that; scope train_patients excludes it."
+            f"Scope all: pretraining used the {words.scans} of test {many}, without their labels. The "
+            "pretrained arms may profit from that; scope train_patients excludes it."
         )
     tested = metrics.loc[metrics["label"] == "macro", "n_patients"]
     if len(tested):
         found.append(
             f"All scores come from {int(tested.max())} test {many} of one cohort. Intervals cover how they would vary "
-            f"with other {many} like these, not with other devices, clinics or diseases."
+            f"with other {many} like these, not with other {elsewhere}."
         )
     seeds = metrics["seed"].dropna().nunique()
     found.append(
@@ -59,20 +62,27 @@ def limits(results: Results, reference: str, protocol: str = "holdout") -> list[
         )
     tiers = results.tables.tiers
     found += _weak_labels(tiers, many)
-    arms = metrics.loc[metrics["arm"] != "clinical", "arm"].nunique()
-    labels = int((tiers == "primary").sum() + (tiers == "exploratory").sum())
-    found.append(
-        f"{arms} arms, {metrics['fraction'].nunique()} fractions and {labels} labels were compared. Holm's correction "
-        f"covers the arms of all backbones within a label, metric and fraction, against {reference} and "
-        "against the clinical baseline separately; it does not cover all of them together. "
-        f"The best arm is selected on the test {many}, so its score is biased upwards."
-    )
+    found.append(_comparisons(results, reference))
     found.append(
         "Arms share a budget and one set of settings. An arm may score higher with other settings; a difference "
         "holds for these settings."
     )
-    found.append(missing_values(results.cohort.manifest))
+    found.append(missing_values(results.cohort.manifest, words))
     return [sentence for sentence in found if sentence]
+
+
+def _comparisons(results: Results, reference: str) -> str:
+    """Return how many arms, fractions and labels were compared, and what the adjustment of p covers."""
+    metrics, words, tiers = results.metrics, results.cohort.words, results.tables.tiers
+    arms = metrics.loc[metrics["arm"] != "clinical", "arm"].nunique()
+    labels = int((tiers == "primary").sum() + (tiers == "exploratory").sum())
+    counted = f"{labels} {words.label if labels == 1 else words.labels}"
+    return (
+        f"{arms} arms, {metrics['fraction'].nunique()} fractions and {counted} were compared. Holm's correction "
+        f"covers the arms of all backbones within a {words.label}, metric and fraction, against {reference} and "
+        "against the clinical baseline separately; it does not cover all of them together. "
+        f"The best arm is selected on the test {words.unit.many}, so its score is biased upwards."
+    )
 
 
 def _weak_labels(tiers: pd.Series, many: str) -> list[str]:
@@ -89,12 +99,14 @@ def _weak_labels(tiers: pd.Series, many: str) -> list[str]:
     return found
 
 
-def missing_values(manifest: pd.DataFrame) -> str:
+def missing_values(manifest: pd.DataFrame, words: Words = SCAN_WORDS) -> str:
     """Return how many scans lack the clinical values that the clinical baseline and clinical positives need."""
     lacking = [f"{int(manifest[name].isna().sum())} lack {name.upper()}" for name in ("cst", "bcva")]
+    if words.unit.state == "none":  # photographs: nobody expects clinical values
+        return ""
     if manifest["cst"].isna().all() and manifest["bcva"].isna().all():
-        return "No scan has CST or BCVA, so the clinical baseline uses slice, visit and trial only."
+        return f"No {words.scan} has CST or BCVA, so the clinical baseline uses slice, visit and trial only."
     if manifest[["cst", "bcva"]].isna().any(axis=None):
         counts = " and ".join(lacking)
-        return f"Of {len(manifest)} scans {counts}; the clinical baseline gets these values as missing."
+        return f"Of {len(manifest)} {words.scans} {counts}; the clinical baseline gets these values as missing."
     return ""

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from octdino.config import Arm
+from octdino.data.cohort_words import Words
 from octdino.data.intended_use import NOT_FOR, RESEARCH
 from octdino.data.sampling_units import Unit
 from octdino.report.cautions import of_run
@@ -49,7 +50,7 @@ def model_card(
         + ([f"Trained on {'; '.join(hardware)}."] if hardware else []),
     )
     if best is None:
-        pretrained = [line for run in results.pretraining for line in _pretraining(run, results.cohort.unit)]
+        pretrained = [line for run in results.pretraining for line in _pretraining(run, results.cohort.words)]
         lines = ["No classifier was compared.", *(pretrained or ["No backbone was trained."])]
         made = Part("What it is", _warned(results, lines))
         return Card("model_card", f"Model card: {results.cohort.name}", [made, use, software])
@@ -91,7 +92,11 @@ def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[st
             f"{_numbers(given['mean'])} and deviation {_numbers(given['std'])} of the training {many}."
         )
     names = ", ".join(map(str, metadata.get("labels", [])))
-    kind = "classes that exclude each other" if metadata.get("exclusive") else "labels, each on its own"
+    kind = (
+        "classes that exclude each other"
+        if metadata.get("exclusive")
+        else f"{results.cohort.words.labels}, each on its own"
+    )
     lines.append(f"Output: a probability for each of {kind}: {names}.")
     calibration = metadata.get("calibration") or {}
     if calibration.get("temperature") is not None:
@@ -111,31 +116,31 @@ def _training(results: Results, arm: str, backbone: str, runs: Runs) -> list[str
         of_patients = f" of {metadata.get('n_train_patients', 'unknown')} training patients" if unit.patients else ""
         lines.append(
             f"Classifier (fold {metadata['fold']}, seed {metadata['seed']}): "
-            f"{metadata.get('n_train_scans', 'unknown')} labeled scans{of_patients}; precision "
+            f"{metadata.get('n_train_scans', 'unknown')} labeled {results.cohort.words.scans}{of_patients}; precision "
             f"{metadata.get('precision') or 'float32, features in float64'}. Penalty or epoch, thresholds and "
             f"temperature are chosen on validation {unit.many}."
         )
     start = Arm.named(arm).init
     pretrained = [run for run in results.pretraining if (run.method, run.backbone) == (start, backbone)]
     for run in pretrained:
-        lines += _pretraining(run, unit)
+        lines += _pretraining(run, results.cohort.words)
     if not pretrained:
         given = {"scratch": "Random weights at the start: no pretraining.", "imagenet": "Starts from ImageNet weights."}
         lines += [given[start]] if start in given else []
     return lines
 
 
-def _pretraining(run: Pretraining, unit: Unit) -> list[str]:
-    metadata, settings = run.metadata, run.metadata.get("settings") or {}
+def _pretraining(run: Pretraining, words: Words) -> list[str]:
+    metadata, settings, unit = run.metadata, run.metadata.get("settings") or {}, words.unit
     seen = f"of training {unit.many} only"
     if metadata.get("scope") == "all":
         seen = f"of all {unit.many}, test {unit.many} among them"
     of_patients = f" of {metadata.get('patients', 'unknown')} patients" if unit.patients else ""
     positives = (metadata.get("method") or {}).get("positives")
-    pulled = f"; scans of equal {' or '.join(positives)} attract each other" if positives else ""
+    pulled = f"; {words.scans} of equal {' or '.join(positives)} attract each other" if positives else ""
     line = (
-        f"Pretraining {run.method}, {run.backbone}, {run.run}: {metadata.get('scans', 'unknown')} scans"
-        f"{of_patients} ({seen}), no biomarker labels{pulled}; "
+        f"Pretraining {run.method}, {run.backbone}, {run.run}: {metadata.get('scans', 'unknown')} {words.scans}"
+        f"{of_patients} ({seen}), no labels of {words.labels}{pulled}; "
         f"{settings.get('epochs', '?')} epochs, batches of {settings.get('batch_size', '?')}, "
         f"precision {metadata.get('precision') or 'not given'}, "
         f"{metadata.get('images_seen', 'unknown')} images seen."
@@ -153,7 +158,8 @@ def failures(results: Results, arm: str, fraction: float, backbone: str) -> list
         worst = scored.sort_values(["value", "label"]).iloc[0]
         chance = " The interval includes chance (0.5)." if worst["low"] <= 0.5 else ""
         lines.append(
-            f"Worst label: {worst['label']}, AUROC {number(worst['value'])} ({span(worst['low'], worst['high'])}), "
+            f"Worst {results.cohort.words.label}: {worst['label']}, "
+            f"AUROC {number(worst['value'])} ({span(worst['low'], worst['high'])}), "
             f"{worst['n_positive_patients']} positive test {results.cohort.unit.many}.{chance}"
         )
     lines += _worst_groups(rows_of(results.subgroups, arm, fraction, backbone), results.cohort.unit)

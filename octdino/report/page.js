@@ -77,6 +77,28 @@ const unfold = () => document.getElementById(location.hash.slice(1))?.closest("d
 addEventListener("hashchange", unfold);
 unfold();
 
-// Everything is shown on paper, but the settings.
-const folded = "#labels details, #comparison details, #calibration details, #subgroups details, #errors details, #cards details";
-addEventListener("beforeprint", () => document.querySelectorAll(folded).forEach((d) => (d.open = true)));
+// Buttons that copy a text; where the clipboard is closed to the page, the text is selected for the reader's own copy.
+for (const button of document.querySelectorAll("[data-copies]")) {
+  button.addEventListener("click", async () => {
+    const source = document.getElementById(button.dataset.copies);
+    source.closest("details")?.setAttribute("open", "");
+    const parts = source.tagName === "PRE" ? [source] : [...source.children];
+    const status = button.parentElement.querySelector("[role=status]");
+    try {
+      await navigator.clipboard.writeText(parts.map((part) => part.textContent.trim()).join("\n\n"));
+      status.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(source);
+      status.textContent = "Selected: copy it with Ctrl+C";
+    }
+  });
+}
+
+// Everything is shown on paper, but the settings; afterwards what was folded is folded again.
+const folded = "#labels, #comparison, #calibration, #subgroups, #explain, #errors, #methods, #cards";
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll(folded)].flatMap((part) => [...part.querySelectorAll("details:not([open])")]);
+  opened.forEach((details) => (details.open = true));
+});
+addEventListener("afterprint", () => opened.forEach((details) => (details.open = false)));

@@ -150,12 +150,12 @@ def label_tables(results: Results) -> list[dict[str, Any]]:
 
 
 def cohort_counts(results: Results) -> list[tuple[str, str]]:
-    """Return name and number of scans, patients, eyes, visits and refused rows."""
+    """Return name and number of scans (or images), patients, eyes, visits and refused rows."""
     manifest = results.cohort.manifest
     labeled = (
         manifest[manifest[results.cohort.labels].notna().any(axis=1)] if results.cohort.labels else manifest.iloc[:0]
     )
-    counts = [("scans", len(manifest)), ("of them labeled", len(labeled))]
+    counts = [(results.cohort.words.scans, len(manifest)), ("of them labeled", len(labeled))]
     if results.cohort.unit.patients:
         counts.append(("patients", manifest["patient"].nunique()))
         counts.append(("labeled patients", labeled["patient"].nunique()))
@@ -173,7 +173,7 @@ def split_heads(results: Results) -> list[str]:
     return [
         "split",
         *(["patients", "of them labeled"] if results.cohort.unit.patients else []),
-        "scans",
+        results.cohort.words.scans,
         "of them labeled",
     ]
 
@@ -199,7 +199,8 @@ def split_rows(results: Results) -> list[list[str]]:
 def prevalence_heads(results: Results) -> list[str]:
     """Return the heads of `prevalence_rows`."""
     patients = ["positive patients"] if results.cohort.unit.patients else []
-    return ["label", "positive scans", "prevalence", *patients, "not graded"]
+    words = results.cohort.words
+    return [words.label, f"positive {words.scans}", "prevalence", *patients, "not graded"]
 
 
 def prevalence_rows(results: Results) -> list[list[Cell]]:

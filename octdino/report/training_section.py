@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -13,10 +13,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from octdino.config import METHODS, Arm
-from octdino.data.sampling_units import PATIENT, Unit
-from octdino.plotting import INK, POOL, WIDTH, arm_styles, figure_style, svg
+from octdino.data.cohort_words import SCAN_WORDS, Words
+from octdino.plotting import (
+    INK,
+    LABEL_HEIGHT,
+    POOL,
+    WIDTH,
+    LineEnd,
+    arm_styles,
+    figure_style,
+    grid_shape,
+    label_line_ends,
+    shortened,
+    svg,
+)
 from octdino.report.conclusions import NOTHING
-from octdino.report.explain_section import FigureImage, jpeg_uri
 from octdino.report.results_reader import Pretraining
 from octdino.report.tables import Cell
 
@@ -25,21 +36,21 @@ LineStyles = dict[str, dict[str, Any]]
 METRICS = {
     "teacher_entropy": (
         "teacher entropy / ln K",
-        "Entropy of the teacher's output for one scan over K prototypes. 1: uniform; 0: one prototype only.",
+        "Entropy of the teacher's output for one {scan} over K prototypes. 1: uniform; 0: one prototype only.",
     ),
     "kl": ("KL teacher to student", "Divergence of the student from the teacher. 0 from early on: a collapse."),
     "mean_entropy": (
         "entropy of the mean / ln K",
-        "Entropy of the teacher's mean output over an epoch. Low: all scans share a few prototypes, a collapse.",
+        "Entropy of the teacher's mean output over an epoch. Low: all {scans} share a few prototypes, a collapse.",
     ),
     "prototypes_used": (
         "share of prototypes used",
-        "Share of the K prototypes that are the first choice of at least one scan.",
+        "Share of the K prototypes that are the first choice of at least one {scan}.",
     ),
     "knn_auroc": ("kNN macro AUROC", "Online evaluation on validation {many}, neighbors among {others}."),
     "knn_accuracy": (
         "kNN accuracy",
-        "Online evaluation: share of validation scans whose class weighted training neighbors predict.",
+        "Online evaluation: share of validation {scans} whose class weighted training neighbors predict.",
     ),
     "loss": ("loss", "Of the method; not comparable between methods."),
     "feature_std": ("feature spread", "1: features vary in all directions; towards 0: they collapse to a point."),
@@ -50,10 +61,6 @@ COLLAPSE = ("teacher_entropy", "kl", "mean_entropy", "prototypes_used")
 GROUPS = {"learning": ("knn_accuracy", "knn_auroc", "loss"), "features": ("feature_std", "rankme")}
 KNN = ("knn_accuracy", "knn_auroc")  # accuracy where labels exclude each other
 SHARES = ("teacher_entropy", "mean_entropy")  # plotted as shares of ln K, because K may differ between runs
-RECONSTRUCTION = (
-    "Validation scans, the patches that the encoder sees (the others are gray), and these with the patches that the "
-    "decoder predicts. It predicts a patch up to its brightness and contrast, which are taken from the scan."
-)
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # tell overlapping lines apart
 
 
@@ -66,31 +73,45 @@ class Curves:
     meanings: list[tuple[str, str]]
 
 
-def training_figures(runs: list[Pretraining], arms: Sequence[str] = (), unit: Unit = PATIENT) -> list[Curves]:
-    """Return figures of all runs; none where no run has a history.
+def training_figures(runs: list[Pretraining], arms: Sequence[str] = (), words: Words = SCAN_WORDS) -> list[Curves]:
+    """Return figures of all runs with at least two epochs; see `without_curves` for the others.
 
     With several backbones there is one panel per backbone, because colors are methods.
 
     Args:
         arms: those of the other figures, in which a method has the same color.
     """
-    runs = [run for run in runs if len(run.history)]
+    runs = [run for run in runs if len(run.history) > 1]
     with_entropy = sum(bool(_line(run, "teacher_entropy").size) for run in runs)
     groups = {"collapse": COLLAPSE, **GROUPS} if with_entropy > 1 else {**GROUPS, "collapse": COLLAPSE}
     styles = _line_styles(runs, arms)
     plotted = {name: [metric for metric in group if _carry(runs, metric)] for name, group in groups.items()}
     return [
-        Curves(name, Markup(_plot_figure(name, metrics, runs, styles)), [_meaning(metric, unit) for metric in metrics])
+        Curves(name, Markup(_plot_figure(name, metrics, runs, styles)), [_meaning(metric, words) for metric in metrics])
         for name, metrics in plotted.items()
         if metrics
     ]
 
 
-def _meaning(metric: str, unit: Unit) -> tuple[str, str]:
-    """Return name and meaning of a metric; patients or images by the cohort's unit."""
+def without_curves(runs: list[Pretraining]) -> list[str]:
+    """Return one sentence per run whose history has a single epoch: its values, as one point is no curve."""
+    found = []
+    for run in runs:
+        if len(run.history) != 1:
+            continue
+        values = [
+            f"{METRICS[metric][0]} {line.iloc[0]:.4g}" for metric in METRICS if len(line := _line(run, metric))
+        ]  # fmt: skip
+        told = ", ".join(values) or "no metric"
+        found.append(f"{run.method} · {run.backbone} · {run.run} has one epoch and no curve: {told}.")
+    return found
+
+
+def _meaning(metric: str, words: Words) -> tuple[str, str]:
+    """Return name and meaning of a metric in the words of the cohort."""
     name, meaning = METRICS[metric]
-    others = "other patients' scans" if unit.patients else "other images"
-    return name, meaning.format(others=others, many=unit.many)
+    others = f"other patients' {words.scans}" if words.unit.patients else f"other {words.scans}"
+    return name, meaning.format(others=others, many=words.unit.many, scan=words.scan, scans=words.scans)
 
 
 def _line(run: Pretraining, name: str) -> pd.Series:
@@ -107,33 +128,32 @@ def _carry(runs: list[Pretraining], name: str) -> list[Pretraining]:
 
 
 def _plot_figure(name: str, metrics: list[str], runs: list[Pretraining], styles: LineStyles) -> str:
-    """Plot one figure, two panels per row; a metric with several backbones begins a new row."""
-    panels: list[tuple[str, str] | None] = []
+    """Plot one figure, two panels per row; each method is named where its lines end."""
     several = len({run.backbone for run in runs}) > 1
-    for metric in metrics:
-        panels += [(metric, backbone) for backbone in sorted({run.backbone for run in _carry(runs, metric)})]
-        panels += [None] * (len(panels) % 2 if several else 0)
-    rows = math.ceil(len(panels) / 2)
+    panels = [
+        (metric, backbone)
+        for metric in metrics
+        for backbone in sorted({run.backbone for run in _carry(runs, metric)})
+    ]  # fmt: skip
+    down, across = grid_shape(len(panels), 3)
+    height = max(1.7, LABEL_HEIGHT * len(styles)) + (0.6 if several else 0.45)
     with figure_style():
-        figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.25 + 0.08 * len(styles)))
-        grid = figure.subplots(rows, 2, squeeze=False).ravel()
+        figure = Figure(figsize=(2 * WIDTH, height * down + 0.15))
+        grid = list(figure.subplots(down, across, squeeze=False).ravel())
         first: dict[str, Axes] = {}
-        for index, axes in enumerate(grid):
-            if index >= len(panels) or (panel := panels[index]) is None:
-                axes.set_visible(False)
-                continue
-            metric, backbone = panel
+        ends = []
+        for axes, (metric, backbone) in zip(grid, panels, strict=False):
             if (other := first.setdefault(metric, axes)) is not axes:
                 axes.sharey(other)
-            _panel(axes, metric, [run for run in runs if run.backbone == backbone], styles)
-            axes.set_title(METRICS[metric][0] + (f"\n{backbone}" if several else ""))
-            if index + 2 >= len(panels) or panels[index + 2] is None:
-                axes.set_xlabel("epoch", loc="left")
+            ends.append((axes, _panel(axes, metric, [run for run in runs if run.backbone == backbone], styles)))
+            axes.set_title(METRICS[metric][0] + (f"\n{shortened(backbone)}" if several else ""))
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        for axes in grid[max(0, len(panels) - across) : len(panels)]:
+            axes.set_xlabel("epoch", loc="left")
         for metric, axes in first.items():
             _scale(axes, metric, runs)
-        lines = {str(line.get_label()): line for axes in grid for line in axes.lines}
-        lines = {label: lines[label] for label in sorted(lines) if not label.startswith("_")}
-        figure.legend(lines.values(), lines.keys(), loc="outside lower left", ncols=2)
+        label_line_ends(figure, ends)
         titles = ", ".join(METRICS[metric][0] for metric in metrics)
         return svg(
             figure,
@@ -160,8 +180,8 @@ def _line_styles(runs: list[Pretraining], arms: Sequence[str]) -> LineStyles:
     return found
 
 
-def _panel(axes: Axes, name: str, runs: list[Pretraining], styles: LineStyles) -> None:
-    """Plot one metric of some runs, with floor and ceiling where it is an entropy."""
+def _panel(axes: Axes, name: str, runs: list[Pretraining], styles: LineStyles) -> list[LineEnd]:
+    """Plot one metric of some runs, with floor and ceiling where it is an entropy; return the end of each method."""
     if name in SHARES:
         axes.axhline(1, color=INK, linewidth=0.8, linestyle=":", alpha=0.7)
         axes.annotate(
@@ -170,10 +190,13 @@ def _panel(axes: Axes, name: str, runs: list[Pretraining], styles: LineStyles) -
         )  # fmt: skip
     if name in (*SHARES, "kl"):
         axes.axhline(0, color=INK, linewidth=0.8, linestyle=":", alpha=0.7)
+    ends: dict[str, LineEnd] = {}
     for run in _carry(runs, name):
         line = _line(run, name)
         axes.plot(line.index, line, marker="." if len(line) < 3 else None, **styles[run.method])
+        ends[run.method] = LineEnd(float(line.index[-1]), float(line.iloc[-1]), run.method, styles[run.method]["color"])
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    return list(ends.values())
 
 
 def _scale(axes: Axes, name: str, runs: list[Pretraining]) -> None:
@@ -207,37 +230,19 @@ def training_alarms(runs: list[Pretraining]) -> list[Alarmed]:
     return found
 
 
-def reconstructions(root: Path, runs: list[Pretraining]) -> list[FigureImage]:
-    """Return the reconstructed scans of the runs that have such a picture, of the first run per method and backbone.
-
-    Args:
-        root: results/{cohort}.
-
-    Raises:
-        UserError: a picture cannot be read.
-    """
-    found: dict[tuple[str, str], FigureImage] = {}
-    for run in runs:
-        path = root / "pretrain" / run.method / run.backbone / run.run / "reconstruction.png"
-        if path.is_file() and (run.method, run.backbone) not in found:
-            title = f"{run.method} · {run.backbone} · {run.run}"
-            found[run.method, run.backbone] = FigureImage(title, path.name, jpeg_uri(path), RECONSTRUCTION)
-    return list(found.values())
-
-
 HEADS = (
     "method", "backbone", "run", "starts from", "family", "epochs", "exported epoch", "skipped steps", "last kNN",
     "scope", "scans", "patients", "images seen", "images/s", "data wait", "MFU", "device",
 )  # fmt: skip
 
 
-def training_table(runs: list[Pretraining], unit: Unit = PATIENT) -> tuple[list[str], list[list[Cell]]]:
+def training_table(runs: list[Pretraining], words: Words = SCAN_WORDS) -> tuple[list[str], list[list[Cell]]]:
     """Return heads and one row per run; skipped steps only if a run skipped one, patients only if they are known."""
     rows = [_row(run) for run in runs]
     left_out = set() if any(run.metadata.get("skipped_steps") for run in runs) else {"skipped steps"}
-    left_out |= set() if unit.patients else {"patients"}
+    left_out |= set() if words.unit.patients else {"patients"}
     kept = [name for name in HEADS if name not in left_out]
-    return kept, [[row[name] for name in kept] for row in rows]
+    return [words.scans if name == "scans" else name for name in kept], [[row[name] for name in kept] for row in rows]
 
 
 def _row(run: Pretraining) -> dict[str, Cell]:

@@ -1,6 +1,7 @@
 """Write the HTML page and the cards beside it; everything is read from files, no other stage is imported."""
 
 import platform
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,26 +21,36 @@ from octdino.report.checklist import checklist, table
 from octdino.report.data_card import Card, data_card, markdown
 from octdino.report.example_scans import examples, mistakes
 from octdino.report.explain_section import explained
+from octdino.report.file_links import FileLinks, place_figures
 from octdino.report.limitations import limits
+from octdino.report.methods_text import methods_text
 from octdino.report.model_card import backbone_of, model_card, runs_of
+from octdino.report.references import bibliography, cited
 from octdino.report.results_reader import Results, read_results
+from octdino.report.run_pictures import run_pictures
 from octdino.report.search_table import search_table
-from octdino.report.training_section import reconstructions, training_alarms, training_figures, training_table
-from octdino.report.view_sheets import view_sheets
+from octdino.report.training_section import (
+    training_alarms,
+    training_figures,
+    training_table,
+    without_curves,
+)
 from octdino.stats.significance import alpha
 
 PACKAGES = ("torch", "timm", "monai", "numpy", "scikit-learn", "pandas", "h5py", "snakemake")
 HERE = Path(__file__).parent
+CITED = "Keys in square brackets are those of references.bib; Pandoc and Quarto resolve them."
 MEANS = {
-    "auroc": "the mean over the labels that have enough positive and negative {many}",
-    "accuracy": "the share of scans whose class is predicted",
+    "auroc": "the mean over the {labels} that have enough positive and negative {many}",
+    "accuracy": "the share of {scans} whose class is predicted",
 }
 
 
 def write_report(settings: ReportSettings, results: Path, config: dict[str, Any], out: Path) -> None:
     """Write one self-contained HTML file: it makes no requests, images and figures are inside.
 
-    Beside it are written data_card.md, model_card.md, checklist.md and the figures of training, training_*.svg.
+    Beside it are written data_card.md, model_card.md, checklist.md, methods.md with references.bib, and the figures of
+    training, training_*.svg. Links lead to the files of the run, relative to the page.
 
     Args:
         results: results/{cohort}: cohort/, evaluate/, and pretrain/, classify/, benchmarks/ as far as they exist.
@@ -57,20 +68,25 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
         undefined=StrictUndefined,
     )
     environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
-    shown = content(settings, found, config)
+    links = FileLinks(results, out)
+    shown = content(settings, found, config, links)
     cards = cards_of(settings, found, config, shown)
     answered = checklist(sections(shown), found.cohort.unit)
     page = environment.get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
+    _write(out.with_name("methods.md"), "\n\n".join(["# Methods", *shown["methods"], CITED]) + "\n")
+    _write(out.with_name("references.bib"), shown["bibliography"])
     for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
-        with replacing(out.with_name(f"{card.name}.md")) as temporary:
-            temporary.write_text(markdown(card), encoding="utf-8")
+        _write(out.with_name(f"{card.name}.md"), markdown(card))
     for stale in out.parent.glob("training_*.svg"):
         stale.unlink()
     for curves in shown["training"]:
-        with replacing(out.with_name(f"training_{curves.name}.svg")) as temporary:
-            temporary.write_text(curves.svg, encoding="utf-8")
-    with replacing(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        _write(out.with_name(f"training_{curves.name}.svg"), curves.svg)
+    _write(out, page)
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def cards_of(settings: ReportSettings, found: Results, config: dict[str, Any], shown: dict[str, Any]) -> list[Card]:
@@ -86,7 +102,7 @@ def sections(shown: dict[str, Any]) -> dict[str, str]:
         "model-card": "Model card",
     }  # fmt: skip
     if shown["headline"]:
-        present |= {"comparison": "Comparison", "labels": "Labels"}
+        present |= {"comparison": "Comparison", "labels": f"Per {shown['words'].label}"}
     some = {
         "calibration": "Calibration", "subgroups": "Subgroups", "explained": "Attention and saliency",
         "mistakes": "Errors", "leaks": "Leakage",
@@ -107,7 +123,7 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
     return section
 
 
-def content(settings: ReportSettings, found: Results, config: dict[str, Any]) -> dict[str, Any]:
+def content(settings: ReportSettings, found: Results, config: dict[str, Any], links: FileLinks) -> dict[str, Any]:
     """Return all variables of the template."""
     evaluated = EvaluateSettings.parse(_section(config, "evaluate"), "evaluate")
     split = _section(_section(config, "cohort"), "split")
@@ -115,22 +131,27 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
     verdicts = conclusions.verdicts(found.tables, reference, confidence, found.cohort.unit)
     scored = [verdict for verdict in verdicts if verdict.arm]
     best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
-    heads, runs = training_table(found.pretraining, found.cohort.unit)
+    words = found.cohort.words
+    heads, runs = training_table(found.pretraining, words)
     return {
-        "title": settings.title,
+        "title": settings.title or words.title,
+        "words": words,
+        "links": links,
+        "place": partial(place_figures, found.figures, links=links),
+        **methods(found, config, evaluated),
         "cohort": found.cohort.name,
         "kind": found.cohort.kind,
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "js": Markup((HERE / "page.js").read_text(encoding="utf-8")),
-        "figures": {name: Markup(text) for name, text in found.figures.items()},  # written by the evaluate stage
         "headline": conclusions.headline(verdicts, reference, found.cohort.unit) if len(found.metrics) else "",
+        "margins": conclusions.margins(verdicts, reference, found.tables.metric_name) if len(found.metrics) else [],
         "verdicts": verdicts,
         "unit": found.cohort.unit,
         "cautions": cautions(found, confidence),
         "alpha": f"{alpha(confidence):g}",
         "percent": conclusions.percent,
         "lead": found.tables.metric_name,
-        "lead_means": MEANS[found.tables.metric].format(many=found.cohort.unit.many),
+        "lead_means": MEANS[found.tables.metric].format(many=words.unit.many, labels=words.labels, scans=words.scans),
         "clinical": conclusions.against_clinical_baseline(found.tables, verdicts, confidence),
         "reference": reference,
         "confidence": f"{100 * confidence:g} %",
@@ -144,14 +165,14 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "small_group": evaluated.small_group,
         "expand": evaluated.small_sample_correction,
         "seeds": int(found.metrics["seed"].dropna().nunique()),
-        "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"])), found.cohort.unit),
-        "reconstructions": reconstructions(found.root, found.pretraining),
+        "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"])), words),
+        "single": without_curves(found.pretraining),
         "alarms": training_alarms(found.pretraining),
         "run_heads": heads,
-        "view_sheets": view_sheets(found.root),
+        "run_pictures": run_pictures(found.root),
         "runs": runs,
         "leaks": leaks(found.root),
-        "explained": explained(found.root, found.cohort.unit),
+        "explained": explained(found.root, words),
         **leading_arm(settings, found, best),
         **cohort_tables(found),
         "benchmarks": tables.benchmark_rows(found),
@@ -160,6 +181,12 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any]) ->
         "versions": versions(),
         "hardware": hardware(found),
     }
+
+
+def methods(found: Results, config: dict[str, Any], evaluated: EvaluateSettings) -> dict[str, Any]:
+    """Return the paragraphs of the methods text, and the bibliography that they cite."""
+    text = methods_text(found, config, evaluated, versions(), hardware(found))
+    return {"methods": text, "bibliography": bibliography(cited(" ".join(text)))}
 
 
 def comparison_tables(found: Results, reference: str, confidence: float) -> dict[str, Any]:

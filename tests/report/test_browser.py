@@ -117,7 +117,7 @@ def test_text_can_be_read(browser: Any, page_file: Path, scheme: str) -> None:
     opened.context.close()
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [360, 1280])
 def test_it_fits_its_window(browser: Any, page_file: Path, width: int) -> None:
     opened = Opened(browser, page_file, viewport={"width": width, "height": 900})
     open_all(opened.page)
@@ -207,6 +207,41 @@ def test_a_link_opens_what_is_folded(opened: Opened) -> None:
     opened.page.locator("#checklist").evaluate("d => (d.open = true)")
     opened.page.locator("#checklist a[href='#model-card']").first.click()
     opened.page.wait_for_function("document.getElementById('model-card').open")
+
+
+def test_the_methods_text_is_copied(opened: Opened, page_file: Path) -> None:
+    opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened.page.get_by_role("button", name="Copy the text").click()
+    opened.page.wait_for_function("document.querySelector('#methods [role=status]').textContent === 'Copied'")
+    paragraphs = page_file.with_name("methods.md").read_text().split("\n\n")[1:-1]
+    assert opened.page.evaluate("navigator.clipboard.readText()") == "\n\n".join(paragraphs)
+    opened.page.get_by_role("button", name="Copy the BibTeX").click()
+    opened.page.wait_for_function("document.getElementById('bibtex').closest('details').open")
+    bibliography = page_file.with_name("references.bib").read_text().strip()
+    assert opened.page.evaluate("navigator.clipboard.readText()") == bibliography
+
+
+def test_without_a_clipboard_the_text_is_selected(opened: Opened) -> None:
+    opened.page.evaluate("navigator.clipboard.writeText = () => Promise.reject()")
+    opened.page.get_by_role("button", name="Copy the text").click()
+    opened.page.wait_for_function("getSelection().toString().includes('resamples of patients')")
+
+
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+def test_nothing_is_wider_than_the_paper(opened: Opened, paper: str) -> None:
+    """Printed at the width between the margins of the page, in its print style, with all folded parts open."""
+    width = {"A4": 210, "Letter": 216}[paper] - 24
+    opened.page.emulate_media(media="print", color_scheme="dark")
+    opened.page.set_viewport_size({"width": int(width / 25.4 * 96), "height": 1000})
+    open_all(opened.page)
+    assert opened.page.evaluate(
+        """() => [...document.querySelectorAll("table, svg.octdino, img, pre")]
+          .filter((e) => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+          .map((e) => e.outerHTML.slice(0, 120))"""
+    ) == []  # fmt: skip
+    assert opened.page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 35, 40)", "the light page's ink"
+    repeated = opened.page.evaluate("getComputedStyle(document.querySelector('thead')).display")
+    assert repeated == "table-header-group"
 
 
 def test_it_prints(opened: Opened) -> None:

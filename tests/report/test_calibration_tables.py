@@ -75,7 +75,7 @@ def test_subgroups_keep_their_order_and_mark_the_small(results: Results) -> None
         "group",
         "patients",
         "scans",
-        "labels",
+        "biomarkers",
         "clinical",
         "dino-linear",
         "scratch-finetune",

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from octdino.report.conclusions import against_clinical_baseline, headline, number, p_text, verdicts
+from octdino.report.conclusions import against_clinical_baseline, headline, margins, number, p_text, verdicts
 from octdino.report.prepared_tables import prepare
 from octdino.report.tables import _difference, duration
 
@@ -244,3 +244,34 @@ def test_numbers_as_they_are_read() -> None:
     assert number(float("nan")) == "\N{EN DASH}"
     assert p_text(0.0004) == "p < 0.001"
     assert [duration(s) for s in (3.21, 42, 200, 7500)] == ["3.2 s", "42 s", "3 min 20 s", "2 h 5 min"]
+
+
+def test_the_margin_of_the_winner_is_told_with_its_interval() -> None:
+    found = verdicts(prepare(*tables({0.1: (0.2, 0.1, 0.3), 1.0: (0.02, -0.05, 0.1)})), REFERENCE)
+    assert margins(found, REFERENCE, "macro AUROC") == [
+        "Difference to scratch-finetune in macro AUROC: dino-linear +0.200 (interval +0.100 to +0.300, adjusted p = "
+        "0.010) at 10 %; dino-linear +0.020 (interval \N{MINUS SIGN}0.050 to +0.100, adjusted p = 0.500) at 100 %."
+    ]
+    ahead = (0.08, 0.05, 0.2, 0.01)
+    found = verdicts(prepare(*with_second_arm((0.1, -0.02, 0.2, 0.2), ahead)), REFERENCE)
+    assert "simclr-linear +0.080" in margins(found, REFERENCE, "macro AUROC")[0], "the arm that is shown to lead"
+
+
+def test_a_winner_that_was_not_pretrained_here_is_no_yes() -> None:
+    metrics, comparison = tables({1.0: (0.2, 0.1, 0.3)})
+    swap = {"dino-linear": "imagenet-linear"}
+    found = verdicts(prepare(metrics.replace(swap), comparison.replace(swap)), REFERENCE)
+    assert headline(found, REFERENCE) == (
+        "Not by self-supervised pretraining: imagenet-linear beats training from scratch at 100 % of the labeled "
+        "patients; no arm that was pretrained here is shown to."
+    )
+
+
+def test_an_arm_that_leads_without_pretraining_does_not_hide_one_that_was_pretrained() -> None:
+    first, second = with_second_arm((0.1, 0.05, 0.2, 0.01), (0.2, 0.1, 0.3, 0.01))
+    swap = {"simclr-linear": "imagenet-linear"}
+    found = verdicts(prepare(first.replace(swap), second.replace(swap)), REFERENCE)
+    assert headline(found, REFERENCE) == (
+        "Yes, though another arm leads: imagenet-linear beats training from scratch at 100 % of the labeled patients; "
+        "of pretraining here, dino-linear is shown to as well."
+    )

@@ -70,7 +70,7 @@ def test_known_failures_are_the_worst_there_are(results: Path) -> None:
     lines = failures(found, *BEST)
     auroc = found.metrics[(found.metrics["arm"] == "dino-linear") & (found.metrics["fraction"] == 1)]
     auroc = auroc[(auroc["metric"] == "auroc") & ~auroc["label"].isin(["macro", "weighted"])]
-    assert lines[0].startswith(f"Worst label: {auroc.loc[auroc['value'].idxmin(), 'label']}, ")
+    assert lines[0].startswith(f"Worst biomarker: {auroc.loc[auroc['value'].idxmin(), 'label']}, ")
     groups = found.subgroups[(found.subgroups["arm"] == "dino-linear") & (found.subgroups["label"] == "macro")]
     trial = groups[groups["subgroup"] == "trial"]
     (line,) = [line for line in lines if line.startswith("Worst by trial")]
@@ -249,12 +249,12 @@ def test_the_audit_s_part_of_the_page_names_what_is_not_checkable(results: Path,
     card = {"asked": asked, "scans": 360, "runs": 3}
     (root / "audit" / "audit.json").write_text(json.dumps(card))
     _, page = render(root)
-    part = page.text[page.text.index("Leakage audit") : page.text.index("What was run 360")]
+    part = page.text[page.text.index("Leakage audit") : page.text.index("What was run 360 images")]
     assert "Some checks cannot be run (patient, eye, volume: patients are unknown). In the others, nothing" in part
     assert "Checked: no copy." in part
     assert "The audit found" not in page.text
     table.iloc[:0].to_csv(root / "audit" / "findings.csv", index=False)
-    assert "Nothing was found among 360 scans and 3 runs." in render(root)[1].text
+    assert "Nothing was found among 360 images and 3 runs." in render(root)[1].text
 
 
 def test_the_data_card_says_what_the_audit_could_not_check(results: Path, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_the_data_card_says_what_the_audit_could_not_check(results: Path, tmp_pa
     assert "The leakage audit found nothing in what it could check." in text
     assert "By patient, always" not in text
     assert "patients |" not in text
-    assert "360 scans, 360 of them labeled, 3 refused files or rows" in text
+    assert "360 images, 360 of them labeled, 3 refused files or rows" in text
     known = markdown(data_card(read_results(results), CONFIG, None, audited()))
     assert "The leakage audit found nothing." in known
     assert "By patient, always" in known

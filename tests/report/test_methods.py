@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -216,25 +215,3 @@ def test_colours_read_on_a_light_and_on_a_dark_page(color: str) -> None:
     for page in ("#fdfdfc", "#15181b"):
         light, dark = sorted((luminance(color), luminance(page)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 3
-
-
-def lab(color: str) -> np.ndarray:
-    """Oklab (Ottosson 2020): distances are about as large as they look."""
-    channels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    lms = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566]]
-    lms.append([0.0883024619, 0.2817188376, 0.6299787005])
-    out = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099]]
-    out.append([0.0259040371, 0.7827717662, -0.8086757660])
-    found: np.ndarray = np.array(out) @ np.cbrt(np.array(lms) @ linear)
-    return found
-
-
-def test_no_two_colours_are_taken_for_each_other() -> None:
-    for one, other in combinations([*POOL, *FIXED.values()], 2):
-        assert np.linalg.norm(lab(one) - lab(other)) > 0.06, (one, other)
-
-
-def test_twelve_methods_have_twelve_colours() -> None:
-    found = arm_styles([f"method{index}-linear" for index in range(12)])
-    assert len({look.color for look in found.values()}) == 12

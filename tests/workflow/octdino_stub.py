@@ -38,7 +38,8 @@ def main() -> None:
         print("passed: no finding is open; not checkable: patient")
         return
     out = Path(sys.argv[sys.argv.index("--out") + 1])
-    beside = [out.with_name(f"{card}.md") for card in ("data_card", "model_card", "checklist")]  # the page's
+    beside = [out.with_name(f"{card}.md") for card in ("data_card", "model_card", "checklist", "methods")]  # the page's
+    beside.append(out.with_name("references.bib"))
     for path in [out / name for name in FILES[verb]] if verb in FILES else [out, *beside]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(call + "\n")

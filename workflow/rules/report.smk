@@ -25,6 +25,12 @@ rule report:
             category="The page",
             caption="../report/cards.rst",
         ),
+        methods=report(
+            "results/{cohort}/report/methods.md",
+            category="The page",
+            caption="../report/methods.rst",
+        ),
+        references="results/{cohort}/report/references.bib",
     log:
         "logs/{cohort}/report/report.log",
     benchmark:

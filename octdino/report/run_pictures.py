@@ -1,0 +1,34 @@
+"""Pictures of pretraining runs on the page: augmented views, and scans that a masked autoencoder reconstructed."""
+
+from pathlib import Path
+
+from octdino.report.explain_section import FigureImage, jpeg_uri
+
+PICTURES = {
+    "views.png": ("Augmented views", "Stored scans, and what the network gets: the file views.png in the run's folder."),
+    "reconstruction.png": (
+        "Reconstructed scans",
+        "Validation scans, the patches that the encoder sees (the others are gray), and these with the patches that "
+        "the decoder predicts. It predicts a patch up to its brightness and contrast, which are taken from the scan.",
+    ),
+}
+
+
+def run_pictures(root: Path) -> list[FigureImage]:
+    """Return the pictures of pretraining runs, each of the first run per method and backbone that has one.
+
+    Args:
+        root: results/{cohort}.
+
+    Raises:
+        UserError: a picture cannot be read.
+    """
+    pictures = []
+    for name, (what, caption) in PICTURES.items():
+        first: dict[tuple[str, ...], Path] = {}
+        for path in sorted(root.glob(f"pretrain/*/*/*/{name}")):
+            first.setdefault(path.parts[-4:-2], path)
+        for path in first.values():
+            title = f"{what}: {' · '.join(path.parts[-4:-1])}"
+            pictures.append(FigureImage(title, str(path.relative_to(root)), jpeg_uri(path), caption))
+    return pictures
