@@ -7,7 +7,7 @@ from pathlib import Path
 
 from octdino.terminal.job_logs import LogTail, read_tail
 
-TARGETS = ("all",)  # rules that only name files: no jobs for people
+TARGETS = ("all", "replicate")  # rules that only name files: no jobs for people
 
 
 @dataclass

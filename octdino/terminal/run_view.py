@@ -99,8 +99,8 @@ class RunView:
             if ended := run.ended(state):
                 counts.append(f"{len(ended)} {state}")
         counts.append(duration(now - run.begin))
-        if left := run.seconds_left(now):
-            seconds, known = left
+        seconds, known = run.seconds_left(now) or (0.0, False)
+        if seconds >= 1:
             counts.append(f"{'about' if known else 'more than'} {duration(seconds)} left")
         return cut(", ".join(counts), self.screen.size()[0] - 1)
 
