@@ -7,7 +7,9 @@ from pathlib import Path
 
 TAIL = 16_384  # bytes at the end of a log that are read
 STAMP = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) [\w.]+: (.*)")
-COUNTED = re.compile(r"(?P<what>.+): (?P<done>\d+) of (?P<total>\d+) (?P<unit>[^,]+), (?P<rate>[^ ]+)/s, (?P<left>.+) left")
+COUNTED = re.compile(
+    r"(?P<what>.+): (?P<done>\d+) of (?P<total>\d+) (?P<unit>[^,]+), (?P<rate>[^ ]+)/s, (?P<left>.+) left"
+)
 EPOCH = re.compile(r"epoch (?P<done>\d+)/(?P<total>\d+) (?P<values>.*?) ?(?P<rate>\d+) img/s, .*, (?P<left>.+) left")
 STEP = re.compile(r"step (?P<done>\d+)/(?P<total>\d+): (?P<score>\S+) on validation patients")
 TRIED = re.compile(r"candidate (?P<done>\d+) of (?P<total>\d+), ")
@@ -15,7 +17,7 @@ SEARCHED = re.compile(r"\d+ labeled scans, (?P<count>\d+) candidates, up to \d+ 
 ERROR = re.compile(r"octdino( [\w-]+)?: error: ")
 STOPPED = re.compile(r"octdino [\w-]+: (?!error: )(?P<why>interrupted|stopped by .*)")
 PERIOD = re.compile(r"(?:(\d+) h ?)?(?:(\d+) min ?)?(?:(\d+) s)?")
-NAMES = {"knn_accuracy": "kNN", "knn_auroc": "kNN AUROC"}  # of values of an epoch; the others are for the log
+SCORES = {"loss": "loss", "knn_accuracy": "kNN", "knn_auroc": "kNN"}  # of an epoch; the others are for the log
 
 
 @dataclass
@@ -23,7 +25,8 @@ class LogTail:
     """What the end of a log file says.
 
     Attributes:
-        state: where the job is: "epoch 3/24, loss 3.41"; or its last line.
+        state: where the job is: "epoch 3/24"; or its last line.
+        scores: the latest "loss" and "kNN" of a pretraining, as written.
         rate: with its unit: "210 img/s".
         seconds_left: as estimated by the job when it wrote the line; None if unknown.
         at: when the log was last written to, seconds since the epoch.
@@ -41,6 +44,12 @@ class LogTail:
     error: str = ""
     stopped: str = ""
     last: list[str] = field(default_factory=list)
+    scores: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def told(self) -> str:
+        """The state with the scores."""
+        return ", ".join([self.state, *(f"{name} {value}" for name, value in self.scores.items())])
 
     def left(self, now: float) -> float | None:
         """Return the seconds left at the time `now`; None if unknown."""
@@ -82,7 +91,8 @@ def parse_tail(lines: list[str], at: float) -> LogTail:
         elif stop := STOPPED.fullmatch(line):
             tail.stopped = stop["why"]
         elif match := EPOCH.fullmatch(said):
-            tail.state = f"epoch {match['done']}/{match['total']}{_values(match['values'])}"
+            tail.state = f"epoch {match['done']}/{match['total']}"
+            tail.scores |= scores_of(match["values"].split())
             _time(tail, f"{match['rate']} img/s", match["left"], stamped)
         elif match := COUNTED.fullmatch(said):
             if not tail.state.startswith("epoch") or match["what"] != "pretraining":
@@ -100,12 +110,10 @@ def parse_tail(lines: list[str], at: float) -> LogTail:
     return tail
 
 
-def _values(text: str) -> str:
-    """Return the loss and the kNN score of "loss 3.41 knn_auroc 0.71 feature_std 0.03" as ", loss 3.41, kNN …"."""
-    words = text.split()
+def scores_of(words: list[str]) -> dict[str, str]:
+    """Return the loss and the kNN score in "loss 3.41 knn_auroc 0.71 feature_std 0.03", by the names shown."""
     pairs = dict(zip(words[::2], words[1::2], strict=False))
-    shown = {"loss": "loss"} | NAMES
-    return "".join(f", {name} {pairs[key]}" for key, name in shown.items() if key in pairs)
+    return {shown: pairs[key] for key, shown in SCORES.items() if key in pairs}
 
 
 def _time(tail: LogTail, rate: str, left: str, stamped: re.Match[str] | None) -> None:

@@ -34,9 +34,8 @@ def closing_lines(
         lines += [(line, "red") for line in snakemake_error(text)]
     for job in failed[:MOST_ERRORS]:
         lines += job_error(job)
-    if more := len(failed) - MOST_ERRORS:
-        if more > 0:
-            lines.append((f"and {more} more jobs failed; their logs are beside these", "red"))
+    if (more := len(failed) - MOST_ERRORS) > 0:
+        lines.append((f"and {more} more jobs failed; their logs are beside these", "red"))
     return lines
 
 

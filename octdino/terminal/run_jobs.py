@@ -94,7 +94,9 @@ class RunJobs:
 
     def running(self) -> list[Job]:
         """Return the jobs that run or wait on a cluster, those that run first, then by their start."""
-        return sorted((job for job in self.jobs.values() if job.state == "running"), key=lambda j: (j.waiting, j.started))
+        return sorted(
+            (job for job in self.jobs.values() if job.state == "running"), key=lambda j: (j.waiting, j.started)
+        )
 
     def ended(self, state: str) -> list[Job]:
         """Return the jobs that ended in a state, in the order of their ends."""

@@ -113,7 +113,7 @@ class RunView:
         took = duration(job.seconds(now))
         return [
             job.words,
-            tail.state if tail else "",
+            tail.told if tail else "",
             tail.rate if tail else "",
             took if left is None else f"{took}, {duration(left)} left",
         ]
@@ -187,8 +187,10 @@ class RunView:
         if not self.screen.live:
             self._plain(job.state, job, color)
             return
-        mark = {"done": "✓", "failed": "✗"}.get(job.state, "-") if self.screen.unicode else job.state
-        self.screen.line(cut(f"{mark} {job.words}, {duration(job.seconds(self.clock()))}", self.screen.size()[0] - 1), color)
+        mark = {"done": "✓", "failed": "✗"}.get(job.state, "-") if self.screen.unicode else "-"
+        took = duration(job.seconds(self.clock()))
+        text = f"{mark} {job.words}, {took if job.state == 'done' else f'{job.state} after {took}'}"
+        self.screen.line(cut(text, self.screen.size()[0] - 1), color)
         self.refresh()
 
     def _plain(self, what: str, job: Job, color: str = "") -> None:

@@ -72,7 +72,10 @@ class Screen:
     def _region(self) -> str:
         if not self.drawn:
             return ""
-        return "".join(self._painted(line, "dim" if n + 1 < len(self.drawn) else "bold") + "\n" for n, line in enumerate(self.drawn))
+        return "".join(
+            self._painted(line, "dim" if n + 1 < len(self.drawn) else "bold") + "\n"
+            for n, line in enumerate(self.drawn)
+        )
 
     def _painted(self, text: str, color: str) -> str:
         return f"\033[{COLORS[color]}m{text}\033[0m" if self.color and color else text
@@ -95,9 +98,7 @@ def width_of(text: str) -> int:
     """Return the columns that a text takes: none for combining characters, two for wide ones."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def cut(text: str, width: int) -> str:
