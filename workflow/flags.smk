@@ -19,13 +19,11 @@ def as_json(values):
 def in_file(text_of):
     """Return a `params:` function of the file with the text that `text_of(wildcards)` returns.
 
-    A rule has both: the text as one of its `params`, in which Snakemake finds every change, and this function, whose
-    argument `threads` makes it untracked, for the command.
+    Beside it the text itself is one of the `params`, in which Snakemake finds every change. This function, whose
+    argument `threads` makes it untracked, is for the command.
     """
     name = text_of.__name__.removesuffix("_settings")
-    return lambda wildcards, threads: settings_file(
-        workflow, name, text_of(wildcards)
-    )
+    return lambda wildcards, threads: settings_file(workflow, name, text_of(wildcards))
 
 
 def phantom_settings(wildcards):

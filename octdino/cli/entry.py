@@ -21,9 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     read the output has closed it (`octdino schema | head`).
     """
     try:
-        code = _run_verb(argv)
-        sys.stdout.flush()
-        return code
+        return _run_verb(argv)
     except BrokenPipeError:
         if not _output_is_closed():
             raise
@@ -62,7 +60,9 @@ def _run_verb(argv: list[str] | None) -> int:
             return launch(sys.argv[1:] if argv is None else argv, args.processes, args.threads)
         if getattr(args, "out", None) is not None:
             check_out(args.out, file=args.run is run_report)
-        return int(args.run(args) or 0)
+        code = int(args.run(args) or 0)
+        sys.stdout.flush()  # an error of the disk or the pipe is reported here, not at the end of Python
+        return code
     except (UserError, OSError) as error:
         if (line := mistake(error)) is None:
             raise

@@ -116,13 +116,15 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = (), width: int
     Args:
         rows: cells; all rows have the same number of them.
         right: numbers of the columns that are aligned at the right.
-        width: of a line; longer ones are cut, the last columns first, and the first column is cut to half of it.
+        width: of a line; of longer ones first the first column is cut, to half of the line, then the end.
     """
     if not rows:
         return []
-    if width is not None:
-        rows = [[cut(row[0], max(width // 2, 20)), *row[1:]] for row in rows]
     widths = [max(width_of(row[n]) for row in rows) for n in range(len(rows[0]))]
+    if width is not None:
+        others = sum(size + len(GAP) for size in widths[1:] if size)
+        widths[0] = min(widths[0], max(width // 2, width - others))
+        rows = [[cut(row[0], widths[0]), *row[1:]] for row in rows]
     lines = []
     for row in rows:
         cells = []
