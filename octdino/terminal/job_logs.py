@@ -96,7 +96,7 @@ def parse_tail(lines: list[str], at: float) -> LogTail:
             _time(tail, f"{match['rate']} img/s", match["left"], stamped)
         elif match := COUNTED.fullmatch(said):
             if not tail.state.startswith("epoch") or match["what"] != "pretraining":
-                tail.state = f"{match['what']}, {match['unit']} {match['done']}/{match['total']}"
+                tail.state = f"{match['what']} {match['done']}/{match['total']} {match['unit']}"
             _time(tail, f"{match['rate']} {match['unit']}/s", match["left"], stamped)
         elif match := SEARCHED.fullmatch(said):
             candidates = int(match["count"])
@@ -104,7 +104,7 @@ def parse_tail(lines: list[str], at: float) -> LogTail:
             candidates, tried = int(match["total"]), int(match["done"])
         elif match := STEP.fullmatch(said):
             search = f"candidate {tried + 1}/{candidates}, " if candidates > 1 else ""
-            tail.state = f"{search}step {match['done']}/{match['total']}, {match['score']} on validation"
+            tail.state = f"{search}step {match['done']}/{match['total']}, validation {match['score']}"
         elif stamped and not tail.state.startswith(("epoch", "candidate", "step")):
             tail.state, tail.rate, tail.seconds_left = said, "", None
     return tail

@@ -86,7 +86,7 @@ class RunView:
         self.run.most = max(self.run.most, sum(not job.waiting for job in running))
         shown = running[: max(height - SCREEN_ROWS, 1)]
         rows = [self._row(job, now) for job in shown]
-        lines = columns(rows, right=(2, 3), width=width - 1)  # the rate is the first to be cut
+        lines = columns(rows, right=(1, 2), width=width - 1)  # the rate is the first to be cut
         if more := len(running) - len(shown):
             lines.append(f"and {more} more, running or waiting")
         return [*lines, self.sum(now)]
@@ -105,19 +105,12 @@ class RunView:
         return cut(", ".join(counts), self.screen.size()[0] - 1)
 
     def _row(self, job: Job, now: float) -> list[str]:
-        """Return the cells of a running job: words, state, time left, time so far, rate."""
-        took = duration(job.seconds(now))
-        if job.waiting:
-            return [job.words, "waits on the cluster", "", took, ""]
-        tail = job.tail
-        left = tail.left(now) if tail else None
-        return [
-            job.words,
-            tail.told if tail else "",
-            "" if left is None else f"{duration(left)} left",
-            took,
-            tail.rate if tail else "",
-        ]
+        """Return the cells of a running job: words, time left, time so far, state, rate."""
+        took, tail = duration(job.seconds(now)), job.tail
+        if tail is None:
+            return [job.words, "", took, "waits on the cluster" if job.waiting else "", ""]
+        left = tail.left(now)
+        return [job.words, "" if left is None else f"{duration(left)} left", took, tail.told, tail.rate]
 
     def _run_info(self, record: logging.LogRecord) -> None:
         stats = dict(getattr(record, "stats", None) or {})

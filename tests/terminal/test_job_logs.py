@@ -22,7 +22,7 @@ def test_the_lines_of_progress_are_read_as_they_are_written(
         list(progress.progress(range(3), 300, "reading scans", "scan"))
     lines = [f"2023-11-14 22:13:20 octdino.progress: {message}" for message in caplog.messages]
     tail = parse_tail(lines[:1], at=1e10)
-    assert (tail.state, tail.rate, tail.seconds_left) == ("reading scans, scans 1/300", "0.05 scans/s", 99 * 60)
+    assert (tail.state, tail.rate, tail.seconds_left) == ("reading scans 1/300 scans", "0.05 scans/s", 99 * 60)
 
 
 @pytest.mark.parametrize("seconds", [0, 8, 59, 60, 200, 3599])
@@ -58,7 +58,7 @@ def test_a_search_of_candidates_is_counted() -> None:
         "2023-11-14 22:13:30 octdino.classify: candidate 1 of 3, lr 0.1: 0.61 on validation patients at step 300",
         "2023-11-14 22:13:40 octdino.classify: step 30/300: 0.5500 on validation patients",
     ]
-    assert parse_tail(lines, at=0).told == "candidate 2/3, step 30/300, 0.5500 on validation"
+    assert parse_tail(lines, at=0).told == "candidate 2/3, step 30/300, validation 0.5500"
 
 
 def test_time_left_goes_on_between_two_lines(tmp_path: Path) -> None:

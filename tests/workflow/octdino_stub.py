@@ -32,7 +32,7 @@ def main() -> None:
     with Path("calls.txt").open("a") as calls:
         calls.write(call + "\n")
     if verb == os.environ.get("STUB_FAILS"):
-        print("the reason of the failure", file=sys.stderr)
+        print(os.environ.get("STUB_SAYS", "the reason of the failure"), file=sys.stderr)
         sys.exit(3)
     if verb == os.environ.get("STUB_WAITS"):
         time.sleep(60)
