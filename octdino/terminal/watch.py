@@ -10,7 +10,7 @@ from octdino.terminal.watched_jobs import WatchedJob, watched_jobs
 
 SECONDS = 2.0  # between two tables
 RECENT = 10  # jobs that have ended
-HEADER = ["job", "state", "at", "loss", "kNN", "rate", "time", "last line"]
+HEADER = ["job", "state", "time", "last line", "loss", "kNN", "rate", "at"]
 
 
 def watch(results: Path, stream: TextIO, seconds: float = SECONDS) -> None:
@@ -48,7 +48,7 @@ def table(jobs: list[WatchedJob], now: float, width: int | None = None, height: 
     room = len(jobs) if height is None else max(height - 2, 1)
     shown = [*active, *ended[:RECENT]][:room]
     several = len({job.cohort for job in jobs}) > 1
-    lines = columns([HEADER, *(_row(job, now, several) for job in shown)], right=(6, 7), width=width)
+    lines = columns([HEADER, *(_row(job, now, several) for job in shown)], right=(2, 3), width=width)
     counts = [
         f"{sum(job.state == state for job in jobs)} {state}" for state in ("running", "done", "failed", "stopped")
     ]
@@ -70,10 +70,10 @@ def _row(job: WatchedJob, now: float, several: bool) -> list[str]:
     return [
         f"{job.cohort}: {job.words}" if several else job.words,
         job.state,
-        at,
+        shown,
+        f"{duration(max(now - tail.at, 0.0))} ago",
         job.scores.get("loss", ""),
         job.scores.get("kNN", ""),
         tail.rate if active else "",
-        shown,
-        f"{duration(max(now - tail.at, 0.0))} ago",
+        at,
     ]

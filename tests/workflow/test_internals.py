@@ -70,7 +70,7 @@ def test_params_are_computed_again_before_a_job_starts() -> None:
     """octdino/snakemake_settings.py writes the file of settings then, when the scheduler exists."""
     source = inspect.getsource(JobScheduler.schedule)
     assert source.index("job.reset_params_and_resources()") < source.index("self.run(")
-    assert "self.scheduler = None" in inspect.getsource(Workflow)
+    assert "self._scheduler = None" in inspect.getsource(Workflow)
 
 
 def test_a_run_is_started_by_keywords_and_through_the_instance() -> None:
