@@ -108,7 +108,7 @@ class RunView:
         """Return the cells of a running job: words, time left, time so far, state, rate."""
         took, tail = duration(job.seconds(now)), job.tail
         if tail is None:
-            return [job.words, "", took, "waits on the cluster" if job.waiting else "", ""]
+            return [job.words, "", took, "waits on the cluster" if job.waiting else "starting", ""]
         left = tail.left(now)
         return [job.words, "" if left is None else f"{duration(left)} left", took, tail.told, tail.rate]
 

@@ -159,7 +159,7 @@ def test_hundreds_of_jobs_fit_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
         shown.take(job_info(number, "classify", wildcards))
     lines = Terminal(60).write(stream.getvalue()).lines()[1:]
     assert len(lines) == 10
-    assert lines[0] == "classify dino-linear, resnet18, 5 % of labels, fold 0…  0 s"
+    assert lines[0] == "classify dino-linear, resnet18, 5 % of labe…  0 s  starting"
     assert lines[-2:] == ["and 292 more, running or waiting", "0 of 300 jobs done, 0 s"]
 
 
