@@ -10,9 +10,9 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: all setup setup-dev test slow cluster learning fuzz benchmark check vulnerabilities licenses format \
 	lock schema clean
 
+# Snakemake's last lines name the page, if it was written or is up to date.
 all: setup
 	snakemake --cores $(CORES)
-	@echo "The page: results/phantom/report/report.html"
 
 setup: .venv/.ready
 
@@ -20,6 +20,12 @@ setup-dev: .venv/.ready-dev
 
 # CPU_ONLY=1 leaves out packages that only a GPU needs.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(CPU_ONLY),--excludes envs/gpu-only.txt)
+
+# The programs in .venv begin with its absolute path: an environment of a checkout that was moved is made again.
+MOVED := $(shell grep '^command = ' .venv/pyvenv.cfg 2>/dev/null | grep -q -v -F -e ' $(CURDIR)/.venv' && echo yes)
+ifeq ($(MOVED),yes)
+.PHONY: .venv/.ready
+endif
 
 # The users' environment. uv installs the hash-checked lock in seconds; pip only brings uv.
 .venv/.ready: requirements.lock pyproject.toml

@@ -9,6 +9,8 @@ EXIT_PARTLY = 3  # done, but some files were refused
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
+EXIT_CLOSED = 141  # 128 + SIGPIPE: the reader of the output has closed it
+
 # Errors of a disk that arrive without a file's name, because they come from a write to an open file.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG})
 

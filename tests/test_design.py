@@ -70,10 +70,11 @@ def test_the_snakefile_knows_the_settings_and_the_stages_numbers_only() -> None:
                 for line in path.read_text().splitlines()
                 if line.startswith(("from octdino", "import octdino"))
             ]
-            assert set(lines) <= {"octdino", "octdino.config", "octdino.errors", "octdino.snakemake_locks"}
+            beside = {f"octdino.{path.stem}" for path in PACKAGE.glob("snakemake_*.py")}
+            assert set(lines) <= {"octdino", "octdino.config", "octdino.errors", *beside}
 
 
-@pytest.mark.parametrize("module", ["octdino.config", "octdino.cli"])
+@pytest.mark.parametrize("module", ["octdino.config", "octdino.cli", "octdino.terminal.run_view"])
 def test_nothing_heavy_is_imported_for_settings_and_help(module: str) -> None:
     heavy = ("torch", "timm", "pandas", "numpy", "sklearn", "monai", "matplotlib", "h5py")
     code = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"

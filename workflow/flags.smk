@@ -4,6 +4,7 @@ import os
 import shlex
 from pathlib import Path
 
+from octdino.snakemake_settings import settings_file
 from snakemake.exceptions import WorkflowError
 
 # One GPU job at a time where this machine has a GPU (profiles/default limits it), none counted where it has none.
@@ -15,12 +16,62 @@ def as_json(values):
     return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
 
+def in_file(text_of):
+    """Return a `params:` function of the file with the text that `text_of(wildcards)` returns.
+
+    Beside it the text itself is one of the `params`, in which Snakemake finds every change. This function, whose
+    argument `threads` makes it untracked, is for the command.
+    """
+    name = text_of.__name__.removesuffix("_settings")
+    return lambda wildcards, threads: settings_file(workflow, name, text_of(wildcards))
+
+
+def phantom_settings(wildcards):
+    """Return the settings of the synthetic cohort."""
+    return as_json(settings.cohort.phantom.model_dump(mode="json"))
+
+
 def cohort_settings(wildcards):
     """Return the settings of the cohort; the phantom is read from the output of the rule `phantom`."""
     values = settings.cohort.plain(name=True, phantom=True)
     if settings.cohort.name == "phantom":
         values["root"] = rules.phantom.output.files
     return as_json(values)
+
+
+def pretrain_settings(wildcards):
+    """Return the settings on which a pretraining of this method depends."""
+    return as_json(settings.pretrain.needed(wildcards.method))
+
+
+def classify_settings(wildcards):
+    """Return the settings on which this arm depends."""
+    return as_json(settings.classify.needed(wildcards.arm))
+
+
+def evaluate_settings(wildcards):
+    """Return the section `evaluate`."""
+    return as_json(settings.evaluate.model_dump(mode="json"))
+
+
+def audit_settings(wildcards):
+    """Return the section `audit`."""
+    return as_json(settings.audit.model_dump(mode="json"))
+
+
+def explain_settings(wildcards):
+    """Return the settings on which an explained network depends."""
+    return as_json(settings.explain.needed())
+
+
+def report_settings(wildcards):
+    """Return the section `report`."""
+    return as_json(settings.report.model_dump(mode="json"))
+
+
+def whole_config(wildcards):
+    """Return the whole configuration, which the page shows."""
+    return as_json(settings.model_dump(mode="json"))
 
 
 def model_json(backbone):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import sys
 
 from octdino import __version__
@@ -9,15 +10,43 @@ from octdino.cli.commands import run_report
 from octdino.cli.flags import Parser
 from octdino.cli.verbs import VERBS
 from octdino.data.atomic_files import check_out
-from octdino.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError, mistake
+from octdino.errors import EXIT_CLOSED, EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER, StoppedEarly, UserError, mistake
 from octdino.training.launcher import launch, launched, nodes
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb and return its exit code.
 
-    0 done, 2 the user's mistake, 3 done but some files were refused, 75 stopped but saved, 130 interrupted.
+    0 done, 2 the user's mistake, 3 done but some files were refused, 75 stopped but saved, 130 interrupted, 141 whoever
+    read the output has closed it (`octdino schema | head`).
     """
+    try:
+        return _run_verb(argv)
+    except BrokenPipeError:
+        if not _output_is_closed():
+            raise
+        return EXIT_CLOSED
+    except SystemExit:  # of --help and of errors in the command line
+        if _output_is_closed():
+            sys.exit(EXIT_CLOSED)
+        raise
+
+
+def _output_is_closed() -> bool:
+    """Whether standard output is a pipe that nobody reads; it is then replaced, or Python would complain at its end."""
+    try:
+        output = sys.stdout.fileno()
+        poll = select.poll()
+        poll.register(output, 0)  # errors are always reported
+        closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no file, as in tests
+        return False
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return closed
+
+
+def _run_verb(argv: list[str] | None) -> int:
     args, unknown = build_parser().parse_known_args(argv)
     if unknown:
         args.parser.refuse(unknown)
@@ -31,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
             return launch(sys.argv[1:] if argv is None else argv, args.processes, args.threads)
         if getattr(args, "out", None) is not None:
             check_out(args.out, file=args.run is run_report)
-        return int(args.run(args) or 0)
+        code = int(args.run(args) or 0)
+        sys.stdout.flush()  # an error of the disk or the pipe is reported here, not at the end of Python
+        return code
     except (UserError, OSError) as error:
         if (line := mistake(error)) is None:
             raise

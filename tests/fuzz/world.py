@@ -126,6 +126,7 @@ def _verbs() -> dict[str, Verb]:
             "out/model", 6,
         ),
         "models": Verb(["models", "results/c"], [f"{LINEAR}/*", "results/c/evaluate/metrics.csv"], "", 3),
+        "watch": Verb(["watch", "results"], ["logs/c/**/*", "results/c/benchmarks/*", f"{DINO}/history.csv"], "", 3),
         "predict": Verb(
             ["predict", "model", "files", NEW_SCANS, "--workers", "1", "--overlays"],
             ["files/*.*", "model/*", NEW_SCANS], "out/predict", 12,
@@ -184,6 +185,7 @@ def build(root: Path) -> None:
     done("audit", "--store", STORE, DINO, LINEAR, CLINICAL, "--out", "results/c/audit")
     done(*VERBS["explain"].argv, "--out", "results/c/explain/dino/b/seed0")
     _write_benchmarks(root / "results/c/benchmarks")
+    _write_logs(root / "logs/c")
     (root / "config.yaml").write_text("cohort: {name: phantom}\nevaluate: {reference: scratch-finetune}\n")
     (root / "mine.yaml").write_text("cohort: {name: folder, title: mine, root: files, image: {size: [24, 24]}}\n")
     import torch
@@ -262,3 +264,11 @@ def _write_folder(folder: Path) -> None:
 def _write_benchmarks(folder: Path) -> None:
     (folder / "pretrain").mkdir(parents=True)
     (folder / "pretrain" / "dino.tsv").write_text("s\th:m:s\tmax_rss\n12.5\t0:00:12\t900.1\n")
+    (folder / "pretrain.dino.b.fold0-seed0.tsv").write_text("s\th:m:s\tmax_rss\n12.5\t0:00:12\t900.1\n")
+
+
+def _write_logs(folder: Path) -> None:
+    (folder / "pretrain").mkdir(parents=True)
+    line = "2026-01-01 10:00:00 octdino.pretrain: epoch 1/2 loss 3.4 210 img/s, data wait 0.1 %, 1 min 5 s left\n"
+    for seed in range(2):
+        (folder / "pretrain" / f"dino.b.fold0-seed{seed}.log").write_text(line)

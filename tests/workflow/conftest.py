@@ -84,11 +84,12 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def jobs(done: tuple[int, str]) -> Counter[str]:
-    """The table of jobs in the exit code and output of a dry run, without `all`."""
+    """The jobs per rule in the exit code and output of a dry run, without `all`; the table is ours or Snakemake's."""
     code, output = done
     assert code == 0, output
-    table = re.search(r"^job +count\n-+ +-+\n(.*?)\ntotal ", output, re.DOTALL | re.MULTILINE)
-    rows = [line.split() for line in table[1].splitlines()] if table else []
+    table = re.search(r"^(?:rule +jobs +why|job +count\n-+ +-+)\n(.*?)\ntotal ", output, re.DOTALL | re.MULTILINE)
+    assert table or "Nothing to be done" in output, output
+    rows = [line.split()[:2] for line in table[1].splitlines()] if table else []
     return Counter({name: int(count) for name, count in rows if name != "all"})
 
 

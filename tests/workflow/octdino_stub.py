@@ -26,11 +26,13 @@ FILES["explain"] += ["maps.safetensors", "explain.json"]
 
 def main() -> None:
     """Write the outputs of the verb; their content is the call, so that another call gives other content."""
-    verb, call = sys.argv[1], " ".join(sys.argv[1:])
+    verb = sys.argv[1]
+    settings = str(Path(".snakemake", "octdino", "settings", ""))  # files whose content is what counts
+    call = " ".join(Path(word).read_text() if word.startswith(settings) else word for word in sys.argv[1:])
     with Path("calls.txt").open("a") as calls:
         calls.write(call + "\n")
     if verb == os.environ.get("STUB_FAILS"):
-        print("the reason of the failure", file=sys.stderr)
+        print(os.environ.get("STUB_SAYS", "the reason of the failure"), file=sys.stderr)
         sys.exit(3)
     if verb == os.environ.get("STUB_WAITS"):
         time.sleep(60)

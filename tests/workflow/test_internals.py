@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from snakemake.api import DAGApi, SnakemakeApi, Workflow
+from snakemake.dag import DAG
 from snakemake.exceptions import LockException, WorkflowError
 from snakemake.persistence.file import FilePersistence
 from snakemake.scheduling.job_scheduler import JobScheduler
@@ -25,7 +26,9 @@ WORKFLOW = {
     "configfiles",
     "cores",
     "current_basedir",
+    "dag",
     "dag_settings",
+    "dryrun",
     "execute",
     "executor_settings",
     "is_main_process",
@@ -38,7 +41,8 @@ WORKFLOW = {
 
 
 def test_every_attribute_of_workflow_that_is_used_is_named_here() -> None:
-    files = [ROOT / "octdino/snakemake_locks.py", ROOT / "workflow/Snakefile", *(ROOT / "workflow").rglob("*.smk")]
+    files = [*(ROOT / "octdino").glob("snakemake_*.py"), ROOT / "workflow/Snakefile"]
+    files += (ROOT / "workflow").rglob("*.smk")
     text = re.sub(r"#.*", "", "\n".join(path.read_text() for path in files))
     assert set(re.findall(r"\bworkflow\.(?!rst\b)(\w+)", text)) == WORKFLOW
 
@@ -55,6 +59,19 @@ def test_workflow_has_them(tmp_path: Path) -> None:
         assert workflow.is_main_process is True
         workflow.register_resource("gpu", 3)
         assert workflow.global_resources["gpu"].value == 3
+
+
+def test_the_graph_of_jobs_says_what_is_up_to_date() -> None:
+    """octdino/snakemake_results.py names results that were written or are up to date."""
+    missing = [name for name in ("jobs", "needrun", "finished") if not hasattr(DAG, name)]
+    assert not missing, f"snakemake.dag.DAG has no {', '.join(missing)}"
+
+
+def test_params_are_computed_again_before_a_job_starts() -> None:
+    """octdino/snakemake_settings.py writes the file of settings then, when the scheduler exists."""
+    source = inspect.getsource(JobScheduler.schedule)
+    assert source.index("job.reset_params_and_resources()") < source.index("self.run(")
+    assert "self._scheduler = None" in inspect.getsource(Workflow)
 
 
 def test_a_run_is_started_by_keywords_and_through_the_instance() -> None:

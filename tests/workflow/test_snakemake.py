@@ -58,7 +58,7 @@ def test_every_rule_runs_once_and_then_nothing(stubbed: Workflow) -> None:
     assert stubbed.rules() == FLOW
     done = stubbed.run("--cores", "2")
     assert done.returncode == 0, done.stderr
-    assert str(stubbed.folder / "results/phantom/report/report.html") in done.stderr
+    assert f"The page: {stubbed.folder / 'results/phantom/report/report.html'}\n" in done.stderr
     assert "The audit: passed: no finding is open; not checkable: patient\n" in done.stderr
     assert len(stubbed.calls()) == sum(FLOW.values())
     assert len(list(stubbed.folder.glob("results/phantom/benchmarks/*.tsv"))) == sum(FLOW.values())
@@ -105,7 +105,7 @@ NO_ARMS = {"classify": {"arms": []}}
 
 def runs_of(flow: Workflow, *args: str) -> set[str]:
     """{cohort}/pretrain/{method}/{backbone} of the pretrainings that a dry run lists."""
-    ((code, output),) = flow.many([["-n", *args]])
+    ((code, output),) = flow.many([["-n", "--workflow-profile", "none", *args]])  # Snakemake's own list of files
     assert code == 0, output
     return set(re.findall(r"results/([^/]+/pretrain/[^/]+/[^/]+)/fold0-seed0/backbone", output))
 
@@ -184,9 +184,7 @@ def test_a_run_has_one_path_only(stubbed: Workflow) -> None:
     done = stubbed.many([["-n", run.format(*texts)] for texts in asked])
     assert [code for code, _ in done] == [0, 0, 1, 1, 1, 1]
     for _, output in done[2:]:
-        assert re.search(r"^MissingRuleException:$", output, re.MULTILINE), (
-            output
-        )  # as Snakemake says it, of no file of ours
+        assert "snakemake: error: MissingRuleException: No rule to produce results/" in output
 
 
 def test_a_mistake_takes_less_than_five_seconds(stubbed: Workflow) -> None:

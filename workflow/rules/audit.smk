@@ -39,11 +39,12 @@ rule audit:
         gpu=0,
     params:
         version=STAGES["audit"],
-        settings=lambda wildcards: as_json(settings.audit.model_dump(mode="json")),
+        settings=audit_settings,
+        settings_file=in_file(audit_settings),
         runs=[*pretrain_runs(), *classify_runs()],
         out=subpath(output.findings, parent=True),
     shell:
-        "exec octdino audit --store {input.store:q} --settings {params.settings:q} --out {params.out:q}"
+        "exec octdino audit --store {input.store:q} --settings {params.settings_file:q} --out {params.out:q}"
         " {params.runs:q} > {log:q} 2>&1"
 
 

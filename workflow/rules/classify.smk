@@ -29,14 +29,15 @@ rule classify:
         gpu=lambda wildcards: GPU if trains_backbone(wildcards) else 0,
     params:
         version=STAGES["classify"],
-        settings=lambda wildcards: as_json(settings.classify.needed(wildcards.arm)),
+        settings=classify_settings,
+        settings_file=in_file(classify_settings),
         model=classify_model,
         start=classify_start,
         flags=classify_flags,
         out=subpath(output.predictions, parent=True),
     shell:
         "exec octdino classify {wildcards.arm} --store {input.store:q} --backbone {wildcards.backbone:q}"
-        " {params.model} {params.start} --settings {params.settings:q} {params.flags}"
+        " {params.model} {params.start} --settings {params.settings_file:q} {params.flags}"
         " --fraction {wildcards.fraction} --fold {wildcards.fold} --seed {wildcards.seed} --threads {threads}"
         " --out {params.out:q} > {log:q} 2>&1"
 

@@ -17,11 +17,10 @@ rule phantom:
         gpu=0,
     params:
         version=STAGES["cohort"],
-        settings=lambda wildcards: as_json(
-            settings.cohort.phantom.model_dump(mode="json")
-        ),
+        settings=phantom_settings,
+        settings_file=in_file(phantom_settings),
     shell:
-        "exec octdino phantom --settings {params.settings:q} --workers {threads} --out {output.files:q} > {log:q} 2>&1"
+        "exec octdino phantom --settings {params.settings_file:q} --workers {threads} --out {output.files:q} > {log:q} 2>&1"
 
 
 rule cohort:
@@ -47,7 +46,8 @@ rule cohort:
         version=STAGES["cohort"],
         kind=settings.cohort.name,
         settings=cohort_settings,
+        settings_file=in_file(cohort_settings),
         out=subpath(output.store, parent=True),
     shell:
-        "exec octdino cohort {params.kind} --settings {params.settings:q} --workers {threads}"
+        "exec octdino cohort {params.kind} --settings {params.settings_file:q} --workers {threads}"
         " --out {params.out:q} > {log:q} 2>&1"

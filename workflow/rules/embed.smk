@@ -23,10 +23,11 @@ rule embed:
     params:
         version=STAGES["embed"],
         settings=embed_settings,
+        settings_file=in_file(embed_settings),
         model=lambda wildcards: model_json(wildcards.backbone),
         start=start_flag,
         out=subpath(output[0], parent=True),
     shell:
         "exec octdino embed {wildcards.init} --store {input.store:q} --backbone {wildcards.backbone:q}"
-        " --model {params.model:q} {params.start} --settings {params.settings:q} --fold {wildcards.fold}"
+        " --model {params.model:q} {params.start} --settings {params.settings_file:q} --fold {wildcards.fold}"
         " --seed {wildcards.seed} --threads {threads} --out {params.out:q} > {log:q} 2>&1"

@@ -56,8 +56,9 @@ rule evaluate:
         gpu=0,
     params:
         version=STAGES["evaluate"],
-        settings=lambda wildcards: as_json(settings.evaluate.model_dump(mode="json")),
+        settings=evaluate_settings,
+        settings_file=in_file(evaluate_settings),
         out=subpath(output.metrics, parent=True),
     shell:
-        "exec octdino evaluate --manifest {input.manifest:q} --settings {params.settings:q} --out {params.out:q}"
+        "exec octdino evaluate --manifest {input.manifest:q} --settings {params.settings_file:q} --out {params.out:q}"
         " {input.predictions:q} > {log:q} 2>&1"

@@ -30,12 +30,13 @@ rule explain:
         gpu=GPU,
     params:
         version=STAGES["explain"],
-        settings=lambda wildcards: as_json(settings.explain.needed()),
+        settings=explain_settings,
+        settings_file=in_file(explain_settings),
         model=lambda wildcards: model_json(wildcards.backbone),
         start=start_flag,
         flags=explain_flags,
         out=subpath(output.card, parent=True),
     shell:
         "exec octdino explain {wildcards.init} --store {input.store:q} --backbone {wildcards.backbone:q}"
-        " --model {params.model:q} {params.start} --embeddings {input.embeddings:q} {params.flags} --settings {params.settings:q}"
+        " --model {params.model:q} {params.start} --embeddings {input.embeddings:q} {params.flags} --settings {params.settings_file:q}"
         " --seed {wildcards.seed} --threads {threads} --out {params.out:q} > {log:q} 2>&1"

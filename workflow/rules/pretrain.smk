@@ -27,12 +27,13 @@ rule pretrain:
         gpu=GPU,
     params:
         version=STAGES["pretrain"],
-        settings=lambda wildcards: as_json(settings.pretrain.needed(wildcards.method)),
+        settings=pretrain_settings,
+        settings_file=in_file(pretrain_settings),
         model=lambda wildcards: model_json(wildcards.backbone),
         flags=pretrain_flags,
         srun=over_nodes,
         out=subpath(output.weights, parent=True),
     shell:
         "exec {params.srun}octdino pretrain {wildcards.method} --store {input.store:q} --backbone {wildcards.backbone:q}"
-        " --model {params.model:q} --settings {params.settings:q} {params.flags}"
+        " --model {params.model:q} --settings {params.settings_file:q} {params.flags}"
         " --fold {wildcards.fold} --seed {wildcards.seed} --threads {threads} --out {params.out:q} > {log:q} 2>&1"

@@ -44,9 +44,11 @@ rule report:
         gpu=0,
     params:
         version=STAGES["report"],
-        settings=lambda wildcards: as_json(settings.report.model_dump(mode="json")),
-        config=lambda wildcards: as_json(settings.model_dump(mode="json")),  # the page shows it
+        settings=report_settings,
+        settings_file=in_file(report_settings),
+        config=whole_config,
+        config_file=in_file(whole_config),
         results=subpath(output.page, ancestor=2),
     shell:
-        "exec octdino report --results {params.results:q} --settings {params.settings:q} --config {params.config:q}"
+        "exec octdino report --results {params.results:q} --settings {params.settings_file:q} --config {params.config_file:q}"
         " --out {output.page:q} > {log:q} 2>&1"
