@@ -4,5 +4,6 @@ from octdino.cli.cohort_commands import COHORT_VERBS, SCHEMA_VERBS
 from octdino.cli.commands import TRAINING_VERBS
 from octdino.cli.flags import Verbs
 from octdino.cli.inference_commands import INFERENCE_VERBS
+from octdino.cli.run_commands import RUN_VERBS
 
-VERBS: Verbs = {**COHORT_VERBS, **TRAINING_VERBS, **INFERENCE_VERBS, **SCHEMA_VERBS}
+VERBS: Verbs = {**COHORT_VERBS, **TRAINING_VERBS, **INFERENCE_VERBS, **SCHEMA_VERBS, **RUN_VERBS}
