@@ -206,7 +206,7 @@ def leftover_jobs(path: Path, record: Record) -> list[str]:
 def call(command: list[str], check: bool = True, none: str = r"(?!)") -> str:
     """Return the output of a command of the scheduler; that of a failed one only if its error matches `none`."""
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         if not re.search(none, done.stderr):
             sys.stderr.write(done.stderr)
             if check:

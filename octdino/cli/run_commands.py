@@ -1,7 +1,9 @@
 """Commands about the workflow itself: run, which is Snakemake with the installed Snakefile, presets, completion."""
 
 import argparse
+import importlib.util
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -13,6 +15,8 @@ from octdino.errors import UserError
 from octdino.workflow_files import find, named, preset_path, presets, profiles, summary, workflow_folder, write_copy
 
 SHELLS = ("bash", "zsh", "fish")
+CLUSTER_EXTRA = ("cluster-generic", "lsf", "slurm")  # pyproject.toml
+WITHOUT_PLUGIN = ("local", "dryrun", "touch")  # part of Snakemake
 CONFIGURATION = ("--configfile", "--configfiles")
 EXAMPLES = """\
 Every argument is Snakemake's (snakemake --help), with three differences: the Snakefile is octdino's, a file of
@@ -53,7 +57,7 @@ def snakemake_command(arguments: list[str]) -> list[str]:
     """Return the command line of Snakemake, with presets and profiles replaced by their paths.
 
     Raises:
-        UserError: a configuration file is neither there nor a preset.
+        UserError: a configuration file is neither there nor a preset; the plugin that submits jobs is not installed.
     """
     snakefile = str(workflow_folder() / "Snakefile")
     return [sys.executable, "-m", "snakemake", "--snakefile", snakefile, *_with_paths(arguments)]
@@ -65,23 +69,43 @@ def _with_paths(arguments: list[str]) -> Iterator[str]:
     for argument in arguments:
         if argument.startswith("-"):
             option, equals, value = argument.partition("=")
-            yield option + equals + _path(option, value) if value else argument
+            yield option + equals + _value(option, value) if value else argument
         else:
-            yield _path(option, argument)
+            yield _value(option, argument)
             if option not in CONFIGURATION:  # which takes several
                 option = ""
 
 
-def _path(option: str, value: str) -> str:
+def _value(option: str, value: str) -> str:
     if option in CONFIGURATION:
         return str(preset_path(value))
-    if option in ("--profile", "--workflow-profile") and not Path(value).exists():
-        # Those of the user's and the system's own folders, which Snakemake searches, come first.
-        from snakemake.cli import get_profile_dir
-
-        if get_profile_dir(value) is None:
-            return str(find(value, profiles(), "profiles") or value)
+    if option == "--profile":
+        return _profile(value)
+    if option in ("--executor", "-e"):
+        check_executor(value, value)
     return value
+
+
+def _profile(value: str) -> str:
+    """Return the path of a profile if it is octdino's own; Snakemake finds those of the user and of the system."""
+    from snakemake.cli import get_profile_dir
+
+    place = get_profile_dir(value)
+    own = None if place else find(value, profiles(), "profiles")
+    file = place[1] if place else own / "config.yaml" if own else None
+    if file and (executor := re.search(r"^executor: *([\w-]+)", file.read_text(encoding="utf-8"), re.MULTILINE)):
+        check_executor(executor[1], f"profile {value}")
+    return str(own or value)
+
+
+def check_executor(name: str, given: str) -> None:
+    """Raise UserError with the command that installs it if Snakemake's plugin for an executor is missing."""
+    if name not in WITHOUT_PLUGIN and not importlib.util.find_spec(
+        f"snakemake_executor_plugin_{name}".replace("-", "_")
+    ):
+        plugin = f"snakemake-executor-plugin-{name}"
+        extra = "'octdino[cluster]'" if name in CLUSTER_EXTRA else plugin
+        raise UserError(f"{given}: needs {plugin}, which is not installed; pip install {extra}")
 
 
 def _add_presets(parser: Parser) -> None:

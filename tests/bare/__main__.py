@@ -24,8 +24,8 @@ HOST_FILES = ("/etc/resolv.conf", "/etc/pip.conf", "/etc/uv", "/root/.config/pip
 HOST_FILES += ("/etc/ssl/certs/ca-certificates.crt",)
 PASSED_ON = re.compile(r"(PIP|UV|SSL|REQUESTS|HTTPS?|NO|https?|no)_\w+|TERM")
 QUICK_TESTS = "tests/config/test_config.py tests/stats/test_thresholds.py tests/cli/test_run.py"
-FEW = "--config 'cohort={phantom: {patients: 8, visits: 1}}'"
-COHORT = f"--cores 2 {FEW} --until cohort"
+FEW = "--config 'cohort={phantom: {patients: 8}}'"
+COHORT = f"--cores 2 --until cohort {FEW}"
 STEPS = {
     "checkout": f"""
         cd /root/checkout
@@ -134,7 +134,7 @@ def chroot(root: Path, script: str) -> int:
     env = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
     env |= {"HOME": "/root", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     env |= {"LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    command = ["chroot", str(root), "/bin/bash", "-euxo", "pipefail", "-c", script]
+    command = ["chroot", str(root), "/bin/bash", "-euo", "pipefail", "-c", script]
     return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
 

@@ -26,7 +26,8 @@ def instructions(path: Path) -> tuple[str, list[str]]:
             scripts.append(f"mkdir -p {folder}; cd {folder}\n{env}{rest}")
         else:
             assert (word, rest) == ("COPY", ". /opt/octdino"), line
-    use = "snakemake --snakefile /opt/octdino/Snakefile"
-    few = "--config 'cohort={phantom: {patients: 8, visits: 1}}'"
-    scripts.append(f"mkdir -p {folder}; cd {folder}\n{env}{use} -n {few} | tail -3; octdino run --cores 2 {few} --until phantom")
+    few = "--config 'cohort={phantom: {patients: 8}}'"
+    dry = f"snakemake --snakefile /opt/octdino/Snakefile -n {few} | tail -3"
+    use = f"octdino run --cores 2 --until phantom {few}"
+    scripts.append(f"mkdir -p {folder}; cd {folder}\n{env}{dry}\n{use}")
     return suite, scripts

@@ -90,9 +90,7 @@ def test_jobs_are_submitted_watched_and_asked_for_what_they_need(kind: str, stub
 @pytest.mark.parametrize(
     ("kind", "memory"), [("pbs", ("mem=8000mb", "mem=16000mb")), ("lsf", ("mem=1000.0", "mem=2000.0"))]
 )
-def test_a_killed_job_is_tried_again_with_more_memory(
-    kind: str, memory: tuple[str, str], stubbed: Workflow
-) -> None:
+def test_a_killed_job_is_tried_again_with_more_memory(kind: str, memory: tuple[str, str], stubbed: Workflow) -> None:
     cluster = Cluster(stubbed, kind)
     process = cluster.begin(STUB_WAITS="pretrain")
     until(lambda: any(call.startswith("pretrain") for call in stubbed.calls()))
