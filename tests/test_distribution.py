@@ -119,3 +119,18 @@ def test_an_installed_wheel_has_presets_and_refuses_a_wrong_one(installed: Path,
     refused = octdino(installed, tmp_path, "run", "-n", "--configfile", "olives")
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].startswith("octdino: error: cohort.root: no such folder:")
+
+
+@pytest.mark.parametrize("name", ["octdino", "tables"])
+def test_conda_environments_get_octdino_from_an_installed_wheel(name: str, installed: Path, tmp_path: Path) -> None:
+    """Snakemake runs the script in the new environment, for which a venv stands here."""
+    workflow = next(installed.parents[1].glob("lib/python*/site-packages/octdino/_workflow"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "new")], check=True)
+    (site,) = tmp_path.glob("new/lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    env = {"PATH": f"{tmp_path}/new/bin:/usr/bin:/bin", "OCTDINO_SOURCE": str(workflow)}
+    subprocess.run(["bash", str(workflow / f"envs/{name}.post-deploy.sh")], env=env, check=True)
+    assert octdino(tmp_path / "new/bin/octdino", tmp_path, "--version").stdout == f"octdino {__version__}\n"
+    listed = 'from importlib.metadata import version; import octdino; print(version("octdino"), octdino.__file__)'
+    done = subprocess.run([tmp_path / "new/bin/python", "-c", listed], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"{__version__} {site}/octdino/__init__.py\n"

@@ -95,7 +95,8 @@ def _profile(value: str) -> str:
     file = place[1] if place else own / "config.yaml" if own else None
     if file and (executor := re.search(r"^executor: *([\w-]+)", file.read_text(encoding="utf-8"), re.MULTILINE)):
         check_executor(executor[1], f"profile {value}")
-    return str(own or value)
+    # Absolute, so that the scripts of profiles/generic are found with --directory, too.
+    return str(own or (Path(value).absolute() if Path(value).exists() else value))
 
 
 def check_executor(name: str, given: str) -> None:

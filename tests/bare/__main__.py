@@ -40,14 +40,15 @@ STEPS = {
         . .venv/bin/activate
         python -m pytest -n 0 {QUICK_TESTS}""",
     "wheel": f"""
-        rm -rf /root/wheel /root/work /root/built
-        mkdir -p /root/work
-        python3 -m venv /root/wheel
-        . /root/wheel/bin/activate
-        python -m pip install --quiet 'uv>=0.9.8'
-        uv pip install --quiet --require-hashes --requirement /root/checkout/requirements.lock
-        uv build --quiet --wheel --out-dir /root/built /root/checkout
-        uv pip install --quiet --no-deps /root/built/*.whl
+        cd /root/checkout
+        make dist
+        rm -rf octdino-env /root/work
+        python3 -m venv octdino-env
+        . octdino-env/bin/activate
+        pip install --quiet 'uv>=0.9.8'
+        uv pip install --quiet --require-hashes --requirement requirements.lock
+        uv pip install --quiet --no-deps dist/octdino-*-py3-none-any.whl
+        mkdir /root/work
         cd /root/work
         octdino --version
         octdino presets

@@ -50,7 +50,7 @@ def test_a_file_or_profile_of_the_users_own_comes_before_one_of_the_same_name() 
     Path("slurm").mkdir()
     Path("slurm/config.yaml").write_text("jobs: 4\n")
     command = snakemake_command(["--configfile", "olives", "--profile", "slurm"])
-    assert command == [*START, "--configfile", "olives", "--profile", "slurm"]
+    assert command == [*START, "--configfile", "olives", "--profile", str(Path("slurm").absolute())]
 
 
 @pytest.mark.parametrize("arguments", [["--profile", "lsf"], ["--executor", "lsf"], ["-e=lsf"], ["--profile", "site"]])

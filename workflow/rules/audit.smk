@@ -40,7 +40,8 @@ rule audit:
     params:
         version=STAGES["audit"],
         settings=lambda wildcards: as_json(settings.audit.model_dump(mode="json")),
-        runs=[*pretrain_runs(), *classify_runs()],
+        # From the inputs, whose folders are elsewhere where a storage plugin stages them.
+        runs=lambda wildcards, input: [str(Path(card).parent) for card in input.cards],
         out=subpath(output.findings, parent=True),
     shell:
         "exec octdino audit --store {input.store:q} --settings {params.settings:q} --out {params.out:q}"
