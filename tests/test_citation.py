@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.version import Version
 
 from octdino import __version__
 
@@ -44,9 +45,9 @@ def test_a_released_version_is_the_newest_of_the_changelog() -> None:
     assert headings[0] == ("Unreleased", "")
     released = [version for version, _ in headings[1:]]
     assert all(date for _, date in headings[1:]), "a released version has its day"
-    newest = [tuple(map(int, version.split("."))) for version in released]
+    newest = [Version(version) for version in released]
     assert newest == sorted(newest, reverse=True)
-    assert not newest or tuple(map(int, __version__.split("."))) >= newest[0]
+    assert not newest or Version(__version__) >= newest[0]
 
 
 def test_title_license_and_keywords_are_the_packages() -> None:

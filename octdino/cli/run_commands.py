@@ -41,7 +41,7 @@ def run_run(args: argparse.Namespace) -> None:
     """Run the workflow in this folder: Snakemake with the installed Snakefile."""
     if args.arguments in (["--help"], ["-h"]):
         args.parser.print_help()
-        return
+        args.parser.exit()
     command = snakemake_command(args.arguments)
     scripts = sysconfig.get_path("scripts")
     # The rules call `octdino` by name: that of this installation, also where its environment is not activated.

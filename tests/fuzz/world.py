@@ -135,6 +135,8 @@ def _verbs() -> dict[str, Verb]:
             ["files/*.*", "model/*", "gallery/*"], "out/neighbors", 6,
         ),
         "export": Verb(["export", "model", "--to", "safetensors"], ["model/*"], "out/export", 4),
+        "presets": Verb(["presets", "olives"], [], "", 1),
+        "completion": Verb(["completion", "bash"], [], "", 1),
         "report": Verb(
             ["report", "--results", "results/c", "--config", "config.yaml"],
             ["results/c/**/*", "config.yaml"], "out/report/report.html", 8,
