@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every job is a process: without cached bytecode each would compile torch again, 10 s per job.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup setup-dev test slow cluster learning fuzz benchmark check vulnerabilities licenses format \
+.PHONY: all setup setup-dev test slow cluster bare dist learning fuzz benchmark check vulnerabilities licenses format \
 	lock schema clean
 
 # Snakemake's last lines name the page, if it was written or is up to date.
@@ -61,6 +61,17 @@ fuzz: setup-dev
 cluster: setup-dev
 	python -m pytest -m cluster -n 0 -rs
 
+# Installs octdino on a bare Debian in a chroot in each way of docs/install.md, the container's steps included; as root,
+# with debootstrap and the network. BARE="--root DIR" keeps the root at another place; BARE=wheel does one step.
+BARE ?=
+bare: setup-dev
+	python -m tests.bare $(BARE)
+
+# dist/: what a release publishes. The wheel is built from the source distribution.
+dist: setup
+	rm -rf dist build
+	$(BIN)/uv build --quiet
+
 # Half an hour on two cores, for numbers worth keeping on a machine that does nothing else.
 benchmark: setup-dev
 	python -m benchmarks
@@ -102,4 +113,4 @@ schema: setup
 	python -m octdino.models.timm_registry > octdino/config/timm_models.json
 
 clean:
-	rm -rf results logs benchmarks/.work
+	rm -rf results logs benchmarks/.work build dist

@@ -7,7 +7,7 @@ if TYPE_CHECKING:  # both import torch or pandas, which settings and --help do w
     from octdino.inference.api import Predictor
     from octdino.inference.run_results import RunResults
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"  # the release that is being prepared, or this very one: CONTRIBUTING.md, "A release"
 
 # Raise a stage's number in the commit that changes its results: the workflow then runs it again, and what follows it.
 STAGES = {
@@ -24,7 +24,7 @@ STAGES = {
 
 
 def made_by(stage: str) -> str:
-    """What made a file, as its metadata says it: 0.1.0+pretrain.1."""
+    """What made a file, as its metadata says it: 0.2.0+pretrain.1."""
     return f"{__version__}+{stage}.{STAGES[stage]}"
 
 

@@ -10,6 +10,7 @@ import fcntl
 import functools
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -29,8 +30,10 @@ from octdino.errors import EXIT_USER, UserError
 RECORDS = Path(".snakemake", "octdino")  # in the working directory, like Snakemake's own locks
 TEXT = (str, type(None))
 FIELDS: dict[str, type | tuple[type, ...]] = {
-    "host": str, "user": int, "pid": int, "started": float, "locks": dict, "slurm": TEXT, "status": TEXT, "cancel": TEXT
+    "host": str, "user": int, "pid": int, "started": float, "locks": dict,
+    "slurm": TEXT, "lsf": TEXT, "status": TEXT, "cancel": TEXT,
 }  # fmt: skip
+NO_LSF_JOB = r"not found|No (unfinished|matching) job"  # it then fails as it does where it gets no answer
 SECONDS_TO_END = 300  # for jobs that are canceled: training saves first
 Record = dict[str, Any]
 
@@ -66,7 +69,8 @@ def record_this_run(workflow: Any) -> None:
     """Write the record of this run, before it submits the first job and after Snakemake has taken its lock."""
     RECORDS.mkdir(parents=True, exist_ok=True)
     path = RECORDS / f"{uuid.uuid4()}.json"
-    settings = workflow.executor_settings
+    settings, executor = workflow.executor_settings, workflow.scheduler._executor
+    plugin = type(executor).__module__.removeprefix("snakemake_executor_plugin_")
     values: Record = {
         "host": socket.gethostname(),
         "user": os.getuid(),
@@ -77,8 +81,9 @@ def record_this_run(workflow: Any) -> None:
             os.path.relpath(lock): Path(lock).stat().st_mtime_ns
             for lock in getattr(workflow.persistence, "_lockfile", {}).values()
         },
-        # SLURM's jobs have the run's name; profiles/generic writes down each job that it submits.
-        "slurm": getattr(workflow.scheduler._executor, "run_uuid", None),
+        # The jobs of SLURM and LSF have the run's name; profiles/generic writes down each job that it submits.
+        "slurm": executor.run_uuid if plugin == "slurm" else None,
+        "lsf": executor.run_uuid if plugin == "lsf" else None,
         "status": getattr(settings, "status_cmd", None),
         "cancel": getattr(settings, "cancel_cmd", None),
     }
@@ -172,7 +177,7 @@ def end_leftover_jobs(path: Path, record: Record) -> None:
     print(
         f"octdino: a killed Snakemake has left jobs {names}; they save and end before anything begins", file=sys.stderr
     )
-    cancel = shlex.split("scancel" if record["slurm"] else record["cancel"])
+    cancel = shlex.split("scancel" if record["slurm"] else "bkill" if record.get("lsf") else record["cancel"])
     call([*cancel, *found], check=False)  # a job may have ended by now
     end = time.monotonic() + SECONDS_TO_END
     while found and time.monotonic() < end:
@@ -187,6 +192,9 @@ def leftover_jobs(path: Path, record: Record) -> list[str]:
     if record["slurm"]:
         listed = call(["squeue", "-h", "--me", "--name", record["slurm"], "-o", "%A"])
         return sorted(set(listed.split()))
+    if record.get("lsf"):
+        listed = call(["bjobs", "-noheader", "-o", "jobid", "-J", f"*{record['lsf']}*"], none=NO_LSF_JOB)
+        return sorted(set(listed.split()))
     submitted = path.with_suffix(".jobs")
     if not (submitted.exists() and record["status"] and record["cancel"]):
         return []
@@ -195,10 +203,15 @@ def leftover_jobs(path: Path, record: Record) -> list[str]:
     return [job for job in jobs if call([*status, job]).strip() == "running"]
 
 
-def call(command: list[str], check: bool = True) -> str:
-    """Return the output of a command of the scheduler."""
+def call(command: list[str], check: bool = True, none: str = r"(?!)") -> str:
+    """Return the output of a command of the scheduler; that of a failed one only if its error matches `none`."""
     try:
-        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=check).stdout
+        done = subprocess.run(command, capture_output=True, text=True)
+        if not re.search(none, done.stderr):
+            sys.stderr.write(done.stderr)
+            if check:
+                done.check_returncode()
+        return done.stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(f"jobs that a killed Snakemake has left cannot be ended: {error}") from None
 

@@ -6,11 +6,13 @@ from octdino.cli.flags import Verbs
 from octdino.cli.inference_commands import INFERENCE_VERBS
 from octdino.cli.inspect_commands import INSPECT_VERBS
 from octdino.cli.plan_commands import PLAN_VERBS
+from octdino.cli.run_commands import RUN_VERBS
 from octdino.cli.watch_commands import WATCH_VERBS
 
 VERBS: Verbs = {
     **INSPECT_VERBS,
     **PLAN_VERBS,
+    **RUN_VERBS,
     **WATCH_VERBS,
     **COHORT_VERBS,
     **TRAINING_VERBS,

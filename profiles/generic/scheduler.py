@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Commands submit, status and cancel for profiles/generic: PBS (and Torque), LSF or SGE, whichever is installed.
+"""Commands submit, status and cancel for profiles/generic: PBS (and Torque) or SGE, whichever is installed.
 
 Each job writes its exit code to a file, so the scheduler is only asked whether the job still exists: schedulers differ
 in how long they list ended jobs. A job that no longer exists and has written no code was killed.
@@ -18,14 +18,13 @@ from pathlib import Path
 # for its resources.
 SUBMIT = {
     "pbs": "qsub -V -N {name} -j oe -o {log} -l select=1:ncpus={cores}:mem={memory}mb{gpus} -l walltime={minutes}:00",
-    "lsf": "bsub -J {name} -o {log} -n {cores} -R span[hosts=1] -R rusage[mem={memory}MB] -W {minutes}{gpus}",
     "sge": "qsub -terse -V -N {name} -j y -o {log} -pe smp {cores} -l h_vmem={share}M -l h_rt={seconds}{gpus}",
 }
-GPUS = {"pbs": ":ngpus={}", "lsf": " -gpu num={}", "sge": " -l gpu={}"}
-ASK = {"pbs": "qstat -f {}", "lsf": "bjobs -noheader -o stat {}", "sge": "qstat -j {}"}
-CANCEL = {"pbs": "qdel", "lsf": "bkill", "sge": "qdel"}
-ENDED = {"pbs": r"job_state = [FC]\b", "lsf": r"^(DONE|EXIT)\b", "sge": r"(?!)"}  # among those it still lists
-GONE = r"[Uu]nknown [Jj]ob|has finished|not found|do not exist"  # any other error: the scheduler is busy or down
+GPUS = {"pbs": ":ngpus={}", "sge": " -l gpu={}"}
+ASK = {"pbs": "qstat -f {}", "sge": "qstat -j {}"}
+CANCEL = {"pbs": "qdel", "sge": "qdel"}
+ENDED = {"pbs": r"job_state = [FC]\b", "sge": r"(?!)"}  # among those it still lists
+GONE = r"[Uu]nknown [Jj]ob|has finished|do not exist"  # any other error: the scheduler is busy or down
 CODES = Path(".snakemake", "generic")  # in the working directory, on a shared disk
 # A scheduler that ends a job sends TERM to all of its processes. Both shells ignore it, so that the job does not end
 # before training has saved.
@@ -34,7 +33,7 @@ cd {folder} || exit 1
 trap : TERM
 sh -c 'trap : TERM; . "$0"' {job}
 code=$?
-id=${{PBS_JOBID:-${{LSB_JOBID:-$JOB_ID}}}}
+id=${{PBS_JOBID:-$JOB_ID}}
 echo $code > {codes}/"${{id%%.*}}"
 exit $code
 """
@@ -42,16 +41,14 @@ PATIENCE = 20.0  # seconds until a file of a job is visible on this machine
 
 
 def system() -> str:
-    """Return the kind of scheduler: pbs, lsf or sge."""
+    """Return the kind of scheduler: pbs or sge."""
     if named := os.environ.get("OCTDINO_SCHEDULER"):
         return named
-    if any(Path(folder, "bsub").exists() for folder in os.get_exec_path()):
-        return "lsf"
     return "sge" if "SGE_ROOT" in os.environ else "pbs"
 
 
 def number(job: str) -> str:
-    """Return the job id in `123.server`, `123` or `Job <123> is submitted to queue <normal>.`."""
+    """Return the job id in `123.server` or `123`."""
     found = re.search(r"\d+", job)
     if not found:
         sys.exit(f"no job id in {job!r}")

@@ -141,6 +141,8 @@ def _verbs() -> dict[str, Verb]:
         ),
         "export": Verb(["export", "model", "--to", "safetensors"], ["model/*"], "out/export", 4),
         "plan": Verb(["plan", "--no-trial", "--configfile", "mine.yaml"], ["files/*", "mine.yaml"], "", 1),
+        "presets": Verb(["presets", "olives"], [], "", 1),
+        "completion": Verb(["completion", "bash"], [], "", 1),
         "report": Verb(
             ["report", "--results", "results/c", "--config", "config.yaml"],
             ["results/c/**/*", "config.yaml"], "out/report/report.html", 8,

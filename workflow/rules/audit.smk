@@ -41,7 +41,8 @@ rule audit:
         version=STAGES["audit"],
         settings=audit_settings,
         settings_file=in_file(audit_settings),
-        runs=[*pretrain_runs(), *classify_runs()],
+        # From the inputs, whose folders are elsewhere where a storage plugin stages them.
+        runs=lambda wildcards, input: [str(Path(card).parent) for card in input.cards],
         out=subpath(output.findings, parent=True),
     shell:
         "exec octdino audit --store {input.store:q} --settings {params.settings_file:q} --out {params.out:q}"
