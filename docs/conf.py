@@ -30,7 +30,9 @@ myst_enable_extensions = ["colon_fence"]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(pd|np|pandas|numpy|PIL|pathlib|collections)\..*|Path|Pictures?|Ensemble|.*\.Ensemble")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(pd|np|pandas|numpy|PIL|pathlib|collections)\..*|Path|Pictures?|Ensemble|.*\.Ensemble")
+]
 toc_object_entries = False
 
 html_theme = "furo"

@@ -1,4 +1,4 @@
-"""Reference of the commands, from the parser of octdino: what each verb does, its arguments and its settings as flags."""
+"""Reference of the commands, from octdino's parser: what each verb does, its arguments and its settings as flags."""
 
 import argparse
 from collections.abc import Iterator

@@ -32,7 +32,7 @@ MORE = {  # columns that no schema names one by one
     "there are depends on the method.",
     "MANIFEST": "Then one column per label: 0, 1 or empty for unknown.",
 }
-METADATA = {
+METADATA: dict[str, type[metadata.Metadata]] = {
     "pretrain/…/backbone.json": metadata.BackboneMetadata,
     "classify/…/classifier.json": metadata.ClassifierMetadata,
     "audit/audit.json": metadata.AuditMetadata,
@@ -84,7 +84,7 @@ def _row(column: Column) -> tuple[str, ...]:
 
 def _metadata(cls: type[metadata.Metadata]) -> Iterator[str]:
     meanings = attributes(cls.__doc__ or "")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, field in cls.model_fields.items():
         words = type_words(field)
         rows.append((f"`{field.alias or name}`", words, escaped(meanings.get(name, ""))))

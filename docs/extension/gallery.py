@@ -43,7 +43,8 @@ def prepare(results: Path | None, folder: Path) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     if results is None:
         return WITHOUT
-    _check_phantom(results)
+    if (kind := cohort_kind(results)) != "phantom":  # pictures of patients have no place in a documentation
+        raise UserError(f"{results}: a cohort of kind {kind}; expected the phantom, whose figures show no patient")
     folder.mkdir()
     parts: dict[str, list[str]] = {}
     for name, section in CAPTIONS.items():
@@ -63,12 +64,10 @@ def prepare(results: Path | None, folder: Path) -> str:
     return "\n".join(line for section, figures in parts.items() for line in (f"## {section}", "", *figures))
 
 
-def _check_phantom(results: Path) -> None:
-    """Check that the scans of a run are generated: pictures of patients have no place in a documentation."""
+def cohort_kind(results: Path) -> str | None:
+    """Return the kind of the cohort of a run, such as phantom."""
     store = results / "cohort" / "scans.h5"
-    name = read_header(store).checked_attributes(store).settings.name
-    if name != "phantom":
-        raise UserError(f"{results}: a cohort of kind {name}; expected the phantom, whose figures show no patient")
+    return read_header(store).checked_attributes(store).settings.name
 
 
 def _figure(path: Path, folder: Path, place: str, where: str, text: str = "") -> str:

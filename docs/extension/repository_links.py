@@ -46,17 +46,19 @@ def rewrite_links(text: str, path: Path, page: Path, mirrors: Mirrors, warn: Cal
                 return match[0]
             return f"{match[1]}{target}{match[3]}"
 
-        lines.append(_outside_spans(line, lambda part, change=changed: LINK.sub(change, part)))
+        lines.append(_outside_spans(line, changed))
     return "\n".join(lines) + "\n"
 
 
-def _outside_spans(line: str, change: Callable[[str], str]) -> str:
-    """Apply `change` to the parts of a line that are not inline code."""
+def _outside_spans(line: str, change: Callable[[re.Match[str]], str]) -> str:
+    """Replace each link of a line that is not inline code."""
     parts, end = [], 0
     for code in CODE.finditer(line):
-        parts += [change(line[end : code.start()]), code[0]]
+        parts += [LINK.sub(change, line[end : code.start()]), code[0]]
         end = code.end()
-    return "".join([*parts, change(line[end:])])  # of "[`x`](target)", "](target)" is in the part after the code
+    return "".join(
+        [*parts, LINK.sub(change, line[end:])]
+    )  # of "[`x`](target)", "](target)" is in the part after the code
 
 
 def _site_target(target: str, path: Path, page: Path, mirrors: Mirrors) -> str | None:

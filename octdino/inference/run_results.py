@@ -59,7 +59,7 @@ class RunResults:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """Predictions of all classifiers, with arm, backbone, fraction, fold, seed and the columns of predictions.csv."""
+        """All classifiers' predictions, with arm, backbone, fraction, fold, seed and the columns of predictions.csv."""
         found = []
         for run in read_runs(self.root):
             metadata, table = run.predictions.metadata, run.predictions.table.copy()

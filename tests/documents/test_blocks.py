@@ -94,10 +94,10 @@ def test_a_block_without_an_end_and_a_decision_without_a_block_are_found(tmp_pat
     monkeypatch.setattr("tests.documents.blocks.ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text("```sh\nmake\n")
-    with pytest.raises(ValueError, match="page.md:1: a fence without its end"):
+    with pytest.raises(ValueError, match=r"page.md:1: a fence without its end"):
         list(read_blocks(page))
     page.write_text("<!-- not run: no reason -->\n\n```sh\nmake\n```\n")
-    with pytest.raises(ValueError, match="page.md:1: a decision about no block"):
+    with pytest.raises(ValueError, match=r"page.md:1: a decision about no block"):
         list(read_blocks(page))
     page.write_text("<!-- not run: slow -->\n```sh\nmake\n```\n\n   ```python\n   x = 1\n   ```\n")
     slow, code = read_blocks(page)

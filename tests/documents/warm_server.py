@@ -6,6 +6,7 @@ with the exit code of the fork.
 """
 
 import array
+import importlib
 import json
 import os
 import signal
@@ -25,6 +26,10 @@ with socket.socket(socket.AF_UNIX) as link:
     code = link.recv(4)
 sys.exit(struct.unpack("!i", code)[0] if code else 1)
 """
+IMPORTED = (
+    "matplotlib.pyplot", "sklearn.linear_model", "octdino.augment.batch_augment", "octdino.inference.api",
+    "octdino.inference.export_graph", "octdino.pretrain.trainer", "octdino.report",
+)  # fmt: skip
 PROGRAMS = ("octdino", "snakemake", "run-python")
 
 
@@ -90,17 +95,11 @@ def _answer(link: socket.socket) -> None:
 
 def serve(address: str) -> None:
     """Answer until killed; prints one line when everything is imported."""
-    import matplotlib.pyplot
-    import sklearn.linear_model
-    import snakemake.cli
+    for name in IMPORTED:
+        importlib.import_module(name)
+    from snakemake.cli import get_argument_parser
 
-    import octdino.augment.batch_augment
-    import octdino.inference.api
-    import octdino.inference.export_graph
-    import octdino.pretrain.trainer
-    import octdino.report  # noqa: F401  imported for the forks
-
-    snakemake.cli.get_argument_parser()
+    get_argument_parser()  # loads the plugins
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended forks leave nothing behind
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
