@@ -73,6 +73,8 @@ def _site_target(target: str, path: Path, page: Path, mirrors: Mirrors) -> str |
         return None
     if file == path:
         file = page
+    if file == ROOT / "README.md":
+        fragment = ""  # the first page of the site has other headings
     file = mirrors.get(file, file)
     relative = os.path.relpath(file, page.parent)
     if not file.is_relative_to(DOCS):

@@ -87,6 +87,6 @@ def _summary(cls: type[Settings]) -> str:
 
 def _sentence(text: str) -> str:
     """Return a description as a sentence; one that begins with a value and a colon keeps its first letter."""
-    if re.match(r"[\w, ]+:", text):
+    if re.match(r"px\b|[\w, ]+:", text):
         return f"{escaped(text)}."
     return f"{escaped(text[:1].upper() + text[1:])}." if text else ""
