@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: all setup setup-dev test slow cluster bare dist learning fuzz benchmark check vulnerabilities licenses format \
-	lock schema clean
+	lock schema docs pictures clean
 
 # Snakemake's last lines name the page, if it was written or is up to date.
 all: setup
@@ -104,7 +104,7 @@ UPGRADE ?=
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header $(UPGRADE) pyproject.toml --extra cluster
 lock: setup
 	$(COMPILE) --output-file requirements.lock
-	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) --extra dev --extra docs --constraint requirements.lock --output-file requirements-dev.lock
 
 # The files that are generated: two from the settings classes, one from the installed timm.
 schema: setup
@@ -112,5 +112,16 @@ schema: setup
 	octdino schema --defaults > config/default.yaml
 	python -m octdino.models.timm_registry > octdino/config/timm_models.json
 
+# The documentation as a site, docs/_build/html/index.html. A broken link or reference is an error.
+# RESULTS=results/phantom adds the gallery of that run's figures.
+RESULTS ?=
+docs: setup-dev
+	OCTDINO_DOCS_RESULTS=$(RESULTS) python -m sphinx -q -b html -W -n --keep-going -E docs docs/_build/html
+	@echo "The documentation: docs/_build/html/index.html"
+
+# The pictures of README.md, of the default run, with Chromium.
+pictures: setup-dev
+	python -m docs.extension.pictures $(or $(RESULTS),results/phantom) docs/pictures
+
 clean:
-	rm -rf results logs benchmarks/.work build dist
+	rm -rf results logs benchmarks/.work build dist docs/_build docs/_gallery

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "config/README.md", ROOT / "benchmarks/README.md"]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/reference/*.md"), ROOT / "config/README.md", ROOT / "benchmarks/README.md"]
 )
 # The import's name where it differs from the distribution's.
 DISTRIBUTIONS = {
@@ -63,6 +63,7 @@ def test_the_users_lock_is_a_part_of_the_developers_lock() -> None:
     users, developers = locked("requirements.lock"), locked("requirements-dev.lock")
     assert names(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["cluster"]) <= users.keys()
     assert names(PROJECT["optional-dependencies"]["dev"]) <= developers.keys()
+    assert names(PROJECT["optional-dependencies"]["docs"]) <= developers.keys()
     assert not names(PROJECT["optional-dependencies"]["dev"]) & users.keys()
     assert users.items() <= developers.items()
 

@@ -21,7 +21,7 @@ class RunResults:
 
     @property
     def manifest(self) -> pd.DataFrame:
-        """One row per scan: patient, eye, visit, split, labels."""
+        """One row per scan, with patient, eye, visit, split and labels."""
         return read_cohort(self.root / "cohort" / "scans.h5", needs_store=False).manifest
 
     @property
@@ -46,7 +46,7 @@ class RunResults:
 
     @property
     def histories(self) -> pd.DataFrame:
-        """One row per epoch of each pretraining run: method, backbone, run, and the columns of history.csv."""
+        """One row per epoch of each pretraining run, with method, backbone, run and the columns of history.csv."""
         found = []
         for path in sorted(self.root.glob("pretrain/*/*/*/history.csv")):
             *_, method, backbone, run = path.parent.parts
@@ -59,7 +59,7 @@ class RunResults:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """Predictions of all classifiers: arm, backbone, fraction, fold, seed, and the columns of predictions.csv."""
+        """All classifiers' predictions, with arm, backbone, fraction, fold, seed and the columns of predictions.csv."""
         found = []
         for run in read_runs(self.root):
             metadata, table = run.predictions.metadata, run.predictions.table.copy()
