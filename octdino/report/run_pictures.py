@@ -5,7 +5,10 @@ from pathlib import Path
 from octdino.report.explain_section import FigureImage, jpeg_uri
 
 PICTURES = {
-    "views.png": ("Augmented views", "Stored scans, and what the network gets: the file views.png in the run's folder."),
+    "views.png": (
+        "Augmented views",
+        "Stored scans, and what the network gets: the file views.png in the run's folder.",
+    ),
     "reconstruction.png": (
         "Reconstructed scans",
         "Validation scans, the patches that the encoder sees (the others are gray), and these with the patches that "
