@@ -6,7 +6,7 @@ from typing import Any
 
 from octdino.data.atomic_files import replacing
 
-FOLDER = Path(".snakemake", "octdino", "settings")  # in the working directory, on a cluster on a shared disk
+FOLDER = Path(".snakemake", "octdino-settings")  # in the working directory, on a cluster on a shared disk
 HEX = 24  # digits of the hash, 96 bits
 
 

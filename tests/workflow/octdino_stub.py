@@ -27,7 +27,7 @@ FILES["explain"] += ["maps.safetensors", "explain.json"]
 def main() -> None:
     """Write the outputs of the verb; their content is the call, so that another call gives other content."""
     verb = sys.argv[1]
-    settings = str(Path(".snakemake", "octdino", "settings", ""))  # files whose content is what counts
+    settings = str(Path(".snakemake", "octdino-settings"))  # files whose content is what counts
     call = " ".join(Path(word).read_text() if word.startswith(settings) else word for word in sys.argv[1:])
     with Path("calls.txt").open("a") as calls:
         calls.write(call + "\n")

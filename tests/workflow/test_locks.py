@@ -251,7 +251,7 @@ def test_sigterm_as_a_job_ends_does_not_hang(stubbed: Workflow) -> None:
     finally:
         process.kill()
     assert process.returncode == 1
-    assert "Will exit after finishing currently running jobs" in said
+    assert "Stopped by a signal after " in said
     assert not any(call.startswith("report") for call in stubbed.calls()), "it ends early"
 
 

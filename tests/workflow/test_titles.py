@@ -41,7 +41,7 @@ def test_two_folders_have_two_places(tmp_path: Path) -> None:
         (tmp_path / name / "a.png").touch()
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**FEW, "cohort": {"name": "folder", "root": name, "title": f"clinic-{name}"}}))
-        commands.append(["-n", "--configfile", str(path)])
+        commands.append(["-n", "--workflow-profile", "none", "--configfile", str(path)])
     for name, (code, output) in zip(("a", "b"), flow.many(commands), strict=True):
         assert code == 0, output
         assert set(re.findall(r"results/([^/]+)/", output)) == {f"clinic-{name}"}
