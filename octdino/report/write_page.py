@@ -132,7 +132,6 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
     scored = [verdict for verdict in verdicts if verdict.arm]
     best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
     words = found.cohort.words
-    heads, runs = training_table(found.pretraining, words)
     return {
         "title": settings.title or words.title,
         "words": words,
@@ -165,12 +164,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
         "small_group": evaluated.small_group,
         "expand": evaluated.small_sample_correction,
         "seeds": int(found.metrics["seed"].dropna().nunique()),
-        "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"])), words),
-        "single": without_curves(found.pretraining),
-        "alarms": training_alarms(found.pretraining),
-        "run_heads": heads,
-        "run_pictures": run_pictures(found.root),
-        "runs": runs,
+        **training(found),
         "leaks": leaks(found.root),
         "explained": explained(found.root, words),
         **leading_arm(settings, found, best),
@@ -187,6 +181,19 @@ def methods(found: Results, config: dict[str, Any], evaluated: EvaluateSettings)
     """Return the paragraphs of the methods text, and the bibliography that they cite."""
     text = methods_text(found, config, evaluated, versions(), hardware(found))
     return {"methods": text, "bibliography": bibliography(cited(" ".join(text)))}
+
+
+def training(found: Results) -> dict[str, Any]:
+    """Return what the page shows of pretraining: curves, collapses, pictures and the table of runs."""
+    heads, runs = training_table(found.pretraining, found.cohort.words)
+    return {
+        "training": training_figures(found.pretraining, sorted(set(found.metrics["arm"])), found.cohort.words),
+        "single": without_curves(found.pretraining),
+        "alarms": training_alarms(found.pretraining),
+        "run_heads": heads,
+        "run_pictures": run_pictures(found.root),
+        "runs": runs,
+    }
 
 
 def comparison_tables(found: Results, reference: str, confidence: float) -> dict[str, Any]:
