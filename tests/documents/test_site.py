@@ -80,7 +80,9 @@ def test_links_of_copied_pages_are_those_of_the_site() -> None:
     assert "[a](../methods.md#speed) `[b](no.md)` [`c`](path:../../config/default.yaml)" in found
     assert "[e](https://x.org/y.md)" in found
     assert said == ["CHANGELOG.md:1: no such file in the repository: no.md"]
-    up = rewrite_links("[x](../benchmarks/) [y](../README.md#start)", DOCS / "a.md", DOCS / "a.md", mirrors, said.append)
+    up = rewrite_links(
+        "[x](../benchmarks/) [y](../README.md#start)", DOCS / "a.md", DOCS / "a.md", mirrors, said.append
+    )
     assert up == "[x](benchmarks.md) [y](index.md)\n"
     assert len(said) == 1
 
