@@ -1,5 +1,6 @@
 """Commands and Python code of the documentation run as printed, page by page, in a copy of a small first run."""
 
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -42,14 +43,15 @@ def test_blocks_run_as_printed(page: Path, reader: Reader) -> None:
             assert (reader.folder / f"results/{title}/report/report.html").is_file()
 
 
-def test_workflow_commands_that_are_not_run_have_a_dry_run(reader: Reader) -> None:
+def test_workflow_commands_that_are_not_run_have_a_dry_run(programs: Path, tmp_path: Path) -> None:
+    reader = Reader(tmp_path / "copy", programs)
     for root in ROOTS:
         (reader.folder / root).mkdir(parents=True)
     for block in blocks("yaml"):
         if block.file:
             (reader.folder / block.file).write_text(block.text)
     lines = {
-        " ".join(words): None
+        shlex.join(words): None
         for block in blocks("sh")
         if not block.runs
         for words in simple_commands(block.text)
