@@ -1,5 +1,6 @@
 """The methods text says what the files say, and cites what is in the bibliography."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -45,7 +46,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     method = {"method": "supcon", "positives": ["cst"], "optimizer": "adamw", "lr": 0.001}
     augment = {"global_size": 64, "local_views": 2, "local_size": 32}
     settings = {"epochs": 20, "batch_size": 64, "augment": augment}
-    write_pretraining(root / "pretrain", "supcon_cst", method=method, settings=settings)
+    path = write_pretraining(root / "pretrain", "supcon_cst") / "backbone.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "method": method, "settings": settings}))
     write_report(ReportSettings(examples=0), root, CONFIG, root / "report" / "report.html")
     return root
 
