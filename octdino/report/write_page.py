@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from octdino import STAGES, __version__
 from octdino.config import EvaluateSettings, ReportSettings
@@ -67,6 +67,7 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    environment.filters["breakable"] = lambda words: escape(words).replace("_", Markup("_<wbr>"))
     environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
     links = FileLinks(results, out)
     shown = content(settings, found, config, links)

@@ -222,7 +222,7 @@ def test_the_methods_text_is_copied(opened: Opened, page_file: Path) -> None:
 
 
 def test_without_a_clipboard_the_text_is_selected(opened: Opened) -> None:
-    opened.page.evaluate("navigator.clipboard.writeText = () => Promise.reject()")
+    opened.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(); }")
     opened.page.get_by_role("button", name="Copy the text").click()
     opened.page.wait_for_function("getSelection().toString().includes('resamples of patients')")
 
