@@ -71,7 +71,7 @@ def test_page_without_pictures_has_no_such_part(tmp_path: Path) -> None:
 def test_damaged_picture_is_one_line(tmp_path: Path, name: str) -> None:
     path = tmp_path / "pretrain/mae/vit_a/fold0-seed0" / name
     write_picture(path, 60)
-    path.write_bytes(path.read_bytes()[:60])
+    path.write_bytes(b"\x89PNG\r\n\x1a\n but no image")
     with pytest.raises(UserError, match=rf"{name}: the figure cannot be read") as caught:
         run_pictures(tmp_path)
     assert "\n" not in str(caught.value)
