@@ -231,7 +231,7 @@ def training_alarms(runs: list[Pretraining]) -> list[Alarmed]:
 
 
 HEADS = (
-    "method", "backbone", "run", "starts from", "family", "epochs", "exported epoch", "skipped steps", "last kNN",
+    "method", "backbone", "run", "starts from", "epochs", "exported epoch", "skipped steps", "last kNN",
     "scope", "scans", "patients", "images seen", "images/s", "data wait", "MFU", "device",
 )  # fmt: skip
 
@@ -250,13 +250,13 @@ def _row(run: Pretraining) -> dict[str, Cell]:
     rate, wait, use = (_median(history, name) for name in ("images_per_second", "data_wait", "utilisation"))
     knn = next((history[name].dropna() for name in KNN if name in history), pd.Series(dtype=float))
     lengths = metadata.get("epochs") or ([int(history["epoch"].max())] if len(history) else [])
-    words = {"method": run.method, "backbone": run.backbone, "run": run.run, "scope": metadata.get("scope", NOTHING)}
+    words = {"backbone": run.backbone, "run": run.run, "scope": metadata.get("scope", NOTHING)}
     words["device"] = metadata.get("device", NOTHING)
     kind = METHODS.get(str(metadata.get("method", {}).get("method")))
-    words["family"] = kind.family if kind else NOTHING
     keys = {"scans": "scans", "patients": "patients", "exported epoch": "exported_epoch", "images seen": "images_seen"}
     return {
         **{name: Cell(str(word), sort=str(word)) for name, word in words.items()},
+        "method": Cell(run.method, kind.family if kind else "", run.method),
         **{name: _count(metadata.get(key)) for name, key in keys.items()},
         "skipped steps": _count(metadata.get("skipped_steps")),
         "starts from": _start(metadata),

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from octdino.cli.entry import build_parser
+from octdino.workflow_files import presets, profiles
 
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 EXTERNAL = {  # programs whose arguments are not checked
-    ".", "cd", "cp", "curl", "dot", "git", "lscpu", "mkdir", "podman", "apptainer", "sinfo", "squeue", "tail",
-    "tensorboard", "xdg-open",
+    ".", "cd", "cp", "curl", "dot", "git", "lscpu", "mkdir", "podman", "apptainer", "python3", "sinfo", "squeue",
+    "tail", "tensorboard", "uv", "xdg-open",
 }  # fmt: skip
+NOT_INSTALLED = {"kubernetes"}  # executors whose plugins are not in the lock: their flags are unknown
 SEPARATORS = {"|", "&&", "||", ";", "&"}
 
 
@@ -51,6 +53,8 @@ def fault(words: list[str], written: Collection[str] = ()) -> str | None:
         written: files that the page has the reader write before.
     """
     program, *arguments = words
+    if words[:2] == ["octdino", "run"]:  # it passes everything to Snakemake, and knows presets and profiles by name
+        return _snakemake(arguments[1:], {*written, *presets(), *profiles()})
     if program == "octdino":
         return _octdino(arguments)
     if program == "snakemake":
@@ -69,14 +73,14 @@ def inline_fault(words: list[str]) -> str | None:
     """Return what is wrong with a command inside of a sentence, which may lack arguments: its verb and flags exist."""
     program, *arguments = words
     flags = {word.split("=")[0] for word in arguments if re.match(r"--[a-z]", word)}
-    if program == "octdino":
+    if program == "octdino" and arguments[:1] != ["run"]:
         verb = next((word for word in arguments if not word.startswith("-")), None)
         if verb is None or not re.fullmatch("[a-z]+", verb):
             return None
         if verb not in _verbs():
             return f"no verb {verb}"
         known = {flag for action in _verbs()[verb]._actions for flag in action.option_strings}
-    elif program == "snakemake":
+    elif program in ("octdino", "snakemake"):
         known = {flag for action in snakemake_parser()._actions for flag in action.option_strings}
     else:
         return _make(arguments)
@@ -113,6 +117,8 @@ def snakemake_parser() -> Any:
 
 
 def _snakemake(arguments: list[str], written: Collection[str]) -> str | None:
+    if "--executor" in arguments and arguments[arguments.index("--executor") + 1] in NOT_INSTALLED:
+        return None
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
@@ -121,8 +127,8 @@ def _snakemake(arguments: list[str], written: Collection[str]) -> str | None:
             return said.getvalue().strip().splitlines()[-1] if end.code else None
     files = [*map(str, args.configfile or []), *([str(args.snakefile)] if args.snakefile else [])]
     missing = [name for name in files if name not in written and not (ROOT / name).is_file()]
-    profiles = [args.profile] if isinstance(args.profile, str) else args.profile or []
-    missing += [name for name in map(str, profiles) if not (ROOT / name).is_dir()]
+    chosen = [args.profile] if isinstance(args.profile, str) else args.profile or []
+    missing += [name for name in map(str, chosen) if name not in written and not (ROOT / name).is_dir()]
     return f"no such file: {', '.join(missing)}" if missing else None
 
 

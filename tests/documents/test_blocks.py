@@ -17,8 +17,11 @@ INLINE = re.compile(r"(?<!`)`((?:octdino|snakemake|make) [^`\n…]+)`(?!`)")
 
 
 def files_of(page: str) -> set[str]:
-    """Names of the files that the YAML blocks of a page are."""
-    return {block.file for block in BLOCKS if block.page == page and block.file}
+    """Names of the files that the YAML blocks of a page are, and that its commands write."""
+    own = [block for block in BLOCKS if block.page == page]
+    text = "".join(block.text for block in own)
+    inspected = {"inspect.yaml"} if "octdino inspect " in text else set()
+    return {block.file for block in own if block.file} | inspected | set(re.findall(r"> (\w+\.yaml)", text))
 
 
 def test_every_block_has_a_language_that_a_test_decides_about() -> None:

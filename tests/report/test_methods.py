@@ -130,7 +130,7 @@ def test_where_runs_started_and_what_they_skipped(root: Path) -> None:
     assert [run["exported epoch"].text for run in (first, vit)] == ["20", NOTHING]
     assert (dinov2["epochs"].text, dinov2["epochs"].small) == ("20", "extended after 10")
     _, page = render(root)
-    assert "simclr vit fold0-seed0 simclr simclr/vit/fold0-seed0, scope all" in page.text
+    assert "simclr metric learning vit fold0-seed0 simclr simclr/vit/fold0-seed0, scope all" in page.text
 
 
 def linked(root: Path, tmp_path: Path) -> Path:
