@@ -86,7 +86,7 @@ def _check_starts(settings: "Config", folder: Path) -> None:
         for backbone in pretrain.backbones_of(name):
             for fold, seed in [(fold, seed) for fold in folds for seed in pretrain.seeds]:
                 start = variant.start_folder(backbone, fold, seed)
-                if start is None or Path(start).is_relative_to(folder / "pretrain"):
+                if start is None or Path(start).absolute().is_relative_to((folder / "pretrain").absolute()):
                     continue
                 if not (Path(start) / "backbone.safetensors").is_file():
                     raise UserError(

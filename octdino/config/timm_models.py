@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from octdino.config.models import ModelSettings
+from octdino.config.networks import LOADING, OURS
 
 
 class TimmModel(NamedTuple):
@@ -76,7 +77,8 @@ def _fault(model: ModelSettings) -> str | None:
     if tag and tag not in found.tags:
         return f"timm's {arch} has no weights {tag!r}; {_similar(tag, found.tags)}"
     if found.arguments is not None and (wrong := sorted(set(model.args) - set(found.arguments))):
-        return f"args.{wrong[0]}: timm's {arch} takes no such argument; {_similar(wrong[0], found.arguments)}"
+        free = [name for name in found.arguments if name not in LOADING and name not in OURS]
+        return f"args.{wrong[0]}: timm's {arch} takes no such argument; {_similar(wrong[0], free)}"
     return None
 
 

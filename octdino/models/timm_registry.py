@@ -10,6 +10,7 @@ import inspect
 import json
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -74,7 +75,8 @@ def _substituted_builder() -> Iterator[None]:
 
 def _class_of(name: str) -> tuple[type, dict[str, Any]]:
     try:
-        registry._model_entrypoints[name]()
+        with warnings.catch_warnings(action="ignore"):  # of names that timm has changed
+            registry._model_entrypoints[name]()
     except _Captured as found:
         return found.cls, found.arguments
     raise AssertionError(f"timm's {name} does not use {BUILDER}; this module has to learn how it is built")
@@ -115,7 +117,4 @@ def timm_table_text() -> str:
 
 
 if __name__ == "__main__":
-    import warnings
-
-    warnings.simplefilter("ignore")  # of names that timm has renamed
     sys.stdout.write(timm_table_text())

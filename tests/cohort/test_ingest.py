@@ -168,7 +168,12 @@ def test_outputs_are_independent_of_workers_and_folders(tmp_path: Path) -> None:
     build_cohort(settings(tree.write(tmp_path / "a")), tmp_path / "one", workers=1)
     time.sleep(1.1)  # HDF5 counts whole seconds where it keeps times
     build_cohort(settings(tree.write(tmp_path / "b")), tmp_path / "two", workers=2)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    origins = [json.loads(each.pop("origin.json")) for each in (one, two)]  # says where the files were
+    assert one == two
+    assert origins[0]["root"] == str(tmp_path / "a")
+    assert origins[0]["files"] == origins[1]["files"]
+    assert len(origins[0]["files"]) == 64
 
 
 def test_other_settings_or_pixels_change_the_attributes(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_without_both_and_with_both_nothing_is_added() -> None:
         ),
         (
             {"models": {"a": {"timm": "resnet81"}}},
-            "models.a: 'resnet81' is no timm model; similar: resnet18, resnet18d, resnet10t",
+            "models.a: 'resnet81' is no timm model; similar: resnet18, resnet61q, resnet51q",
         ),
         (
             {"models": {"a": {"timm": "resnet18", "args": {"chanels": [8]}}}},

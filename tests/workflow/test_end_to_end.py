@@ -97,6 +97,7 @@ def test_a_failed_job_says_why(flow: Workflow, tmp_path: Path) -> None:
     """A mistake that only the data can show: one line of the command, not a traceback, in the log that is shown."""
     broken = Workflow(tmp_path, stub=False)
     (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.png").write_text("no image")
     broken.configure({**TINY, "cohort": {"name": "folder", "root": "scans"}})
     done = broken.run("--cores", "1")
     assert done.returncode == 1

@@ -17,7 +17,9 @@ STARTUP = [4.0, 6.0, 8.0]  # seconds until a process with torch begins to work, 
 # Seconds beside the start of a process, and bytes of memory, of rules without trials: as the default run had them on
 # two cores (docs/plan.md).
 UNTRIED_SECONDS = {"clinical": 1.0, "audit": 10.0, "report": 10.0, "verdict": 0.0, "inference": 10.0}
-UNTRIED_MEMORY = {"phantom": 0.4e9, "clinical": 0.4e9, "evaluate": 0.7e9, "report": 0.7e9, "verdict": 0.2e9}
+UNTRIED_MEMORY = {"phantom": 0.6e9, "clinical": 0.3e9, "evaluate": 0.7e9, "report": 0.7e9, "verdict": 0.2e9}
+WITHOUT_TORCH = {"phantom", "clinical", "evaluate", "report", "verdict"}
+LIGHT_STARTUP = 0.3  # of the time until a process with torch begins to work
 TORCH_MEMORY = 1.0e9  # of a process with torch that holds few scans
 UNTRIED_DISK = {"evaluate": 2e6, "audit": 1e5, "report": 10e6, "clinical": 1e5}
 
@@ -54,7 +56,8 @@ class CostModel:
             return Cost(None, memory, disk)
         by_rule = {"pretrain": self._pretrain, "classify": self._classify, "embed": self._embed}
         beside = by_rule.get(job.rule, self._other)(job)
-        return Cost((self.startup + beside).tolist(), memory, disk)
+        startup = self.startup * (LIGHT_STARTUP if job.rule in WITHOUT_TORCH else 1.0)
+        return Cost((startup + beside).tolist(), memory, disk)
 
     def _pretrain(self, job: WorkflowJob) -> np.ndarray:
         """Return the three values of `Cost.seconds`, as every function of a rule does."""
