@@ -12,13 +12,14 @@ import yaml
 from octdino.cli.arguments import mapping, positive
 from octdino.cli.flags import Parser, Verbs
 from octdino.errors import UserError, short
+from octdino.workflow_files import preset_path
 
 
 def _add_plan(parser: Parser) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
-        "--configfile", type=Path, nargs="+", default=[], metavar="FILE",
-        help="as for snakemake: laid over each other in order (default: config.yaml)",
+        "--configfile", nargs="+", default=[], metavar="FILE",
+        help="as for octdino run: files or presets, laid over each other in order (default: config.yaml)",
     )  # fmt: skip
     parser.add_argument(
         "--config", type=_setting, nargs="+", default=[], metavar="KEY=VALUE", help="as for snakemake: single sections"
@@ -38,13 +39,11 @@ def run_plan(args: argparse.Namespace) -> None:
     The trials take up to a minute per pretraining method and backbone; nothing is left behind. docs/plan.md says how
     the numbers are found.
     """
-    for path in args.configfile:
-        if not path.is_file():
-            raise UserError(f"--configfile: no such file: {path}")
+    configfiles = [preset_path(given).absolute() for given in args.configfile]
+    for path in configfiles:
         mapping_of(path)
     if not args.directory.is_dir():
         raise UserError(f"--directory: no such folder: {args.directory}")
-    configfiles = [path.absolute() for path in args.configfile]
     snakefile = args.snakefile.absolute() if args.snakefile else None
     if snakefile is not None and not snakefile.is_file():
         raise UserError(f"--snakefile: no such file: {snakefile}")

@@ -3,10 +3,11 @@
 Where it gives both, nothing is added. `classify.arms: []` says nothing about methods: the default ones are pretrained.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from octdino.config.names import Arm
+from octdino.config.names import METHOD_NAME, Arm
 
 NO_PRETRAINING = ("scratch", "imagenet")  # inits
 
@@ -42,7 +43,8 @@ def with_implied(
                 "classify.arms: missing, and pretrain.methods is empty; write arms that need no pretraining, such as "
                 "[scratch-finetune, imagenet-linear], or [] for none"
             )
-        if chosen := _texts(pretrain["methods"]):
+        chosen = _texts(pretrain["methods"])
+        if chosen and all(re.fullmatch(METHOD_NAME, name) for name in chosen):  # others are left to validation
             return values | {"classify": classify | {"arms": implied_arms(chosen, arms)}}
     return values
 

@@ -85,7 +85,8 @@ def _shared_out(
     """Divide the scans by the shares of the split."""
     split = settings.cohort.split
     test = 1 / split.folds if split.protocol == "crossval" else split.test
-    parts = [
-        [math.ceil(count * share) for share in (1 - test - split.val, split.val, test)] for count in (scans, labeled)
-    ]
+    parts = []
+    for count in (scans, labeled):
+        held_out = [min(math.ceil(count * share), count) for share in (split.val, test)]
+        parts.append([max(count - sum(held_out), 0), *held_out])
     return CohortFacts(known_from, patients, labels, scans, *parts[0][:2], *parts[1])

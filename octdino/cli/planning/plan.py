@@ -7,7 +7,8 @@ from octdino.cli.planning.cohort_facts import cohort_facts
 from octdino.cli.planning.durations import CostModel
 from octdino.cli.planning.plan_text import Plan
 from octdino.cli.planning.trials import run_trials
-from octdino.cli.planning.workflow_jobs import find_snakefile, read_workflow
+from octdino.cli.planning.workflow_jobs import read_workflow
+from octdino.workflow_files import workflow_folder
 
 
 def make_plan(
@@ -28,7 +29,8 @@ def make_plan(
     Raises:
         UserError: a mistake in the configuration or in the cohort's files.
     """
-    workflow = read_workflow(configfiles, config, snakefile=snakefile or find_snakefile(), cores=cores, gpus=gpus)
+    snakefile = snakefile or workflow_folder() / "Snakefile"
+    workflow = read_workflow(configfiles, config, snakefile=snakefile, cores=cores, gpus=gpus)
     facts = cohort_facts(workflow.settings, Path("results"))
     trials = run_trials(workflow, facts, cores) if trial else None
     model = CostModel(workflow.settings, facts, trials, cores)

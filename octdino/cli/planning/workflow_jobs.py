@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import octdino
 from octdino.config import Config
 from octdino.errors import EXIT_USER, UserError, one_line
 
@@ -47,18 +46,6 @@ class Workflow:
     settings: Config
     jobs: list[WorkflowJob]
     notes: list[str]
-
-
-def find_snakefile() -> Path:
-    """Return the Snakefile beside the package, or that of the working directory.
-
-    Raises:
-        UserError: there is none.
-    """
-    for folder in (Path(octdino.__file__).parents[1], Path(octdino.__file__).parent, Path()):
-        if (folder / "Snakefile").is_file():
-            return (folder / "Snakefile").absolute()
-    raise UserError("Snakefile: not found; name octdino's with --snakefile")
 
 
 def read_workflow(
