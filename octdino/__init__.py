@@ -18,7 +18,7 @@ STAGES = {
     "evaluate": 3,
     "audit": 3,
     "explain": 5,
-    "report": 4,
+    "report": 5,
     "inference": 1,
 }
 
