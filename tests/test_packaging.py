@@ -19,6 +19,7 @@ DOCUMENTS = sorted(
 DISTRIBUTIONS = {
     "iterstrat": "iterative-stratification",
     "PIL": "pillow",
+    "mlflow": "mlflow-skinny",
     "pydantic_core": "pydantic",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
