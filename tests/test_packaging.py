@@ -25,6 +25,7 @@ DOCUMENTS = sorted(
 DISTRIBUTIONS = {
     "iterstrat": "iterative-stratification",
     "PIL": "pillow",
+    "mlflow": "mlflow-skinny",
     "pydantic_core": "pydantic",
     "sklearn": "scikit-learn",
     "snakemake_interface_logger_plugins": "snakemake-interface-logger-plugins",

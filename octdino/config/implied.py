@@ -3,11 +3,10 @@
 Where it gives both, nothing is added. `classify.arms: []` says nothing about methods: the default ones are pretrained.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from octdino.config.names import METHOD_NAME, Arm
+from octdino.config.names import Arm, check_method_name
 
 NO_PRETRAINING = ("scratch", "imagenet")  # inits
 
@@ -44,7 +43,7 @@ def with_implied(
                 "[scratch-finetune, imagenet-linear], or [] for none"
             )
         chosen = _texts(pretrain["methods"])
-        if chosen and all(re.fullmatch(METHOD_NAME, name) for name in chosen):  # others are left to validation
+        if chosen and all(map(_is_method_name, chosen)):  # others are left to validation
             return values | {"classify": classify | {"arms": implied_arms(chosen, arms)}}
     return values
 
@@ -71,6 +70,14 @@ def _inits_by_arm(arms: list[str]) -> dict[str, str]:
         except ValueError:
             continue
     return found
+
+
+def _is_method_name(name: str) -> bool:
+    try:
+        check_method_name(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _texts(values: Any) -> list[str]:

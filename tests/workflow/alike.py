@@ -10,14 +10,11 @@ from tests.pretrain.small_runs import TIMES
 
 
 def files(results: Path) -> dict[str, Path]:
-    """Files that must be equal: all but timings, state folders, event files, figures and pages that show timings."""
+    """Files that must be equal: all but timings, state folders, event files, and pages that show timings."""
     found = (path for path in results.rglob("*") if path.is_file())
     kept = {str(path.relative_to(results)): path for path in found}
-    return {
-        name: path
-        for name, path in kept.items()
-        if not re.search(r"/state/|/tensorboard/|/benchmarks/|^phantom/report/", name)
-    }
+    left_out = re.compile(r"/state/|/tensorboard/|/benchmarks/|^phantom/report/")
+    return {name: path for name, path in kept.items() if not left_out.search(name)}
 
 
 def same(here: Path, there: Path) -> bool:
