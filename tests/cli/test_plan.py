@@ -82,7 +82,8 @@ def test_scans_of_a_folder_are_listed_before_it_was_read(tmp_path: Path) -> None
         (tmp_path / f"{number}.png").touch()
     values = {"cohort": {"name": "folder", "root": str(tmp_path)}, "pretrain": {"methods": ["dino"]}}
     facts = cohort_facts(load_config(values), tmp_path / "results")
-    assert (facts.scans, facts.patients, facts.labels, facts.labeled) == (38, 19, 1, 38 + 1)  # shares are rounded up
+    assert (facts.scans, facts.patients, facts.labels, facts.labeled) == (38, 19, 1, 38)
+    assert (facts.train, facts.val) == (22, 6)  # 15 % validate, 25 % test
 
 
 def test_a_plan_without_trials_has_jobs_and_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +106,7 @@ def test_a_plan_without_trials_has_jobs_and_sizes(tmp_path: Path, capsys: pytest
     assert Path.cwd() == here
     assert text.startswith("Cohort   phantom: 18 scans of 8 patients, ")
     assert "classify   classify      3" in text  # scratch-finetune, dino-linear, dino-finetune
-    assert "Total    14 jobs" in text
+    assert "Total    16 jobs" in text
     assert "Time" not in text
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]  # nothing is left behind
 

@@ -1,6 +1,5 @@
 """Numbers of scans per split, from the finished cohort, a listing of its files, or as it is published."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +84,8 @@ def _shared_out(
     """Divide the scans by the shares of the split."""
     split = settings.cohort.split
     test = 1 / split.folds if split.protocol == "crossval" else split.test
-    parts = [
-        [math.ceil(count * share) for share in (1 - test - split.val, split.val, test)] for count in (scans, labeled)
-    ]
+    parts = []
+    for count in (scans, labeled):
+        rest = [round(count * share) for share in (split.val, test)]
+        parts.append([count - sum(rest), *rest])
     return CohortFacts(known_from, patients, labels, scans, *parts[0][:2], *parts[1])
