@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,8 +41,13 @@ Record = dict[str, Any]
 recorded: list[IO[str]] = []  # the record of this run, open and locked until this process ends
 
 
-def guard(workflow: Any) -> None:
-    """Clean up after dead runs before `workflow` starts a job, and remove this run's record when it ends."""
+def guard(workflow: Any, check: Callable[[], None] = lambda: None) -> None:
+    """Clean up after dead runs before `workflow` starts a job, and remove this run's record when it ends.
+
+    Args:
+        check: raises UserError if the run must not be planned; called when the command line is known, which it is not
+            while the Snakefile is read.
+    """
     if not workflow.is_main_process:  # inside of a cluster's job
         return
     execute = workflow.execute
@@ -50,6 +56,7 @@ def guard(workflow: Any) -> None:
     def run(**arguments: Any) -> Any:
         kind = arguments["executor_plugin"].common_settings
         try:
+            check()
             if not (kind.dryrun_exec or kind.touch_exec):
                 clean_up_after_the_dead()
             return execute(**arguments)

@@ -61,7 +61,6 @@ def test_runtime_dependencies_are_what_the_package_imports() -> None:
     declared = names(PROJECT["dependencies"])
     extras = PROJECT["optional-dependencies"]
     used = imported(ROOT / "octdino") | imported(ROOT / "snakemake_logger_plugin_octdino")
-    used -= {"mlflow", "trackio", "wandb"}  # users install the one that they choose: docs/tracking.md
     used -= set().union(*(names(extras[name]) for name in extras if name != "dev"))
     assert used <= declared
     assert declared - used <= {"openpyxl", "snakemake"}, "pandas reads xlsx with openpyxl; snakemake runs the workflow"

@@ -2,7 +2,12 @@
 import sys
 from pathlib import Path
 
-from octdino.config import check_before_run, load_config, notes_before_run
+from octdino.config import (
+    check_before_run,
+    check_origin,
+    load_config,
+    notes_before_run,
+)
 from octdino.errors import EXIT_USER, UserError
 
 
@@ -17,9 +22,7 @@ def read_settings():
     try:
         settings = load_config(config, " + ".join(dict.fromkeys(names)) or "config")
         if workflow.is_main_process:  # not again inside of a cluster's jobs
-            check_before_run(
-                settings, cluster=on_cluster(), replace_cohort=forces_cohort()
-            )
+            check_before_run(settings, cluster=on_cluster())
             for note in notes_before_run(settings):
                 print(f"octdino: note: {note}", file=sys.stderr)
     except UserError as error:
@@ -28,10 +31,11 @@ def read_settings():
     return settings
 
 
-def forces_cohort():
-    """Whether the command line asks for the cohort to be read again: --forcerun cohort, --forceall."""
+def check_same_cohort():
+    """Raise UserError if another cohort's results would be replaced and the command line does not ask for it."""
     asked = workflow.dag_settings
-    return asked is not None and (asked.forceall or "cohort" in asked.forcerun)
+    if not (asked.forceall or "cohort" in asked.forcerun):
+        check_origin(Path("results", settings.cohort.results_name), settings.cohort)
 
 
 settings = read_settings()

@@ -27,6 +27,7 @@ from octdino.config.networks import NAME_RULE, is_timm_name
 from octdino.config.pretrain import PretrainSettings
 from octdino.config.report import ReportSettings
 from octdino.config.settings_base import Settings, checked
+from octdino.data.cohort_origin import check_origin
 
 __all__ = [
     "BACKBONE_NAME",
@@ -51,6 +52,7 @@ __all__ = [
     "Settings",
     "SplitSettings",
     "check_before_run",
+    "check_origin",
     "fraction_text",
     "known_scans",
     "load_config",

@@ -11,7 +11,6 @@ from octdino.config.cohort_size import image_bytes, known_scans, machine_memory,
 from octdino.config.consistency import VALUES, lacking_values, without_values
 from octdino.config.folder_glance import TableGlance, glance_at_table, only_images
 from octdino.config.names import Arm
-from octdino.data.cohort_origin import check_origin
 from octdino.data.disk_space import SPARE, amount
 from octdino.errors import UserError
 
@@ -19,15 +18,12 @@ if TYPE_CHECKING:
     from octdino.config import Config
 
 
-def check_before_run(
-    settings: "Config", *, results: Path = Path("results"), cluster: bool = False, replace_cohort: bool = False
-) -> None:
-    """Check files and folders of the settings, what the cohort's table has, disk, memory, and earlier results.
+def check_before_run(settings: "Config", *, results: Path = Path("results"), cluster: bool = False) -> None:
+    """Check files and folders of the settings, what the cohort's table has, disk and memory.
 
     Args:
         results: the folder of all results.
         cluster: whether jobs run on other machines, whose memory is not known here.
-        replace_cohort: whether the cohort stage is to run again in any case (--forcerun cohort).
 
     Raises:
         UserError: one line that names the key, the value and what is expected.
@@ -38,8 +34,6 @@ def check_before_run(
     table = glance_at_table(settings.cohort)
     _check_table(settings, table)
     _check_values(settings, table)
-    if not replace_cohort:
-        check_origin(folder, settings.cohort)
     scans = known_scans(settings.cohort, folder)
     if scans:
         _check_disk(settings, scans, folder)

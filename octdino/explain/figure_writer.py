@@ -109,7 +109,7 @@ class FigureWriter:
         self._write(
             figure, "retrieval",
             f"A scan with the label above it, and the scans{other} whose features are nearest. The frame "
-            "says whether they have the label, too. One scan of each of the most_balanced_label labels.",
+            "says whether they have the label, too. One scan of each of the commonest labels.",
         )  # fmt: skip
 
     def _write(self, figure: Figure, name: str, caption: str) -> None:

@@ -83,6 +83,7 @@ def test_scans_of_a_folder_are_listed_before_it_was_read(tmp_path: Path) -> None
     values = {"cohort": {"name": "folder", "root": str(tmp_path)}, "pretrain": {"methods": ["dino"]}}
     facts = cohort_facts(load_config(values), tmp_path / "results")
     assert (facts.scans, facts.patients, facts.labels, facts.labeled) == (38, 19, 1, 38)
+    assert (facts.train, facts.val) == (22, 6)  # 15 % validate, 25 % test
 
 
 def test_a_plan_without_trials_has_jobs_and_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

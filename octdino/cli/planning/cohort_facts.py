@@ -1,6 +1,5 @@
 """Numbers of scans per split, from the finished cohort, a listing of its files, or as it is published."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +86,6 @@ def _shared_out(
     test = 1 / split.folds if split.protocol == "crossval" else split.test
     parts = []
     for count in (scans, labeled):
-        held_out = [min(math.ceil(count * share), count) for share in (split.val, test)]
-        parts.append([max(count - sum(held_out), 0), *held_out])
+        rest = [round(count * share) for share in (split.val, test)]
+        parts.append([count - sum(rest), *rest])
     return CohortFacts(known_from, patients, labels, scans, *parts[0][:2], *parts[1])

@@ -16,11 +16,14 @@ DISK_RATE = 300e6  # bytes per second of reading a store and writing a checkpoin
 STARTUP = [4.0, 6.0, 8.0]  # seconds until a process with torch begins to work, where no trial measured it
 # Seconds beside the start of a process, and bytes of memory, of rules without trials: as the default run had them on
 # two cores (docs/plan.md).
-UNTRIED_SECONDS = {"clinical": 1.0, "audit": 10.0, "report": 10.0, "verdict": 0.0, "inference": 10.0}
-UNTRIED_MEMORY = {"phantom": 0.6e9, "clinical": 0.3e9, "evaluate": 0.7e9, "report": 0.7e9, "verdict": 0.2e9}
-WITHOUT_TORCH = {"phantom", "clinical", "evaluate", "report", "verdict"}
+UNTRIED_SECONDS = {"clinical": 1.0, "report": 3.0, "verdict": 0.0, "inference": 8.0}
+UNTRIED_MEMORY = {
+    "phantom": 0.6e9, "cohort": 0.5e9, "clinical": 0.3e9, "evaluate": 0.4e9, "audit": 0.7e9, "report": 0.3e9,
+    "verdict": 0.2e9,
+}  # fmt: skip
+WITHOUT_TORCH = {"phantom", "cohort", "clinical", "evaluate", "audit", "report", "verdict"}
 LIGHT_STARTUP = 0.3  # of the time until a process with torch begins to work
-TORCH_MEMORY = 1.0e9  # of a process with torch that holds few scans
+TORCH_MEMORY = 1.3e9  # of a process with torch that holds few scans
 UNTRIED_DISK = {"evaluate": 2e6, "audit": 1e5, "report": 10e6, "clinical": 1e5}
 
 
@@ -105,7 +108,8 @@ class CostModel:
         tables = self.facts.labels * len(self.settings.classify.arms) * len(self.settings.classify.fractions)
         beside = {
             "evaluate": 5 + 0.05 * tables * self.settings.evaluate.resamples / 1000,
-            "explain": min(explain.scans, scans) * 0.1 + min(explain.retrieval_gallery, scans) * 0.01,
+            "explain": min(explain.scans, scans) * 0.06 + min(explain.retrieval_gallery, scans) * 0.003,
+            "audit": 1 + scans * 0.001,
         } | UNTRIED_SECONDS
         return beside.get(job.rule, 5.0) * np.array([0.7, 1.0, 1.5])
 
