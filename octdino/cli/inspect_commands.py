@@ -73,7 +73,7 @@ def _inspect(args: argparse.Namespace, settings: CohortSettings, size: str) -> N
     from octdino.cohort.contact_sheet import write_contact_sheet
     from octdino.cohort.inspection import inspect_cohort
     from octdino.cohort.inspection_text import inspection_text
-    from octdino.cohort.starting_config import has_gpu, starting_yaml, suggest, with_suggested_image
+    from octdino.cohort.starting_config import has_gpu, run_command, starting_yaml, suggest, with_suggested_image
     from octdino.data.atomic_files import replacing
 
     laptop = size == "laptop" or (size == "auto" and not has_gpu())
@@ -85,9 +85,10 @@ def _inspect(args: argparse.Namespace, settings: CohortSettings, size: str) -> N
     write_contact_sheet(sheet, found, suggestion.cohort["title"])
     with replacing(configuration) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    preset = "config/folder.yaml " if laptop else ""
     print(f"\nScans as they would be stored: {sheet}\nConfiguration to start from:   {configuration}")
-    print(f"  snakemake --cores all --configfile {preset}{configuration}")
+    command = run_command(suggestion, str(configuration))
+    print(f"What a run takes:              {command.replace('octdino run', 'octdino plan')}")
+    print(f"Run it:                        {command}")
 
 
 def _check_new(args: argparse.Namespace) -> None:

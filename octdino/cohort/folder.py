@@ -46,7 +46,9 @@ def read_folder(settings: CohortSettings) -> ScanTable:
             "%s: %s, so it is not read: the headers of the clinical files below %s are; cohort.table names a table "
             "that has labels", path, why, file_index.root,
         )  # fmt: skip
-        return read_tree(settings, file_index, clinical)
+        tree = read_tree(settings, file_index, clinical)
+        tree.decisions.insert(0, f"{path.name} is not read, the headers of the clinical files are: {why}.")
+        return tree
     return read
 
 

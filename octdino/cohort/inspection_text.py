@@ -51,7 +51,7 @@ def _read(found: Inspection) -> list[str]:
         lines += _entry("" if number else "decided", decision)
     refused = table.quarantine.rows
     lines += _entry("accepted", f"{len(table.scans):,} scans")
-    lines += _entry("refused", f"{len(refused):,} rows" if refused else "none")
+    lines += _entry("refused", f"{len(refused):,} row{'s' * (len(refused) != 1)}" if refused else "none")
     examples: dict[str, list[str]] = defaultdict(list)
     for row in refused:
         if len(examples[row["reason"]]) < MOST_EXAMPLES:
@@ -104,7 +104,7 @@ def _images(found: Inspection) -> list[str]:
     sizes = Counter(one.scan.size for one in sample if one.scan.size != (0, 0))
     shown = [f"{count:,} of {width} x {height} px" for (width, height), count in sizes.most_common(MOST_SIZES)]
     more = len(sizes) - len(shown)
-    lines += _entry("sizes", ", ".join(shown) + (f", and {more} other sizes" if more > 0 else ""))
+    lines += _entry("sizes", ", ".join(shown) + (f", and {more} other size{'s' * (more != 1)}" if more > 0 else ""))
     bad = [one for one in sample if one.scan.image is None]
     for reason, count in Counter(one.scan.reason for one in bad).most_common():
         first = next(one for one in bad if one.scan.reason == reason)

@@ -13,8 +13,9 @@ from octdino.cohort.inspection import Inspection
 from octdino.config import Arm, Config, load_config
 from octdino.config.cohort import COHORTS, CohortSettings
 from octdino.config.settings_base import merged
+from octdino.workflow_files import presets
 
-LAPTOP = Path("config", "folder.yaml")  # the preset for computers without a GPU
+LAPTOP = "folder"  # the preset for computers without a GPU
 LAPTOP_IMAGE: dict[str, Any] = {"size": [128, 128], "crop": "retina"}
 MANY = 10_000  # scans from which on a laptop needs fewer epochs than the default
 LAPTOP_IMAGES = 1_000_000  # that pretraining then shows, about an hour on one core
@@ -113,11 +114,10 @@ def starting_yaml(found: Inspection, suggestion: Suggestion, file: str) -> str:
         UserError: the settings do not fit together, which the settings classes decide.
     """
     patients = f"{found.patients:,} patients" if found.patients is not None else "patients unknown"
-    preset = f"{LAPTOP.as_posix()} " if suggestion.laptop else ""
     lines = [
         f"# Written by octdino inspect: {len(found.table.scans):,} scans, {patients}. Only what differs from the",
         "# built-in defaults; config/default.yaml has every key with its meaning.",
-        f"#   snakemake --cores all --configfile {preset}{shlex.quote(file)}",
+        f"#   {run_command(suggestion, file)}",
     ]
     if suggestion.laptop:
         lines.append(
@@ -138,12 +138,17 @@ def starting_yaml(found: Inspection, suggestion: Suggestion, file: str) -> str:
     return text
 
 
+def run_command(suggestion: Suggestion, file: str) -> str:
+    """Return the command that runs the configuration in `file`, in any folder."""
+    preset = f"{LAPTOP} " if suggestion.laptop else ""
+    return f"octdino run --cores all --configfile {preset}{shlex.quote(file)}"
+
+
 def _check(text: str, laptop: bool) -> Config:
-    """Return the configuration that the text makes, over the preset where this checkout has it."""
+    """Return the configuration that the text makes, over the preset."""
     values = yaml.safe_load(text)
-    preset = Path(__file__).parents[2] / LAPTOP
-    if laptop and preset.is_file():
-        values = merged(yaml.safe_load(preset.read_text(encoding="utf-8")), values)
+    if laptop:
+        values = merged(yaml.safe_load(presets()[LAPTOP].read_text(encoding="utf-8")), values)
     return load_config(values, "the suggested configuration")
 
 

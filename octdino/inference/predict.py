@@ -62,7 +62,7 @@ def predict(models: list[Path], inputs: list[str], out: Path, options: PredictOp
     if options.overlays:
         class_maps(ensemble.first, np.zeros((1, ensemble.image.channels, *ensemble.image.size), np.uint8))
     scans = list_inputs(inputs)
-    log.info("%d scans, %d files refused", len(scans.scans), len(scans.refused))
+    log.info("%d scans found, %d files refused so far", len(scans.scans), len(scans.refused))
     parts = PartFiles(out, _fingerprint(ensemble, scans, options))
     with parts.locked(), Stopper().listening() as stopper:
         _predict_parts(ensemble, scans, parts, out, options, stopper)
@@ -71,6 +71,7 @@ def predict(models: list[Path], inputs: list[str], out: Path, options: PredictOp
         write_gallery(out / "gallery.html", ensemble, scans, shown, counts)
     parts.discard()
     log.info("%s: %d scans predicted, %d unlike the training scans, %d refused", out, *vars(counts).values())
+    log.info("the scans with their predictions: %s", out / "gallery.html")
     return counts
 
 

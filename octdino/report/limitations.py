@@ -105,7 +105,7 @@ def missing_values(manifest: pd.DataFrame, words: Words = SCAN_WORDS) -> str:
     if words.unit.state == "none":  # photographs: nobody expects clinical values
         return ""
     if manifest["cst"].isna().all() and manifest["bcva"].isna().all():
-        return f"No {words.scan} has CST or BCVA, so the clinical baseline uses slice, visit and trial only."
+        return f"No {words.scan} has CST or BCVA, so the clinical baseline uses at most slice, visit and trial."
     if manifest[["cst", "bcva"]].isna().any(axis=None):
         counts = " and ".join(lacking)
         return f"Of {len(manifest)} {words.scans} {counts}; the clinical baseline gets these values as missing."

@@ -93,7 +93,7 @@ def test_the_configuration_names_what_was_decided(table: Path, tmp_path: Path) -
     }
     text = (tmp_path / "out/inspect.yaml").read_text()
     assert "# Columns read by their names: file as path, Subject as patient." in text
-    assert f"snakemake --cores all --configfile config/folder.yaml {tmp_path / 'out/inspect.yaml'}" in text
+    assert f"octdino run --cores all --configfile folder {tmp_path / 'out/inspect.yaml'}" in text
 
 
 def test_a_cohort_made_by_the_configuration_has_the_scans_that_were_shown(table: Path, tmp_path: Path) -> None:
