@@ -1,12 +1,14 @@
 """The trained classifiers of a results folder, and which of them is the best on validation patients."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from octdino.config import Arm, fraction_text
+from octdino.data.csv_io import read_table
 from octdino.data.predictions import Predictions, read_predictions
+from octdino.data.schemas.csv_schemas import METRICS
 from octdino.errors import UserError
 from octdino.stats.calibration import logit
 from octdino.stats.validation_score import validation_score
@@ -20,10 +22,12 @@ class TrainedRun:
 
     Attributes:
         score: macro AUROC, or accuracy of exclusive labels, on validation patients; NaN where there is none.
+        compared: whether the last evaluation has its arm; folders of arms that a configuration no longer has stay.
     """
 
     predictions: Predictions
     score: float
+    compared: bool = True
 
     @property
     def arm(self) -> str:
@@ -65,8 +69,13 @@ def read_runs(results: Path) -> list[TrainedRun]:
     folders = [path.parent for path in paths if path.parents[3].name != CLINICAL]
     if not folders:
         raise UserError(f"{results}: no trained classifier below classify/; expected a cohort's results/{{cohort}}")
-    found = [read_predictions(folder) for folder in folders]
-    return [TrainedRun(each, _score(each)) for each in found]
+    runs = [TrainedRun(each, _score(each)) for each in map(read_predictions, folders)]
+    path = results / "evaluate" / "metrics.csv"
+    if not path.is_file():
+        return runs
+    metrics = read_table(path, METRICS)
+    compared = set(zip(metrics["arm"], metrics["backbone"], metrics["fraction"].astype(float), strict=True))
+    return [replace(run, compared=run.key in compared) for run in runs]
 
 
 def _score(predictions: Predictions) -> float:
@@ -87,13 +96,15 @@ def mean_scores(runs: list[TrainedRun]) -> dict[tuple[str, str, float], float]:
 def choose(runs: list[TrainedRun], wanted: Wanted) -> TrainedRun:
     """Return the run that is wanted; of several arms the best on validation patients, of its runs the first.
 
-    Arms are compared at the largest fraction that is left, by the mean over folds and seeds: the best single run would
-    be the one with the easiest validation patients.
+    Without a named arm only those of the last evaluation are candidates. They are compared at the largest fraction that
+    is left, by the mean over folds and seeds: the best single run would be that with the easiest validation patients.
 
     Raises:
         UserError: there is no such run.
     """
     left = runs
+    if wanted.arm is None:
+        left = [run for run in runs if run.compared] or runs
     for name in ("arm", "backbone", "fraction", "fold", "seed"):
         value = getattr(wanted, name)
         if value is None:

@@ -78,7 +78,10 @@ def _warned(results: Results, lines: list[str]) -> list[str]:
 
 def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[str]:
     many = results.cohort.unit.many
-    lines = [f"Arm {best.arm}: the highest score at {percent(best.fraction)} of the labeled training {many}."]
+    lines = [
+        f"Arm {best.arm}: the highest test score at {percent(best.fraction)} of the labeled training {many}.",
+        "The folder model/ has the arm with the highest validation score, which may be another.",
+    ]
     if not runs:
         return [*lines, f"Backbone {backbone}; its folder is not among these results."]
     folder, metadata = runs[0]

@@ -40,7 +40,8 @@ class Results:
     Attributes:
         root: results/{cohort}.
         cohort: manifest, splits, labels, unit and, where there is a store, images.
-        classifiers: folder and classifier.json of each classifier.
+        classifiers: folder and classifier.json of each classifier that metrics.csv has; folders of arms that were taken
+            out of the configuration stay, and are no part of the results.
         figures: SVG by name.
         benchmarks: one row per job: rule, job, s, max_rss.
     """
@@ -83,11 +84,19 @@ def read_results(root: Path) -> Results:
     ]
     others = any(any(root.glob(f"{stage}/*/*/*")) for stage in ("pretrain", "explain"))
     compared = bool(classifiers) or not others  # a cohort without labels has something else to show
+    metrics = _floats(root / "evaluate" / "metrics.csv", METRICS, compared)
+    if len(metrics):
+        evaluated = set(zip(metrics["arm"], metrics["backbone"], metrics["fraction"], strict=True))
+        classifiers = [
+            (folder, card)
+            for folder, card in classifiers
+            if (card["arm"], card["backbone"], card["fraction"]) in evaluated
+        ]
     return Results(
         root=root,
         cohort=cohort,
         quarantine=_optional(root / "cohort" / "quarantine.csv", QUARANTINE),
-        metrics=_floats(root / "evaluate" / "metrics.csv", METRICS, compared),
+        metrics=metrics,
         comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON, compared),
         subgroups=_floats(root / "evaluate" / "subgroups.csv", SUBGROUPS, needed=False),
         pretraining=[_pretraining(path) for path in sorted(root.glob("pretrain/*/*/*/backbone.json"))],

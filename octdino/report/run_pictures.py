@@ -1,8 +1,10 @@
 """Pictures of pretraining runs on the page: augmented views, and scans that a masked autoencoder reconstructed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from octdino.report.explain_section import FigureImage, jpeg_uri
+from octdino.report.results_reader import Pretraining
 
 PICTURES = {
     "views.png": (
@@ -17,11 +19,12 @@ PICTURES = {
 }
 
 
-def run_pictures(root: Path) -> list[FigureImage]:
+def run_pictures(root: Path, runs: Sequence[Pretraining]) -> list[FigureImage]:
     """Return the pictures of pretraining runs, each of the first run per method and backbone that has one.
 
     Args:
         root: results/{cohort}.
+        runs: which ones.
 
     Raises:
         UserError: a picture cannot be read.
@@ -29,8 +32,10 @@ def run_pictures(root: Path) -> list[FigureImage]:
     pictures = []
     for name, (what, caption) in PICTURES.items():
         first: dict[tuple[str, ...], Path] = {}
-        for path in sorted(root.glob(f"pretrain/*/*/*/{name}")):
-            first.setdefault(path.parts[-4:-2], path)
+        for run in runs:
+            path = root / "pretrain" / run.method / run.backbone / run.run / name
+            if path.is_file():
+                first.setdefault((run.method, run.backbone), path)
         for path in first.values():
             title = f"{what}: {' · '.join(path.parts[-4:-1])}"
             pictures.append(FigureImage(title, str(path.relative_to(root)), jpeg_uri(path), caption))

@@ -1,6 +1,7 @@
 """Write the HTML page and the cards beside it; everything is read from files, no other stage is imported."""
 
 import platform
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,7 +60,7 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     Raises:
         UserError: manifest or metrics are missing, or a file cannot be read.
     """
-    found = read_results(results)
+    found = with_configured_runs(read_results(results), config)
     environment = Environment(
         loader=PackageLoader("octdino", "report"),
         autoescape=True,
@@ -83,6 +84,16 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     for curves in shown["training"]:
         _write(out.with_name(f"training_{curves.name}.svg"), curves.svg)
     _write(out, page)
+
+
+def with_configured_runs(found: Results, config: dict[str, Any]) -> Results:
+    """Return the results without pretraining runs of methods and backbones that the configuration does not have."""
+    section = _section(config, "pretrain")
+    kept = found.pretraining
+    for key in ("method", "backbone"):
+        if names := section.get(f"{key}s"):
+            kept = [run for run in kept if getattr(run, key) in names]
+    return replace(found, pretraining=kept)
 
 
 def _write(path: Path, text: str) -> None:
@@ -192,7 +203,7 @@ def training(found: Results) -> dict[str, Any]:
         "single": without_curves(found.pretraining),
         "alarms": training_alarms(found.pretraining),
         "run_heads": heads,
-        "run_pictures": run_pictures(found.root),
+        "run_pictures": run_pictures(found.root, found.pretraining),
         "runs": runs,
     }
 

@@ -66,7 +66,7 @@ def test_what_would_be_read_is_printed(
     assert "files 16 .png, 1 .csv" in words
     assert "columns path: file; patient: Subject" in words
     assert "not read note" in words
-    assert "accepted 16 scans refused 1 rows" in words
+    assert "accepted 16 scans refused 1 row" in words
     assert (
         "1 missing_file (the table names a file that is not there): scans.csv row 18: no file images/none.png" in words
     )

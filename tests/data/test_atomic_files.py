@@ -164,3 +164,10 @@ def test_a_folder_without_permission_to_write(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match="cannot be written to: no permission, or a read-only file system"):
         check_out(tmp_path / "new")
+
+
+def test_a_file_that_a_library_made_for_its_owner_alone_gets_the_users_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with replacing(tmp_path / "weights") as temporary:
+        temporary.touch(0o600)
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from octdino.data.cohort_reader import read_cohort
+from octdino.data.schemas.csv_schemas import METRICS
 from octdino.errors import UserError
 from octdino.inference.model_list import list_models
 from octdino.inference.model_writer import write_model
@@ -64,6 +65,26 @@ def test_winner_is_the_best_arm_on_validation_patients(run):
     best = choose(runs, Wanted())
     assert best.score == max(each.score for each in runs)
     assert f"*  {best.arm}".replace(" ", "") in list_models(run, runs).replace(" ", "")
+
+
+def test_arm_that_the_last_evaluation_lacks_is_chosen_by_name_only(run, tmp_path):
+    """Folders of arms that were taken out of the configuration stay beside the others."""
+    copied = tmp_path / "results"
+    shutil.copytree(run, copied)
+    best = choose(read_runs(copied), Wanted())
+    rows = [
+        {"arm": each.arm, "backbone": each.key[1], "fraction": each.key[2], "fold": "0", "seed": 0, "label": "macro",
+         "metric": "auroc", "value": 0.7, "n_resamples": 10}
+        for each in read_runs(copied)
+        if each.arm != best.arm
+    ]  # fmt: skip
+    (copied / "evaluate").mkdir()
+    columns = [column.name for column in METRICS]
+    pd.DataFrame(rows, columns=columns).to_csv(copied / "evaluate" / "metrics.csv", index=False)
+    runs = read_runs(copied)
+    second = max((each for each in runs if each.arm != best.arm), key=lambda each: each.score)
+    assert choose(runs, Wanted()).score == second.score
+    assert choose(runs, Wanted(arm=best.arm)).arm == best.arm
 
 
 def test_choice_names_what_there_is(run):

@@ -4,13 +4,14 @@ import base64
 import io
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from octdino.config import METHODS, ReportSettings
 from octdino.errors import UserError
 from octdino.report import write_report
-from octdino.report.results_reader import _pretraining
+from octdino.report.results_reader import Pretraining, _pretraining
 from octdino.report.run_pictures import run_pictures
 from octdino.report.training_section import training_table
 from tests.report.test_report import Page
@@ -22,6 +23,10 @@ def write_picture(path: Path, gray: int, mode: str = "L") -> None:
     Image.new(mode, (40, 20), (gray,) * 3 if mode == "RGB" else gray).save(path)
 
 
+def runs_below(folder: Path) -> list[Pretraining]:
+    return [Pretraining(*path.parts[-3:], {}, pd.DataFrame()) for path in sorted(folder.glob("*/*/*"))]
+
+
 def test_each_method_and_backbone_has_the_picture_of_its_first_run_that_has_one(tmp_path: Path) -> None:
     runs = tmp_path / "pretrain"
     (runs / "dino/resnet18/fold0-seed0").mkdir(parents=True)
@@ -30,7 +35,7 @@ def test_each_method_and_backbone_has_the_picture_of_its_first_run_that_has_one(
     write_picture(runs / "mae/vit_a/fold0-seed0/views.png", 30, "RGB")
     write_picture(runs / "mae/vit_a/fold0-seed0/reconstruction.png", 60, "RGB")
     write_picture(runs / "mae/vit_b/fold0-seed0/reconstruction.png", 90, "RGB")
-    found = run_pictures(tmp_path)
+    found = run_pictures(tmp_path, runs_below(runs))
     assert [picture.title for picture in found] == [
         "Augmented views: dino · resnet18 · fold0-seed1",
         "Augmented views: mae · vit_a · fold0-seed0",
@@ -73,7 +78,7 @@ def test_damaged_picture_is_one_line(tmp_path: Path, name: str) -> None:
     write_picture(path, 60)
     path.write_bytes(b"\x89PNG\r\n\x1a\n but no image")
     with pytest.raises(UserError, match=rf"{name}: the figure cannot be read") as caught:
-        run_pictures(tmp_path)
+        run_pictures(tmp_path, runs_below(tmp_path / "pretrain"))
     assert "\n" not in str(caught.value)
 
 
