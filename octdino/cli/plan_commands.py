@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +48,27 @@ def run_plan(args: argparse.Namespace) -> None:
     snakefile = args.snakefile.absolute() if args.snakefile else None
     if snakefile is not None and not snakefile.is_file():
         raise UserError(f"--snakefile: no such file: {snakefile}")
-    logging.getLogger("octdino.cohort").setLevel(logging.ERROR)  # a listing's warnings come again with the run
     from octdino.cli.planning.plan import make_plan
     from octdino.cli.planning.plan_text import plan_text
 
-    with contextlib.chdir(args.directory):  # the run's paths are relative to it
+    with contextlib.chdir(args.directory), _quiet("octdino.cohort"):  # the run's paths are relative to it
         plan = make_plan(
             configfiles, dict(args.config), snakefile=snakefile, cores=args.cores, gpus=args.gpus,
             trial=not args.no_trial,
         )  # fmt: skip
         print(plan_text(plan), end="")
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Leave out a logger's warnings, which come again with the run."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def mapping_of(path: Path) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def test_one_arm_without_an_evaluable_label_gives_tables_without_values(tmp_path
     assert metrics["value"].isna().all()
     assert set(metrics["tier"]) == {"not evaluable"}
     assert read_table(tmp_path / "comparison.csv", COMPARISON).empty
-    assert "no label is evaluable" in (tmp_path / "roc.svg").read_text()
+    assert "no biomarker is evaluable" in (tmp_path / "roc.svg").read_text()
 
 
 def test_labels_and_schema_of_the_fixture() -> None:

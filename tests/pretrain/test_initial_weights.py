@@ -23,9 +23,9 @@ def test_run_starts_from_weights_of_earlier_run(store, tmp_path, monkeypatch, mo
     first = {}
     train = Trainer.train
 
-    def watching(self, stopper):
+    def watching(self, stopper, monitor):
         first.update({key: value.clone() for key, value in self.method.exported.state_dict().items()})
-        train(self, stopper)
+        train(self, stopper, monitor)
 
     monkeypatch.setattr(Trainer, "train", watching)
     chosen = starting_from(str(tmp_path / "{backbone}-fold{fold}-seed{seed}"))

@@ -30,8 +30,6 @@ def data(store):
 
 def test_run_of_mae_writes_a_readable_figure_and_run_of_dino_deletes_an_earlier_one(store, tmp_path):
     run(store, tmp_path, "mae", "vit", ONE_EPOCH)
-    written = sorted(path.name for path in tmp_path.iterdir())
-    assert written == ["backbone.json", "backbone.safetensors", "history.csv", "reconstruction.png", "state"]
     pixels = np.asarray(Image.open(tmp_path / "reconstruction.png").convert("L"))
     assert pixels.shape[1] > pixels.shape[0] > 300
     assert len(np.unique(pixels)) > 50

@@ -37,7 +37,7 @@ def test_durations_of_hours_and_of_nothing() -> None:
 
 
 def test_the_lines_of_the_trainer_are_read_as_they_are_written(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from octdino.config import PretrainSettings
     from octdino.pretrain.history import History
@@ -46,7 +46,7 @@ def test_the_lines_of_the_trainer_are_read_as_they_are_written(
     row |= {"data_wait": 0.0, "augmentation": 0.1, "utilisation": 0.02}
     settings = PretrainSettings(methods=["dino"], epochs=24)
     with caplog.at_level(logging.INFO):
-        History(settings, tmp_path).add_epoch(row, 125.0)
+        History(settings).add_epoch(row, 125.0)
     tail = parse_tail([f"2023-11-14 22:13:20 octdino.pretrain: {caplog.messages[0]}"], at=1e10)
     assert (tail.told, tail.rate, tail.seconds_left) == ("epoch 2/24, loss 3.41, kNN 0.7", "210 img/s", 125.0)
 

@@ -163,7 +163,7 @@ def test_memory_of_jobs_is_asked_for_by_the_number_of_scans(tmp_path: Path) -> N
     }
     flow.configure(large)
     cluster = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", "false", "--jobs", "1"]
-    ((code, output),) = flow.many([["-n", *cluster]])
+    ((code, output),) = flow.many([["-n", "--workflow-profile", "none", *cluster]])
     assert code == 0, output
     asked = dict(re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: .*?mem_mb=(\d+)", output, re.MULTILINE))
     assert int(asked["pretrain"]) == pytest.approx(9_730, abs=20)
