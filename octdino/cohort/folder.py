@@ -14,6 +14,7 @@ from octdino.cohort.scan_table import ScanTable
 from octdino.cohort.spreadsheet import is_workbook, read_spreadsheet, sheet_names
 from octdino.cohort.table_columns import has_path_column
 from octdino.config.cohort import CohortSettings
+from octdino.config.folder_glance import table_path
 from octdino.errors import UserError
 
 TABLES = (".csv", ".tsv", ".xlsx")
@@ -61,8 +62,7 @@ def _find_table(
         UserError: there are several, or one cannot be read.
     """
     if settings.table is not None:
-        inside = file_index.root / settings.table
-        path = inside if not settings.table.is_file() and inside.is_file() else settings.table
+        path = table_path(settings, settings.table)
         return path, _read(path, settings.sheet, lookup)
     names = [name for name in sorted(file_index.files) if "/" not in name and not name.startswith("~$")]
     paths = [file_index.root / name for name in names if Path(name).suffix.lower() in TABLES]

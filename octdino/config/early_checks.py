@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from octdino.config.cohort_size import image_bytes, known_scans, machine_memory, memory_bytes, store_bytes
 from octdino.config.consistency import VALUES, lacking_values, without_values
-from octdino.config.folder_glance import TableGlance, glance_at_table, only_images
+from octdino.config.folder_glance import TableGlance, glance_at_table, only_images, table_path
 from octdino.config.names import Arm
 from octdino.data.disk_space import SPARE, amount
 from octdino.errors import UserError
@@ -59,7 +59,11 @@ def notes_before_run(settings: "Config") -> list[str]:
 def check_paths(settings: "Config") -> None:
     """Check that configured files and folders exist; cohorts that are downloaded may be missing."""
     cohort = settings.cohort
-    files = {"cohort.table": cohort.table, "cohort.clinical": cohort.clinical, "cohort.split.file": cohort.split.file}
+    files = {
+        "cohort.table": cohort.table and table_path(cohort, cohort.table),
+        "cohort.clinical": cohort.clinical,
+        "cohort.split.file": cohort.split.file,
+    }
     files |= {f"models.{name}.weights": model.weights for name, model in settings.models.items()}
     if cohort.local and cohort.root is not None:
         if not cohort.root.is_dir():

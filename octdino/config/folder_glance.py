@@ -22,7 +22,7 @@ class TableGlance(NamedTuple):
     """The table of a cohort `folder`.
 
     Attributes:
-        columns: its header in lower case.
+        columns: its header in lower case, without blanks and punctuation; `cst` also where it is written out.
         rows: without the header and empty lines at its end.
         plain: whether each row names an image, which has no header with patients or thickness.
     """
@@ -38,13 +38,19 @@ def glance_at_table(cohort: CohortSettings) -> TableGlance | None:
     if cohort.name != "folder" or cohort.folders != "auto" or cohort.root is None:
         return None
     if cohort.table is not None:
-        return _read(cohort.table)
+        return _read(table_path(cohort, cohort.table))
     if not cohort.root.is_dir():
         return None
     with os.scandir(cohort.root) as entries:
         tables = sorted(Path(entry.path) for entry in entries if entry.name.lower().endswith(".csv"))
     found = [table for path in tables if (table := _read(path)) and "path" in table.columns]
     return found[0] if len(found) == 1 else None
+
+
+def table_path(cohort: CohortSettings, table: Path) -> Path:
+    """Return the path of a table, which may be relative to the root."""
+    inside = cohort.root / table if cohort.root is not None else table
+    return inside if not table.is_file() and inside.is_file() else table
 
 
 def only_images(root: Path) -> bool:
@@ -73,5 +79,7 @@ def _read(path: Path) -> TableGlance | None:
     separator = max(",;\t", key=header.count)
     names = next(csv.reader([header], delimiter=separator), [])
     rows = content.count(b"\n")
-    columns = {" ".join(name.split()).casefold() for name in names}
+    columns = {re.sub(r"[\W_]+", "", name.casefold()) for name in names}
+    if "centralsubfieldthickness" in columns:
+        columns.add("cst")
     return TableGlance(path, columns, rows, len(IMAGE.findall(content)) >= rows)

@@ -45,8 +45,9 @@ def test_a_method_without_its_clinical_value_says_what_to_leave_out(root: Path, 
         "supcon_cst out of pretrain.methods and its arms (supcon_cst-linear) out of classify.arms"
     )
     passes(folder_settings(root) | DINO, tmp_path)
-    (root / "scans.csv").write_text(TABLE.replace("fluid", "CST"))
-    passes(folder_settings(root), tmp_path)
+    for name in ("CST", "central subfield thickness"):
+        (root / "scans.csv").write_text(TABLE.replace("fluid", name))
+        passes(folder_settings(root), tmp_path)
     (root / "scans.csv").write_text(TABLE.replace(".png", ".vol"))  # its header may have it
     passes(folder_settings(root), tmp_path)
 
@@ -158,3 +159,7 @@ def test_notes_name_methods_without_arms_and_enlarged_views() -> None:
     assert notes[0] == "pretrain.methods: byol: no arm of classify.arms starts from it"
     assert notes[1].startswith("pretrain.augment.global_size: views of 96 px are enlarged from stored scans of 64 px")
     assert not notes_before_run(load_config({}))
+
+
+def test_a_table_may_be_named_relative_to_the_root(root: Path, tmp_path: Path) -> None:
+    passes(merged(folder_settings(root, table="scans.csv"), DINO), tmp_path)
