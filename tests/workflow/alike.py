@@ -10,10 +10,10 @@ from tests.pretrain.small_runs import TIMES
 
 
 def files(results: Path) -> dict[str, Path]:
-    """Files that must be equal: all but timings, state folders, event files, and pages that show timings."""
+    """Files that must be equal: all but timings, states, event files, paths of the cohort, and pages with timings."""
     found = (path for path in results.rglob("*") if path.is_file())
     kept = {str(path.relative_to(results)): path for path in found}
-    left_out = re.compile(r"/state/|/tensorboard/|/benchmarks/|^phantom/report/")
+    left_out = re.compile(r"/state/|/tensorboard/|/benchmarks/|/origin\.json$|^phantom/report/")
     return {name: path for name, path in kept.items() if not left_out.search(name)}
 
 
