@@ -20,36 +20,37 @@ from pathlib import Path
 from tests.bare.containerfile import instructions
 
 ROOT = Path(__file__).parents[2]
-HOST_FILES = ("/etc/resolv.conf", "/etc/pip.conf", "/etc/uv", "/root/.config/pip", "/root/.config/uv")
-HOST_FILES += ("/etc/ssl/certs/ca-certificates.crt",)
+HOST_FILES = ("/etc/resolv.conf", "/etc/pip.conf", "/etc/uv", "/etc/ssl/certs/ca-certificates.crt")
+USER_FILES = (".config/pip", ".config/uv")  # below the home folder, here and there
+HOME = "/srv/octdino"  # in the chroot
 PASSED_ON = re.compile(r"(PIP|UV|SSL|REQUESTS|HTTPS?|NO|https?|no)_\w+|TERM")
 QUICK_TESTS = "tests/config/test_config.py tests/stats/test_thresholds.py tests/cli/test_run.py"
 FEW = "--config 'cohort={phantom: {patients: 8}}'"
 COHORT = f"--cores 2 --until cohort {FEW}"
 STEPS = {
     "checkout": f"""
-        cd /root/checkout
+        cd ~/checkout
         make setup
         . .venv/bin/activate
         snakemake -n {FEW} | tail -20
         snakemake {COHORT}
         test -s results/phantom/cohort/manifest.csv""",
     "tests": f"""
-        cd /root/checkout
+        cd ~/checkout
         make setup-dev
         . .venv/bin/activate
         python -m pytest -n 0 {QUICK_TESTS}""",
     "wheel": f"""
-        cd /root/checkout
+        cd ~/checkout
         make dist
-        rm -rf octdino-env /root/work
+        rm -rf octdino-env ~/work
         python3 -m venv octdino-env
         . octdino-env/bin/activate
         pip install --quiet 'uv>=0.9.8'
         uv pip install --quiet --require-hashes --requirement requirements.lock
         uv pip install --quiet --no-deps dist/octdino-*-py3-none-any.whl
-        mkdir /root/work
-        cd /root/work
+        mkdir ~/work
+        cd ~/work
         octdino --version
         octdino presets
         octdino run -n {FEW} | tail -20
@@ -76,7 +77,7 @@ def main() -> int:
     with mounted(args.root):
         copy_host_files(args.root)
         chroot(args.root, "apt-get update -qq && apt-get install -y -qq --no-install-recommends make python3-venv")
-        copy_sources(args.root / "root/checkout")
+        copy_sources(inside(args.root, HOME) / "checkout")
         for name in args.steps or STEPS:
             print(f"\n== {name}", flush=True)
             if name == "container":
@@ -110,14 +111,20 @@ def mounted(root: Path) -> Iterator[None]:
 
 def copy_host_files(root: Path) -> None:
     """Copy what reaches the package indexes of this machine; nothing of it is part of octdino."""
-    for name in HOST_FILES:
-        source, target = Path(name), root / name.lstrip("/")
+    places = [(Path(name), inside(root, name)) for name in HOST_FILES]
+    places += [(Path.home() / name, inside(root, HOME) / name) for name in USER_FILES]
+    for source, target in places:
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True, ignore_dangling_symlinks=True)
         elif source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)  # may be a link
             shutil.copyfile(source, target)
+
+
+def inside(root: Path, path: str) -> Path:
+    """Return where an absolute path of the chroot is."""
+    return root / path.lstrip("/")
 
 
 def copy_sources(target: Path) -> None:
@@ -133,7 +140,7 @@ def copy_sources(target: Path) -> None:
 def chroot(root: Path, script: str) -> int:
     """Run a script of bash in the root, with a clean environment; return its exit code."""
     env = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
-    env |= {"HOME": "/root", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    env |= {"HOME": HOME, "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     env |= {"LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     command = ["chroot", str(root), "/bin/bash", "-euo", "pipefail", "-c", script]
     return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False).returncode
