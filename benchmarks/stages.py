@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -86,7 +87,7 @@ def scale(scans: Scans, counts: list[int], folder: Path, rounds: int) -> list[Ro
     stores = {count: many_scans(folder / f"scans-{count}", images, count) for count in counts}
     memory = {count: in_new_process(first_steps, store)[2] for count, store in stores.items()}
     runs = {count: scale_run(read_data(store, None, online_eval_max_scans=100)) for count, store in stores.items()}
-    contenders = {str(count): Contender(lambda run=run: run.steps(2)) for count, run in runs.items()}  # type: ignore[misc]
+    contenders = {str(count): Contender(partial(run.steps, 2)) for count, run in runs.items()}
     for contender in contenders.values():
         contender.seconds()
     seconds = interleaved(contenders, max(rounds, 7))
@@ -96,7 +97,7 @@ def scale(scans: Scans, counts: list[int], folder: Path, rounds: int) -> list[Ro
         rate = 2 * runs[count].trainer.batches.batch_size / median(seconds[str(count)])
         relative = ratio(seconds[str(counts[0])], seconds[str(count)])
         rows.append({"scans": count, "images/s": rate, "relative rate": relative, "store": size})
-        rows[-1] |= {"read per second": size / seconds_of(lambda store=store: read_images(store))}  # type: ignore[misc]
+        rows[-1] |= {"read per second": size / seconds_of(partial(read_images, store))}
         rows[-1] |= {"peak memory": memory[count], "minus the store": memory[count] - size}
     return rows
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from statistics import median
@@ -91,7 +92,7 @@ def _serve(pipe: Connection, make: Callable[..., Any], args: tuple[Any, ...]) ->
             pipe.send(_report(loop))
             continue
         loop.begin()
-        pipe.send(seconds_of(lambda steps=command: loop.steps(steps)))  # type: ignore[misc]
+        pipe.send(seconds_of(partial(loop.steps, command)))
         loop.end()
 
 

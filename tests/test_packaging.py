@@ -88,6 +88,12 @@ def test_packages_that_only_a_gpu_needs_are_in_the_lock() -> None:
     assert {line for line in lines if not line.startswith("#")} <= locked("requirements.lock").keys()
 
 
+def test_both_conda_environments_install_octdino_alike() -> None:
+    """Snakemake takes one script per environment, by its name; a link would not survive a module from a git host."""
+    one, other = (ROOT / f"envs/{name}.post-deploy.sh" for name in ("octdino", "tables"))
+    assert one.read_bytes() == other.read_bytes()
+
+
 def named_paths(text: str) -> Iterator[str]:
     """Paths of the repository in backticks, without those that stand for any name, such as `tests/test_NAME.py`."""
     tops = "octdino|tests|workflow|config|profiles|envs|docs|benchmarks|replication"

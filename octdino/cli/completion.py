@@ -23,7 +23,7 @@ def completion_script(shell: str) -> str:
             _complete_paths(action)
     _add_snakemake_options(verbs["run"])
     name = _action(verbs["presets"], "name")
-    del name.complete  # type: ignore[attr-defined]  # no file
+    del name.complete  # no file
     name.choices = [*presets(), *profiles()]
     return shtab.complete(parser, shell).rstrip("\n") + "\n"
 
@@ -47,8 +47,8 @@ def _add_snakemake_options(run: argparse.ArgumentParser) -> None:
             action.help = (action.help or "").split(". ")[0]  # shells print it beside each word
             run._add_action(action)
             _complete_paths(action)
-    _action(run, "configfile").complete = _names_or_files("preset", presets())  # type: ignore[attr-defined]
-    _action(run, "profile").complete = _names_or_files("profile", profiles())  # type: ignore[attr-defined]
+    _action(run, "configfile").complete = _names_or_files("preset", presets())
+    _action(run, "profile").complete = _names_or_files("profile", profiles())
 
 
 def _names_or_files(kind: str, names: Collection[str]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _names_or_files(kind: str, names: Collection[str]) -> dict[str, Any]:
     }
 
 
-def _action(parser: argparse.ArgumentParser, name: str) -> argparse.Action:
-    """Return the argument of a parser that stores `name`."""
-    (found,) = (action for action in parser._actions if action.dest == name)
-    return found
+def _action(parser: argparse.ArgumentParser, name: str) -> Any:
+    """Return the argument of a parser that stores `name`, an action with shtab's attribute `complete`."""
+    (action,) = (action for action in parser._actions if action.dest == name)
+    return action

@@ -22,7 +22,7 @@ from octdino.progress import progress
 from octdino.scans.decode_pool import decode_scans
 from octdino.scans.image_files import describe_image
 from octdino.scans.preprocess import DecodedScan
-from octdino.scans.sources import DAMAGED
+from octdino.scans.sources import DAMAGED, ImageSource
 
 SAMPLE = 200  # images that are decoded by default
 PER_GROUP = 6  # scans per label that are shown
@@ -110,12 +110,12 @@ def _suffixes(root: Path) -> Counter[str]:
     return Counter(suffix or "no suffix" for suffix in suffixes)
 
 
-def _kind(source: object, path: str) -> str:
+def _kind(source: ImageSource, path: str) -> str:
     """Return format and pixels of a scan's file; of a clinical one its suffix."""
     if "#" in path:
         return Path(path.rpartition("#")[0]).suffix.lower()
     try:
-        encoded = source(path)  # type: ignore[operator]
+        encoded = source(path)
     except DAMAGED:
         return ""
     return describe_image(encoded) if isinstance(encoded, Path | bytes) else "decoded"

@@ -96,9 +96,10 @@ def patient_names(settings: CohortSettings, paths: Sequence[str], classes: Itera
         f"Patients are read from the file names, CLASS{sign}PATIENT{sign}NUMBER: {len(patients)} patients in "
         f"{len(paths)} names (cohort.patient_pattern: '{text}'; null turns it off)."
     )
-    example = paths[0].replace("\\", "/").rsplit("/", 1)[-1]
-    log.warning("%s For example %s: patient %s", decision, example, re.search(text, example)[1])  # type: ignore[index]
-    return PatientNames(re.compile(text), decision=decision)
+    names = PatientNames(re.compile(text), decision=decision)
+    example = paths[0].replace("\\", "/")
+    log.warning("%s For example %s: patient %s", decision, example.rsplit("/", 1)[-1], names.patient(example))
+    return names
 
 
 def _given(text: str, paths: Sequence[str]) -> PatientNames:

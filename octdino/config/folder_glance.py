@@ -59,7 +59,7 @@ def only_images(root: Path) -> bool:
     for _, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         count += len(files)
-        suffixes = {os.path.splitext(name)[1].lower() for name in files if not name.startswith(".")}  # noqa: PTH122
+        suffixes = {Path(name).suffix.lower() for name in files if not name.startswith(".")}
         if count > MOST_FILES or suffixes - IMAGES - NO_SCANS:
             return False
     return count > 0

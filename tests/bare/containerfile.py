@@ -16,7 +16,7 @@ def instructions(path: Path) -> tuple[str, list[str]]:
     for line in filter(None, text.splitlines()):
         word, rest = line.split(maxsplit=1)
         if word == "FROM":
-            suite = re.fullmatch(r"debian:(\w+)-slim", rest)[1]  # type: ignore[index]
+            suite = re.fullmatch(r"debian:(\w+)-slim", rest)[1]
         elif word == "WORKDIR":
             folder = shlex.quote(rest)
         elif word == "ENV":

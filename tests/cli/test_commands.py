@@ -19,7 +19,7 @@ def failing(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     try:
         code = cli.main(list(argv))
     except SystemExit as end:
-        code = end.code  # type: ignore[assignment]
+        code = end.code
     assert code == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line

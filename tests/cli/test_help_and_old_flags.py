@@ -89,7 +89,7 @@ def test_help_has_the_defaults_of_default_yaml(verb: str, section: str) -> None:
     values: Any = yaml.safe_load((ROOT / "config/default.yaml").read_text())
     for part in section.split("."):
         values = values[part]
-    parser = build_parser()._subparsers._group_actions[0].choices[verb]  # type: ignore[union-attr, index]
+    parser = build_parser()._subparsers._group_actions[0].choices[verb]
     helps = {action.dest.removeprefix(MARK): action.help for action in parser._actions if action.dest.startswith(MARK)}
     compared = 0
     for key, text in helps.items():

@@ -27,8 +27,8 @@ def decide(values: list[list[int | None]], reader: bool | None = None, **setting
     truth = pd.DataFrame(values, columns=labels).astype("Int64")
     scans = pd.DataFrame({"path": [f"{row}.png" for row in range(len(truth))]})
     rows = ScanTable(Path(), scans, truth, Quarantine(), False, exclusive=reader)
-    check_exclusive(rows, CohortSettings(**settings))  # type: ignore[arg-type]
-    return exclusive_labels(scans, rows, CohortSettings(**settings))  # type: ignore[arg-type]
+    check_exclusive(rows, CohortSettings(**settings))
+    return exclusive_labels(scans, rows, CohortSettings(**settings))
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -99,8 +99,8 @@ def test_neither_files_nor_network_is_one_line(
 
 @pytest.mark.parametrize("name", ["imagenette", "cifar10", "stl10", "voc12"])
 def test_addresses_are_torchvisions(name: str) -> None:
-    found = vision.archive_of(CohortSettings(name=name))  # type: ignore[arg-type]
+    found = vision.archive_of(CohortSettings(name=name))
     assert isinstance(found, Archive)
     assert found.url.startswith("http")
     assert len(found.md5) == 32
-    assert CohortSettings(name=name).files.name == name  # type: ignore[arg-type]
+    assert CohortSettings(name=name).files.name == name

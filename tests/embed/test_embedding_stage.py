@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_bytes(store: Path, tmp_path: Path) -> None
 def test_a_diverged_pretraining_is_one_line(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> tuple[nn.Module, None]:
         network = create_backbone(CNN, 1, 32)
-        nn.init.constant_(network.conv1.weight, float("nan"))  # type: ignore[arg-type, union-attr]
+        nn.init.constant_(network.conv1.weight, float("nan"))
         return network, None
 
     monkeypatch.setattr(embedding_stage, "start_backbone", broken)
@@ -124,7 +124,7 @@ def test_memory_of_a_batch_does_not_grow_with_the_input(store: Path, monkeypatch
     monkeypatch.setattr(embedding_stage, "extract_features", lambda *_: torch.zeros(0, 1))
     for size in (96, 128, 224, 480):
         attributes = type("Attributes", (), {"readout": "pooled", "size": size, "mean": [0.0], "std": [1.0]})
-        list(embedding_stage.feature_blocks(nn.Identity(), cohort, attributes))  # type: ignore[arg-type]
+        list(embedding_stage.feature_blocks(nn.Identity(), cohort, attributes))
     assert seen == [256, 256, 83, 18]
 
 

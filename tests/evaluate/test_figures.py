@@ -93,7 +93,7 @@ def test_a_filled_point_of_a_difference_is_one_whose_adjusted_p_is_below_the_lev
 def evaluated(root: Path, arms: tuple[str, ...], fractions: tuple[float, ...], **settings: object) -> Path:
     write_cohort(root / "cohort")
     folders = [write_arm(root / "classify", root / "cohort", arm, fraction) for arm in arms for fraction in fractions]
-    chosen = EvaluateSettings(resamples=100, **settings)  # type: ignore[arg-type]
+    chosen = EvaluateSettings(resamples=100, **settings)
     evaluate(chosen, root / "cohort" / "manifest.csv", folders, root / "evaluate")
     return root / "evaluate"
 

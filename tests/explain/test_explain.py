@@ -113,7 +113,7 @@ def test_a_cnn_a_fine_tuned_one_and_stale_figures(phantom: tuple[Path, Path], tm
     files, store = phantom
     labels = labels_of(read_table(store.with_name("manifest.csv"), MANIFEST))
     network = create_backbone(CNN, 1, 48)
-    dim = int(network.num_features)  # type: ignore[arg-type]
+    dim = int(network.num_features)
     arms = [
         classifier(tmp_path / "linear", "scratch-linear", labels, dim),
         classifier(tmp_path / "tuned", "scratch-finetune", labels, dim, dict(network.state_dict())),

@@ -151,7 +151,7 @@ def _settings(section: Any, rng: random.Random) -> tuple[dict[str, Any], str]:
 
 
 def _flags(verb: str, rng: random.Random) -> list[str]:
-    actions = next(iter(cli.build_parser()._subparsers._group_actions)).choices[verb]._actions  # type: ignore[union-attr]
+    actions = next(iter(cli.build_parser()._subparsers._group_actions)).choices[verb]._actions
     named = [action for action in actions if action.option_strings and "--processes" not in action.option_strings]
     found: list[str] = []
     for action in rng.sample(named, min(len(named), rng.choice([1, 1, 2]))):
@@ -188,11 +188,11 @@ def _unrendered() -> Iterator[None]:
         content: Any = {"svg": SVG, "png": PNG}[format]
         target.write(content) if isinstance(content, str) else Path(target).write_bytes(content)
 
-    before, Figure.savefig = Figure.savefig, save  # type: ignore[method-assign]
+    before, Figure.savefig = Figure.savefig, save
     try:
         yield
     finally:
-        Figure.savefig = before  # type: ignore[method-assign]
+        Figure.savefig = before
 
 
 @contextlib.contextmanager

@@ -78,8 +78,8 @@ def test_meets_only_padding_is_where_a_convolution_of_ones_has_no_gradient(kerne
 )
 def test_a_guarded_convolution_computes_what_the_plain_one_does(arguments: dict[str, object], size: int) -> None:
     torch.manual_seed(0)
-    plain = nn.Conv2d(4, 6, **arguments)  # type: ignore[arg-type]
-    guarded = avoid_onednn_defects(nn.Sequential(nn.Conv2d(4, 6, **arguments)))  # type: ignore[arg-type]
+    plain = nn.Conv2d(4, 6, **arguments)
+    guarded = avoid_onednn_defects(nn.Sequential(nn.Conv2d(4, 6, **arguments)))
     guarded.load_state_dict({f"0.{name}": value for name, value in plain.state_dict().items()})
     image = torch.randn(3, 4, size, size)
     torch.testing.assert_close(guarded(image), plain(image))
@@ -97,8 +97,8 @@ def test_a_convolution_that_changes_its_weight_still_does() -> None:
 def test_guarding_twice_is_guarding_once_and_names_stay() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3))
     names = list(network.state_dict())
-    once = type(avoid_onednn_defects(network)[0])  # type: ignore[index]
-    assert type(avoid_onednn_defects(network)[0]) is once  # type: ignore[index]
+    once = type(avoid_onednn_defects(network)[0])
+    assert type(avoid_onednn_defects(network)[0]) is once
     assert list(network.state_dict()) == names
     assert once.__name__ == "Conv2d"
 

@@ -24,7 +24,7 @@ def test_layers_of_a_resnet_are_the_means_of_its_last_three_stages() -> None:
     torch.manual_seed(0)
     network = create_backbone(ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 32]}), 1, 64)
     images = torch.randn(5, 1, 64, 64)
-    stages: list[nn.Module] = [network.layer2, network.layer3, network.layer4]  # type: ignore[list-item]
+    stages: list[nn.Module] = [network.layer2, network.layer3, network.layer4]
     expected = torch.cat([each.mean((2, 3)) for each in outputs(stages, network, images)], 1)
     features = extract_features(network, [images[:2], images[2:]], "layers")
     torch.testing.assert_close(features, expected)
@@ -37,9 +37,9 @@ def test_layers_of_a_vision_transformer_are_those_of_its_last_four_blocks(pool: 
     args = {"patch_size": 8, "depth": 6, "class_token": pool == "token", "global_pool": pool, "fc_norm": False}
     network = create_backbone(ModelSettings(timm="vit_tiny_patch16_224", args=args), 1, 32)
     images = torch.randn(3, 1, 32, 32)
-    blocks = outputs(list(network.blocks)[-4:], network, images)  # type: ignore[call-overload]
+    blocks = outputs(list(network.blocks)[-4:], network, images)
     with torch.no_grad():
-        tokens = [network.norm(each) for each in blocks]  # type: ignore[operator]
+        tokens = [network.norm(each) for each in blocks]
     expected = [each[:, 0] if pool == "token" else each.mean(1) for each in tokens]
     torch.testing.assert_close(extract_features(network, [images], "layers"), torch.cat(expected, 1))
 

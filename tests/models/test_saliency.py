@@ -63,14 +63,14 @@ def test_attention_is_that_of_the_last_block(kind: str, fused: bool) -> None:
         model = make(name, img_size=64, dynamic_img_size=True, **args)
     finally:
         set_fused_attn(True)
-    assert model.blocks[-1].attn.fused_attn == fused  # type: ignore[index, union-attr]
+    assert model.blocks[-1].attn.fused_attn == fused
     assert has_attention(model)
     assert attention_query(model) == ("mean over patches" if args.get("class_token") is False else "class token")
     for size in (64, 96):  # the second is not the one that its positions were made for
         images = torch.randn(2, 1, size, size)
         found = attention(model, images)
-        patch = model.patch_embed.patch_size[0]  # type: ignore[index, union-attr]
-        assert found.shape == (2, model.blocks[-1].attn.num_heads, size // patch, size // patch)  # type: ignore[index, union-attr]
+        patch = model.patch_embed.patch_size[0]
+        assert found.shape == (2, model.blocks[-1].attn.num_heads, size // patch, size // patch)
         torch.testing.assert_close(found.flatten(2), by_hand(model, images).detach(), rtol=1e-4, atol=1e-6)
         assert (found.sum((2, 3)) <= 1 + 1e-5).all()
 
@@ -95,7 +95,7 @@ def test_networks_without_attention_say_so() -> None:
 
 def linear(model: nn.Module, labels: int = 3) -> tuple[Tensor, Tensor]:
     torch.manual_seed(1)
-    return torch.randn(labels, int(model.num_features)), torch.randn(labels)  # type: ignore[arg-type]
+    return torch.randn(labels, int(model.num_features)), torch.randn(labels)
 
 
 def test_cam_is_the_classifier_at_each_place() -> None:
@@ -110,7 +110,7 @@ def test_cam_is_the_classifier_at_each_place() -> None:
     found, name = result
     assert name == "cam"
     with torch.no_grad():
-        features, logits = model.forward_features(images), model(images) @ weight.T + bias  # type: ignore[operator]
+        features, logits = model.forward_features(images), model(images) @ weight.T + bias
     by_place = torch.stack([features[:, :, y, x] @ weight.T + bias for y in range(2) for x in range(2)], -1)
     assert features.shape[2:] == (2, 2)
     torch.testing.assert_close(found.flatten(2), by_place, rtol=1e-4, atol=1e-4)
@@ -135,7 +135,7 @@ def test_gradcam_where_more_than_a_mean_lies_between() -> None:
     features = last_map(model, images)
     assert features is not None
     features.requires_grad_()
-    logits = model.forward_head(features, pre_logits=True) @ weight.T + bias  # type: ignore[operator]
+    logits = model.forward_head(features, pre_logits=True) @ weight.T + bias
     for label in range(3):
         (gradient,) = torch.autograd.grad(logits[:, label].sum(), features, retain_graph=True)
         wanted = (gradient.mean((2, 3), keepdim=True) * features).sum(1).relu().detach()

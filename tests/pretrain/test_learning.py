@@ -63,7 +63,7 @@ def probe(arm: str, store: Path, seed: int, pretrained: Path | None, out: Path) 
     """Return the macro AUROC of a linear probe on test patients, over labels with three positive ones."""
     settings = ClassifySettings.parse({"augment": {"global_size": 64}}, "test")
     run = {"store": store, "backbone": "b", "model": MODEL, "fraction": 1.0, "fold": 0, "seed": seed}
-    train_arm(arm, settings, pretrained=pretrained, out=out, **run)  # type: ignore[arg-type]
+    train_arm(arm, settings, pretrained=pretrained, out=out, **run)
     found = read_predictions(out).take("test")
     values = []
     for truth, score in zip(found.truth().T, found.probabilities().T, strict=True):
@@ -78,7 +78,7 @@ def probe(arm: str, store: Path, seed: int, pretrained: Path | None, out: Path) 
 @pytest.mark.parametrize("name", METHODS)
 def test_pretrained_backbone_beats_untrained_one(name: str, seed: int, store: Path, tmp_path: Path) -> None:
     run = {"store": store, "backbone": "b", "model": MODEL, "fold": 0, "seed": seed}
-    pretrain(name, SETTINGS, out=tmp_path / "run", **run)  # type: ignore[arg-type]
+    pretrain(name, SETTINGS, out=tmp_path / "run", **run)
     untrained = probe("scratch-linear", store, seed, None, tmp_path / "untrained")
     trained = probe(f"{name}-linear", store, seed, tmp_path / "run", tmp_path / "trained")
     print(f"{name}, seed {seed}: untrained {untrained:.3f}, pretrained {trained:.3f}")

@@ -38,7 +38,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def audited(**values: object) -> Leaks:
     """The audit on the page: nothing was found, unless `values` say otherwise."""
     nothing = {"heads": (), "asked": [], "scans": 360, "runs": 2, "rows": [], "findings": 0, "unknown": 0}
-    return Leaks(**{**nothing, "unchecked": [], **values})  # type: ignore[arg-type]
+    return Leaks(**{**nothing, "unchecked": [], **values})
 
 
 def numbers(text: str) -> list[float]:

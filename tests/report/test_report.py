@@ -94,7 +94,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def render(root: Path, **settings: object) -> tuple[str, Page]:
     out = root / "report" / "report.html"
-    write_report(ReportSettings(**settings), root, CONFIG, out)  # type: ignore[arg-type]
+    write_report(ReportSettings(**settings), root, CONFIG, out)
     text = out.read_text(encoding="utf-8")
     return text, Page(text)
 

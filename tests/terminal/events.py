@@ -22,7 +22,7 @@ class Utf8(io.StringIO):
         return self.terminal
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:
         return "utf-8"
 
 

@@ -38,7 +38,7 @@ def test_a_terminal_that_becomes_narrower_keeps_no_rest_of_the_region(monkeypatc
 def test_a_stream_without_unicode_gets_ascii() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     Screen(stream).line("a … 24 → 30")
-    assert stream.buffer.getvalue() == b"a ... 24 ? 30\n"  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue() == b"a ... 24 ? 30\n"
 
 
 def test_cut_counts_wide_and_combining_characters() -> None:

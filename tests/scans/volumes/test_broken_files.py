@@ -86,7 +86,7 @@ def replaced(path: Path, old: bytes, new: bytes) -> None:
 
 
 def xml(folder: Path, **changes: object) -> None:
-    heyex_files(folder, GRAY, "a.xml", **changes)  # type: ignore[arg-type]
+    heyex_files(folder, GRAY, "a.xml", **changes)
 
 
 # By the name of the file: how it is made, and what the message says. Each is in a folder of its own.
