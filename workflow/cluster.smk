@@ -17,7 +17,7 @@ def grows(value):
 
 def grows_with_scans(rule):
     """Return the memory of a rule's jobs in MB, by the number and size of the scans, growing with the attempt."""
-    return lambda wildcards, attempt: memory_mb(settings, SCANS, rule) * attempt
+    return lambda wildcards, attempt: memory_mb(settings, scans(), rule) * attempt
 
 
 def time_flag(resources):

@@ -1,11 +1,17 @@
 # Paths: which runs the settings ask for, where their folders are, and what each starts from.
+import functools
 from pathlib import Path
 
 from octdino.config import Arm, fraction_text, known_scans
 
 COHORT = settings.cohort.results_name
-SCANS = known_scans(settings.cohort, Path("results", COHORT))  # None: not known yet
 FOLDS = range(settings.cohort.split.count)  # which patients are test
+
+
+@functools.cache
+def scans():
+    """Return the number of scans, as far as it is known before the cohort was made; None where it is not."""
+    return known_scans(settings.cohort, Path("results", COHORT))
 
 
 def init_of(arm):
@@ -115,7 +121,7 @@ def cohort_tables(wildcards):
     if cohort.name == "octdl":
         for depth in ("", "*/", "*/*/"):
             found += sorted(cohort.root.glob(f"{depth}OCTDL_labels.csv"))
-    given = [cohort.table, cohort.clinical, cohort.split.file]
+    given = [cohort.table_file, cohort.clinical, cohort.split.file]
     return [str(path) for path in dict.fromkeys([*found, *given]) if path]
 
 

@@ -22,8 +22,8 @@ def read_settings():
     try:
         settings = load_config(config, " + ".join(dict.fromkeys(names)) or "config")
         if workflow.is_main_process:  # not again inside of a cluster's jobs
-            check_before_run(settings, cluster=on_cluster())
-            for note in notes_before_run(settings):
+            check_before_run(settings)
+            for note in notes_before_run(settings, cluster=on_cluster()):
                 print(f"octdino: note: {note}", file=sys.stderr)
     except UserError as error:
         print(f"octdino: error: {error}", file=sys.stderr)

@@ -25,7 +25,10 @@ def _add_plan(parser: Parser) -> None:
     parser.add_argument(
         "--config", type=_setting, nargs="+", default=[], metavar="KEY=VALUE", help="as for snakemake: single sections"
     )
-    parser.add_argument("--cores", type=positive, default=cores, metavar="N", help="cores of the run (default: all)")
+    parser.add_argument(
+        "--cores", type=lambda text: cores if text == "all" else positive(text), default=cores, metavar="N",
+        help="cores of the run, or all (default: all)",
+    )  # fmt: skip
     parser.add_argument("--gpus", type=positive, default=1, metavar="N", help="GPU jobs at a time (default: 1)")
     parser.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="working directory of the run (default: this one)"

@@ -14,12 +14,15 @@ from octdino.cohort.scan_table import ScanTable
 from octdino.cohort.spreadsheet import is_workbook, read_spreadsheet, sheet_names
 from octdino.cohort.table_columns import has_path_column
 from octdino.config.cohort import CohortSettings
-from octdino.config.folder_glance import table_path
 from octdino.errors import UserError
 
 TABLES = (".csv", ".tsv", ".xlsx")
 
 log = logging.getLogger("octdino.cohort")
+
+
+class SeveralSheetsError(UserError):
+    """Several sheets of a workbook list scans."""
 
 
 def read_folder(settings: CohortSettings) -> ScanTable:
@@ -61,17 +64,31 @@ def _find_table(
     Raises:
         UserError: there are several, or one cannot be read.
     """
-    if settings.table is not None:
-        path = table_path(settings, settings.table)
-        return path, _read(path, settings.sheet, lookup)
+    if settings.table_file is not None:
+        return settings.table_file, _read(settings.table_file, settings.sheet, lookup)
     names = [name for name in sorted(file_index.files) if "/" not in name and not name.startswith("~$")]
     paths = [file_index.root / name for name in names if Path(name).suffix.lower() in TABLES]
-    tables = [(path, _read(path, settings.sheet, lookup, required=False)) for path in paths]
-    tables = [(path, table) for path, table in tables if has_path_column(table, lookup.is_scan)]
+    tables = [(path, table) for path in paths if (table := _listed(path, settings.sheet, lookup)) is not None]
     if len(tables) > 1:
         named = ", ".join(path.name for path, _ in tables)
         raise UserError(f"{file_index.root}: several tables with a path column: {named}; name one by cohort.table")
     return tables[0] if tables else None
+
+
+def _listed(path: Path, sheet: str | None, lookup: ScanLookup) -> pd.DataFrame | None:
+    """Return a table that the settings do not name, if it lists scans; one that cannot be read is left out.
+
+    Raises:
+        SeveralSheetsError: several of its sheets list scans.
+    """
+    try:
+        table = _read(path, sheet, lookup, required=False)
+    except SeveralSheetsError:
+        raise
+    except UserError as error:
+        log.warning("not read as a table of scans: %s", error)
+        return None
+    return table if has_path_column(table, lookup.is_scan) else None
 
 
 def _read(path: Path, sheet: str | None, lookup: ScanLookup, required: bool = True) -> pd.DataFrame:
@@ -95,7 +112,7 @@ def _read(path: Path, sheet: str | None, lookup: ScanLookup, required: bool = Tr
     tables = {name: table for name in names if (table := _sheet(path, name)) is not None}
     found = {name: table for name, table in tables.items() if has_path_column(table, lookup.is_scan)}
     if len(found) > 1:
-        raise UserError(
+        raise SeveralSheetsError(
             f"{path}: sheets {', '.join(found)} all have a path column; name one by cohort.sheet: {next(iter(found))}"
         )
     if found:

@@ -184,6 +184,14 @@ class CohortSettings(Settings):
             if self.folders.endswith("patients"):
                 raise ValueError(f"patient_pattern: folders: {self.folders} names the patients, too; leave one out")
 
+    @property
+    def table_file(self) -> Path | None:
+        """Return the path of the table; that of the cohort `folder` may be relative to the root."""
+        if self.name != "folder" or self.table is None or self.root is None or self.table.is_file():
+            return self.table
+        inside = self.root / self.table
+        return inside if inside.is_file() else self.table
+
     def plain(self, **exclude: Any) -> dict[str, Any]:
         """Return the settings as JSON values without the keys `exclude`, as pydantic takes them.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from octdino.config.cohort_size import image_bytes, known_scans, machine_memory, memory_bytes, store_bytes
 from octdino.config.consistency import VALUES, lacking_values, without_values
-from octdino.config.folder_glance import TableGlance, glance_at_table, only_images, table_path
+from octdino.config.folder_glance import TableGlance, glance_at_table, only_images
 from octdino.config.names import Arm
 from octdino.data.disk_space import SPARE, amount
 from octdino.errors import UserError
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from octdino.config import Config
 
 
-def check_before_run(settings: "Config", *, results: Path = Path("results"), cluster: bool = False) -> None:
-    """Check files and folders of the settings, what the cohort's table has, disk and memory.
+def check_before_run(settings: "Config", *, results: Path = Path("results")) -> None:
+    """Check files and folders of the settings, what the cohort's table has, and the disk.
 
     Args:
         results: the folder of all results.
-        cluster: whether jobs run on other machines, whose memory is not known here.
 
     Raises:
         UserError: one line that names the key, the value and what is expected.
@@ -34,15 +33,17 @@ def check_before_run(settings: "Config", *, results: Path = Path("results"), clu
     table = glance_at_table(settings.cohort)
     _check_table(settings, table)
     _check_values(settings, table)
-    scans = known_scans(settings.cohort, folder)
-    if scans:
+    if scans := known_scans(settings.cohort, folder):
         _check_disk(settings, scans, folder)
-        if not cluster:
-            _check_memory(settings, scans)
 
 
-def notes_before_run(settings: "Config") -> list[str]:
-    """Return what may not be meant, one line each: methods without arms, views larger than the stored scans."""
+def notes_before_run(settings: "Config", *, results: Path = Path("results"), cluster: bool = False) -> list[str]:
+    """Return what may not be meant, one line each: methods without arms, enlarged views, more scans than memory.
+
+    Args:
+        results: the folder of all results.
+        cluster: whether jobs run on other machines, whose memory is not known here.
+    """
     started = {Arm.parse(arm).init for arm in settings.classify.arms}
     notes = []
     if settings.classify.arms and (alone := [name for name in settings.pretrain.methods if name not in started]):
@@ -53,6 +54,9 @@ def notes_before_run(settings: "Config") -> list[str]:
             f"pretrain.augment.global_size: views of {size} px are enlarged from stored scans of {stored} px "
             "(cohort.image.size)"
         )
+    scans = known_scans(settings.cohort, results / settings.cohort.results_name)
+    if scans and not cluster and settings.pretrain.methods:
+        notes += _memory_notes(settings, scans)
     return notes
 
 
@@ -60,7 +64,7 @@ def check_paths(settings: "Config") -> None:
     """Check that configured files and folders exist; cohorts that are downloaded may be missing."""
     cohort = settings.cohort
     files = {
-        "cohort.table": cohort.table and table_path(cohort, cohort.table),
+        "cohort.table": cohort.table_file,
         "cohort.clinical": cohort.clinical,
         "cohort.split.file": cohort.split.file,
     }
@@ -138,14 +142,15 @@ def _check_disk(settings: "Config", scans: int, folder: Path) -> None:
         )
 
 
-def _check_memory(settings: "Config", scans: int) -> None:
-    """Check that the scans of one pretraining fit into this machine's memory."""
+def _memory_notes(settings: "Config", scans: int) -> list[str]:
+    """Return a note if the scans of one pretraining may not fit into this machine's memory: an estimate, no refusal."""
     need, have = memory_bytes(settings, scans, "pretrain"), machine_memory()
-    if settings.pretrain.methods and need > have:
-        raise UserError(
-            f"pretrain: about {amount(need)} of memory needed for {_sized(settings, scans)}, and this machine has "
-            f"{amount(have)}; expected a smaller cohort.image.size, or a machine with more"
-        )
+    if need <= have:
+        return []
+    return [
+        f"pretrain: up to {amount(need)} of memory for {_sized(settings, scans)}, and this machine has {amount(have)}; "
+        "a smaller cohort.image.size needs less"
+    ]
 
 
 def _sized(settings: "Config", scans: int) -> str:

@@ -4,6 +4,7 @@ Only the header, line ends and file names are read: the cohort stage checks ever
 """
 
 import csv
+import functools
 import os
 import re
 from pathlib import Path
@@ -13,9 +14,9 @@ from octdino.config.cohort import CohortSettings
 
 MOST_BYTES = 64_000_000  # of a table that is read
 MOST_FILES = 20_000  # that are listed
-IMAGE = re.compile(rb"\.(?:png|jpe?g|bmp)\b", re.IGNORECASE)
+IMAGE = re.compile(r"\.(?:png|jpe?g|bmp)\b", re.IGNORECASE)
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp"}
-NO_SCANS = {".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml", ".xlsx", ".pdf", ".html"}
+NO_SCANS = {".md", ".json", ".yaml", ".yml", ".pdf", ".html"}  # a table that was not understood may have values
 
 
 class TableGlance(NamedTuple):
@@ -38,19 +39,13 @@ def glance_at_table(cohort: CohortSettings) -> TableGlance | None:
     if cohort.name != "folder" or cohort.folders != "auto" or cohort.root is None:
         return None
     if cohort.table is not None:
-        return _read(table_path(cohort, cohort.table))
+        return _read(cohort.table_file or cohort.table)
     if not cohort.root.is_dir():
         return None
     with os.scandir(cohort.root) as entries:
         tables = sorted(Path(entry.path) for entry in entries if entry.name.lower().endswith(".csv"))
     found = [table for path in tables if (table := _read(path)) and "path" in table.columns]
     return found[0] if len(found) == 1 else None
-
-
-def table_path(cohort: CohortSettings, table: Path) -> Path:
-    """Return the path of a table, which may be relative to the root."""
-    inside = cohort.root / table if cohort.root is not None else table
-    return inside if not table.is_file() and inside.is_file() else table
 
 
 def only_images(root: Path) -> bool:
@@ -70,16 +65,26 @@ def _read(path: Path) -> TableGlance | None:
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         return None
     try:
-        if path.stat().st_size > MOST_BYTES:
-            return None
-        content = path.read_bytes().rstrip()
-        header = content.split(b"\n", 1)[0].decode("utf-8-sig")
+        found = path.stat()
+    except OSError:
+        return None
+    return _parse(path, found.st_mtime_ns, found.st_size) if found.st_size <= MOST_BYTES else None
+
+
+@functools.cache
+def _parse(path: Path, changed: int, size: int) -> TableGlance | None:
+    """Parse a table once per content, which its time stamp and size stand for."""
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError):
         return None
-    separator = max(",;\t", key=header.count)
-    names = next(csv.reader([header], delimiter=separator), [])
-    rows = content.count(b"\n")
+    separator = None
+    if lines and (match := re.fullmatch(r"sep=(.)", lines[0].strip())):  # Excel's own first line
+        separator, lines = match[1], lines[1:]
+    header = lines[0] if lines else ""
+    names = next(csv.reader([header], delimiter=separator or max(",;\t", key=header.count)), [])
     columns = {re.sub(r"[\W_]+", "", name.casefold()) for name in names}
     if "centralsubfieldthickness" in columns:
         columns.add("cst")
-    return TableGlance(path, columns, rows, len(IMAGE.findall(content)) >= rows)
+    rows = lines[1:]
+    return TableGlance(path, columns, len(rows), sum(len(IMAGE.findall(row)) for row in rows) >= len(rows))

@@ -32,7 +32,7 @@ def origin_text(settings: "CohortSettings", paths: Sequence[str]) -> str:
     files = {} if root is None or settings.name == "phantom" else _sizes(root, _spread(list(dict.fromkeys(paths))))
     if not files and root is not None and settings.name != "phantom":  # all in archives
         files = _sizes(root, sorted(path.name for path in root.iterdir())[:SAMPLED])
-    origin = {"name": settings.name, "root": _absolute(root), "table": _absolute(settings.table), "files": files}
+    origin = {"name": settings.name, "root": _absolute(root), "table": _absolute(settings.table_file), "files": files}
     return json.dumps(origin, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -72,8 +72,8 @@ def _difference(origin: dict[str, Any], settings: "CohortSettings") -> str | Non
         if known and kept < SAME_SHARE * len(known):
             return f"the folder {old}, not from {_absolute(new)}, which has {kept} of {len(known)} of its files"
     table = origin.get("table")
-    if isinstance(table, str) and settings.table and _differ(Path(table), settings.table):
-        return f"the table {table}, not from {_absolute(settings.table)}"
+    if isinstance(table, str) and settings.table_file and _differ(Path(table), settings.table_file):
+        return f"the table {table}, not from {_absolute(settings.table_file)}"
     return None
 
 

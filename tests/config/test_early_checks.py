@@ -115,19 +115,42 @@ def test_a_store_that_does_not_fit_on_the_disk(tmp_path: Path, monkeypatch: pyte
     )
     (tmp_path / "oct2017/cohort").mkdir(parents=True)
     (tmp_path / "oct2017/cohort/scans.h5").touch()  # it is there already
-    passes(values, tmp_path, cluster=True)
+    passes(values, tmp_path)
 
 
-def test_scans_that_do_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scans_that_may_not_fit_into_memory_are_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An estimate of the most that is held: it refuses nothing."""
     monkeypatch.setattr("octdino.config.early_checks.machine_memory", lambda: 16_000_000_000)
     (tmp_path / "x.zip").touch()
     values = {"cohort": {"name": "olives", "root": str(tmp_path), "image": {"size": [496, 504]}}} | DINO
-    said = refused(values, tmp_path)
-    assert said.startswith(
-        "pretrain: about 21.7 GB of memory needed for 78,189 scans of 496 x 504 px (250.0 kB each), "
-    )
-    assert "this machine has 16.0 GB" in said
-    passes(values, tmp_path, cluster=True)  # on other machines
+    passes(values, tmp_path)
+    (note,) = notes_before_run(load_config(values), results=tmp_path)
+    assert note.startswith("pretrain: up to 21.7 GB of memory for 78,189 scans of 496 x 504 px (250.0 kB each), ")
+    assert "this machine has 16.0 GB" in note
+    assert not notes_before_run(load_config(values), results=tmp_path, cluster=True)  # on other machines
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("scans.tsv", b"path\tpatient\tfluid\tcst\na.png\t1\t0\t250\nb.png\t2\t1\t260\nc.png\t3\t1\t270\n"),
+        ("scans.csv", b"filename,patient,fluid,cst\na.png,1,0,250\nb.png,2,1,260\nc.png,3,1,270\n"),
+        ("scans.csv", "path,Größe,fluid,cst\na.png,1,0,250\nb.png,2,1,260\nc.png,3,1,270\n".encode("cp1252")),
+        ("scans.xlsx", b"PK a workbook"),
+        ("scans.csv", b"sep=;\npath;patient;fluid;cst\na.png;1;0;250\nb.png;2;1;260\nc.png;3;1;270\n"),
+    ],
+)
+def test_a_table_that_the_dry_run_does_not_understand_may_have_thickness(
+    root: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
+    (root / "scans.csv").unlink()
+    (root / name).write_bytes(content)
+    passes(folder_settings(root), tmp_path)
+
+
+def test_rows_are_counted_with_any_line_ends(root: Path, tmp_path: Path) -> None:
+    (root / "scans.csv").write_bytes(TABLE.replace("\n", "\r").encode())
+    passes(merged(folder_settings(root, table=str(root / "scans.csv")), DINO), tmp_path)
 
 
 def test_memory_of_jobs_grows_with_the_scans_and_never_falls_below_what_it_was(tmp_path: Path) -> None:

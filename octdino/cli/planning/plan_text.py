@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from octdino import STAGES
 from octdino.cli.planning.cohort_facts import CohortFacts
 from octdino.cli.planning.durations import Cost
 from octdino.cli.planning.job_schedule import least_makespan, makespan
@@ -16,7 +17,6 @@ from octdino.config.cohort_size import machine_memory
 from octdino.data.disk_space import amount
 
 STAGE_OF = {"phantom": "cohort", "clinical": "classify", "verdict": "audit"}  # of rules with another name
-ORDER = ("cohort", "pretrain", "embed", "classify", "evaluate", "audit", "explain", "inference", "report")
 UNTRIED = ("clinical", "evaluate", "audit", "verdict", "explain", "inference", "report")
 BUSY = 1.5  # load per core, the trials' own included, from which a free machine is faster
 
@@ -115,7 +115,12 @@ def _by_rule(jobs: list[WorkflowJob]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for place, job in enumerate(jobs):
         found.setdefault(job.rule, []).append(place)
-    return dict(sorted(found.items(), key=lambda item: (ORDER.index(STAGE_OF.get(item[0], item[0])), item[0])))
+    return dict(sorted(found.items(), key=lambda item: (_place(STAGE_OF.get(item[0], item[0])), item[0])))
+
+
+def _place(stage: str) -> int:
+    """Return the position of a stage; rules of another workflow are last."""
+    return [*STAGES].index(stage) if stage in STAGES else len(STAGES)
 
 
 def _total(plan: Plan) -> list[str]:

@@ -61,7 +61,7 @@ def trial_pretrain(asked: dict[str, Any], folder: Path) -> Measured:
         state_bytes: of a checkpoint; weights_bytes: of the backbone.
     """
     settings = PretrainSettings.model_validate(asked["settings"]).at_size(asked["scans"])
-    settings = settings.model_copy(update={"tensorboard": False, "export": "last"})
+    settings = settings.model_copy(update={"export": "last"})
     set_determinism(settings.deterministic)
     data = random_data(asked["scans"], ImageSettings.model_validate(asked["image"]))
     variant = settings.variant(asked["method"]).model_copy(update={"init": None})

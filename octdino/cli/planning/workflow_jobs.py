@@ -48,6 +48,11 @@ class Workflow:
     notes: list[str]
 
 
+def _has_a_run(folder: Path) -> bool:
+    """Return whether a run of Snakemake has begun in this working directory meanwhile: it has locks or a record."""
+    return any(path.is_file() for name in ("locks", "octdino") for path in (folder / name).glob("*"))
+
+
 def read_workflow(
     configfiles: list[Path], config: dict[str, Any], *, snakefile: Path, cores: int, gpus: int
 ) -> Workflow:
@@ -67,13 +72,13 @@ def read_workflow(
         "cores": cores,
         "gpus": gpus,
     }
-    fresh = not Path(".snakemake").exists()
+    fresh = not Path(".snakemake").exists()  # else another run may be alive in it
     try:
         done = subprocess.run(
             [sys.executable, "-m", __spec__.name], input=json.dumps(asked), capture_output=True, text=True, check=False
         )
     finally:
-        if fresh:  # a plan leaves nothing behind
+        if fresh and not _has_a_run(Path(".snakemake")):  # a plan leaves nothing behind
             shutil.rmtree(".snakemake", ignore_errors=True)
     lines = done.stderr.splitlines()
     if done.returncode:
