@@ -41,12 +41,14 @@ Record = dict[str, Any]
 recorded: list[IO[str]] = []  # the record of this run, open and locked until this process ends
 
 
-def guard(workflow: Any, check: Callable[[], None] = lambda: None) -> None:
+def guard(workflow: Any, check: Callable[[], None] = lambda: None, at_end: Callable[[], None] = lambda: None) -> None:
     """Clean up after dead runs before `workflow` starts a job, and remove this run's record when it ends.
 
     Args:
         check: raises UserError if the run must not be planned; called when the command line is known, which it is not
             while the Snakefile is read.
+        at_end: called after a run that starts jobs or finds nothing to do, failed or not; also after "Nothing to be
+            done", which calls no `onsuccess`.
     """
     if not workflow.is_main_process:  # inside of a cluster's job
         return
@@ -55,15 +57,24 @@ def guard(workflow: Any, check: Callable[[], None] = lambda: None) -> None:
     @functools.wraps(execute)
     def run(**arguments: Any) -> Any:
         kind = arguments["executor_plugin"].common_settings
+        starts_jobs = not (kind.dryrun_exec or kind.touch_exec)
         try:
             check()
-            if not (kind.dryrun_exec or kind.touch_exec):
+            if starts_jobs:
                 clean_up_after_the_dead()
-            return execute(**arguments)
+            done = execute(**arguments)
         except (LockException, UserError) as error:
             line = who_holds_the_lock() if isinstance(error, LockException) else error
             print(f"octdino: error: {line}", file=sys.stderr)
             sys.exit(EXIT_USER)
+        except Exception:
+            if starts_jobs:
+                at_end()
+            raise
+        else:
+            if starts_jobs:
+                at_end()
+            return done
         finally:
             # A second Ctrl-C, while jobs are being canceled, keeps the record: the next run cancels the rest.
             if not isinstance(sys.exc_info()[1], KeyboardInterrupt):

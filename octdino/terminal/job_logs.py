@@ -1,5 +1,6 @@
 """Progress and errors of a job from its log file: the lines of octdino/progress.py, of the trainers, and of errors."""
 
+import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ SEARCHED = re.compile(r"\d+ labeled scans, (?P<count>\d+) candidates, up to \d+ 
 ERROR = re.compile(r"octdino( [\w-]+)?: error: ")
 STOPPED = re.compile(r"octdino [\w-]+: (?!error: )(?P<why>interrupted|stopped by .*)")
 PERIOD = re.compile(r"(?:(\d+) h ?)?(?:(\d+) min ?)?(?:(\d+) s)?")
-SCORES = {"loss": "loss", "knn_accuracy": "kNN", "knn_auroc": "kNN"}  # of an epoch; the others are for the log
+SCORES = {"loss": "loss", "knn_auroc": "kNN", "knn_accuracy": "kNN"}  # of an epoch; of two kNN scores the last
 
 
 @dataclass
 class LogTail:
-    """What the end of a log file says.
+    """Progress, error and last lines of a job, from the end of its log file.
 
     Attributes:
         state: where the job is: "epoch 3/24"; or its last line.
@@ -30,7 +31,7 @@ class LogTail:
         rate: with its unit: "210 img/s".
         seconds_left: as estimated by the job when it wrote the line; None if unknown.
         at: when the log was last written to, seconds since the epoch.
-        said_at: when the line with `seconds_left` was written.
+        estimated_at: when the line with `seconds_left` was written.
         error: the line `octdino VERB: error: …`; empty: none.
         stopped: why the job saved and stopped; empty: it did not.
         last: the last lines that are not empty, at most ten.
@@ -40,30 +41,30 @@ class LogTail:
     rate: str = ""
     seconds_left: float | None = None
     at: float = 0.0
-    said_at: float = 0.0
+    estimated_at: float = 0.0
     error: str = ""
     stopped: str = ""
     last: list[str] = field(default_factory=list)
     scores: dict[str, str] = field(default_factory=dict)
 
     @property
-    def told(self) -> str:
+    def progress(self) -> str:
         """The state with the scores."""
         return ", ".join([self.state, *(f"{name} {value}" for name, value in self.scores.items())])
 
     def left(self, now: float) -> float | None:
         """Return the seconds left at the time `now`; None if unknown."""
-        return None if self.seconds_left is None else max(self.seconds_left - (now - self.said_at), 0.0)
+        return None if self.seconds_left is None else max(self.seconds_left - (now - self.estimated_at), 0.0)
 
 
 def read_tail(path: Path) -> LogTail | None:
-    """Return what the end of a log file says; None if there is no such file."""
+    """Read the end of a log file; None if there is no such file."""
     try:
         with path.open("rb") as file:
+            at = os.fstat(file.fileno()).st_mtime  # before reading: what is written meanwhile is read the next time
             size = file.seek(0, 2)
             file.seek(max(0, size - TAIL))
             text = file.read(TAIL).decode(errors="replace")
-        at = path.stat().st_mtime
     except OSError:
         return None
     lines = text.splitlines()
@@ -71,7 +72,7 @@ def read_tail(path: Path) -> LogTail | None:
 
 
 def parse_tail(lines: list[str], at: float) -> LogTail:
-    """Return what the last lines of a log say, in their order.
+    """Parse the last lines of a log, in their order.
 
     Args:
         lines: complete lines.
@@ -85,28 +86,28 @@ def parse_tail(lines: list[str], at: float) -> LogTail:
             continue
         tail.last = [*tail.last[-9:], line]
         stamped = STAMP.fullmatch(line)
-        said = stamped[2] if stamped else line
+        message = stamped[2] if stamped else line
         if ERROR.match(line):
             tail.error = line
         elif stop := STOPPED.fullmatch(line):
             tail.stopped = stop["why"]
-        elif match := EPOCH.fullmatch(said):
+        elif match := EPOCH.fullmatch(message):
             tail.state = f"epoch {match['done']}/{match['total']}"
             tail.scores |= scores_of(match["values"].split())
             _time(tail, f"{match['rate']} img/s", match["left"], stamped)
-        elif match := COUNTED.fullmatch(said):
+        elif match := COUNTED.fullmatch(message):
             if not tail.state.startswith("epoch") or match["what"] != "pretraining":
                 tail.state = f"{match['what']} {match['done']}/{match['total']} {match['unit']}"
             _time(tail, f"{match['rate']} {match['unit']}/s", match["left"], stamped)
-        elif match := SEARCHED.fullmatch(said):
+        elif match := SEARCHED.fullmatch(message):
             candidates = int(match["count"])
-        elif match := TRIED.match(said):
+        elif match := TRIED.match(message):
             candidates, tried = int(match["total"]), int(match["done"])
-        elif match := STEP.fullmatch(said):
+        elif match := STEP.fullmatch(message):
             search = f"candidate {tried + 1}/{candidates}, " if candidates > 1 else ""
             tail.state = f"{search}step {match['done']}/{match['total']}, validation {match['score']}"
         elif stamped and not tail.state.startswith(("epoch", "candidate", "step")):
-            tail.state, tail.rate, tail.seconds_left = said, "", None
+            tail.state, tail.rate, tail.seconds_left = message, "", None
     return tail
 
 
@@ -118,12 +119,12 @@ def scores_of(words: list[str]) -> dict[str, str]:
 
 def _time(tail: LogTail, rate: str, left: str, stamped: re.Match[str] | None) -> None:
     tail.rate, tail.seconds_left = rate, seconds_of(left)
-    tail.said_at = tail.at
+    tail.estimated_at = tail.at
     if stamped:
         try:
-            tail.said_at = min(time.mktime(time.strptime(stamped[1], "%Y-%m-%d %H:%M:%S")), tail.at)
+            tail.estimated_at = min(time.mktime(time.strptime(stamped[1], "%Y-%m-%d %H:%M:%S")), tail.at)
         except (ValueError, OverflowError):
-            tail.said_at = tail.at
+            tail.estimated_at = tail.at
 
 
 def seconds_of(text: str) -> float | None:

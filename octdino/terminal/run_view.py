@@ -6,6 +6,7 @@ and by `refresh`, about once per second. Nothing here depends on Snakemake.
 
 import logging
 import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,8 @@ from octdino.terminal.run_end import closing_lines
 from octdino.terminal.run_jobs import TARGETS, Job, RunJobs
 from octdino.terminal.screen import Screen, columns, cut
 
-# Messages that say nothing to whoever runs the workflow, or that the view says itself; the file in .snakemake/log has
-# them. All other messages are shown.
+# Messages that do not concern whoever runs the workflow, or that the view shows in another form; the file in
+# .snakemake/log has them. All other messages are shown.
 NOISE = re.compile(
     r"Building DAG of jobs|Using shell: |Select jobs to execute|Conda environments: ignored|Singularity containers: "
     r"|Group jobs: inactive|Complete log\(s\): |Elapsed time: |Shutting down, this|Removing output files of failed job"
@@ -53,7 +54,7 @@ class RunView:
         self.exit_status: int | None = None
 
     def take(self, record: logging.LogRecord) -> None:
-        """Show what a record of Snakemake's logger says."""
+        """Show a record of Snakemake's logger."""
         event = str(getattr(record, "event", None) or "")
         handler = getattr(self, f"_{event}", None)
         if handler is not None:
@@ -110,7 +111,7 @@ class RunView:
         if tail is None:
             return [job.words, "", took, "waits on the cluster" if job.waiting else "starting", ""]
         left = tail.left(now)
-        return [job.words, "" if left is None else f"{duration(left)} left", took, tail.told, tail.rate]
+        return [job.words, "" if left is None else f"{duration(left)} left", took, tail.progress, tail.rate]
 
     def _run_info(self, record: logging.LogRecord) -> None:
         stats = dict(getattr(record, "stats", None) or {})
@@ -119,18 +120,18 @@ class RunView:
             self.screen.line(f"{self.run.total} {'job' if self.run.total == 1 else 'jobs'} to do")
 
     def _job_info(self, record: logging.LogRecord) -> None:
-        said: dict[str, Any] = record.__dict__
-        rule, number = str(said["rule_name"]), int(said["jobid"])
+        values: dict[str, Any] = record.__dict__
+        rule, number = str(values["rule_name"]), int(values["jobid"])
         if self.dry:
-            self.dry.add(rule, str(said.get("reason") or ""))
+            self.dry.add(rule, str(values.get("reason") or ""))
             return
         if rule in TARGETS:
             return
         again = number in self.run.jobs
-        logs = [Path(str(log).split(" (")[0]) for log in said.get("log") or []]
+        logs = [Path(str(log).split(" (")[0]) for log in values.get("log") or []]
         job = Job(
-            number, rule, job_words(rule, said.get("wildcards") or {}), logs[0].absolute() if logs else None,
-            self.clock(), bool(said.get("local", True)),
+            number, rule, job_words(rule, values.get("wildcards") or {}), logs[0].absolute() if logs else None,
+            self.clock(), bool(values.get("local", True)),
         )  # fmt: skip
         self.run.start(job)
         if not self.screen.live:
@@ -159,7 +160,7 @@ class RunView:
         if STOP.search(text):
             self.stopped = self.stopped or "Ctrl-C"
         elif found := EXIT_STATUS.search(text):  # of the job whose error follows
-            self.exit_status = int(found[1]) if found[1] else None
+            self.exit_status = int(found[1]) if found[1] else _shell_status(found[2])
         elif "At least one job did not complete successfully" not in text:
             self.errors.append(text)
 
@@ -194,3 +195,11 @@ class RunView:
             self.screen.line(f"{stamp} {what}: {job.words}")
             return
         self.screen.line(f"{stamp} {what}: {job.words}, {duration(job.seconds(now))}; {self.sum(now)}", color)
+
+
+def _shell_status(name: str) -> int | None:
+    """Return the exit status of a shell for a command that a signal killed: 128 plus the signal's number."""
+    try:
+        return 128 + signal.Signals[name].value
+    except KeyError:  # a signal of another system
+        return None

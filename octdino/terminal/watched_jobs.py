@@ -4,6 +4,7 @@ So it works beside a running workflow, over a shared disk from another machine, 
 """
 
 import csv
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def watched_jobs(results: Path, now: float) -> list[WatchedJob]:
 def _jobs_of(cohort: str, results: Path, logs: Path, now: float) -> Iterator[WatchedJob]:
     for log in logs.rglob("*.log"):
         job = job_of_log(log.relative_to(logs).as_posix())
-        if job is None or (tail := read_tail(log)) is None:
+        if job is None or (tail := _tail(log)) is None:
             continue
         rule, wildcards = job
         scores = tail.scores
@@ -77,6 +78,20 @@ def _jobs_of(cohort: str, results: Path, logs: Path, now: float) -> Iterator[Wat
         if took is not None and rule in RUN_FOLDERS:
             scores = last_scores(results / RUN_FOLDERS[rule].format(**wildcards) / "history.csv") or scores
         yield WatchedJob(cohort, job_words(rule, wildcards), _state(tail, took, now), tail, took, scores)
+
+
+def _tail(log: Path) -> LogTail | None:
+    """Return the end of a log, which is read again only if it has changed."""
+    try:
+        status = log.stat()
+    except OSError:
+        return None
+    return _tail_of(log, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _tail_of(log: Path, modified: int, size: int) -> LogTail | None:
+    return read_tail(log)
 
 
 def _benchmark(rule: str, log: Path) -> str:

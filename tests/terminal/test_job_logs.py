@@ -48,7 +48,7 @@ def test_the_lines_of_the_trainer_are_read_as_they_are_written(
     with caplog.at_level(logging.INFO):
         History(settings).add_epoch(row, 125.0)
     tail = parse_tail([f"2023-11-14 22:13:20 octdino.pretrain: {caplog.messages[0]}"], at=1e10)
-    assert (tail.told, tail.rate, tail.seconds_left) == ("epoch 2/24, loss 3.41, kNN 0.7", "210 img/s", 125.0)
+    assert (tail.progress, tail.rate, tail.seconds_left) == ("epoch 2/24, loss 3.41, kNN 0.7", "210 img/s", 125.0)
 
 
 def test_a_search_of_candidates_is_counted() -> None:
@@ -58,7 +58,7 @@ def test_a_search_of_candidates_is_counted() -> None:
         "2023-11-14 22:13:30 octdino.classify: candidate 1 of 3, lr 0.1: 0.61 on validation patients at step 300",
         "2023-11-14 22:13:40 octdino.classify: step 30/300: 0.5500 on validation patients",
     ]
-    assert parse_tail(lines, at=0).told == "candidate 2/3, step 30/300, validation 0.5500"
+    assert parse_tail(lines, at=0).progress == "candidate 2/3, step 30/300, validation 0.5500"
 
 
 def test_time_left_goes_on_between_two_lines(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -62,14 +64,16 @@ def test_the_end_of_a_good_run_is_a_sum_without_a_region() -> None:
     ]
 
 
-def failed_run(tmp_path: Path, text: str, terminal: bool = False) -> list[str]:
+def failed_run(
+    tmp_path: Path, text: str, terminal: bool = False, how: str = "returned non-zero exit status 2."
+) -> list[str]:
     """What is shown of a run whose first job fails with `text` in its log."""
     shown, stream, clock = view(terminal)
     log = tmp_path / "evaluate.log"
     shown.take(record("run_info", stats={"evaluate": 1, "report": 1, "total": 2}))
     shown.take(job_info(1, "evaluate", {"cohort": "c"}, log))
     write_log(log, text, clock)
-    command = "CalledProcessError in file \"x.smk\", line 3:\nCommand 'exec octdino …' returned non-zero exit status 2."
+    command = f"CalledProcessError in file \"x.smk\", line 3:\nCommand 'exec octdino …' {how}"
     shown.take(record("error", f"RuleException:\n{command}", logging.ERROR, exception="RuleException"))
     shown.take(
         record("job_error", "Error in rule evaluate", logging.ERROR, jobid=1, rule_name="evaluate", log=[str(log)])
@@ -100,6 +104,19 @@ def test_a_failure_without_an_error_line_shows_the_end_of_the_log(tmp_path: Path
     assert "evaluate: compare the arms on test patients: failed with exit status 2; its log ends with:" in lines
     assert lines[-2:] == ["  ZeroDivisionError: division", f"  log: {tmp_path}/evaluate.log"]
     assert len(lines) < 20
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "returned non-zero exit status 137.",
+        str(subprocess.CalledProcessError(-signal.SIGKILL, "x")).removeprefix("Command 'x' "),
+    ],
+)
+def test_a_job_that_the_system_killed_is_named_so(how: str, tmp_path: Path) -> None:
+    """By a shell, or by Python."""
+    lines = failed_run(tmp_path, "epoch 1\n", how=how)
+    assert any(", killed by SIGKILL, which the system sends where memory is short" in line for line in lines)
 
 
 def test_plain_lines_are_the_start_and_the_end_of_each_job() -> None:
