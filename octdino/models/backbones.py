@@ -13,6 +13,7 @@ from octdino.config import ModelSettings
 from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata, write_metadata
 from octdino.data.weights_file import read_weights, write_weights
 from octdino.errors import UserError, one_line
+from octdino.models.attention import choose_attention
 from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
 
@@ -62,7 +63,8 @@ def timm_arguments(model: ModelSettings, size: int) -> dict[str, Any]:
 
 def _create(model: ModelSettings, in_chans: int, size: int) -> nn.Module:
     arguments = timm_arguments(model, size)
-    return avoid_onednn_defects(timm.create_model(model.timm, in_chans=in_chans, num_classes=0, **arguments))
+    backbone = timm.create_model(model.timm, in_chans=in_chans, num_classes=0, **arguments)
+    return choose_attention(avoid_onednn_defects(backbone))
 
 
 @torch.no_grad()

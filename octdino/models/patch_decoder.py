@@ -6,6 +6,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from octdino.models.attention import choose_attention
 from octdino.models.patches import sin_cos_positions
 
 HEAD_DIM = 32  # dimensions per attention head, as in He et al. 2022 (512 in 16 heads)
@@ -36,6 +37,7 @@ class PatchDecoder(nn.Module):
         self.embed = nn.Linear(in_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.Sequential(*[Block(dim, dim // HEAD_DIM, qkv_bias=True) for _ in range(depth)])
+        choose_attention(self.blocks)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.predict = nn.Linear(dim, pixels)
         nn.init.normal_(self.mask_token, std=0.02)
