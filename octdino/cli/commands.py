@@ -215,6 +215,7 @@ def run_explain(args: argparse.Namespace) -> None:
 
 def _add_report(parser: Parser) -> None:
     add_common(parser, out="the page, a file", metavar="FILE")
+    parser.set_defaults(out_is="file")
     parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="a cohort's results/{cohort}")
     parser.add_argument(
         "--config", type=mapping, default={}, metavar="FILE", help="configuration shown on the page (YAML or JSON)"

@@ -6,7 +6,6 @@ import select
 import sys
 
 from octdino import __version__
-from octdino.cli.commands import run_report
 from octdino.cli.flags import Parser
 from octdino.cli.verbs import VERBS
 from octdino.data.atomic_files import check_out
@@ -58,8 +57,8 @@ def _run_verb(argv: list[str] | None) -> int:
     try:
         if hasattr(args, "processes") and args.processes * nodes() > 1 and not launched():
             return launch(sys.argv[1:] if argv is None else argv, args.processes, args.threads)
-        if getattr(args, "out", None) is not None:
-            check_out(args.out, file=args.run is run_report)
+        if getattr(args, "out", None) is not None and args.out_is != "either":
+            check_out(args.out, file=args.out_is == "file")
         code = int(args.run(args) or 0)
         sys.stdout.flush()  # an error of the disk or the pipe is reported here, not at the end of Python
         return code
@@ -81,6 +80,6 @@ def build_parser() -> Parser:
     for name, (add, run) in VERBS.items():
         about = (run.__doc__ or "").strip()
         verb = verbs.add_parser(name, help=about.splitlines()[0], description=about)
-        verb.set_defaults(run=run, parser=verb)
+        verb.set_defaults(run=run, parser=verb, out_is="folder")  # of --out; a verb may set file or either
         add(verb)
     return parser

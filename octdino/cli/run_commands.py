@@ -112,6 +112,7 @@ def check_executor(name: str, given: str) -> None:
 def _add_presets(parser: Parser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="print this preset; without: list all")
     parser.add_argument("--out", type=Path, metavar="PATH", help="write a copy, for a profile with its folder")
+    parser.set_defaults(out_is="either")
 
 
 def run_presets(args: argparse.Namespace) -> None:

@@ -129,6 +129,9 @@ def test_a_preset_is_printed_and_a_profile_copied_as_it_is(capsys: pytest.Captur
     }
     assert Path("profiles/mine/submit").read_text() == (original / "scheduler.py").read_text()
     assert Path("profiles/mine/submit").stat().st_mode & 0o111
+    Path("mine.yaml").touch()
+    assert cli.main(["presets", "olives", "--out", "mine.yaml"]) == 2
+    assert "mine.yaml: exists already; expected a new name" in capsys.readouterr().err
     assert cli.main(["presets", "olives", "--out", "profiles/mine"]) == 2
     assert "profiles/mine: exists already; expected a new name" in capsys.readouterr().err
 
