@@ -11,6 +11,7 @@ import pandas as pd
 from octdino.data.atomic_files import read_text
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import read_csv, read_table
+from octdino.data.evaluated_runs import EvaluatedRun, evaluated_runs
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, read_metadata
@@ -40,8 +41,8 @@ class Results:
     Attributes:
         root: results/{cohort}.
         cohort: manifest, splits, labels, unit and, where there is a store, images.
-        classifiers: folder and classifier.json of each classifier that metrics.csv has; folders of arms that were taken
-            out of the configuration stay, and are no part of the results.
+        classifiers: folder and classifier.json of each classifier that metrics.csv has; folders of arms, seeds and
+            folds that were taken out of the configuration stay, and are no part of the results.
         figures: SVG by name.
         benchmarks: one row per job: rule, job, s, max_rss.
     """
@@ -78,20 +79,16 @@ def read_results(root: Path) -> Results:
         UserError: there is no manifest, no metrics although there are classifiers, or a file is invalid.
     """
     cohort = read_cohort(root / "cohort" / "scans.h5", needs_store=False)
-    classifiers = [
-        (path.parent, read_metadata(path, ClassifierMetadata, "classify").plain())
+    read = [
+        (path.parent, read_metadata(path, ClassifierMetadata, "classify"))
         for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))
     ]
     others = any(any(root.glob(f"{stage}/*/*/*")) for stage in ("pretrain", "explain"))
-    compared = bool(classifiers) or not others  # a cohort without labels has something else to show
+    compared = bool(read) or not others  # a cohort without labels has something else to show
     metrics = _floats(root / "evaluate" / "metrics.csv", METRICS, compared)
     if len(metrics):
-        evaluated = set(zip(metrics["arm"], metrics["backbone"], metrics["fraction"], strict=True))
-        classifiers = [
-            (folder, card)
-            for folder, card in classifiers
-            if (card["arm"], card["backbone"], card["fraction"]) in evaluated
-        ]
+        evaluated = evaluated_runs(metrics, cohort.splits)
+        read = [(folder, metadata) for folder, metadata in read if EvaluatedRun.of(metadata) in evaluated]
     return Results(
         root=root,
         cohort=cohort,
@@ -100,7 +97,7 @@ def read_results(root: Path) -> Results:
         comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON, compared),
         subgroups=_floats(root / "evaluate" / "subgroups.csv", SUBGROUPS, needed=False),
         pretraining=[_pretraining(path) for path in sorted(root.glob("pretrain/*/*/*/backbone.json"))],
-        classifiers=classifiers,
+        classifiers=[(folder, metadata.plain()) for folder, metadata in read],
         figures={
             name: read_text(path, "evaluate")
             for name in FIGURES
