@@ -207,8 +207,11 @@ def _known(row: pd.Series) -> str:
 def _maps(results: Results, arm: str, backbone: str) -> dict[str, dict[str, np.ndarray]]:
     """Return the saliency maps of the explain stage by scan and label, uint8 [h, w]."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    for path in sorted(results.root.glob(f"explain/*/{backbone}/*/maps.safetensors")):
-        metadata = read_metadata(path.with_name("explain.json"), ExplainMetadata, "explain")
+    for folder in results.explained:
+        path = folder / "maps.safetensors"
+        if folder.parent.name != backbone or not path.is_file():
+            continue
+        metadata = read_metadata(folder / "explain.json", ExplainMetadata, "explain")
         maps = read_arrays(path, "explain").get(arm)
         if maps is not None and maps.shape[:2] == (len(metadata.scan_ids), len(metadata.labels)):
             for scan, of_scan in zip(metadata.scan_ids, maps, strict=True):

@@ -15,6 +15,7 @@ from octdino.data.schemas.csv_schemas import JACCARD, OVERLAP, RETRIEVAL
 from octdino.data.schemas.metadata import ExplainMetadata, read_metadata
 from octdino.errors import UserError
 from octdino.report.conclusions import NOTHING, number, pair
+from octdino.report.results_reader import explained_folders
 from octdino.report.tables import Cell
 from octdino.scans.image_files import read_image
 
@@ -74,15 +75,18 @@ class Explained:
     folders: list[str]
 
 
-def explained(root: Path, words: Words = SCAN_WORDS) -> Explained | None:
+def explained(root: Path, words: Words = SCAN_WORDS, folders: list[Path] | None = None) -> Explained | None:
     """Return the section from results/{cohort}/explain/; None where nothing was explained.
+
+    Args:
+        folders: of the networks that are shown; None: all.
 
     Raises:
         UserError: a file cannot be read.
     """
     runs = [
-        (path.parent, read_metadata(path, ExplainMetadata, "explain"))
-        for path in sorted(root.glob("explain/*/*/*/explain.json"))
+        (folder, read_metadata(folder / "explain.json", ExplainMetadata, "explain"))
+        for folder in (explained_folders(root) if folders is None else folders)
     ]
     if not runs:
         return None
@@ -96,8 +100,8 @@ def explained(root: Path, words: Words = SCAN_WORDS) -> Explained | None:
     n += f" of {first.n_patients} patients" if words.unit.patients else ""
     tables = [overlap_table(overlap, words), *label_tables(overlap, words), jaccard_table(jaccard, words)]
     tables.append(retrieval_table(retrieval, words))
-    folders = [folder.relative_to(root).as_posix() for folder, _ in runs]
-    return Explained(n, [table for table in tables if table.rows], figure_images(root, runs, words), folders)
+    names = [folder.relative_to(root).as_posix() for folder, _ in runs]
+    return Explained(n, [table for table in tables if table.rows], figure_images(root, runs, words), names)
 
 
 def _named(folder: Path, name: str, schema: Schema, several: bool) -> pd.DataFrame:
