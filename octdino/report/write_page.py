@@ -209,7 +209,14 @@ def cohort_tables(found: Results) -> dict[str, Any]:
 def leading_arm(settings: ReportSettings, found: Results, best: conclusions.Verdict | None) -> dict[str, Any]:
     """Return example scans and worst errors of the leading arm at the largest fraction."""
     if best is None:
-        return {"best": None, "mistakes": [], "examples": [], "example_arm": "", "example_folder": ""}
+        return {
+            "best": None,
+            "mistakes": [],
+            "examples": [],
+            "example_arm": "",
+            "example_folder": "",
+            "example_exclusive": False,
+        }
     shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.backbone)
     runs = runs_of(found, best.arm, best.fraction, backbone_of(found, best))
     return {
@@ -217,6 +224,7 @@ def leading_arm(settings: ReportSettings, found: Results, best: conclusions.Verd
         "mistakes": mistakes(found, runs, settings.mistakes),
         "examples": shown,
         "example_arm": best.arm,
+        "example_exclusive": any(metadata["exclusive"] for _, metadata in runs),
         "example_folder": folder.relative_to(found.root).as_posix() if folder else "",
     }
 
