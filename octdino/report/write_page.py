@@ -60,20 +60,11 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
         UserError: manifest or metrics are missing, or a file cannot be read.
     """
     found = with_configured_runs(read_results(results, has_arms(config)), config)
-    environment = Environment(
-        loader=PackageLoader("octdino", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["breakable"] = lambda words: escape(words).replace("_", Markup("_<wbr>"))
-    environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
     links = FileLinks(results, out)
     shown = content(settings, found, config, links)
     cards = cards_of(settings, found, config, shown)
     answered = checklist(sections(shown), found.cohort.unit)
-    page = environment.get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
+    page = page_environment().get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
     _write(out.with_name("methods.md"), "\n\n".join(["# Methods", *shown["methods"], CITED]) + "\n")
     _write(out.with_name("references.bib"), shown["bibliography"])
     for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
@@ -83,6 +74,20 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     for curves in shown["training"]:
         _write(out.with_name(f"training_{curves.name}.svg"), curves.svg)
     _write(out, page)
+
+
+def page_environment() -> Environment:
+    """Return Jinja's environment with the filters of the page's templates."""
+    environment = Environment(
+        loader=PackageLoader("octdino", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["breakable"] = lambda words: escape(words).replace("_", Markup("_<wbr>"))
+    environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
+    return environment
 
 
 def _write(path: Path, text: str) -> None:
