@@ -142,10 +142,10 @@ def test_images_without_patients_are_called_images(results: Path, tmp_path: Path
         ),
         (
             3, 2,
-            "a cross-validation by patient with 3 folds (30 (train), 10 (val), 20 (test) in the first), repeated with 2 "
-            "random partitions, over which scores are averaged; all of a",
-            "Protocol crossval: every patient is tested once per repeat by models that never saw it; 3 folds in each of "
-            "2 repeats, every one a random partition of its own; scores are their mean.",
+            "a cross-validation by patient with 3 folds (30 (train), 10 (val), 20 (test) in the first), repeated with "
+            "2 random partitions, over which scores are averaged; all of a",
+            "Protocol crossval: every patient is tested once per repeat by models that never saw it; 3 folds in each "
+            "of 2 repeats, every one a random partition of its own; scores are their mean.",
         ),
     ],
 )  # fmt: skip
