@@ -18,8 +18,8 @@ STAGES = {
     "evaluate": 4,
     "audit": 3,
     "explain": 5,
-    "report": 5,
-    "inference": 1,
+    "report": 6,
+    "inference": 2,
 }
 
 

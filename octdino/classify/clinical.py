@@ -24,6 +24,7 @@ from octdino.stats.thresholds import choose_threshold
 log = logging.getLogger("octdino.classify")
 
 FEATURES = ("cst", "bcva", "slice", "visit_order", "trial")
+COLUMNS = ("cst", "bcva", "slice", "visit", "trial")  # of the manifest, which they are made of
 # Fixed and slow: on OLIVES (five folds) 40 to 160 trees of such sizes differ by 0.01 in AUROC or less, and a choice
 # on a dozen validation patients is worse than none. Leaves are a share of the scans, because those of one volume agree.
 SETTINGS = {"learning_rate": 0.06, "max_iter": 60, "max_leaf_nodes": 8, "l2_regularization": 1.0}
@@ -58,6 +59,12 @@ def clinical_baseline(store: Path, fraction: float, fold: int, seed: int, out: P
     if not train.any() or not rows.any():
         what = "train on" if rows.any() else "predict"
         raise UserError(f"{store.with_name('splits.csv')}: fold {fold} has no labeled scan to {what}")
+    features = features.loc[:, features[train].notna().any()]
+    if features.columns.empty:
+        log.warning(
+            "%s: no training scan has a value of %s: the clinical baseline predicts the share of each label",
+            store.with_name("manifest.csv"), ", ".join(COLUMNS),
+        )  # fmt: skip
     val, exclusive = (table["split"][rows] == "val").to_numpy(bool), cohort.exclusive
     fit = _fit_classes if exclusive else _fit_labels
     p = fit(features[train], truth[train], features[rows], seed)
@@ -75,7 +82,7 @@ def clinical_baseline(store: Path, fraction: float, fold: int, seed: int, out: P
         "octdino": made_by("classify"),
     }  # fmt: skip
     write_predictions(out, table[rows], labels, p, metadata)
-    log.info("clinical baseline on %s, %d training scans", ", ".join(features.columns) or "nothing", train.sum())
+    log.info("clinical baseline on %s, %d training scans", ", ".join(features.columns) or "no values", train.sum())
 
 
 def clinical_features(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -121,7 +128,11 @@ def _fit_classes(train: pd.DataFrame, truth: np.ndarray, rows: pd.DataFrame, see
 
 
 def _fit(train: pd.DataFrame, y: np.ndarray, rows: pd.DataFrame, seed: int) -> tuple[list[Any], np.ndarray]:
-    """Return the classes of `y` [M], ascending, and their probabilities for `rows`; constant shares for one class."""
+    """Return the classes of `y` [M], ascending, and their probabilities for `rows`.
+
+    They are constant shares where there is one class, or no feature that has a value in `train`.
+    """
+    train = train.loc[:, train.notna().any()]  # binning fails on a column without a value
     classes, counts = np.unique(y, return_counts=True)
     if len(classes) < 2 or train.columns.empty:
         return classes.tolist(), np.tile(counts / max(len(y), 1), (len(rows), 1))
@@ -133,4 +144,4 @@ def _fit(train: pd.DataFrame, y: np.ndarray, rows: pd.DataFrame, seed: int) -> t
         random_state=seed,
     )
     model.fit(train.to_numpy(), y)
-    return model.classes_.tolist(), model.predict_proba(rows.to_numpy())
+    return model.classes_.tolist(), model.predict_proba(rows[train.columns].to_numpy())

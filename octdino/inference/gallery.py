@@ -61,12 +61,12 @@ class Selection:
         return [] if self._rows is None else [own for _, own in self._rows.sort_values("scan").groupby("scan")]
 
 
-def write_gallery(path: Path, ensemble: Ensemble, scans: ScanInputs, shown: Selection, counts: Counts) -> None:
-    """Write the page; without a scan to show, an older page is deleted."""
+def write_gallery(path: Path, ensemble: Ensemble, scans: ScanInputs, shown: Selection, counts: Counts) -> bool:
+    """Write the page and return whether there is one: without a scan to show, an older page is deleted."""
     chosen = shown.scans()
     if not chosen:
         path.unlink(missing_ok=True)
-        return
+        return False
     places = [int(own["scan"].iloc[0]) - 1 for own in chosen]
     decoded = scans.decode(places, ensemble.image, 1)
     cards = [
@@ -83,6 +83,7 @@ def write_gallery(path: Path, ensemble: Ensemble, scans: ScanInputs, shown: Sele
     )  # fmt: skip
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    return True
 
 
 def _card(rows: pd.DataFrame, image: np.ndarray, ensemble: Ensemble) -> dict[str, Any]:

@@ -8,30 +8,40 @@ from octdino.data.csv_io import leading_metric, read_table
 from octdino.data.schemas.csv_schemas import METRICS
 from octdino.inference.trained_runs import TrainedRun, Wanted, choose, mean_scores
 
+STALE = "old"
+MEANING = f"{STALE}: classifiers of an earlier configuration, which the last evaluation does not contain\n"
+
 
 def list_models(results: Path, runs: list[TrainedRun]) -> str:
     """Return one line per arm, backbone and fraction: validation score, test score with interval, number of runs.
 
     The best on validation patients at the largest fraction, which `octdino models --out` writes, is marked with *.
+    Runs that the last evaluation does not contain have lines of their own at the end, marked as old.
     """
-    best, means = choose(runs, Wanted()).key, mean_scores(runs)
+    best = choose(runs, Wanted())
     path = results / "evaluate" / "metrics.csv"
     metrics = read_table(path, METRICS) if path.is_file() else pd.DataFrame(columns=METRICS.names)
     metric, name = leading_metric(metrics)
-    ranked = sorted(means.items(), key=lambda item: (-item[0][2], -item[1] if item[1] == item[1] else 2.0))
-    rows = [
-        {
-            "": "*" if key == best else "",
-            "arm": key[0],
-            "backbone": key[1],
-            "fraction": f"{key[2]:g}",
-            "validation": f"{score:.3f}",
-            f"test {name}": _test_score(metrics, key, metric),
-            "runs": sum(run.key == key for run in runs),
-        }
-        for key, score in ranked
-    ]
-    return pd.DataFrame(rows).to_string(index=False) + "\n"
+    rows = []
+    for compared in (True, False):
+        part = [run for run in runs if run.compared == compared]
+        ranked = sorted(
+            mean_scores(part).items(), key=lambda item: (-item[0][2], -item[1] if item[1] == item[1] else 2.0)
+        )
+        rows += [
+            {
+                "": "*" if (key, compared) == (best.key, best.compared) else "" if compared else STALE,
+                "arm": key[0],
+                "backbone": key[1],
+                "fraction": f"{key[2]:g}",
+                "validation": f"{score:.3f}",
+                f"test {name}": _test_score(metrics, key, metric) if compared else "",
+                "runs": sum(run.key == key for run in part),
+            }
+            for key, score in ranked
+        ]
+    stale = any(row[""] == STALE for row in rows)
+    return pd.DataFrame(rows).to_string(index=False) + "\n" + (MEANING if stale else "")
 
 
 def _test_score(metrics: pd.DataFrame, key: tuple[str, str, float], metric: str) -> str:

@@ -84,7 +84,7 @@ def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
         "temperature": run.predictions.temperature(),
         "out_of_distribution": ood,
         "validation_score": None if np.isnan(run.score) else run.score,
-        "metrics": _metrics(results, metadata),
+        "metrics": _metrics(results, metadata) if run.compared else [],  # those of metrics.csv are of other runs
         "intended_use": f"{RESEARCH} {NOT_FOR}",
         "provenance": _provenance(cohort, metadata, pretraining),
         "sha256": dict.fromkeys(weights, UNKNOWN),

@@ -68,10 +68,11 @@ def predict(models: list[Path], inputs: list[str], out: Path, options: PredictOp
         _predict_parts(ensemble, scans, parts, out, options, stopper)
         shown = Selection(options.gallery)
         counts = _join(ensemble, scans, parts, out, options.format, shown)
-        write_gallery(out / "gallery.html", ensemble, scans, shown, counts)
+        has_gallery = write_gallery(out / "gallery.html", ensemble, scans, shown, counts)
     parts.discard()
     log.info("%s: %d scans predicted, %d unlike the training scans, %d refused", out, *vars(counts).values())
-    log.info("the scans with their predictions: %s", out / "gallery.html")
+    if has_gallery:
+        log.info("the scans with their predictions: %s", out / "gallery.html")
     return counts
 
 

@@ -10,7 +10,7 @@ from octdino.data.csv_io import read_table
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS
 from octdino.errors import UserError
-from octdino.inference.trained_runs import read_runs
+from octdino.inference.trained_runs import read_runs, without_stale
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,12 @@ class RunResults:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """All classifiers' predictions, with arm, backbone, fraction, fold, seed and the columns of predictions.csv."""
+        """Predictions of all classifiers, with arm, backbone, fraction, fold, seed and the columns of predictions.csv.
+
+        Classifiers of an earlier configuration, which the last evaluation does not contain, are left out.
+        """
         found = []
-        for run in read_runs(self.root):
+        for run in without_stale(read_runs(self.root)):
             metadata, table = run.predictions.metadata, run.predictions.table.copy()
             for place, name in enumerate(("arm", "backbone", "fraction", "fold", "seed")):
                 table.insert(place, name, getattr(metadata, name))

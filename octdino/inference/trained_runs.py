@@ -1,14 +1,13 @@
 """The trained classifiers of a results folder, and which of them is the best on validation patients."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from octdino.config import Arm, fraction_text
-from octdino.data.csv_io import read_table
+from octdino.data.evaluated_runs import EvaluatedRun, read_evaluated_runs
 from octdino.data.predictions import Predictions, read_predictions
-from octdino.data.schemas.csv_schemas import METRICS
 from octdino.errors import UserError
 from octdino.stats.calibration import logit
 from octdino.stats.validation_score import validation_score
@@ -22,7 +21,8 @@ class TrainedRun:
 
     Attributes:
         score: macro AUROC, or accuracy of exclusive labels, on validation patients; NaN where there is none.
-        compared: whether the last evaluation has its arm; folders of arms that a configuration no longer has stay.
+        compared: whether the last evaluation contains it; folders of arms, seeds and folds that a configuration no
+            longer has stay.
     """
 
     predictions: Predictions
@@ -69,13 +69,16 @@ def read_runs(results: Path) -> list[TrainedRun]:
     folders = [path.parent for path in paths if path.parents[3].name != CLINICAL]
     if not folders:
         raise UserError(f"{results}: no trained classifier below classify/; expected a cohort's results/{{cohort}}")
-    runs = [TrainedRun(each, _score(each)) for each in map(read_predictions, folders)]
-    path = results / "evaluate" / "metrics.csv"
-    if not path.is_file():
-        return runs
-    metrics = read_table(path, METRICS)
-    compared = set(zip(metrics["arm"], metrics["backbone"], metrics["fraction"].astype(float), strict=True))
-    return [replace(run, compared=run.key in compared) for run in runs]
+    evaluated = read_evaluated_runs(results)
+    return [
+        TrainedRun(each, _score(each), evaluated is None or EvaluatedRun.of(each.metadata) in evaluated)
+        for each in map(read_predictions, folders)
+    ]
+
+
+def without_stale(runs: list[TrainedRun]) -> list[TrainedRun]:
+    """Return the runs that the last evaluation contains; all of them where it contains none."""
+    return [run for run in runs if run.compared] or runs
 
 
 def _score(predictions: Predictions) -> float:
@@ -96,15 +99,16 @@ def mean_scores(runs: list[TrainedRun]) -> dict[tuple[str, str, float], float]:
 def choose(runs: list[TrainedRun], wanted: Wanted) -> TrainedRun:
     """Return the run that is wanted; of several arms the best on validation patients, of its runs the first.
 
-    Without a named arm only those of the last evaluation are candidates. They are compared at the largest fraction that
-    is left, by the mean over folds and seeds: the best single run would be that with the easiest validation patients.
+    Only runs of the last evaluation are candidates; a named arm may be another if it has none there. They are compared
+    at the largest fraction that is left, by the mean over folds and seeds: the best single run would be that with the
+    easiest validation patients.
 
     Raises:
         UserError: there is no such run.
     """
     left = runs
     if wanted.arm is None:
-        left = [run for run in runs if run.compared] or runs
+        left = without_stale(runs)
     for name in ("arm", "backbone", "fraction", "fold", "seed"):
         value = getattr(wanted, name)
         if value is None:
@@ -114,6 +118,7 @@ def choose(runs: list[TrainedRun], wanted: Wanted) -> TrainedRun:
             there = sorted({str(getattr(run.predictions.metadata, name)) for run in left})
             raise UserError(f"--{name}: {value}: no such classifier; expected {', '.join(there)}")
         left = of_value
+    left = without_stale(left)
     largest = max(run.predictions.metadata.fraction for run in left)
     left = [run for run in left if run.predictions.metadata.fraction == largest]
     means = mean_scores(left)

@@ -17,6 +17,7 @@ from octdino.report.prepared_tables import CLINICAL
 from octdino.report.results_reader import Results
 from octdino.report.tables import (
     cohort_counts,
+    crossval_counts,
     prevalence_heads,
     prevalence_rows,
     quarantine_rows,
@@ -26,7 +27,7 @@ from octdino.report.tables import (
 
 PROTOCOLS = {
     "holdout": "one part of the {many} is read once, at the end",
-    "crossval": "every {one} is tested once by models that never saw it",
+    "crossval": "every {one} is tested {once} by models that never saw it",
 }
 
 
@@ -178,11 +179,18 @@ def _flags(manifest: pd.DataFrame, words: Words) -> tuple[list[str], list[str], 
 
 def _division(results: Results, split: dict[str, Any], leaks: Leaks | None) -> list[str]:
     protocol = str(split.get("protocol", "not given"))
-    folds = max(1, results.cohort.splits["fold"].nunique()) if len(results.cohort.splits) else 1
+    folds, repeats = crossval_counts(results)
     unit = results.cohort.unit
-    told = PROTOCOLS.get(protocol, "a fixed list of test {many}").format(one=unit.one, many=unit.many)
+    told = PROTOCOLS.get(protocol, "a fixed list of test {many}").format(
+        one=unit.one, many=unit.many, once="once per repeat" if repeats > 1 else "once"
+    )
+    divided = f"{folds} {'fold' if folds == 1 else 'folds'}"
+    if repeats > 1:
+        divided = (
+            f"{divided} in each of {repeats} repeats, every one a random partition of its own; scores are their mean"
+        )
     lines = [
-        f"Protocol {protocol}: {told}; {folds} {'fold' if folds == 1 else 'folds'}.",
+        f"Protocol {protocol}: {told}; {divided}.",
         "By patient, always; patients that share identical images are one group."
         if unit.patients
         else f"By image, as {'patients are unknown' if unit.state == 'unknown' else 'there are no patients'}; "

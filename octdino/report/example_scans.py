@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from octdino.data.schemas.metadata import ExplainMetadata, read_metadata
 from octdino.report.model_card import Runs
 from octdino.report.results_reader import Results
 from octdino.scans.pictures import data_uri, to_image
+from octdino.stats.calibration import at_temperature
 
 MISSED, FALSE_ALARM = "missed", "false alarm"
 KINDS = ("found", MISSED, FALSE_ALARM, "rightly absent")
@@ -28,7 +29,8 @@ class Example:
     Attributes:
         image: data URI of a PNG, empty where there is no store.
         why: label and kind for which it was selected.
-        rows: label, truth, probability, threshold and kind of each evaluable label.
+        rows: label, truth, probability, threshold (None where classes exclude each other) and kind of each evaluable
+            label.
     """
 
     scan_id: str
@@ -44,7 +46,8 @@ class Mistake:
 
     Attributes:
         kind: missed or false alarm.
-        distance: how far the probability is on the wrong side of the threshold.
+        threshold: None where classes exclude each other: the most probable one is predicted.
+        distance: how far the probability is on the wrong side of the threshold, or of the other classes' highest.
         known: CST, BCVA, visit and slice, as far as they are known, in words.
         image: data URI; empty where there is no store or the page would grow too large.
         saliency: the scan with the saliency map of the arm's classifier; empty where there is none.
@@ -55,7 +58,7 @@ class Mistake:
     scan_id: str
     patient: str
     probability: float
-    threshold: float
+    threshold: float | None
     distance: float
     known: str
     image: str = ""
@@ -111,27 +114,58 @@ def choose_examples(found: Predictions, labels: list[str], count: int) -> list[t
     return chosen
 
 
+class Decided(NamedTuple):
+    """What a classifier decides.
+
+    Attributes:
+        called: bool [N, L].
+        p: float64 [N, L], the probabilities to show.
+        margin: float64 [N, L], distance of the probability from where the decision changes.
+        thresholds: of each label; None where it has none.
+    """
+
+    called: np.ndarray
+    p: np.ndarray
+    margin: np.ndarray
+    thresholds: list[float | None]
+
+
+def decide(found: Predictions) -> Decided:
+    """Return the decisions of a classifier, as its model folder makes them.
+
+    Of classes that exclude each other the most probable one is predicted, and probabilities are calibrated: the
+    margin is that to the highest of the other classes. Other labels have a threshold each, chosen on uncalibrated
+    probabilities; one without a threshold is called from 0.5.
+    """
+    p, thresholds = found.probabilities(), found.thresholds()
+    if found.metadata.exclusive and len(found.labels) > 1:
+        temperature = found.temperature()
+        called = p.argmax(1)[:, None] == np.arange(len(found.labels))
+        p = p if temperature is None else at_temperature(p, temperature, exclusive=True)
+        others = np.stack([np.delete(p, index, axis=1).max(1) for index in range(p.shape[1])], axis=1)
+        return Decided(called, p, np.abs(p - others), [None] * len(found.labels))
+    at = np.array([0.5 if threshold is None else threshold for threshold in thresholds])
+    return Decided(p >= at, p, np.abs(p - at), thresholds)
+
+
 def _kinds(found: Predictions, labels: list[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return per label the kind of each scan ("" if unknown) and the distance of its prediction from the threshold."""
-    truth, p = found.truth(), found.probabilities()
+    """Return per label the kind of each scan ("" if unknown) and the margin of its prediction."""
+    truth, decided = found.truth(), decide(found)
     kinds, certainty = {}, {}
     for label in labels:
         index = found.labels.index(label)
-        threshold = found.thresholds()[index]
-        if threshold is None:
-            threshold = 0.5
-        called, y = p[:, index] >= threshold, truth[:, index]
+        called, y = decided.called[:, index], truth[:, index]
         kinds[label] = np.select(
             [(y == 1) & called, (y == 1) & ~called, (y == 0) & called, (y == 0) & ~called], KINDS, default=""
         )
-        certainty[label] = np.abs(p[:, index] - threshold)
+        certainty[label] = decided.margin[:, index]
     return kinds, certainty
 
 
 def _example(
     found: Predictions, labels: list[str], row: int, why: tuple[str, str], images: dict[str, str]
 ) -> Example:  # fmt: skip
-    kinds, _ = _kinds(found, labels)
+    (kinds, _), decided = _kinds(found, labels), decide(found)
     scan = str(found.table["scan_id"].iloc[row])
     rows = []
     for label in labels:
@@ -141,8 +175,8 @@ def _example(
             {
                 "label": label,
                 "truth": "unknown" if np.isnan(truth) else "present" if truth == 1 else "absent",
-                "p": float(found.probabilities()[row, index]),
-                "threshold": found.thresholds()[index],
+                "p": float(decided.p[row, index]),
+                "threshold": decided.thresholds[index],
                 "kind": str(kinds[label][row]) or "unknown",
             }
         )
@@ -175,9 +209,11 @@ def mistakes(results: Results, runs: Runs, count: int) -> list[Mistake]:
 
 
 def _wrong(folder: Path, labels: list[str]) -> pd.DataFrame:
-    """Return every wrong prediction among the test scans of one classifier, at its own thresholds."""
+    """Return every wrong prediction among the test scans of one classifier, as it decides itself."""
     found = read_predictions(folder).take("test")
-    labels = [label for label in labels if found.thresholds()[found.labels.index(label)] is not None]
+    decided = decide(found)
+    if not found.metadata.exclusive:
+        labels = [label for label in labels if decided.thresholds[found.labels.index(label)] is not None]
     kinds, distances = _kinds(found, labels)
     parts = []
     for label in labels:
@@ -188,8 +224,8 @@ def _wrong(folder: Path, labels: list[str]) -> pd.DataFrame:
             .assign(
                 label=label,
                 kind=kinds[label][wrong],
-                probability=found.probabilities()[wrong, index],
-                threshold=found.thresholds()[index],
+                probability=decided.p[wrong, index],
+                threshold=decided.thresholds[index],
                 distance=distances[label][wrong],
             )
         )
@@ -207,8 +243,11 @@ def _known(row: pd.Series) -> str:
 def _maps(results: Results, arm: str, backbone: str) -> dict[str, dict[str, np.ndarray]]:
     """Return the saliency maps of the explain stage by scan and label, uint8 [h, w]."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    for path in sorted(results.root.glob(f"explain/*/{backbone}/*/maps.safetensors")):
-        metadata = read_metadata(path.with_name("explain.json"), ExplainMetadata, "explain")
+    for folder in results.explained:
+        path = folder / "maps.safetensors"
+        if folder.parent.name != backbone or not path.is_file():
+            continue
+        metadata = read_metadata(folder / "explain.json", ExplainMetadata, "explain")
         maps = read_arrays(path, "explain").get(arm)
         if maps is not None and maps.shape[:2] == (len(metadata.scan_ids), len(metadata.labels)):
             for scan, of_scan in zip(metadata.scan_ids, maps, strict=True):

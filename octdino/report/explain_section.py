@@ -1,7 +1,5 @@
 """Section of the page on attention and saliency maps: tables and figures of the explain stage."""
 
-import base64
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,10 @@ from octdino.data.csv_io import read_table
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import JACCARD, OVERLAP, RETRIEVAL
 from octdino.data.schemas.metadata import ExplainMetadata, read_metadata
-from octdino.errors import UserError
 from octdino.report.conclusions import NOTHING, number, pair
+from octdino.report.embedded_figures import Budget, FigureImage
+from octdino.report.results_reader import explained_folders
 from octdino.report.tables import Cell
-from octdino.scans.image_files import read_image
 
 BUDGET = 2_500_000  # characters of images; the page has to open on a phone
 KINDS = {
@@ -49,16 +47,6 @@ class Table:
 
 
 @dataclass(frozen=True)
-class FigureImage:
-    """A figure as a data URI; empty where it would make the page too large."""
-
-    title: str
-    path: str
-    image: str
-    caption: str
-
-
-@dataclass(frozen=True)
 class Explained:
     """The section of the page.
 
@@ -74,15 +62,18 @@ class Explained:
     folders: list[str]
 
 
-def explained(root: Path, words: Words = SCAN_WORDS) -> Explained | None:
+def explained(root: Path, words: Words = SCAN_WORDS, folders: list[Path] | None = None) -> Explained | None:
     """Return the section from results/{cohort}/explain/; None where nothing was explained.
+
+    Args:
+        folders: of the networks that are shown; None: all.
 
     Raises:
         UserError: a file cannot be read.
     """
     runs = [
-        (path.parent, read_metadata(path, ExplainMetadata, "explain"))
-        for path in sorted(root.glob("explain/*/*/*/explain.json"))
+        (folder, read_metadata(folder / "explain.json", ExplainMetadata, "explain"))
+        for folder in (explained_folders(root) if folders is None else folders)
     ]
     if not runs:
         return None
@@ -96,8 +87,8 @@ def explained(root: Path, words: Words = SCAN_WORDS) -> Explained | None:
     n += f" of {first.n_patients} patients" if words.unit.patients else ""
     tables = [overlap_table(overlap, words), *label_tables(overlap, words), jaccard_table(jaccard, words)]
     tables.append(retrieval_table(retrieval, words))
-    folders = [folder.relative_to(root).as_posix() for folder, _ in runs]
-    return Explained(n, [table for table in tables if table.rows], figure_images(root, runs, words), folders)
+    names = [folder.relative_to(root).as_posix() for folder, _ in runs]
+    return Explained(n, [table for table in tables if table.rows], figure_images(root, runs, words), names)
 
 
 def _named(folder: Path, name: str, schema: Schema, several: bool) -> pd.DataFrame:
@@ -228,30 +219,20 @@ def figure_images(
     root: Path, runs: list[tuple[Path, ExplainMetadata]], words: Words = SCAN_WORDS
 ) -> list[tuple[str, list[FigureImage]]]:
     """Return figures by kind: images within the page's budget, the rest by path."""
-    spent, groups = 0, []
+    budget, groups = Budget(BUDGET), []
     for kind, heading in KINDS.items():
         found = []
         for folder, metadata in runs:
             for figure in metadata.figures:
                 path = folder / figure.file
                 if path.name.startswith(kind) and path.is_file():
-                    image = jpeg_uri(path) if spent < BUDGET else ""
-                    spent += len(image)
                     title = f"{metadata.init}, {metadata.backbone}, {folder.name}"
-                    found.append(FigureImage(title, path.relative_to(root).as_posix(), image, figure.caption))
+                    found.append(
+                        FigureImage(title, path.relative_to(root).as_posix(), budget.embed(path), figure.caption)
+                    )
         if found:
             groups.append((heading.format(label=words.label, scans=words.scans), found))
     return groups
-
-
-def jpeg_uri(path: Path) -> str:
-    """Return a PNG as a JPEG in a data URI, a fifth of its size."""
-    buffer = io.BytesIO()
-    try:
-        read_image(path).convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: the figure cannot be read: {error}") from None
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _runs(table: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:

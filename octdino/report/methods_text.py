@@ -11,7 +11,7 @@ from octdino.report.conclusions import percent
 from octdino.report.prepared_tables import CLINICAL
 from octdino.report.references import cite, references_of
 from octdino.report.results_reader import Pretraining, Results
-from octdino.report.tables import duration
+from octdino.report.tables import crossval_counts, duration
 from octdino.stats.significance import alpha
 
 MODES = {
@@ -67,7 +67,7 @@ def _splits(results: Results, config: dict[str, Any]) -> list[str]:
     unit, splits = results.cohort.unit, results.cohort.splits
     if splits.empty:
         return []
-    folds = splits["fold"].nunique()
+    folds, repeats = crossval_counts(results)
     protocol = str(((config.get("cohort") or {}).get("split") or {}).get("protocol", ""))
     first = splits[splits["fold"] == splits["fold"].min()]
     counts = first["split"].value_counts()
@@ -81,8 +81,10 @@ def _splits(results: Results, config: dict[str, Any]) -> list[str]:
     if not unit.patients:
         together = "identical images are in one set"
     if folds > 1:
+        repeated = f", repeated with {repeats} random partitions, over which scores are averaged" if repeats > 1 else ""
         return [
-            f"Evaluation was a cross-validation by {unit.one} with {folds} folds ({sizes} in the first); {together}."
+            f"Evaluation was a cross-validation by {unit.one} with {folds} folds ({sizes} in the first){repeated}; "
+            f"{together}."
         ]
     return [f"The {unit.many} were divided {told} into training, validation and test sets: {sizes}; {together}."]
 
@@ -192,8 +194,13 @@ def _classifiers(results: Results) -> list[str]:
         lines.append(f"Arms named imagenet start from weights trained on ImageNet {cite('russakovsky2015imagenet')}.")
     if any(_first_head(metadata) == "linear" for _, metadata in results.classifiers):
         lines.append(f"Fine-tuning of pretrained networks began with their linear probe {cite('kumar2022finetuning')}.")
-    if CLINICAL in {metadata["arm"] for _, metadata in results.classifiers}:
+    clinical = [metadata for _, metadata in results.classifiers if metadata["arm"] == CLINICAL]
+    if any(metadata.get("features") != [] for metadata in clinical):
         lines.append("A clinical baseline was trained on tabular values (thickness, acuity, position, visit) only.")
+    elif clinical:
+        lines.append(
+            f"The clinical baseline had no values and predicts the share of each {results.cohort.words.label}."
+        )
     return [
         *lines,
         f"Learning rates, penalties, numbers of neighbors, the epoch, decision thresholds and one calibration "

@@ -11,6 +11,7 @@ import pandas as pd
 from octdino.data.atomic_files import read_text
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import read_csv, read_table
+from octdino.data.evaluated_runs import EvaluatedRun, evaluated_runs
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, read_metadata
@@ -40,8 +41,9 @@ class Results:
     Attributes:
         root: results/{cohort}.
         cohort: manifest, splits, labels, unit and, where there is a store, images.
-        classifiers: folder and classifier.json of each classifier that metrics.csv has; folders of arms that were taken
-            out of the configuration stay, and are no part of the results.
+        classifiers: folder and classifier.json of each classifier that metrics.csv has; folders of arms, seeds and
+            folds that were taken out of the configuration stay, and are no part of the results.
+        explained: folders of the explained networks.
         figures: SVG by name.
         benchmarks: one row per job: rule, job, s, max_rss.
     """
@@ -54,6 +56,7 @@ class Results:
     subgroups: pd.DataFrame
     pretraining: list[Pretraining]
     classifiers: list[tuple[Path, dict[str, Any]]]
+    explained: list[Path]
     figures: dict[str, str]
     benchmarks: pd.DataFrame
 
@@ -71,54 +74,77 @@ class Results:
         return dict(zip(names.iloc[rows], self.cohort.images(rows), strict=True))
 
 
-def read_results(root: Path) -> Results:
+def read_results(root: Path, evaluated: bool = True) -> Results:
     """Read results/{cohort}/.
+
+    Args:
+        evaluated: whether there are arms; without them a comparison below evaluate/ is of an earlier configuration
+            and is left out.
 
     Raises:
         UserError: there is no manifest, no metrics although there are classifiers, or a file is invalid.
     """
     cohort = read_cohort(root / "cohort" / "scans.h5", needs_store=False)
-    classifiers = [
-        (path.parent, read_metadata(path, ClassifierMetadata, "classify").plain())
-        for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))
-    ]
-    others = any(any(root.glob(f"{stage}/*/*/*")) for stage in ("pretrain", "explain"))
-    compared = bool(classifiers) or not others  # a cohort without labels has something else to show
-    metrics = _floats(root / "evaluate" / "metrics.csv", METRICS, compared)
-    if len(metrics):
-        evaluated = set(zip(metrics["arm"], metrics["backbone"], metrics["fraction"], strict=True))
-        classifiers = [
-            (folder, card)
-            for folder, card in classifiers
-            if (card["arm"], card["backbone"], card["fraction"]) in evaluated
-        ]
     return Results(
         root=root,
         cohort=cohort,
         quarantine=_optional(root / "cohort" / "quarantine.csv", QUARANTINE),
-        metrics=metrics,
-        comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON, compared),
-        subgroups=_floats(root / "evaluate" / "subgroups.csv", SUBGROUPS, needed=False),
+        **(_evaluation(root, cohort) if evaluated else _no_evaluation()),
         pretraining=[_pretraining(path) for path in sorted(root.glob("pretrain/*/*/*/backbone.json"))],
-        classifiers=classifiers,
-        figures={
-            name: read_text(path, "evaluate")
-            for name in FIGURES
-            if (path := root / "evaluate" / f"{name}.svg").is_file()
-        },
+        explained=explained_folders(root),
         benchmarks=read_benchmarks(root / "benchmarks"),
     )
 
 
+def explained_folders(root: Path) -> list[Path]:
+    """Return the folders of the explained networks below results/{cohort}, sorted."""
+    return [path.parent for path in sorted(root.glob("explain/*/*/*/explain.json"))]
+
+
+def _evaluation(root: Path, cohort: Cohort) -> dict[str, Any]:
+    """Return what the evaluate stage wrote, and the classifiers that it contains."""
+    read = [
+        (path.parent, read_metadata(path, ClassifierMetadata, "classify"))
+        for path in sorted(root.glob("classify/*/*/*/*/classifier.json"))
+    ]
+    others = any(any(root.glob(f"{stage}/*/*/*")) for stage in ("pretrain", "explain"))
+    needed = bool(read) or not others  # a cohort without labels has something else to show
+    metrics = _floats(root / "evaluate" / "metrics.csv", METRICS, needed)
+    if len(metrics):
+        contained = evaluated_runs(metrics, cohort.splits)
+        read = [(folder, metadata) for folder, metadata in read if EvaluatedRun.of(metadata) in contained]
+    paths = {name: root / "evaluate" / f"{name}.svg" for name in FIGURES}
+    return {
+        "metrics": metrics,
+        "comparison": _floats(root / "evaluate" / "comparison.csv", COMPARISON, needed),
+        "subgroups": _floats(root / "evaluate" / "subgroups.csv", SUBGROUPS, needed=False),
+        "classifiers": [(folder, metadata.plain()) for folder, metadata in read],
+        "figures": {name: read_text(path, "evaluate") for name, path in paths.items() if path.is_file()},
+    }
+
+
+def _no_evaluation() -> dict[str, Any]:
+    """Return the same without arms."""
+    tables = {"metrics": METRICS, "comparison": COMPARISON, "subgroups": SUBGROUPS}
+    return {name: _as_floats(_empty(schema), schema) for name, schema in tables.items()} | {
+        "classifiers": [], "figures": {},
+    }  # fmt: skip
+
+
 def _floats(path: Path, schema: Schema, needed: bool) -> pd.DataFrame:
     """Return a table whose missing numbers are NaN, which compares as False where pandas' NA raises."""
-    table = read_table(path, schema) if needed else _optional(path, schema)
+    return _as_floats(read_table(path, schema) if needed else _optional(path, schema), schema)
+
+
+def _as_floats(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     return table.astype({column.name: "float64" for column in schema if column.dtype == "Float64"})
 
 
 def _optional(path: Path, schema: Schema) -> pd.DataFrame:
-    if path.is_file():
-        return read_table(path, schema)
+    return read_table(path, schema) if path.is_file() else _empty(schema)
+
+
+def _empty(schema: Schema) -> pd.DataFrame:
     return pd.DataFrame({column.name: pd.Series(dtype=column.dtype) for column in schema})
 
 

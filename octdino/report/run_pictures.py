@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from octdino.report.explain_section import FigureImage, jpeg_uri
+from octdino.report.embedded_figures import Budget, FigureImage
 from octdino.report.results_reader import Pretraining
 
+BUDGET = 1_500_000  # characters of pictures on the page, beside those of the explain stage
 PICTURES = {
     "views.png": (
         "Augmented views",
@@ -22,6 +23,8 @@ PICTURES = {
 def run_pictures(root: Path, runs: Sequence[Pretraining]) -> list[FigureImage]:
     """Return the pictures of pretraining runs, each of the first run per method and backbone that has one.
 
+    Pictures beyond the page's budget have a path and no image.
+
     Args:
         root: results/{cohort}.
         runs: which ones.
@@ -29,7 +32,7 @@ def run_pictures(root: Path, runs: Sequence[Pretraining]) -> list[FigureImage]:
     Raises:
         UserError: a picture cannot be read.
     """
-    pictures = []
+    budget, pictures = Budget(BUDGET), []
     for name, (what, caption) in PICTURES.items():
         first: dict[tuple[str, ...], Path] = {}
         for run in runs:
@@ -38,5 +41,5 @@ def run_pictures(root: Path, runs: Sequence[Pretraining]) -> list[FigureImage]:
                 first.setdefault((run.method, run.backbone), path)
         for path in first.values():
             title = f"{what}: {' · '.join(path.parts[-4:-1])}"
-            pictures.append(FigureImage(title, str(path.relative_to(root)), jpeg_uri(path), caption))
+            pictures.append(FigureImage(title, path.relative_to(root).as_posix(), budget.embed(path), caption))
     return pictures

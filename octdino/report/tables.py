@@ -168,6 +168,19 @@ def cohort_counts(results: Results) -> list[tuple[str, str]]:
     return [(name, f"{count:,}") for name, count in counts]
 
 
+def crossval_counts(results: Results) -> tuple[int, int]:
+    """Return the number of folds per repeat and of repeats, by splits.csv; (1, 1) for one split.
+
+    In each repeat of a cross-validation every patient is tested once.
+    """
+    splits = results.cohort.splits
+    if splits.empty:
+        return 1, 1
+    tested = splits[splits["split"] == "test"].groupby("patient")["fold"].nunique()
+    repeats = int(tested.max()) if len(tested) else 1
+    return max(1, splits["fold"].nunique() // repeats), repeats
+
+
 def split_heads(results: Results) -> list[str]:
     """Return the heads of `split_rows`."""
     return [

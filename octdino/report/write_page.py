@@ -1,7 +1,6 @@
 """Write the HTML page and the cards beside it; everything is read from files, no other stage is imported."""
 
 import platform
-from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,11 +13,11 @@ from markupsafe import Markup, escape
 from octdino import STAGES, __version__
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.data.atomic_files import replacing
-from octdino.errors import UserError
 from octdino.report import calibration_tables, conclusions, tables
 from octdino.report.audit_section import leaks
 from octdino.report.cautions import cautions
 from octdino.report.checklist import checklist, table
+from octdino.report.configured_runs import has_arms, section, with_configured_runs
 from octdino.report.data_card import Card, data_card, markdown
 from octdino.report.example_scans import examples, mistakes
 from octdino.report.explain_section import explained
@@ -60,21 +59,12 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     Raises:
         UserError: manifest or metrics are missing, or a file cannot be read.
     """
-    found = with_configured_runs(read_results(results), config)
-    environment = Environment(
-        loader=PackageLoader("octdino", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["breakable"] = lambda words: escape(words).replace("_", Markup("_<wbr>"))
-    environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
+    found = with_configured_runs(read_results(results, has_arms(config)), config)
     links = FileLinks(results, out)
     shown = content(settings, found, config, links)
     cards = cards_of(settings, found, config, shown)
     answered = checklist(sections(shown), found.cohort.unit)
-    page = environment.get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
+    page = page_environment().get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
     _write(out.with_name("methods.md"), "\n\n".join(["# Methods", *shown["methods"], CITED]) + "\n")
     _write(out.with_name("references.bib"), shown["bibliography"])
     for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
@@ -86,14 +76,18 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     _write(out, page)
 
 
-def with_configured_runs(found: Results, config: dict[str, Any]) -> Results:
-    """Return the results without pretraining runs of methods and backbones that the configuration does not have."""
-    section = _section(config, "pretrain")
-    kept = found.pretraining
-    for key in ("method", "backbone"):
-        if names := section.get(f"{key}s"):
-            kept = [run for run in kept if getattr(run, key) in names]
-    return replace(found, pretraining=kept)
+def page_environment() -> Environment:
+    """Return Jinja's environment with the filters of the page's templates."""
+    environment = Environment(
+        loader=PackageLoader("octdino", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["breakable"] = lambda words: escape(words).replace("_", Markup("_<wbr>"))
+    environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
+    return environment
 
 
 def _write(path: Path, text: str) -> None:
@@ -123,22 +117,10 @@ def sections(shown: dict[str, Any]) -> dict[str, str]:
     return present | {anchors.get(name, name): words for name, words in some.items() if shown[name]}
 
 
-def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return a section of the configuration; empty if it is missing.
-
-    Raises:
-        UserError: it is no mapping.
-    """
-    section = config.get(name) or {}
-    if not isinstance(section, dict):
-        raise UserError(f"--config: {name}: expected a mapping of settings, found {type(section).__name__}")
-    return section
-
-
 def content(settings: ReportSettings, found: Results, config: dict[str, Any], links: FileLinks) -> dict[str, Any]:
     """Return all variables of the template."""
-    evaluated = EvaluateSettings.parse(_section(config, "evaluate"), "evaluate")
-    split = _section(_section(config, "cohort"), "split")
+    evaluated = EvaluateSettings.parse(section(config, "evaluate"), "evaluate")
+    split = section(section(config, "cohort"), "split")
     reference, confidence = evaluated.reference, evaluated.confidence
     verdicts = conclusions.verdicts(found.tables, reference, confidence, found.cohort.unit)
     scored = [verdict for verdict in verdicts if verdict.arm]
@@ -178,7 +160,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
         "seeds": int(found.metrics["seed"].dropna().nunique()),
         **training(found),
         "leaks": leaks(found.root),
-        "explained": explained(found.root, words),
+        "explained": explained(found.root, words, found.explained),
         **leading_arm(settings, found, best),
         **cohort_tables(found),
         "benchmarks": tables.benchmark_rows(found),
@@ -232,7 +214,14 @@ def cohort_tables(found: Results) -> dict[str, Any]:
 def leading_arm(settings: ReportSettings, found: Results, best: conclusions.Verdict | None) -> dict[str, Any]:
     """Return example scans and worst errors of the leading arm at the largest fraction."""
     if best is None:
-        return {"best": None, "mistakes": [], "examples": [], "example_arm": "", "example_folder": ""}
+        return {
+            "best": None,
+            "mistakes": [],
+            "examples": [],
+            "example_arm": "",
+            "example_folder": "",
+            "example_exclusive": False,
+        }
     shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.backbone)
     runs = runs_of(found, best.arm, best.fraction, backbone_of(found, best))
     return {
@@ -240,6 +229,7 @@ def leading_arm(settings: ReportSettings, found: Results, best: conclusions.Verd
         "mistakes": mistakes(found, runs, settings.mistakes),
         "examples": shown,
         "example_arm": best.arm,
+        "example_exclusive": any(metadata["exclusive"] for _, metadata in runs),
         "example_folder": folder.relative_to(found.root).as_posix() if folder else "",
     }
 

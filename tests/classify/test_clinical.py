@@ -63,7 +63,7 @@ def test_test_labels_and_other_patients_change_nothing(tmp_path: Path) -> None:
     assert before.metadata.plain()["thresholds"] == after.metadata.plain()["thresholds"]
 
 
-def test_without_clinical_values_it_predicts_the_prevalence(tmp_path: Path) -> None:
+def test_without_clinical_values_it_predicts_the_prevalence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manifest = write_cohort(tmp_path)
     manifest[["cst", "bcva", "slice", "visit", "trial"]] = None
     write_table(tmp_path / "manifest.csv", manifest, MANIFEST)
@@ -72,6 +72,34 @@ def test_without_clinical_values_it_predicts_the_prevalence(tmp_path: Path) -> N
     train = manifest[manifest["split"] == "train"]
     np.testing.assert_allclose(found.probabilities()[:, 0], train["IRF"].mean())
     assert found.metadata.plain()["features"] == []
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line == (
+        f"{tmp_path}/manifest.csv: no training scan has a value of cst, bcva, slice, visit, trial: the clinical "
+        "baseline predicts the share of each label"
+    )
+
+
+@pytest.mark.parametrize("columns", [["cst"], ["cst", "bcva", "slice", "visit", "trial"]])
+def test_values_that_no_training_scan_has_are_no_feature(tmp_path: Path, columns: list[str]) -> None:
+    manifest = write_cohort(tmp_path)
+    train = manifest["split"] == "train"
+    manifest.loc[train, columns] = None
+    write_table(tmp_path / "manifest.csv", manifest, MANIFEST)
+    control(tmp_path, tmp_path / "out")
+    found = read_predictions(tmp_path / "out")
+    assert found.metadata.plain()["features"] == ["bcva", "slice", "visit_order", "trial"] * (columns == ["cst"])
+    if len(columns) > 1:
+        np.testing.assert_allclose(found.probabilities()[:, 0], manifest["IRF"][train].mean())
+
+
+def test_values_that_no_scan_with_a_label_has_are_no_feature_of_its_model(tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path)
+    train, even = manifest["split"] == "train", manifest["patient"].astype(int) % 2 == 0
+    manifest.loc[train & even, "cst"] = None
+    manifest.loc[train & ~even, "FAVF"] = None
+    write_table(tmp_path / "manifest.csv", manifest, MANIFEST)
+    control(tmp_path, tmp_path / "out")
+    assert "cst" in read_predictions(tmp_path / "out").metadata.plain()["features"]
 
 
 def test_a_label_of_one_class_and_a_tiny_fraction(tmp_path: Path) -> None:

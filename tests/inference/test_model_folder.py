@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import octdino
 from octdino.data.cohort_reader import read_cohort
 from octdino.data.schemas.csv_schemas import METRICS
 from octdino.errors import UserError
@@ -85,6 +87,64 @@ def test_arm_that_the_last_evaluation_lacks_is_chosen_by_name_only(run, tmp_path
     second = max((each for each in runs if each.arm != best.arm), key=lambda each: each.score)
     assert choose(runs, Wanted()).score == second.score
     assert choose(runs, Wanted(arm=best.arm)).arm == best.arm
+
+
+def renamed_run(results, run, seed):
+    """Copy a classifier's folder as if it had been trained with another seed; its validation predictions are inverted.
+
+    Returns the folder of the copy.
+    """
+    folder = results / run.predictions.folder.relative_to(run.predictions.folder.parents[4])
+    copied = Path(shutil.copytree(folder, folder.with_name(f"fold0-seed{seed}")))
+    path = copied / "classifier.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seed": seed}))
+    table = pd.read_csv(copied / "predictions.csv")
+    columns = [name for name in table if name.startswith("prob:")]
+    table.loc[table["split"] == "val", columns] = 1 - table.loc[table["split"] == "val", columns]
+    table.to_csv(copied / "predictions.csv", index=False)
+    return copied
+
+
+def test_stale_seed_is_neither_listed_as_current_nor_chosen(run, tmp_path):
+    """classify.seeds [0] -> [1]: metrics.csv has seed 1, the folders of seed 0 stay."""
+    results = tmp_path / "results"
+    shutil.copytree(run, results)
+    linear = choose(read_runs(run), Wanted(arm="dino-linear"))
+    renamed_run(results, linear, seed=1)
+    arm, backbone, fraction = linear.key
+    row = {
+        "arm": arm, "backbone": backbone, "fraction": fraction, "fold": "0", "seed": 1, "label": "macro",
+        "metric": "auroc", "value": 0.625, "low": 0.5, "high": 0.75, "n_resamples": 10,
+    }  # fmt: skip
+    (results / "evaluate").mkdir()
+    table = pd.DataFrame([row], columns=[column.name for column in METRICS])
+    table.to_csv(results / "evaluate" / "metrics.csv", index=False)
+    runs = read_runs(results)
+    assert [each.name for each in runs if each.compared] == ["dino-linear/b/f1/fold0-seed1"]
+    for wanted in (Wanted(), Wanted(arm="dino-linear")):
+        assert choose(runs, wanted).predictions.metadata.seed == 1
+    assert choose(runs, Wanted(arm="dino-linear", seed=0)).name == "dino-linear/b/f1/fold0-seed0"
+    lines = list_models(results, runs).splitlines()
+    new = next(each.score for each in runs if each.compared)
+    assert new != pytest.approx(linear.score)
+    assert lines[1].split() == ["*", "dino-linear", "b", "1", f"{new:.3f}", "0.625", "(0.500", "to", "0.750)", "1"]
+    (old,) = [line.split() for line in lines if line.split()[:2] == ["old", "dino-linear"]]
+    assert old == ["old", "dino-linear", "b", "1", f"{linear.score:.3f}", "1"], "no test score of another seed"
+    assert lines[-1].startswith("old: classifiers of an earlier configuration")
+    predictions = octdino.results(results).predictions
+    assert predictions[["arm", "seed"]].drop_duplicates().to_numpy().tolist() == [["dino-linear", 1]]
+
+
+def test_model_of_a_stale_seed_has_no_scores_of_another_seed(run, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(run, results)
+    row = {"arm": "dino-linear", "backbone": "b", "fraction": 1.0, "fold": "0", "label": "macro", "metric": "auroc"}
+    (results / "evaluate").mkdir()
+    for seed, scores in ((1, 0), (0, 1)):
+        table = pd.DataFrame([{**row, "seed": seed, "value": 0.6}], columns=[column.name for column in METRICS])
+        table.to_csv(results / "evaluate" / "metrics.csv", index=False)
+        chosen = choose(read_runs(results), Wanted(arm="dino-linear"))
+        assert len(write_model(results, chosen, tmp_path / f"model{seed}").metrics) == scores
 
 
 def test_choice_names_what_there_is(run):

@@ -81,12 +81,23 @@ def test_bad_files_go_to_the_quarantine_and_the_exit_code_says_so(run, model, tm
     assert reasons == dict.fromkeys(("empty.png", "text.png", "cut.png"), "unreadable") | {"black.png": "constant"}
 
 
-def test_only_bad_files_give_an_empty_table(model, tmp_path):
+def test_only_bad_files_give_an_empty_table(model, tmp_path, caplog):
+    caplog.set_level("INFO")
     (tmp_path / "a.png").touch()
     counts = predict([model], [str(tmp_path / "a.png")], tmp_path / "out", PredictOptions())
     assert vars(counts) == {"predicted": 0, "flagged": 0, "refused": 1}
     assert pd.read_csv(tmp_path / "out" / "predictions.csv").empty
     assert not (tmp_path / "out" / "gallery.html").exists()
+    assert "gallery.html" not in caplog.text
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_gallery_is_named_only_if_it_was_written(run, model, tmp_path, caplog, most):
+    caplog.set_level("INFO")
+    predict([model], [str(run.parent / "files" / "p0")], tmp_path / "out", PredictOptions(gallery=most))
+    page = tmp_path / "out" / "gallery.html"
+    assert page.exists() == bool(most)
+    assert (f"the scans with their predictions: {page}" in caplog.text) == bool(most)
 
 
 def test_table_and_pattern_name_files_once_with_patient_and_eye(run, model, tmp_path):

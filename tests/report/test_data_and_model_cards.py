@@ -172,7 +172,7 @@ def test_maps_of_the_arm_are_shown_where_there_are_some(results: Path) -> None:
     maps = np.zeros((1, len(found.cohort.labels), 4, 4), np.uint8)
     for arm, shown in (("simclr-linear", False), ("dino-linear", True)):
         save_file({arm: maps}, folder / "maps.safetensors")
-        again = mistakes(found, runs, 1)
+        again = mistakes(read_results(results), runs, 1)
         assert bool(again[0].saliency) == shown
         assert not any(one.saliency for one in again if one.scan_id != first.scan_id)
     (folder / "maps.safetensors").unlink()

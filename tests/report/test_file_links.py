@@ -1,14 +1,17 @@
 """Links of the page lead to the files that it shows, wherever results/ is; figures leave no hole."""
 
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from markupsafe import Markup
 
 from octdino.config import ReportSettings
 from octdino.report import write_report
-from octdino.report.file_links import FileLinks, place_figures
+from octdino.report.file_links import FileLinks, PlacedFigure, place_figures
+from octdino.report.write_page import page_environment
 from tests.report.test_report import CONFIG, Page, make_results
 
 
@@ -75,3 +78,12 @@ def test_a_sentence_in_place_of_a_plot_parts_no_pair(tmp_path: Path) -> None:
     captions = [(name, "") for name in (*figures, "missing")]
     placed = place_figures(figures, captions, FileLinks(tmp_path, tmp_path / "page.html"))
     assert [(one.layout, one.notice) for one in placed] == [("half", ""), ("notice", "one & only"), ("half", "")]
+
+
+def test_a_notice_that_several_figures_share_is_shown_once_and_no_other_is_lost() -> None:
+    notices = ["", "", "No a.", "No A.", "No a.", ""]
+    placed = [PlacedFigure(Markup("" if notice else "<svg/>"), "c", notice, "alone", []) for notice in notices]
+    module = page_environment().get_template("macros.html.j2").make_module({"place": lambda _: placed})
+    text = str(module.figures([]))
+    assert re.findall(r'<p class="how-not">(.*?)</p>', text) == ["No a.", "No A."]
+    assert text.count("<svg/>") == 3

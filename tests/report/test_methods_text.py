@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import get_args
 
 import h5py
+import pandas as pd
 import pytest
 import yaml
 
 from octdino.config import METHODS as KNOWN_METHODS
 from octdino.config import ReportSettings
 from octdino.config.cohort import COHORTS, UNPUBLISHED
+from octdino.data.csv_io import write_table
+from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.report import write_report
 from octdino.report.references import bibliography, cited, entries, references_of
 from tests.report.test_report import CONFIG, make_results
-from tests.results import write_pretraining
+from tests.results import write_cohort, write_pretraining
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -128,3 +131,46 @@ def test_images_without_patients_are_called_images(results: Path, tmp_path: Path
     assert "60 patients" not in text
     assert "360 images were labeled" in text
     assert "chosen on validation images; test images were used for no choice" in text
+
+
+@pytest.mark.parametrize(
+    ("folds", "repeats", "methods", "card"),
+    [
+        (
+            3, 1, "a cross-validation by patient with 3 folds (30 (train), 10 (val), 20 (test) in the first); all of a",
+            "Protocol crossval: every patient is tested once by models that never saw it; 3 folds.",
+        ),
+        (
+            3, 2,
+            "a cross-validation by patient with 3 folds (30 (train), 10 (val), 20 (test) in the first), repeated with "
+            "2 random partitions, over which scores are averaged; all of a",
+            "Protocol crossval: every patient is tested once per repeat by models that never saw it; 3 folds in each "
+            "of 2 repeats, every one a random partition of its own; scores are their mean.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_repeated_cross_validation_has_the_folds_of_one_repeat(
+    folds: int, repeats: int, methods: str, card: str, tmp_path: Path
+) -> None:
+    write_cohort(tmp_path / "cohort", folds=folds)
+    path = tmp_path / "cohort" / "splits.csv"
+    first = pd.read_csv(path, dtype={"patient": "string", "group": "string"})
+    parts = [first.assign(fold=first["fold"] + folds * repeat) for repeat in range(repeats)]
+    write_table(path, pd.concat(parts, ignore_index=True).astype({"rank": "Int64"}), SPLITS)
+    write_pretraining(tmp_path / "pretrain", "dino")
+    config = {"cohort": {"split": {"protocol": "crossval", "folds": folds, "repeats": repeats}}}
+    write_report(ReportSettings(), tmp_path, config, tmp_path / "report" / "report.html")
+    assert methods in (tmp_path / "report" / "methods.md").read_text()
+    assert card in (tmp_path / "report" / "data_card.md").read_text()
+
+
+@pytest.mark.parametrize("features", [["cst"], []])
+def test_a_clinical_baseline_without_values_is_said(results: Path, tmp_path: Path, features: list[str]) -> None:
+    root = tmp_path / "phantom"
+    shutil.copytree(results, root)
+    for path in root.glob("classify/clinical/*/*/*/classifier.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "features": features}))
+    write_report(ReportSettings(examples=0), root, {}, root / "report" / "report.html")
+    text = (root / "report" / "methods.md").read_text()
+    assert ("A clinical baseline was trained on tabular values" in text) == bool(features)
+    assert ("The clinical baseline had no values and predicts the share of each biomarker." in text) != bool(features)

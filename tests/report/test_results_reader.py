@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from octdino.config import EvaluateSettings
 from octdino.data.schemas.metadata import ExplainMetadata
 from octdino.errors import UserError
+from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report.explain_section import figure_images
 from octdino.report.results_reader import read_benchmarks, read_results
-from tests.results import write_cohort, write_pretraining
+from tests.results import write_arm, write_cohort, write_pretraining
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,30 @@ def test_benchmarks_are_summed_by_rule(tmp_path: Path) -> None:
     assert table["rule"].tolist() == ["cohort", "evaluate", "pretrain"]
     assert table["s"].tolist()[::2] == [12.5, 200.0]
     assert np.isnan(table["s"][1])
+
+
+@pytest.mark.parametrize(
+    ("stale", "current", "folds"),
+    [
+        ([(0, 0)], [(0, 1)], 1),  # classify.seeds [0] -> [1]
+        ([(1, 0), (2, 0)], [(0, 0)], 1),  # crossval -> holdout: the folds of the old division stay
+        ([(3, 0)], [(0, 0), (1, 0), (2, 0)], 3),  # fewer folds, which are pooled
+    ],
+)
+def test_seeds_and_folds_that_were_not_evaluated_are_no_results(
+    tmp_path: Path, stale: list[tuple[int, int]], current: list[tuple[int, int]], folds: int
+) -> None:
+    arms = ("scratch-finetune", "dino-linear")
+    write_cohort(tmp_path / "cohort", folds=4)
+    for arm in arms:
+        for fold, seed in stale:
+            write_arm(tmp_path / "classify", tmp_path / "cohort", arm, fold=fold, seed=seed)
+    write_cohort(tmp_path / "cohort", folds=folds)
+    written = [
+        write_arm(tmp_path / "classify", tmp_path / "cohort", arm, fold=fold, seed=seed)
+        for arm in arms
+        for fold, seed in current
+    ]
+    evaluate(EvaluateSettings(resamples=100), tmp_path / "cohort" / "manifest.csv", written, tmp_path / "evaluate")
+    found = read_results(tmp_path).classifiers
+    assert sorted(folder for folder, _ in found) == sorted(written)

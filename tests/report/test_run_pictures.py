@@ -91,3 +91,17 @@ def test_table_of_runs_has_the_family_of_each_method(tmp_path: Path) -> None:
         "simclr": "metric learning", "moco": "metric learning", "supcon": "metric learning",
         "vicreg": "canonical correlation", "mae": "masked image modeling",
     }  # fmt: skip
+
+
+def test_pictures_beyond_the_budget_are_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "phantom"
+    write_cohort(root / "cohort")
+    for method in ("dino", "mae", "simclr"):
+        write_picture(write_pretraining(root / "pretrain", method) / "views.png", 60)
+    whole = len(run_pictures(root, runs_below(root / "pretrain"))[0].image)
+    monkeypatch.setattr("octdino.report.run_pictures.BUDGET", whole + 1)
+    write_report(ReportSettings(), root, {}, root / "report" / "report.html")
+    page = Page((root / "report" / "report.html").read_text())
+    assert len(page.sources) == 2
+    assert page.text.count("Not included, to keep this page small") == 1
+    assert "../pretrain/simclr/resnet18/fold0-seed0/views.png" in page.links
