@@ -14,7 +14,7 @@ STAGES = {
     "cohort": 3,
     "pretrain": 2,
     "embed": 2,
-    "classify": 4,
+    "classify": 5,
     "evaluate": 4,
     "audit": 3,
     "explain": 5,
