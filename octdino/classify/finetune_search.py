@@ -73,7 +73,7 @@ class FinetuneSearch:
             monitor.show_views(lambda: first_views(self.tuned, self.data, monitor.name))
         log.info("%d labeled scans, %d candidates, up to %d steps", scans, count, total)
         with ExitStack() as tracked:
-            training = self._train(monitor, tracked, saved is not None)
+            training = self._train(monitor, tracked)
             for _ in progress(training, total - self.steps, "fine-tuning", "step"):
                 if reason := stopper.asked():
                     monitor.show_curves(self._lines(), last=True)
@@ -144,11 +144,11 @@ class FinetuneSearch:
             pretrained=self.pretrained, head=self.head, seed=self.seed,
         )  # fmt: skip
 
-    def _train(self, monitor: RunMonitor, tracked: ExitStack, resumed: bool) -> Iterator[None]:
+    def _train(self, monitor: RunMonitor, tracked: ExitStack) -> Iterator[None]:
         """Yield after each step of each candidate; the trackers of the present one are in `tracked`."""
         while len(self.results) < len(self.candidates):
             name = self.candidates[len(self.results)].series
-            trackers = tracked.enter_context(monitor.track(self.tuned.history, resumed=resumed, series=name))
+            trackers = tracked.enter_context(monitor.track(self.tuned.history, series=name))
             while not self.tuned.done:
                 known = len(self.tuned.history)
                 self.tuned.train_step()
@@ -158,7 +158,6 @@ class FinetuneSearch:
                     monitor.show_curves(self._lines(), last=self.tuned.done)
                 yield
             tracked.close()
-            resumed = False
             self._finish_candidate()
             if len(self.results) < len(self.candidates):
                 self.tuned = self._training(len(self.results))

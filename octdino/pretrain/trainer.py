@@ -165,7 +165,7 @@ class Trainer:
             "%s, %d epochs of %d steps of %d scans on %s",
             self.data.counted(), self.settings.length, per_epoch, self.batches.batch_size, device_name(self.device),
         )  # fmt: skip
-        with monitor.track(self.history.rows, resumed=saved is not None) as trackers:
+        with monitor.track(self.history.rows) as trackers:
             self._train(stopper, monitor, trackers)
 
     def _train(self, stopper: Stopper, monitor: RunMonitor, trackers: RunTracking) -> None:

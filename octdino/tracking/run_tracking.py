@@ -20,6 +20,7 @@ from octdino.tracking.tracker import StartTracker, Tracked
 log = logging.getLogger("octdino.tracking")
 
 FINISH_SECONDS, STOP_SECONDS = 60.0, 10.0  # waited for trackers at the end, and where a signal stops the run
+RECORDS = "tracker-*.json"  # in the state folder: what each tracker has
 MODULES = {  # of this room, by tracker
     "tensorboard": "tensorboard_events",
     "wandb": "wandb_run",
@@ -77,11 +78,10 @@ class RunTracking:
         trackers: of `check_installed`.
         run: what they are told.
         earlier: the history of a resumed run; each tracker gets what it does not have yet.
-        resumed: this process resumes the run; else each tracker begins a new one.
     """
 
-    def __init__(self, trackers: Sequence[str], run: Tracked, earlier: Sequence[Row] = (), *, resumed: bool) -> None:
-        self._workers = [_Worker(name, run, resumed) for name in trackers]
+    def __init__(self, trackers: Sequence[str], run: Tracked, earlier: Sequence[Row] = ()) -> None:
+        self._workers = [_Worker(name, run) for name in trackers]
         for row in earlier:
             self.log(row.step, row.metrics)
 
@@ -107,17 +107,16 @@ class RunTracking:
 class _Worker(threading.Thread):
     """Thread of one tracker. Its first error is a warning, and its last: the thread ends.
 
-    `tracker-NAME.json` in the state folder records the run's id and the last step that the tracker has, so that a
-    resumed run appends to the same run and skips the epochs that are trained a second time.
+    `tracker-NAME.json` in the state folder records the run's id and the last step that the tracker has, -1 before the
+    first. It alone decides: where it exists, this process appends to the same run and skips the epochs that are trained
+    a second time; `RunMonitor.clear` deletes it before a training from the first step.
     """
 
-    def __init__(self, name: str, run: Tracked, resumed: bool) -> None:
+    def __init__(self, name: str, run: Tracked) -> None:
         super().__init__(name=f"tracker-{name}", daemon=True)
         self.queue: queue.SimpleQueue[Row | bool] = queue.SimpleQueue()
         self._tracker, self._run, self._abandoned = name, run, False
         self._record = run.state / f"tracker-{'-'.join(filter(None, (name, run.series)))}.json"
-        if not resumed:
-            self._record.unlink(missing_ok=True)
 
     def run(self) -> None:
         try:
@@ -132,6 +131,7 @@ class _Worker(threading.Thread):
         tracker = start(self._run, run_id)
         if not tracker.run_id:
             last = -1
+        self._write_record(tracker.run_id, last)  # also where the run is killed before its first row
         while isinstance(item := self.queue.get(), Row):
             if item.step > last:
                 tracker.log(item.step, item.metrics)

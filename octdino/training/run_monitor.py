@@ -13,7 +13,7 @@ from pathlib import Path
 
 from octdino.augment.view_sheet import ScanRow, write_view_sheet
 from octdino.errors import one_line
-from octdino.tracking import Row, RunTracking, Tracked
+from octdino.tracking import RECORDS, Row, RunTracking, Tracked
 from octdino.training.distributed import is_rank0
 from octdino.training.learning_curves import LearningCurves, Panel, Rows
 
@@ -44,13 +44,13 @@ class RunMonitor:
         self._failed: set[str] = set()
 
     def clear(self) -> None:
-        """Delete what an earlier run has left; for a run that starts from its first step."""
+        """Delete what an earlier run has left, records of trackers included, before a training from the first step."""
         if not is_rank0():
             return
         shutil.rmtree(self._out / EVENTS, ignore_errors=True)
-        for name in (VIEWS, CURVES):
-            with contextlib.suppress(OSError):  # a folder of that name; writing the file will say so
-                (self._out / name).unlink()
+        for path in (self._out / VIEWS, self._out / CURVES, *self._run.state.glob(RECORDS)):
+            with contextlib.suppress(OSError):  # a folder of that name: writing the file is a warning
+                path.unlink()
 
     def show_views(self, make: Callable[[], tuple[Sequence[ScanRow], str]]) -> None:
         """Write the sheet of the rows and the caption that `make` returns."""
@@ -62,16 +62,15 @@ class RunMonitor:
         if is_rank0() and any(lines.values()):
             self._try(CURVES, lambda: self._curves.update(lines, last=last))
 
-    def track(self, history: Rows, *, resumed: bool, series: str = "") -> RunTracking:
+    def track(self, history: Rows, *, series: str = "") -> RunTracking:
         """Return the trackers of the run, or of one of its trainings: a context in which it trains.
 
         Args:
             history: rows with a `step`, as far as known.
-            resumed: append to what an earlier process has tracked.
             series: name of the training, where a run has several.
         """
         run = replace(self._run, series=series, events=self._out / EVENTS / series)
-        return RunTracking(self._trackers, run, [tracked_row(row) for row in history], resumed=resumed)
+        return RunTracking(self._trackers, run, [tracked_row(row) for row in history])
 
     def _try(self, name: str, write: Callable[[], object]) -> None:
         """Write a file; the first failure is a warning, after which it is left out."""

@@ -11,6 +11,7 @@ from octdino.classify.first_views import first_views
 from octdino.classify.labeled_scans import read_labeled
 from octdino.errors import StoppedEarly, UserError
 from octdino.models.backbones import create_backbone
+from octdino.training.checkpoints import RunState
 from octdino.training.run_monitor import RunMonitor
 from octdino.training.signals import Stopper
 from tests.classify.test_classify import MODEL
@@ -68,6 +69,35 @@ def test_candidates_are_series_of_their_own_also_after_a_stop(
     assert (tmp_path / "parts/curves.svg").read_bytes() == (tmp_path / "whole/curves.svg").read_bytes()
     assert all(series in (tmp_path / "parts/curves.svg").read_text() for series in SERIES)
     assert not (tmp_path / "parts/state").exists()
+
+
+@pytest.mark.parametrize(("killed_at", "logged"), [(9, []), (13, [4])])  # of 8 steps per candidate
+def test_a_candidate_that_is_trained_twice_after_a_kill_is_logged_once_in_the_same_run(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, logged: list[int]
+) -> None:
+    """The only checkpoint is of the first candidate; the kill comes in the second, whose trackers have started."""
+    fakes = install_fake_trackers(monkeypatch)
+    chosen = SETTINGS.model_copy(update={"tracking": ["tensorboard", "wandb", "mlflow", "trackio"]})
+    steps, dues = iter(range(10**6)), iter(range(10**6))
+    train_step = Finetune.train_step
+
+    def killed(tuned: Finetune) -> None:
+        if next(steps) == killed_at:
+            raise RuntimeError("killed")
+        train_step(tuned)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Finetune, "train_step", killed)
+        patch.setattr(RunState, "due", lambda self: next(dues) == 4)
+        with pytest.raises(RuntimeError, match="killed"):
+            classify("scratch-finetune", store, tmp_path, settings=chosen)
+    assert all([run.steps() for run in runs.values()] == [[4, 8], logged] for runs in fakes.runs.values())
+    classify("scratch-finetune", store, tmp_path, settings=chosen)
+    for name, runs in fakes.runs.items():
+        assert [run.name for run in runs.values()] == [f"{NAME}/{each}" for each in SERIES], name
+        assert [run.steps() for run in runs.values()] == [[4, 8], [4, 8]], name
+    for series in SERIES:
+        assert [step for step, _ in scalars(tmp_path / "tensorboard" / series, "loss")] == [4, 8]
 
 
 def test_pictures_and_trackers_change_no_weight(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
