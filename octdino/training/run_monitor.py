@@ -8,12 +8,11 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from octdino.augment.view_sheet import ScanRow, write_view_sheet
 from octdino.errors import one_line
-from octdino.tracking import RECORDS, Row, RunTracking, Tracked
+from octdino.tracking import RECORDS, RunTracking, Tracked
 from octdino.training.distributed import is_rank0
 from octdino.training.learning_curves import LearningCurves, Panel, Rows
 
@@ -62,15 +61,9 @@ class RunMonitor:
         if is_rank0() and any(lines.values()):
             self._try(CURVES, lambda: self._curves.update(lines, last=last))
 
-    def track(self, history: Rows, *, series: str = "") -> RunTracking:
-        """Return the trackers of the run, or of one of its trainings: a context in which it trains.
-
-        Args:
-            history: rows with a `step`, as far as known.
-            series: name of the training, where a run has several.
-        """
-        run = replace(self._run, series=series, events=self._out / EVENTS / series)
-        return RunTracking(self._trackers, run, [tracked_row(row) for row in history])
+    def track(self) -> RunTracking:
+        """Return the trackers of the run: a context in which it trains."""
+        return RunTracking(self._trackers, self._run)
 
     def _try(self, name: str, write: Callable[[], object]) -> None:
         """Write a file; the first failure is a warning, after which it is left out."""
@@ -81,8 +74,3 @@ class RunMonitor:
         except Exception as error:  # hours of training are worth more than a picture
             self._failed.add(name)
             log.warning("%s is left out from here on: %s", self._out / name, one_line(error))
-
-
-def tracked_row(row: Mapping[str, float]) -> Row:
-    """Return a row of a history as trackers take it: its step, and its metrics by name."""
-    return Row(int(row["step"]), {name: float(value) for name, value in row.items() if name != "step"})

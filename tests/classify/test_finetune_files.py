@@ -1,5 +1,6 @@
 """Fine-tuning shows what it does: its views, its curves, and each candidate as a series of its own in trackers."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,13 @@ import torch
 from PIL import Image
 
 from octdino.classify.finetune import Finetune, schedule_of
+from octdino.classify.finetune_search import FinetuneSearch
 from octdino.classify.first_views import first_views
 from octdino.classify.labeled_scans import read_labeled
 from octdino.errors import StoppedEarly, UserError
 from octdino.models.backbones import create_backbone
+from octdino.tracking import run_tracking
+from octdino.tracking.wandb_run import WandbRun
 from octdino.training.checkpoints import RunState
 from octdino.training.run_monitor import RunMonitor
 from octdino.training.signals import Stopper
@@ -98,6 +102,54 @@ def test_a_candidate_that_is_trained_twice_after_a_kill_is_logged_once_in_the_sa
         assert [run.steps() for run in runs.values()] == [[4, 8], [4, 8]], name
     for series in SERIES:
         assert [step for step, _ in scalars(tmp_path / "tensorboard" / series, "loss")] == [4, 8]
+
+
+def test_the_next_candidate_trains_while_a_tracker_still_sends_the_one_before(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes = install_fake_trackers(monkeypatch)
+    second_trains, in_time = threading.Event(), []
+    log_row, begin = WandbRun.log, FinetuneSearch._training
+
+    def slow(run: WandbRun, step: int, metrics: dict[str, float]) -> None:
+        in_time.append(second_trains.wait(20))
+        log_row(run, step, metrics)
+
+    def training(search: FinetuneSearch, index: int) -> Finetune:
+        if index == 1:
+            second_trains.set()
+        return begin(search, index)
+
+    monkeypatch.setattr(WandbRun, "log", slow)
+    monkeypatch.setattr(FinetuneSearch, "_training", training)
+    classify("scratch-finetune", store, tmp_path, settings=SETTINGS.model_copy(update={"tracking": ["wandb"]}))
+    assert in_time == [True] * 4
+    assert [run.steps() for run in fakes.runs["wandb"].values()] == [[4, 8], [4, 8]]
+    assert [run.ends for run in fakes.runs["wandb"].values()] == [[0], [0]]
+
+
+def test_what_a_tracker_had_not_sent_of_an_earlier_candidate_at_a_stop_is_sent_when_resumed(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fakes = install_fake_trackers(monkeypatch)
+    chosen = SETTINGS.model_copy(update={"tracking": ["wandb"]})
+    forever, calls = threading.Event(), iter(range(10**6))
+
+    def hang(*_: object) -> None:
+        forever.wait(60)
+        raise RuntimeError("left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WandbRun, "log", hang)
+        patch.setattr(run_tracking, "STOP_SECONDS", 0.1)
+        patch.setattr(Stopper, "asked", lambda self: "test" if next(calls) == 13 else None)  # in the second candidate
+        with pytest.raises(StoppedEarly):
+            classify("scratch-finetune", store, tmp_path, settings=chosen)
+    assert "tracking: wandb has not finished in time; what it had not sent is lost" in caplog.text
+    classify("scratch-finetune", store, tmp_path, settings=chosen)
+    forever.set()
+    assert [run.name for run in fakes.runs["wandb"].values()] == [f"{NAME}/{each}" for each in SERIES]
+    assert [run.steps() for run in fakes.runs["wandb"].values()] == [[4, 8], [4, 8]]
 
 
 def test_pictures_and_trackers_change_no_weight(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

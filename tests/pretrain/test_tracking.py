@@ -4,13 +4,14 @@ import importlib.util
 import os
 import sys
 import threading
+import time
 
 import pandas as pd
 import pytest
 
 from octdino.errors import StoppedEarly, UserError
 from octdino.pretrain.trainer import Trainer
-from octdino.tracking import check_installed, run_tracking
+from octdino.tracking import RunTracking, Tracked, check_installed, run_tracking
 from octdino.training.checkpoints import RunState
 from tests.fake_trackers import install_fake_trackers
 from tests.pretrain.small_runs import STEPS, run, settings, stop_at, weights
@@ -132,6 +133,23 @@ def test_a_tracker_that_hangs_delays_the_end_by_its_time_limit_only(store, tmp_p
     run(store, tmp_path, settings=settings(tracking=["wandb", "trackio"]))
     assert "tracking: trackio has not finished in time" in caplog.text
     assert fakes.only("wandb").steps() == [STEPS, 2 * STEPS]
+    forever.set()
+
+
+def test_all_hanging_trackers_together_delay_the_end_by_one_time_limit(tmp_path, monkeypatch, fakes, caplog):
+    forever = threading.Event()
+    monkeypatch.setattr(run_tracking, "FINISH_SECONDS", 0.5)
+    for name in FAKES:
+        module = importlib.import_module(f"octdino.tracking.{run_tracking.MODULES[name]}")
+        monkeypatch.setattr(module, "start", lambda *_: forever.wait(60))
+    tracked = Tracked("cohort", "classify", "path", "group", {}, tmp_path / "tensorboard", tmp_path)
+    with RunTracking(FAKES, tracked) as trackers:
+        for series in "abc":
+            trackers.begin([], series=series)
+            trackers.log({"step": 1, "loss": 1.0})
+        began = time.monotonic()
+    assert 0.5 <= time.monotonic() - began < 1.4  # three of them, one after another, would take 1.5
+    assert len(caplog.messages) == len(FAKES)
     forever.set()
 
 
