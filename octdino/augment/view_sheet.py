@@ -46,8 +46,8 @@ def to_pixels(view: Tensor, mean: Sequence[float], std: Sequence[float], hidden:
     scale, offset = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (std, mean))
     pixels = (view * scale + offset).mul(255).round().clamp(0, 255).to(torch.uint8)
     if hidden is not None:
-        side = view.shape[-1] // hidden.shape[-1]
-        over = hidden.cpu().repeat_interleave(side, 0).repeat_interleave(side, 1)
+        height, width = (pixel // patch for pixel, patch in zip(view.shape[-2:], hidden.shape, strict=True))
+        over = hidden.cpu().repeat_interleave(height, 0).repeat_interleave(width, 1)
         pixels[:, : over.shape[0], : over.shape[1]].masked_fill_(over, HIDDEN)
     return pixels
 

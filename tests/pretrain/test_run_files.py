@@ -84,6 +84,14 @@ def test_pixels_of_a_view_are_those_before_standardization():
     assert torch.equal(shown[0, 8:], (image[0, 8:] * 255).round().to(torch.uint8))
 
 
+def test_hidden_patches_need_not_be_square():
+    hidden = torch.tensor([[False, True], [False, False], [True, False], [False, False]])  # 4 x 8 px each
+    shown = to_pixels(torch.zeros(1, 16, 16), [0.2], [0.3], hidden)[0]
+    gray = torch.zeros(16, 16, dtype=torch.bool)
+    gray[:4, 8:] = gray[8:12, :8] = True
+    assert torch.equal(shown == 128, gray)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_sheet_contains_the_pixels_of_its_views(tmp_path, channels):
     rng = np.random.default_rng(0)
