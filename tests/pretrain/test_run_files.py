@@ -66,6 +66,25 @@ def test_the_sheet_has_scans_of_the_first_batch_of_different_patients(store, tmp
     assert "hidden" in caption
 
 
+def test_masked_views_of_mae_show_only_the_patches_that_its_encoder_gets(store, tmp_path, monkeypatch):
+    trainer = make(store, tmp_path, "mae", "vit", epochs=6)
+    rows, caption = first_views(trainer.batches, trainer.data, "x")
+    titles = [cell.title.split("\n")[0] for cell in rows[0].views]
+    assert titles == [f"batch {index}: large 1{end}" for index in (1, 2, 3) for end in ("", ",")]
+    assert "hidden" in caption
+    batch, seen = trainer.batches.load(0), []
+    encoder = trainer.method.network["backbone"]
+    monkeypatch.setattr(encoder, "forward", lambda images, visible: seen.append(visible) or torch.zeros(16, 5, 64))
+    trainer.method.encode(batch)
+    ids = trainer.batches.scan_ids(0)
+    for row in rows:
+        plain, masked = (cell.image[0].unfold(0, 8, 8).unfold(1, 8, 8).flatten(2) for cell in row.views[:2])
+        gray = (masked == 128).all(-1).flatten()
+        visible = seen[0][ids.index(row.name)]
+        assert sorted(visible.tolist()) == (~gray).nonzero()[:, 0].tolist()
+        assert torch.equal(plain.flatten(0, 1)[visible], masked.flatten(0, 1)[visible])
+
+
 def test_methods_with_few_views_are_shown_in_several_batches(store, tmp_path):
     trainer = make(store, tmp_path, "simclr", epochs=5)
     rows, caption = first_views(trainer.batches, trainer.data, "x")

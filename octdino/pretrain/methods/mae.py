@@ -91,6 +91,12 @@ class Mae(Method):
         noise = torch.rand(1, batch, self.grid[0] * self.grid[1], generator=generator)
         return {"order": noise.argsort(-1)}
 
+    def hidden_patches(self, sampled: Features) -> Tensor:
+        order = sampled["order"]
+        visible = visible_patches(order.shape[-1], self.settings.mask_ratio)
+        hidden = torch.ones_like(order, dtype=torch.bool).scatter_(-1, order[..., :visible], value=False)
+        return hidden.view(*order.shape[:2], *self.grid)
+
     def encode(self, batch: Batch) -> Features:
         """Return the error of each scan, [1, B]."""
         images = batch.views[0][0].contiguous(memory_format=torch.channels_last)
