@@ -18,7 +18,8 @@ from octdino.training.learning_curves import LearningCurves, Panel, Rows
 
 log = logging.getLogger("octdino.training")
 
-VIEWS, CURVES, EVENTS = "views.png", "curves.svg", "tensorboard"  # in the run's folder
+VIEWS, CURVES, EVENTS, RECONSTRUCTION = "views.png", "curves.svg", "tensorboard", "reconstruction.png"
+Sheet = tuple[Sequence[ScanRow], str]  # rows and caption
 
 
 class RunMonitor:
@@ -47,14 +48,26 @@ class RunMonitor:
         if not is_rank0():
             return
         shutil.rmtree(self._out / EVENTS, ignore_errors=True)
-        for path in (self._out / VIEWS, self._out / CURVES, *self._run.state.glob(RECORDS)):
+        pictures = (self._out / name for name in (VIEWS, CURVES, RECONSTRUCTION))
+        for path in (*pictures, *self._run.state.glob(RECORDS)):
             with contextlib.suppress(OSError):  # a folder of that name: writing the file is a warning
                 path.unlink()
 
-    def show_views(self, make: Callable[[], tuple[Sequence[ScanRow], str]]) -> None:
-        """Write the sheet of the rows and the caption that `make` returns."""
+    def show_views(self, make: Callable[[], Sheet]) -> None:
+        """Write the sheet of views that `make` returns."""
         if is_rank0():
             self._try(VIEWS, lambda: write_view_sheet(self._out / VIEWS, *make()))
+
+    def show_reconstruction(self, make: Callable[[], Sheet | None]) -> None:
+        """Write the sheet of reconstructed scans that `make` returns, or delete an earlier one if it returns None."""
+        if is_rank0():
+            self._try(RECONSTRUCTION, lambda: self._write_reconstruction(make()))
+
+    def _write_reconstruction(self, sheet: Sheet | None) -> None:
+        if sheet:
+            write_view_sheet(self._out / RECONSTRUCTION, *sheet)
+        else:
+            (self._out / RECONSTRUCTION).unlink(missing_ok=True)
 
     def show_curves(self, lines: Mapping[str, Rows], *, last: bool = False) -> None:
         """Draw the histories by name; `last`: even if that was done a moment ago."""
