@@ -31,14 +31,11 @@ MODULES = {  # of this room, by tracker
 }
 
 
-def _needed(name: str) -> tuple[tuple[str, ...], str]:
-    """Return the packages that a tracker imports, and what pip installs for it."""
-    if name != "mlflow":
-        return (name,), name
-    if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
-        return ("mlflow",), "mlflow-skinny"
-    # For mlflow.db; not the whole of `mlflow`, which holds back pyarrow.
-    return ("mlflow", "alembic", "sqlalchemy"), "mlflow-skinny alembic sqlalchemy"
+def _packages(name: str) -> tuple[str, ...]:
+    """Return the packages that a tracker imports; pip installs them with octdino's extra of the tracker's name."""
+    if name != "mlflow" or os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+        return (name,)
+    return ("mlflow", "alembic", "sqlalchemy")  # for mlflow.db
 
 
 def _is_missing(package: str) -> bool:
@@ -54,16 +51,15 @@ def check_installed(wanted: Sequence[TrackerName]) -> list[str]:
     Raises:
         UserError: the package of a tracker is missing.
     """
-    found: list[str] = []
+    installed: list[str] = []
     for name in wanted:
         if name == "auto":
-            found += ["tensorboard"] if not _is_missing("tensorboard") else []
+            installed += ["tensorboard"] if not _is_missing("tensorboard") else []
         elif name != "none":
-            packages, install = _needed(name)
-            if missing := [package for package in packages if _is_missing(package)]:
-                raise UserError(f"tracking: {name}: package {missing[0]} is missing; pip install {install}")
-            found.append(name)
-    return list(dict.fromkeys(found))
+            if missing := [package for package in _packages(name) if _is_missing(package)]:
+                raise UserError(f"tracking: {name}: package {missing[0]} is missing; pip install 'octdino[{name}]'")
+            installed.append(name)
+    return list(dict.fromkeys(installed))
 
 
 class _Begin(NamedTuple):

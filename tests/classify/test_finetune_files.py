@@ -190,6 +190,6 @@ def test_shown_views_are_those_of_the_batches(store: Path) -> None:
 def test_arms_on_embeddings_need_no_tracker(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     missing = ONE.model_copy(update={"tracking": ["wandb"]})
-    with pytest.raises(UserError, match="tracking: wandb: package wandb is missing; pip install wandb"):
+    with pytest.raises(UserError, match=r"tracking: wandb: package wandb is missing; pip install 'octdino\[wandb\]'"):
         classify("scratch-finetune", store, tmp_path / "a", settings=missing)
     classify("scratch-knn", store, tmp_path / "b", settings=missing)
