@@ -36,6 +36,17 @@ class ScanRow:
     views: Sequence[ViewCell]
 
 
+def views_caption(name: str, batches: int) -> str:
+    """Return the caption of a sheet of training views.
+
+    Args:
+        name: of the run.
+        batches: shown per scan.
+    """
+    shown = f"the run's first {batches} batches that have the scan" if batches > 1 else "the run's first batch"
+    return f"{name}: scans and their views exactly as the network gets them in {shown}."
+
+
 def to_pixels(view: Tensor, mean: Sequence[float], std: Sequence[float], hidden: Tensor | None = None) -> Tensor:
     """Return the uint8 image [C, S, S] of a standardized view.
 

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from octdino.augment.view_sheet import LEAST_COLUMNS, SCANS, ScanRow, ViewCell, to_pixels
+from octdino.augment.view_sheet import LEAST_COLUMNS, SCANS, ScanRow, ViewCell, to_pixels, views_caption
 from octdino.pretrain.batch_loader import BatchLoader
 from octdino.pretrain.pretraining_data import PretrainData
 from octdino.training.distributed import local_slice
@@ -33,8 +33,7 @@ def first_views(batches: BatchLoader, data: PretrainData, name: str) -> tuple[li
             prefix = f"batch {index + 1}: " if shown > 1 else ""
             cells += _cells(*batches.views_of(step, row, position), data, prefix)
         rows.append(ScanRow(str(data.manifest["scan_id"].iloc[row]), data.images[data.rows[row]], cells))
-    where = f"the run's first {shown} batches that have the scan" if shown > 1 else "the run's first batch"
-    caption = f"{name}: scans and their views exactly as the network gets them in {where}."
+    caption = views_caption(name, shown)
     if hidden is not None:
         caption += (
             " Masked: gray patches of a large view are hidden from the trained network; a teacher, if the method has "

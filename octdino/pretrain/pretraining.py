@@ -25,7 +25,7 @@ from octdino.training.determinism import set_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size
 from octdino.training.learning_curves import Panel
 from octdino.training.precision import device_name
-from octdino.training.run_monitor import EVENTS, RunMonitor
+from octdino.training.run_monitor import RunMonitor
 from octdino.training.signals import Stopper
 
 PANELS = (  # of curves.svg, as in the report's figures of training
@@ -101,7 +101,7 @@ def pretrain(
     config = {**run, "settings": needed, "model": fingerprint["model"], "octdino": made_by("pretrain")}
     with state.locked():
         trainer = Trainer(settings, name, start, data, seed, state)
-        monitor = run_monitor(out, state, data.title, trackers, config)
+        monitor = run_monitor(out, data.title, trackers, config)
         with Stopper(max_minutes).listening() as stopper:
             trainer.train(stopper, monitor)
         if not is_rank0():
@@ -114,9 +114,7 @@ def pretrain(
         state.finish()
 
 
-def run_monitor(
-    out: Path, state: RunState, project: str, trackers: Sequence[str], config: dict[str, Any]
-) -> RunMonitor:
+def run_monitor(out: Path, project: str, trackers: Sequence[str], config: dict[str, Any]) -> RunMonitor:
     """Return what shows a run while it trains.
 
     Args:
@@ -126,8 +124,8 @@ def run_monitor(
     group = f"pretrain/{config['name']}/{config['backbone']}"
     fold = "all" if config["fold"] is None else config["fold"]
     path = f"{group}/fold{fold}-seed{config['seed']}"
-    run = Tracked(project, "pretrain", path, group, config, out / EVENTS, state.folder)
-    return RunMonitor(out, run, trackers, PANELS, "epoch")
+    run = Tracked(project, "pretrain", path, group, config, out)
+    return RunMonitor(run, trackers, PANELS, "epoch")
 
 
 def write_outputs(out: Path, trainer: Trainer, model: ModelSettings, run: dict[str, Any]) -> None:

@@ -22,7 +22,6 @@ from octdino.tracking.tracker import StartTracker, Tracked
 log = logging.getLogger("octdino.tracking")
 
 FINISH_SECONDS, STOP_SECONDS = 60.0, 10.0  # waited for trackers at the end, and where a signal stops the run
-RECORDS = "tracker-*.json"  # in the state folder: what each tracker has
 MODULES = {  # of this room, by tracker
     "tensorboard": "tensorboard_events",
     "wandb": "wandb_run",
@@ -124,7 +123,7 @@ class RunTracking:
             series: name of the training, where the run has several.
             ended: an earlier process has trained it to its end.
         """
-        self._put(_Begin(replace(self._run, series=series, events=self._run.events / series), ended))
+        self._put(_Begin(replace(self._run, series=series), ended))
         for row in history:
             self.log(row)
 
@@ -141,8 +140,8 @@ class RunTracking:
 class _Worker(threading.Thread):
     """Thread of one tracker. Its first error is a warning, and its last: the thread ends.
 
-    `tracker-NAME.json` in the state folder is the `_Record` of a training. It alone decides: where it exists, this
-    process appends to the same run and skips the epochs that are trained a second time; `RunMonitor.clear` deletes it
+    `Tracked.record` is the file of the `_Record` of a training. It alone decides: where it exists, this
+    process appends to the same run and skips the epochs that are trained a second time; `Tracked.delete` deletes it
     before a training from the first step.
     """
 
@@ -163,7 +162,7 @@ class _Worker(threading.Thread):
 
     def _track(self, start: StartTracker, training: _Begin) -> _Begin | _Row | _End:
         """Log the rows of one training; return the next item of the queue, which is no row."""
-        path = training.run.state / f"tracker-{'-'.join(filter(None, (self._tracker, training.run.series)))}.json"
+        path = training.run.record(self._tracker)
         record = _read_record(path)
         if training.ended and record.finished:
             while isinstance(item := self.queue.get(), _Row):

@@ -1,9 +1,13 @@
 """Interface of a tracker, and the run that it is told about."""
 
+import contextlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+EVENTS = "tensorboard"  # in the run's folder
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,7 @@ class Tracked:
         path: folder of the run below results/{cohort}.
         group: name of the runs that belong together.
         config: plain values; no patients and no scans.
-        events: folder of TensorBoard's event files.
-        state: folder of the run's checkpoints, for the records of what a tracker has.
+        folder: of the run.
         series: name of the training, where a run has several, such as the candidates of a fine-tuning.
     """
 
@@ -26,14 +29,29 @@ class Tracked:
     path: str
     group: str
     config: dict[str, Any]
-    events: Path
-    state: Path
+    folder: Path
     series: str = ""
 
     @property
     def name(self) -> str:
         """Path and series."""
         return f"{self.path}/{self.series}" if self.series else self.path
+
+    @property
+    def events(self) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.folder / EVENTS / self.series
+
+    def record(self, tracker: str) -> Path:
+        """Return the file that records what a tracker has of this training, beside the run's checkpoints."""
+        return self.folder / "state" / f"tracker-{'-'.join(filter(None, (tracker, self.series)))}.json"
+
+    def delete(self) -> None:
+        """Delete the event files and the records of all trainings of the run."""
+        shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
+        for record in self.folder.glob("state/tracker-*.json"):
+            with contextlib.suppress(OSError):
+                record.unlink()
 
 
 class Tracker(Protocol):

@@ -6,19 +6,17 @@ failed job, and these are wanted then, too. Nothing here changes a weight, and n
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from octdino.augment.view_sheet import ScanRow, write_view_sheet
 from octdino.errors import one_line
-from octdino.tracking import RECORDS, RunTracking, Tracked
+from octdino.tracking import RunTracking, Tracked
 from octdino.training.distributed import is_rank0
 from octdino.training.learning_curves import LearningCurves, Panel, Rows
 
 log = logging.getLogger("octdino.training")
 
-VIEWS, CURVES, EVENTS, RECONSTRUCTION = "views.png", "curves.svg", "tensorboard", "reconstruction.png"
+VIEWS, CURVES, RECONSTRUCTION = "views.png", "curves.svg", "reconstruction.png"  # in the run's folder
 Sheet = tuple[Sequence[ScanRow], str]  # rows and caption
 
 
@@ -26,7 +24,6 @@ class RunMonitor:
     """The sheet, the curves and the trackers of one run; no-ops in all processes but that of rank 0.
 
     Args:
-        out: folder of the run.
         run: what trackers are told of it.
         trackers: of `check_installed`.
         panels: of the curves.
@@ -36,22 +33,21 @@ class RunMonitor:
         name: of the run below results/{cohort}.
     """
 
-    def __init__(self, out: Path, run: Tracked, trackers: Sequence[str], panels: Sequence[Panel], x: str) -> None:
+    def __init__(self, run: Tracked, trackers: Sequence[str], panels: Sequence[Panel], x: str) -> None:
         self.name = run.name
-        self._out, self._run = out, run
+        self._out, self._run = run.folder, run
         self._trackers = list(trackers) if is_rank0() else []
-        self._curves = LearningCurves(out / CURVES, panels, x)
+        self._curves = LearningCurves(run.folder / CURVES, panels, x)
         self._failed: set[str] = set()
 
     def clear(self) -> None:
         """Delete what an earlier run has left, records of trackers included, before a training from the first step."""
         if not is_rank0():
             return
-        shutil.rmtree(self._out / EVENTS, ignore_errors=True)
-        pictures = (self._out / name for name in (VIEWS, CURVES, RECONSTRUCTION))
-        for path in (*pictures, *self._run.state.glob(RECORDS)):
+        self._run.delete()
+        for name in (VIEWS, CURVES, RECONSTRUCTION):
             with contextlib.suppress(OSError):  # a folder of that name: writing the file is a warning
-                path.unlink()
+                (self._out / name).unlink()
 
     def show_views(self, make: Callable[[], Sheet]) -> None:
         """Write the sheet of views that `make` returns."""

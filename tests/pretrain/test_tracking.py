@@ -145,7 +145,8 @@ def test_all_hanging_trackers_together_delay_the_end_by_one_time_limit(tmp_path,
     for name in FAKES:
         module = importlib.import_module(f"octdino.tracking.{run_tracking.MODULES[name]}")
         monkeypatch.setattr(module, "start", lambda *_: forever.wait(60))
-    tracked = Tracked("cohort", "classify", "path", "group", {}, tmp_path / "tensorboard", tmp_path)
+    (tmp_path / "state").mkdir()
+    tracked = Tracked("cohort", "classify", "path", "group", {}, tmp_path)
     with RunTracking(FAKES, tracked) as trackers:
         for series in "abc":
             trackers.begin([], series=series)
