@@ -109,24 +109,29 @@ def failing(*_, **__):
     raise ConnectionError("server is down")
 
 
-@pytest.mark.parametrize("name", FAKES)
 @pytest.mark.parametrize("when", ["start", "log", "finish"])
-def test_a_failing_tracker_is_one_warning_and_changes_no_weight(
-    store, tmp_path, tmp_path_factory, monkeypatch, fakes, caplog, name, when
+def test_failing_trackers_are_one_warning_each_and_change_no_weight(
+    store, tmp_path, tmp_path_factory, monkeypatch, fakes, caplog, when
 ):
     plain = tmp_path_factory.getbasetemp() / "untracked"
     if not plain.exists():
         run(store, plain, settings=settings(tracking=["none"]))
-    module = importlib.import_module(f"octdino.tracking.{run_tracking.MODULES[name]}")
-    if when == "start":
-        monkeypatch.setattr(module, "start", failing)
-    else:
-        cls = next(value for key, value in vars(module).items() if key.endswith("Run") and key != "Run")
-        monkeypatch.setattr(cls, when, failing)
-    run(store, tmp_path, settings=settings(tracking=[name]))
+    for name in FAKES:
+        module = importlib.import_module(f"octdino.tracking.{run_tracking.MODULES[name]}")
+        tracker = next(value for key, value in vars(module).items() if key.endswith("Run") and key != "Run")
+        monkeypatch.setattr(module if when == "start" else tracker, when, failing)
+    run(store, tmp_path, settings=settings(tracking=FAKES))
     assert weights(tmp_path) == weights(plain)
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said == [f"tracking: {name} failed and is left out from here on: server is down"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert sorted(warnings) == [
+        f"tracking: {name} failed and is left out from here on: server is down" for name in sorted(FAKES)
+    ]
+
+
+def test_a_failing_tracker_leaves_the_others_alone(store, tmp_path, monkeypatch, fakes):
+    monkeypatch.setattr("octdino.tracking.mlflow_run.MlflowRun.log", failing)
+    run(store, tmp_path, settings=settings(tracking=FAKES))
+    assert [fakes.only(name).steps() for name in FAKES] == [[STEPS, 2 * STEPS], [], [STEPS, 2 * STEPS]]
 
 
 def test_a_tracker_that_hangs_delays_the_end_by_its_time_limit_only(store, tmp_path, monkeypatch, fakes, caplog):
@@ -188,8 +193,9 @@ def test_a_server_of_mlflow_needs_no_database(monkeypatch, fakes):
     assert check_installed(["mlflow"]) == ["mlflow"]
 
 
-def test_untracked_run_imports_no_tracker(store, tmp_path, monkeypatch):
-    for name in FAKES:
-        monkeypatch.setitem(sys.modules, name, None)  # an import would fail
+def test_untracked_run_imports_no_tracker(store, tmp_path, monkeypatch, caplog):
+    for name in ("torch.utils.tensorboard.writer", *FAKES):
+        monkeypatch.setitem(sys.modules, name, None)  # an import would fail, which is a warning
     run(store, tmp_path, settings=settings(epochs=1, tracking=["none"]))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert not (tmp_path / "tensorboard").exists()
