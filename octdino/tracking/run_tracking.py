@@ -22,7 +22,7 @@ from octdino.tracking.tracker import StartTracker, Tracked
 log = logging.getLogger("octdino.tracking")
 
 FINISH_SECONDS, STOP_SECONDS = 60.0, 10.0  # waited for trackers at the end, and where a signal stops the run
-MODULES = {  # of this room, by tracker
+MODULES = {  # of octdino.tracking, by tracker
     "tensorboard": "tensorboard_events",
     "wandb": "wandb_run",
     "mlflow": "mlflow_run",
@@ -44,14 +44,14 @@ def _is_missing(package: str) -> bool:
         return False
 
 
-def check_installed(wanted: Sequence[TrackerName]) -> list[str]:
+def check_installed(names: Sequence[TrackerName]) -> list[str]:
     """Return the trackers that `tracking` names: none for `none`, TensorBoard for `auto` if it is installed.
 
     Raises:
         UserError: the package of a tracker is missing.
     """
     installed: list[str] = []
-    for name in wanted:
+    for name in names:
         if name == "auto":
             installed += ["tensorboard"] if not _is_missing("tensorboard") else []
         elif name != "none":
@@ -82,7 +82,7 @@ class _End(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """What a tracker has of a training: the id of its run, "" without one; the last step, -1 before the first."""
+    """State of a tracker for one training: the id of its run, "" without one; the last step, -1 before the first."""
 
     run_id: str = ""
     step: int = -1

@@ -1,4 +1,4 @@
-"""Interface of a tracker, and the run that it is told about."""
+"""Interface of a tracker, and the description of a run that it gets."""
 
 import contextlib
 import shutil
@@ -12,7 +12,7 @@ EVENTS = "tensorboard"  # in the run's folder
 
 @dataclass(frozen=True)
 class Tracked:
-    """One training as a tracker is told of it: one line in its charts.
+    """Description of one training for a tracker: one line in its charts.
 
     Attributes:
         project: name of the cohort in results/.
@@ -55,7 +55,7 @@ class Tracked:
 
 
 class Tracker(Protocol):
-    """What a tracker does with one run. Its functions may raise any error; they run in a thread of their own.
+    """What a tracker does with one run. Its functions may raise any error; they run in the tracker's thread.
 
     Attributes:
         run_id: with which a later process appends to the run; empty: the whole history is written again.
@@ -79,7 +79,7 @@ class StartTracker(Protocol):
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Return nested values with dotted keys, each value as text."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
-    return found
+        texts |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
+    return texts

@@ -1,7 +1,7 @@
-"""What people watch while a run trains: the sheet of its views, its learning curves, and its trackers.
+"""Pictures and trackers of a run while it trains: the sheet of its views, its learning curves, its trackers.
 
 All of it is written beside the run's outputs and is declared by no rule: Snakemake deletes the declared outputs of a
-failed job, and these are wanted then, too. Nothing here changes a weight, and no failure here ends a training.
+failed job, after which these are still needed. Nothing here changes a weight, and no failure here ends a training.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ class RunMonitor:
     """The sheet, the curves and the trackers of one run; no-ops in all processes but that of rank 0.
 
     Args:
-        run: what trackers are told of it.
+        run: its description for trackers.
         trackers: of `check_installed`.
         panels: of the curves.
         x: column of the curves' horizontal axis.

@@ -161,8 +161,10 @@ def test_pictures_that_cannot_be_written_are_a_warning(store, tmp_path, caplog):
         (tmp_path / name / "x").mkdir(parents=True)
     run(store, tmp_path)
     for name in ("views.png", "curves.svg"):
-        said = [text for text in caplog.messages if text.startswith(f"{tmp_path / name} is left out from here on: ")]
-        assert len(said) == 1
+        warnings = [
+            text for text in caplog.messages if text.startswith(f"{tmp_path / name} is left out from here on: ")
+        ]
+        assert len(warnings) == 1
     assert (tmp_path / "backbone.safetensors").is_file()
 
 
