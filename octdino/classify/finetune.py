@@ -14,7 +14,7 @@ from octdino.classify.linear import Head
 from octdino.classify.losses import balance, loss_of
 from octdino.config import ClassifySettings
 from octdino.config.classify import Candidate
-from octdino.models.backbones import layer_decay_groups, num_features
+from octdino.models.backbones import num_features
 from octdino.models.input_batches import input_batches
 from octdino.models.sync_batchnorm import sync_batch_norm
 from octdino.stats.validation_score import validation_score
@@ -28,7 +28,7 @@ from octdino.training.distributed import (
     rank,
     shared_batch,
 )
-from octdino.training.optimizers import make_optimizer, parameter_groups, set_schedule
+from octdino.training.optimizers import layer_decay_groups, make_optimizer, parameter_groups, set_schedule
 from octdino.training.precision import autocast, keep_freed_memory, pick_device
 from octdino.training.random_seeds import seed_of
 from octdino.training.schedules import warmup_cosine

@@ -20,7 +20,7 @@ from octdino.training.determinism import set_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size
 from octdino.training.learning_curves import Panel
 from octdino.training.precision import resolve_precision
-from octdino.training.run_monitor import EVENTS, RunMonitor
+from octdino.training.run_monitor import RunMonitor
 from octdino.training.signals import Stopper
 
 
@@ -164,11 +164,11 @@ def _monitor(
     path = f"classify/{run['arm']}/{run['backbone']}/f{fraction_text(run['fraction'])}"
     path += f"/fold{run['fold']}-seed{run['seed']}"
     config = {**run, "settings": settings.needed(run["arm"]), "octdino": made_by("classify")}
-    tracked = Tracked(data.cohort.name, "classify", path, path, config, out / EVENTS, out / "state")
+    tracked = Tracked(data.cohort.name, "classify", path, path, config, out)
     score = "validation accuracy" if data.exclusive else "validation macro AUROC"
     panels = (
         Panel("validation_score", score),
         Panel("loss", "training loss", logarithmic=True),
         Panel("lr", "learning rate"),
     )
-    return RunMonitor(out, tracked, trackers, panels, "step")
+    return RunMonitor(tracked, trackers, panels, "step")

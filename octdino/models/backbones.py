@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import timm.optim
 import torch
 from torch import nn
 
@@ -80,28 +79,6 @@ def num_features(backbone: nn.Module) -> int:
     features = getattr(backbone, "head_hidden_size", backbone.num_features)  # MobileNetV3 and VGG widen them
     assert isinstance(features, int)
     return features
-
-
-def layer_decay_groups(backbone: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Return an optimizer's parameter groups with a learning rate that falls from the last block to the stem.
-
-    `lr_scale` of block i of n, counted from 1, is decay ** (n + 1 - i), and that of the stem decay ** (n + 1): the
-    classifier, which is no part of the backbone, has 1. timm's own grouping of the model's layers decides what a block
-    is; a last norm belongs to the last block. Weight decay as in `octdino.training.optimizers.parameter_groups`: none
-    for vectors.
-
-    Source: layer-wise learning-rate decay, Bao et al. 2022 (BEiT), https://arxiv.org/abs/2106.08254, appendix.
-    """
-    groups = timm.optim.param_groups_layer_decay(backbone, weight_decay=1.0, layer_decay=decay)
-    return [
-        {
-            "params": group["params"],
-            "decays": group["weight_decay"] > 0,
-            "weight_decay": 0.0,
-            "lr_scale": group["lr_scale"] * decay,
-        }
-        for group in groups
-    ]
 
 
 def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, metadata: dict[str, Any]) -> None:
