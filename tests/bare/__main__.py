@@ -20,7 +20,13 @@ from pathlib import Path
 from tests.bare.containerfile import instructions
 
 ROOT = Path(__file__).parents[2]
-HOST_FILES = ("/etc/resolv.conf", "/etc/pip.conf", "/etc/uv", "/etc/ssl/certs/ca-certificates.crt")
+CERTIFICATES = "/etc/host-certificates.crt"  # in the chroot, where apt-get does not replace it
+HOST_FILES = {  # and where they are in the chroot
+    "/etc/resolv.conf": "/etc/resolv.conf",
+    "/etc/pip.conf": "/etc/pip.conf",
+    "/etc/uv": "/etc/uv",
+    "/etc/ssl/certs/ca-certificates.crt": CERTIFICATES,
+}
 USER_FILES = (".config/pip", ".config/uv")  # below the home folder, here and there
 HOME = "/srv/octdino"  # in the chroot
 PASSED_ON = re.compile(r"(PIP|UV|SSL|REQUESTS|HTTPS?|NO|https?|no)_\w+|TERM")
@@ -117,7 +123,7 @@ def mounted(root: Path) -> Iterator[None]:
 
 def copy_host_files(root: Path) -> None:
     """Copy what reaches the package indexes of this machine; nothing of it is part of octdino."""
-    places = [(Path(name), inside(root, name)) for name in HOST_FILES]
+    places = [(Path(name), inside(root, target)) for name, target in HOST_FILES.items()]
     places += [(Path.home() / name, inside(root, HOME) / name) for name in USER_FILES]
     for source, target in places:
         if source.is_dir():
@@ -148,6 +154,8 @@ def chroot(root: Path, script: str) -> int:
     env = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
     env |= {"HOME": HOME, "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     env |= {"LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    if inside(root, CERTIFICATES).is_file():
+        env |= dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE"), CERTIFICATES)
     command = ["chroot", str(root), "/bin/bash", "-euo", "pipefail", "-c", script]
     return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
