@@ -61,6 +61,11 @@ class Arm(NamedTuple):
         return cls(init, mode) if init else cls(name, "")
 
 
+def has_own_backbone(arm: str, backbone: str) -> bool:
+    """Whether an arm starts from published weights of its own network: its init and its backbone have one name."""
+    return Arm.named(arm).init == backbone
+
+
 def check_arm(name: str, modes: Sequence[str] = MODES) -> str:
     """Return the name of an arm, checked."""
     Arm.parse(name, modes)

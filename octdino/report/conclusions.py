@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from octdino.config import Arm
+from octdino.config.names import has_own_backbone
 from octdino.data.sampling_units import PATIENT, Unit
 from octdino.report.prepared_tables import CLINICAL, PreparedTables
 from octdino.stats.significance import Outcome, alpha, outcome
@@ -28,6 +30,7 @@ class Verdict:
         winner: the best-scoring of the arms that beat the reference; empty where none does.
         shown: all arms that beat the reference by their adjusted p, the largest difference first.
         gap: an arm and its difference to the reference in words: of the winner, or else of the nearest arm.
+        published: the arms that start from published weights, each on a backbone of its own.
     """
 
     fraction: float
@@ -41,6 +44,16 @@ class Verdict:
     winner: str = ""
     shown: tuple[str, ...] = ()
     gap: tuple[str, str] = ("", "")
+    published: tuple[str, ...] = ()
+
+    @property
+    def own_backbone(self) -> str:
+        """Return the backbone of the best arm; empty where there is only one that arms share."""
+        return Arm.named(self.arm).init if self.backbone and self.arm in self.published else self.backbone
+
+    def is_pretrained(self, arm: str) -> bool:
+        """Return whether an arm starts from a pretraining of this run: neither from random nor from others' weights."""
+        return arm not in self.published and Arm.named(arm).init not in ("scratch", "imagenet", CLINICAL)
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -93,8 +106,10 @@ def verdicts(
 
     The adjusted p decides: below 1 - `confidence` a difference is shown. Sorted by backbone, then fraction.
     """
-    macro = tables.leading[tables.leading["arm"] != CLINICAL]
-    paired = tables.paired[tables.paired["reference"] == reference]
+    leading = tables.leading[tables.leading["arm"] != CLINICAL]
+    macro = _beside_first(leading, leading)
+    paired = _beside_first(tables.paired[tables.paired["reference"] == reference], leading)
+    published = tuple(sorted(set(leading["arm"][_own(leading)])))
     backbones = sorted(set(macro["backbone"]))
     found = []
     for backbone in backbones:
@@ -103,8 +118,25 @@ def verdicts(
             scored = arms[(arms["fraction"] == fraction) & arms["value"].notna()]
             of_fraction = pairs[pairs["fraction"] == fraction]
             verdict = _verdict(float(fraction), tables.metric_name, scored, of_fraction, reference, confidence, unit)
+            verdict = replace(verdict, published=published)
             found.append(replace(verdict, backbone=str(backbone)) if len(backbones) > 1 else verdict)
     return found
+
+
+def _own(table: pd.DataFrame) -> np.ndarray:
+    """Return which rows are of arms with published weights, which have a backbone of their own: bool [n]."""
+    rows = zip(table["arm"], table["backbone"], strict=True)
+    return np.array([has_own_backbone(arm, backbone) for arm, backbone in rows], dtype=bool)
+
+
+def _beside_first(table: pd.DataFrame, leading: pd.DataFrame) -> pd.DataFrame:
+    """Return rows in which published weights are on the first backbone that arms share, where the reference is.
+
+    Args:
+        leading: the table whose backbones count.
+    """
+    shared, own = sorted(set(leading["backbone"][~_own(leading)])), _own(table)
+    return table.assign(backbone=table["backbone"].where(~own, shared[0])) if shared and own.any() else table
 
 
 def _verdict(
@@ -206,9 +238,9 @@ def _short(found: list[Verdict], reference: str, unit: Unit) -> tuple[str, str]:
     arms = list(dict.fromkeys(verdict.winner for verdict in better))
     tail = "" if len(better) == len(found) else "; elsewhere this is not shown"
     beats = f"{_joined(arms)} beat{'s' if len(arms) == 1 else ''} {floor} {where}{tail}"
-    if any(is_pretrained(arm) for arm in arms):
+    if any(first.is_pretrained(arm) for arm in arms):
         return "yes", beats
-    others = list(dict.fromkeys(arm for verdict in better for arm in verdict.shown if is_pretrained(arm)))
+    others = list(dict.fromkeys(arm for verdict in better for arm in verdict.shown if first.is_pretrained(arm)))
     if others:
         return "yes, though another arm leads", f"{beats}; of pretraining here, {_joined(others)} is shown to as well"
     return "not by self-supervised pretraining", f"{beats}; no arm that was pretrained here is shown to"
@@ -216,11 +248,6 @@ def _short(found: list[Verdict], reference: str, unit: Unit) -> tuple[str, str]:
 
 def _joined(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-
-
-def is_pretrained(arm: str) -> bool:
-    """Return whether an arm starts from a pretraining of this run: neither random weights nor ImageNet's."""
-    return Arm.named(arm).init not in ("scratch", "imagenet", CLINICAL)
 
 
 def margins(found: list[Verdict], reference: str, metric: str) -> list[str]:
@@ -251,7 +278,7 @@ def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], conf
         text = f"{where} the clinical baseline reaches {number(one['value'])} ({span(one['low'], one['high'])})"
         rows = paired[(paired["fraction"] == verdict.fraction) & (paired["arm"] == verdict.arm)]
         if verdict.backbone:
-            rows = rows[rows["backbone"] == verdict.backbone]
+            rows = rows[rows["backbone"] == verdict.own_backbone]
         if len(rows):
             row = rows.iloc[0]
             means = {
@@ -259,7 +286,7 @@ def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], conf
                 "open": ": the image is not shown to add anything",
             }[outcome_of(row, confidence)]  # fmt: skip
             why = grounds(row, confidence)
-            name = f"{verdict.arm} ({verdict.backbone})" if verdict.backbone else verdict.arm
+            name = f"{verdict.arm} ({verdict.own_backbone})" if verdict.backbone else verdict.arm
             text += f"; {name} differs from it by {_difference(row)}{f'; {why}' if why else ''}{means}"
         sentences.append(text + ".")
     return sentences
