@@ -3,11 +3,10 @@
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from octdino.config import Arm
-from octdino.config.names import has_own_backbone
+from octdino.config.names import has_own_backbone, reference_backbone
 from octdino.data.sampling_units import PATIENT, Unit
 from octdino.report.prepared_tables import CLINICAL, PreparedTables
 from octdino.stats.significance import Outcome, alpha, outcome
@@ -31,6 +30,7 @@ class Verdict:
         shown: all arms that beat the reference by their adjusted p, the largest difference first.
         gap: an arm and its difference to the reference in words: of the winner, or else of the nearest arm.
         published: the arms that start from published weights, each on a backbone of its own.
+        network: the backbone of the best arm, which may be another than that of the reference.
     """
 
     fraction: float
@@ -45,11 +45,7 @@ class Verdict:
     shown: tuple[str, ...] = ()
     gap: tuple[str, str] = ("", "")
     published: tuple[str, ...] = ()
-
-    @property
-    def own_backbone(self) -> str:
-        """Return the backbone of the best arm; empty where there is only one that arms share."""
-        return Arm.named(self.arm).init if self.backbone and self.arm in self.published else self.backbone
+    network: str = ""
 
     def is_pretrained(self, arm: str) -> bool:
         """Return whether an arm starts from a pretraining of this run: neither from random nor from others' weights."""
@@ -107,9 +103,11 @@ def verdicts(
     The adjusted p decides: below 1 - `confidence` a difference is shown. Sorted by backbone, then fraction.
     """
     leading = tables.leading[tables.leading["arm"] != CLINICAL]
-    macro = _beside_first(leading, leading)
-    paired = _beside_first(tables.paired[tables.paired["reference"] == reference], leading)
-    published = tuple(sorted(set(leading["arm"][_own(leading)])))
+    known = set(leading.loc[leading["arm"] == reference, "backbone"])
+    macro = _beside_reference(leading, reference, known)
+    paired = _beside_reference(tables.paired[tables.paired["reference"] == reference], reference, known)
+    rows = zip(leading["arm"], leading["backbone"], strict=True)
+    published = tuple(sorted({arm for arm, backbone in rows if has_own_backbone(arm, backbone)}))
     backbones = sorted(set(macro["backbone"]))
     found = []
     for backbone in backbones:
@@ -118,25 +116,21 @@ def verdicts(
             scored = arms[(arms["fraction"] == fraction) & arms["value"].notna()]
             of_fraction = pairs[pairs["fraction"] == fraction]
             verdict = _verdict(float(fraction), tables.metric_name, scored, of_fraction, reference, confidence, unit)
-            verdict = replace(verdict, published=published)
+            best = scored.loc[scored["arm"] == verdict.arm, "network"]
+            verdict = replace(verdict, published=published, network=str(best.iloc[0]) if len(best) else "")
             found.append(replace(verdict, backbone=str(backbone)) if len(backbones) > 1 else verdict)
     return found
 
 
-def _own(table: pd.DataFrame) -> np.ndarray:
-    """Return which rows are of arms with published weights, which have a backbone of their own: bool [n]."""
-    rows = zip(table["arm"], table["backbone"], strict=True)
-    return np.array([has_own_backbone(arm, backbone) for arm, backbone in rows], dtype=bool)
-
-
-def _beside_first(table: pd.DataFrame, leading: pd.DataFrame) -> pd.DataFrame:
-    """Return rows in which published weights are on the first backbone that arms share, where the reference is.
+def _beside_reference(table: pd.DataFrame, reference: str, known: set[str]) -> pd.DataFrame:
+    """Return the rows under the backbone on which they are compared with the reference; `network` is their own.
 
     Args:
-        leading: the table whose backbones count.
+        known: backbones on which the reference was run.
     """
-    shared, own = sorted(set(leading["backbone"][~_own(leading)])), _own(table)
-    return table.assign(backbone=table["backbone"].where(~own, shared[0])) if shared and own.any() else table
+    rows = zip(table["arm"], table["backbone"], strict=True)
+    beside = [reference_backbone(arm, backbone, reference, known) for arm, backbone in rows]
+    return table.assign(network=table["backbone"], backbone=beside)
 
 
 def _verdict(
@@ -278,7 +272,7 @@ def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], conf
         text = f"{where} the clinical baseline reaches {number(one['value'])} ({span(one['low'], one['high'])})"
         rows = paired[(paired["fraction"] == verdict.fraction) & (paired["arm"] == verdict.arm)]
         if verdict.backbone:
-            rows = rows[rows["backbone"] == verdict.own_backbone]
+            rows = rows[rows["backbone"] == verdict.network]
         if len(rows):
             row = rows.iloc[0]
             means = {
@@ -286,7 +280,7 @@ def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], conf
                 "open": ": the image is not shown to add anything",
             }[outcome_of(row, confidence)]  # fmt: skip
             why = grounds(row, confidence)
-            name = f"{verdict.arm} ({verdict.own_backbone})" if verdict.backbone else verdict.arm
+            name = f"{verdict.arm} ({verdict.network})" if verdict.backbone else verdict.arm
             text += f"; {name} differs from it by {_difference(row)}{f'; {why}' if why else ''}{means}"
         sentences.append(text + ".")
     return sentences

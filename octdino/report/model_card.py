@@ -32,7 +32,7 @@ def runs_of(results: Results, arm: str, fraction: float, backbone: str) -> Runs:
 def backbone_of(results: Results, best: Verdict) -> str:
     """Return the backbone of the leading arm; a verdict names it only where there are several."""
     found = results.metrics[(results.metrics["arm"] == best.arm) & (results.metrics["fraction"] == best.fraction)]
-    return best.own_backbone or str(found["backbone"].iloc[0])
+    return best.network or str(found["backbone"].iloc[0])
 
 
 def model_card(

@@ -233,7 +233,7 @@ def leading_arm(settings: ReportSettings, found: Results, best: conclusions.Verd
     """Return example scans and worst errors of the leading arm at the largest fraction."""
     if best is None:
         return {"best": None, "mistakes": [], "examples": [], "example_arm": "", "example_folder": ""}
-    shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.own_backbone)
+    shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.network)
     runs = runs_of(found, best.arm, best.fraction, backbone_of(found, best))
     return {
         "best": best,

@@ -158,7 +158,7 @@ def forward(layout: str, saved: dict[str, Any], images: Tensor, pool: str = "tok
         pool: of RETFound: token, the norm of the class token; avg, a new norm of the mean over patches.
     """
     kind = layout.split()[0]
-    own: Tensors = saved["model"] if "model" in saved else saved
+    own: Tensors = saved.get("model", saved)
     if kind == "retfound_dinov2":
         own = {
             name.replace("blocks.0.", "blocks."): each for name, each in below(saved["teacher"], "backbone.").items()
