@@ -33,8 +33,8 @@ def check_arms(settings: "Config") -> None:
     if missing := sorted(arm for arm, init in inits.items() if init not in known):
         names = ", ".join(dict.fromkeys(inits[arm] for arm in missing))
         raise ValueError(
-            f"classify.arms: {', '.join(missing)}: {names} not among pretrain.methods {chosen}, nor among entries of "
-            "models with weights; add it there, or leave one of the two lists out: it then follows from the other"
+            f"classify.arms: {', '.join(missing)}: {names} not among pretrain.methods {chosen}; add it there, or leave "
+            "one of the two lists out: it then follows from the other"
         )
     if odd := sorted(set(settings.classify.lora) - set(settings.classify.arms)):
         raise ValueError(f"classify.lora: {', '.join(odd)} not among classify.arms")

@@ -56,7 +56,7 @@ def published_names(models: Any) -> list[str]:
     if not isinstance(models, dict):
         return []
     entries = {name: entry for name, entry in models.items() if isinstance(name, str) and isinstance(entry, dict)}
-    return [name for name, entry in entries.items() if entry.get("weights") or entry.get("layout") == "timm"]
+    return [name for name, entry in entries.items() if entry.get("weights") or entry.get("layout", "auto") != "auto"]
 
 
 def with_own_backbones(values: dict[str, Any]) -> dict[str, Any]:
