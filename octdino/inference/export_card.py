@@ -124,11 +124,6 @@ def _limits_section(model: ScanModel) -> str:
         f"itself, `--to safetensors` and `--to onnx` do; their threshold accepts {100 * ood.accepted:g} % of the "
         "validation scans.",
     ]
-    if found.published:
-        lines.append(
-            f"- Its first weights were published by others ({cell(found.published.layout)}), license: "
-            f"{cell(found.published.license or 'unknown')}. It binds this model, too."
-        )
     if found.scope == "all":
         lines.append("- The pretraining saw the scans of test patients (without labels): scores may be too high.")
     if found.n_train_patients is None:

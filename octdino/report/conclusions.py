@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from octdino.config import Arm
-from octdino.config.names import has_own_backbone, reference_backbone
+from octdino.config.names import has_own_backbone
 from octdino.data.sampling_units import PATIENT, Unit
 from octdino.report.prepared_tables import CLINICAL, PreparedTables
 from octdino.stats.significance import Outcome, alpha, outcome
@@ -103,9 +103,10 @@ def verdicts(
     The adjusted p decides: below 1 - `confidence` a difference is shown. Sorted by backbone, then fraction.
     """
     leading = tables.leading[tables.leading["arm"] != CLINICAL]
+    pairs_known = tables.paired[tables.paired["reference"] == reference]
     known = set(leading.loc[leading["arm"] == reference, "backbone"])
-    macro = _beside_reference(leading, reference, known)
-    paired = _beside_reference(tables.paired[tables.paired["reference"] == reference], reference, known)
+    apart = {key for key in zip(pairs_known["arm"], pairs_known["backbone"], strict=True) if key[1] not in known}
+    macro, paired = (_beside_reference(table, apart, known) for table in (leading, pairs_known))
     rows = zip(leading["arm"], leading["backbone"], strict=True)
     published = tuple(sorted({arm for arm, backbone in rows if has_own_backbone(arm, backbone)}))
     backbones = sorted(set(macro["backbone"]))
@@ -122,14 +123,15 @@ def verdicts(
     return found
 
 
-def _beside_reference(table: pd.DataFrame, reference: str, known: set[str]) -> pd.DataFrame:
+def _beside_reference(table: pd.DataFrame, apart: set[tuple[str, str]], known: set[str]) -> pd.DataFrame:
     """Return the rows under the backbone on which they are compared with the reference; `network` is their own.
 
     Args:
+        apart: arms and backbones, of published weights, that are compared with the reference on another backbone.
         known: backbones on which the reference was run.
     """
     rows = zip(table["arm"], table["backbone"], strict=True)
-    beside = [reference_backbone(arm, backbone, reference, known) for arm, backbone in rows]
+    beside = [min(known) if known and (arm, backbone) in apart else backbone for arm, backbone in rows]
     return table.assign(network=table["backbone"], backbone=beside)
 
 
