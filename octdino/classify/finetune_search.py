@@ -36,15 +36,22 @@ class FinetuneSearch:
         backbone: the first weights.
         pretrained: whether they are pretrained: then the linear probe on them is the first head where
             `settings.first_head` is "linear" (LP-FT, Kumar et al. 2022).
+        adapted: whether low-rank adapters of the backbone are trained; they are merged at the end of `run`.
 
     Attributes:
         tuned: the training in progress; after `run` its network is that of the chosen candidate.
     """
 
     def __init__(
-        self, settings: ClassifySettings, data: Labeled, backbone: nn.Module, pretrained: bool, seed: int
+        self,
+        settings: ClassifySettings,
+        data: Labeled,
+        backbone: nn.Module,
+        pretrained: bool,
+        seed: int,
+        adapted: bool = False,
     ) -> None:
-        self.settings, self.data, self.seed = settings, data, seed
+        self.settings, self.data, self.seed, self.adapted = settings, data, seed, adapted
         self.backbone, self.pretrained = backbone, pretrained
         self.candidates = settings.candidates()
         self.head = _linear_head(settings, data, backbone) if pretrained and settings.first_head == "linear" else None
@@ -83,6 +90,7 @@ class FinetuneSearch:
         if not self.best:
             raise UserError("classify.lr: the network's outputs are not finite: it diverged; expected lower candidates")
         self.tuned.network.load_state_dict(self.best)
+        self.tuned.merge()
 
     def position(self) -> dict[str, Any]:
         """Return the checkpoint: all that the next step depends on."""
@@ -141,7 +149,7 @@ class FinetuneSearch:
         schedule = schedule_of(self.settings, candidate, len(self.data.rows("train")))
         return Finetune(
             self.settings, self.data, copy.deepcopy(self.backbone), lr=candidate.lr, schedule=schedule,
-            pretrained=self.pretrained, head=self.head, seed=self.seed,
+            pretrained=self.pretrained, head=self.head, seed=self.seed, adapted=self.adapted,
         )  # fmt: skip
 
     def _train(self, monitor: RunMonitor, trackers: RunTracking) -> Iterator[None]:

@@ -11,6 +11,7 @@ from octdino.config.cohort_size import image_bytes, known_scans, machine_memory,
 from octdino.config.consistency import VALUES, lacking_values, without_values
 from octdino.config.folder_glance import TableGlance, glance_at_table, only_images
 from octdino.config.names import Arm
+from octdino.config.published import published_notes
 from octdino.data.disk_space import SPARE, amount
 from octdino.errors import UserError
 
@@ -54,6 +55,7 @@ def notes_before_run(settings: "Config", *, results: Path = Path("results"), clu
             f"pretrain.augment.global_size: views of {size} px are enlarged from stored scans of {stored} px "
             "(cohort.image.size)"
         )
+    notes += published_notes(settings)
     scans = known_scans(settings.cohort, results / settings.cohort.results_name)
     if scans and not cluster and settings.pretrain.methods:
         notes += _memory_notes(settings, scans)
@@ -68,7 +70,7 @@ def check_paths(settings: "Config") -> None:
         "cohort.clinical": cohort.clinical,
         "cohort.split.file": cohort.split.file,
     }
-    files |= {f"models.{name}.weights": model.weights for name, model in settings.models.items()}
+    files |= {f"models.{name}.weights": model.weights_file for name, model in settings.models.items()}
     if cohort.local and cohort.root is not None:
         if not cohort.root.is_dir():
             raise UserError(f"cohort.root: no such folder: {cohort.root.absolute()}")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from octdino.config import ModelSettings
+from octdino.config.models import PublishedInput
 from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata, write_metadata
 from octdino.data.weights_file import read_weights, write_weights
 from octdino.errors import UserError, one_line
@@ -17,7 +18,14 @@ from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
 
 
-def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet: bool = False) -> nn.Module:
+def create_backbone(
+    model: ModelSettings,
+    in_chans: int,
+    size: int,
+    *,
+    imagenet: bool = False,
+    published: PublishedInput | None = None,
+) -> nn.Module:
     """Return a timm model that maps [B, in_chans, S, S] to pooled features [B, num_features].
 
     ViTs take views of any size that their patches divide (`dynamic_img_size`).
@@ -27,6 +35,7 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
         in_chans: 1 for gray, 3 for RGB.
         size: px, side of the input.
         imagenet: start from the file `model.weights`, or from timm's download (`octdino.models.weights` says how).
+        published: the input that these weights were trained with, where the scans are standardized by it.
 
     Raises:
         UserError: no such model, wrong arguments, or no weights to be had.
@@ -48,9 +57,9 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
         tags = ", ".join(timm.list_pretrained(f"{arch}.*")) or f"none: {arch}"
         raise UserError(f"{model.timm!r}: timm knows no weights of this name; it has {tags}") from None
     if imagenet and model.weights:
-        load_weights(backbone, model.weights, model.timm)
+        load_weights(backbone, model, published)
     elif imagenet:
-        load_download(backbone, model.timm)
+        load_download(backbone, model.timm, published)
     return backbone
 
 

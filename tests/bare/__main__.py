@@ -155,7 +155,7 @@ def chroot(root: Path, script: str) -> int:
     env |= {"HOME": HOME, "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     env |= {"LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     if inside(root, CERTIFICATES).is_file():
-        env |= dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE"), CERTIFICATES)
+        env |= dict.fromkeys(("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), CERTIFICATES)
     command = ["chroot", str(root), "/bin/bash", "-euo", "pipefail", "-c", script]
     return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
