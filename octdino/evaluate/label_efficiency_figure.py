@@ -122,7 +122,9 @@ def _plot_reading(
         if row[f"{side}_is"] != "equal":
             more = row[f"{side}_is"] == "more than"
             beside = row[side] * (1.04 if more else 1 / 1.04)
-            axes.plot(beside, y, marker=">" if more else "<", color=style.color, markersize=5.5, alpha=0.8, clip_on=False)
+            axes.plot(
+                beside, y, marker=">" if more else "<", color=style.color, markersize=5.5, alpha=0.8, clip_on=False
+            )
     axes.plot(start, y, marker=style.marker, color=style.color, markersize=5.5, markerfacecolor="none")
     if row["reference_is"] == "equal":
         axes.plot(end, y, marker=style.marker, color=style.color, markersize=5.5)

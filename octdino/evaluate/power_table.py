@@ -39,7 +39,8 @@ def power_table(
                 **key._asdict(), "reference": reference.arm, "fold": test.fold, "metric": metric,
                 "difference": settings.relevant_difference, "standard_error": error, "seed_error": seed_error,
                 "n_patients": patients, "level": level,
-                "power": power_of(float(np.hypot(error, seed_error)), settings.relevant_difference, level),
+                "power": settings.power,
+                "power_now": power_of(float(np.hypot(error, seed_error)), settings.relevant_difference, level),
             }
         )  # fmt: skip
     table = pd.DataFrame(rows, columns=[column.name for column in POWER])

@@ -13,12 +13,13 @@ from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import read_csv, read_table
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS
+from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY, POWER
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, read_metadata
 from octdino.report.prepared_tables import PreparedTables, prepare
 
 FIGURES = (
     "comparison", "difference", "label_efficiency", "roc", "pr", "reliability", "calibration", "subgroups",
-    "labels", "label_difference",
+    "labels", "label_difference", "patients_needed",
 )  # fmt: skip
 
 
@@ -52,6 +53,8 @@ class Results:
     metrics: pd.DataFrame
     comparison: pd.DataFrame
     subgroups: pd.DataFrame
+    label_efficiency: pd.DataFrame
+    power: pd.DataFrame
     pretraining: list[Pretraining]
     classifiers: list[tuple[Path, dict[str, Any]]]
     figures: dict[str, str]
@@ -99,6 +102,8 @@ def read_results(root: Path) -> Results:
         metrics=metrics,
         comparison=_floats(root / "evaluate" / "comparison.csv", COMPARISON, compared),
         subgroups=_floats(root / "evaluate" / "subgroups.csv", SUBGROUPS, needed=False),
+        label_efficiency=_floats(root / "evaluate" / "label_efficiency.csv", LABEL_EFFICIENCY, needed=False),
+        power=_floats(root / "evaluate" / "power.csv", POWER, needed=False),
         pretraining=[_pretraining(path) for path in sorted(root.glob("pretrain/*/*/*/backbone.json"))],
         classifiers=classifiers,
         figures={

@@ -20,6 +20,7 @@ from octdino.report.audit_section import leaks
 from octdino.report.cautions import cautions
 from octdino.report.checklist import checklist, table
 from octdino.report.data_card import Card, data_card, markdown
+from octdino.report.efficiency_section import efficiency_section, power_section
 from octdino.report.example_scans import examples, mistakes
 from octdino.report.explain_section import explained
 from octdino.report.file_links import FileLinks, place_figures
@@ -116,6 +117,7 @@ def sections(shown: dict[str, Any]) -> dict[str, str]:
     if shown["headline"]:
         present |= {"comparison": "Comparison", "labels": f"Per {shown['words'].label}"}
     some = {
+        "efficiency": "Label efficiency",
         "calibration": "Calibration", "subgroups": "Subgroups", "explained": "Attention and saliency",
         "mistakes": "Errors", "leaks": "Leakage",
     }  # fmt: skip
@@ -168,6 +170,8 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
         "confidence": f"{100 * confidence:g} %",
         "resamples": evaluated.resamples,
         **comparison_tables(found, reference, confidence),
+        "efficiency": efficiency_section(found),
+        "power": power_section(found, reference),
         "label_tables": tables.label_tables(found),
         "operating": calibration_tables.operating_table(found),
         "search": search_table(found),

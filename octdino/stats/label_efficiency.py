@@ -2,8 +2,8 @@
 
 The curve is made monotone by isotonic regression (more labels do not lower the expected score; a fall is noise of the
 test set or of training) and interpolated by monotone cubics (PCHIP, Fritsch & Butland 1984,
-https://doi.org/10.1137/0905021) over the logarithm of the number of patients. Learning curves are concave in it: straight
-lines between distant fractions lie below the curve, and would count too many patients for the reference.
+https://doi.org/10.1137/0905021) over the logarithm of the number of patients. Learning curves are concave in it:
+straight lines between distant fractions lie below the curve, and would count too many patients for the reference.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-GRID = 257  # points of the curve between its smallest and largest number of patients
+GRID = 257  # points, and the fractions themselves, of the curve between its smallest and largest number of patients
 SHOWN = 0.1  # share of the labeled patients at which figure and page read the curve
 BEYOND = 1e-6  # in log patients: how far outside the curve a censored number is stored
 
@@ -53,7 +53,7 @@ def monotone_curve(patients: np.ndarray, curve: np.ndarray) -> tuple[np.ndarray,
     numbers = np.unique(patients)
     rising = isotonic(np.stack([curve[patients == number].mean(axis=0) for number in numbers]))
     places = np.log(numbers)
-    grid = np.linspace(places[0], places[-1], GRID)
+    grid = np.union1d(np.linspace(places[0], places[-1], GRID), places)
     values = np.maximum.accumulate(PchipInterpolator(places, rising, axis=0)(grid), axis=0)
     values[[0, -1]] = rising[[0, -1]]
     return grid, values
@@ -79,13 +79,13 @@ def log_patients_needed(patients: np.ndarray, curve: np.ndarray, score: np.ndarr
     unknown = ~np.isfinite(curve).all(axis=0) | ~np.isfinite(score)
     grid, values = monotone_curve(patients, np.where(unknown, 0.0, curve))
     below = (values < score).sum(axis=0)  # the curve reaches the score between grid points below - 1 and below
-    right = np.clip(below, 1, GRID - 1)
+    right = np.clip(below, 1, len(grid) - 1)
     low, high = (np.take_along_axis(values, at[None], axis=0)[0] for at in (right - 1, right))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.clip(np.nan_to_num((score - low) / (high - low)), 0, 1)
     needed = grid[right - 1] + share * (grid[right] - grid[right - 1])
     needed = np.where(score < values[0], grid[0] - BEYOND, np.where(below == 0, grid[0], needed))
-    needed = np.where(below == GRID, grid[-1] + BEYOND, needed)
+    needed = np.where(below == len(grid), grid[-1] + BEYOND, needed)
     found: np.ndarray = np.where(unknown, np.nan, needed)
     return found
 

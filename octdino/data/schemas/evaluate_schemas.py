@@ -45,9 +45,12 @@ POWER = Schema(
         Column("seed_error", "Float64", "its part between seeds, which more patients do not reduce", low=0),
         Column("n_patients", "Int64", "test patients that there are", low=0),
         Column("level", "Float64", "two-sided significance level: 1 - evaluate.confidence", low=0, high=1),
-        Column("power", "Float64", "with the test patients that there are, at this level", low=0, high=1),
-        Column("n_needed", "Float64", "test patients for evaluate.power; empty: no number suffices", low=0),
-        Column("comparisons", "Int64", "arms with the same reference, fraction and seed, which Holm adjusts for", low=1),
+        Column("power_now", "Float64", "power with the test patients that there are, at this level", low=0, high=1),
+        Column("power", "Float64", "the power to reach: evaluate.power", low=0, high=1),
+        Column("n_needed", "Float64", "test patients with this power; empty: no number suffices", low=0),
+        Column(
+            "comparisons", "Int64", "arms with the same reference, fraction and seed, which Holm adjusts for", low=1
+        ),
         Column("n_needed_adjusted", "Float64", "the same at level / comparisons, Holm's strictest step", low=0),
     ),
     key=("arm", "reference", "backbone", "fraction", "seed"),
