@@ -20,6 +20,7 @@ TABLES = {  # constant in csv_schemas or evaluate_schemas: the table in results/
     "SUBGROUPS": "evaluate/subgroups.csv",
     "LABEL_EFFICIENCY": "evaluate/label_efficiency.csv",
     "POWER": "evaluate/power.csv",
+    "SIDE_BY_SIDE": "the CSV beside the page of octdino compare",
     "FINDINGS": "audit/findings.csv",
     "EMBEDDING": "explain/…/embedding.csv",
     "OVERLAP": "explain/…/overlap.csv",

@@ -65,7 +65,7 @@ def label_efficiency_table(
         counts = {"n_train_patients": own, "n_patients": test.patients, "n_resamples": int(resamples[0, 0])}
         rows.append({**where, "value": score[0], **counts})
         for name, value in (("reference", needed[0, 0, 0]), ("low", low[0, 0]), ("high", high[0, 0])):
-            number = as_patients(float(value), numbers)
+            read = as_patients(float(value), numbers)
             column = "reference_patients" if name == "reference" else name
-            rows[-1] |= {column: number.number, f"{name}_is": number.bound}
+            rows[-1] |= {column: read.number, f"{name}_is": read.bound}
     return pd.DataFrame(rows, columns=[column.name for column in LABEL_EFFICIENCY])

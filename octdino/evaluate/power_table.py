@@ -68,4 +68,5 @@ def _seed_mean(key: Key, scores: dict[Key, np.ndarray]) -> np.ndarray:
     if key.seed is not None:
         return scores[key]
     seeds = [one for one in scores if one.seed is not None and one._replace(seed=None) == key]
-    return np.mean([scores[one] for one in seeds], axis=0)
+    mean: np.ndarray = np.mean([scores[one] for one in seeds], axis=0)
+    return mean

@@ -49,7 +49,7 @@ def _interval(row: pd.Series) -> str:
 
 
 def _sentence(row: pd.Series, results: Results, several: bool) -> str:
-    """Return "dino-linear with 30 labeled patients equals scratch-finetune with 110 [70, 190]", and what it shows."""
+    """Return "{arm} with 30 labeled patients equals {reference} with 110 [70, 190]", and what it shows."""
     where = f" on {row['backbone']}" if several else ""
     many, own = results.cohort.unit.many, int(row["n_train_patients"])
     needed = _number(row, "reference_patients", "reference")

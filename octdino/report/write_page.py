@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from octdino import STAGES, __version__
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.data.atomic_files import replacing
 from octdino.errors import UserError
+from octdino.html_template import page_environment
 from octdino.report import calibration_tables, conclusions, tables
 from octdino.report.audit_section import leaks
 from octdino.report.cautions import cautions
@@ -62,20 +62,11 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
         UserError: manifest or metrics are missing, or a file cannot be read.
     """
     found = with_configured_runs(read_results(results), config)
-    environment = Environment(
-        loader=PackageLoader("octdino", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["breakable"] = lambda words: escape(words).replace("_", Markup("_<wbr>"))
-    environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
     links = FileLinks(results, out)
     shown = content(settings, found, config, links)
     cards = cards_of(settings, found, config, shown)
     answered = checklist(sections(shown), found.cohort.unit)
-    page = environment.get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
+    page = page_environment("report").get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
     _write(out.with_name("methods.md"), "\n\n".join(["# Methods", *shown["methods"], CITED]) + "\n")
     _write(out.with_name("references.bib"), shown["bibliography"])
     for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:

@@ -1,4 +1,4 @@
-"""Schemas of tables that the evaluate stage derives from its comparison: label efficiency, and power."""
+"""Schemas of tables derived from a comparison: label efficiency, power, and differences between runs."""
 
 from octdino.data.schemas.column import Column, Schema
 
@@ -54,4 +54,35 @@ POWER = Schema(
         Column("n_needed_adjusted", "Float64", "the same at level / comparisons, Holm's strictest step", low=0),
     ),
     key=("arm", "reference", "backbone", "fraction", "seed"),
+)
+SIDE_BY_SIDE = Schema(
+    (
+        Column("run", "string", "results folder", needed=True),
+        Column("reference_run", "string", "the first results folder, with which the others are compared", needed=True),
+        Column("arm", "string", "{init}-{mode}, or clinical; one that both runs have", needed=True),
+        Column("backbone", "string", "none for clinical"),
+        Column("fraction", "Float64", "share of labeled training patients", low=0, high=1),
+        Column("label", "string", "as in metrics.csv; macro over the labels that are evaluable in every run"),
+        Column("metric", "string", "as in metrics.csv, those of which more (or less) is better"),
+        Column("value", "Float64", "mean over seeds, in this run"),
+        Column("value_low", "Float64", "lower end of its interval"),
+        Column("value_high", "Float64", "upper end"),
+        Column("reference_value", "Float64", "mean over seeds, in the reference run"),
+        Column("reference_low", "Float64", "lower end of its interval"),
+        Column("reference_high", "Float64", "upper end"),
+        Column("difference", "Float64", "this run minus the reference run"),
+        Column("low", "Float64", "lower end of its interval"),
+        Column("high", "Float64", "upper end"),
+        Column("p", "Float64", "two-sided, from the same resamples", low=0, high=1),
+        Column(
+            "p_adjusted", "Float64", "Holm over the arms with the same run, label, metric and fraction", low=0, high=1
+        ),
+        Column("paired", "Int64", "1: the same test patients, scans and labels; 0: resampled independently", (0, 1)),
+        Column("n_patients", "Int64", "test patients of this run", low=0),
+        Column("n_reference_patients", "Int64", "test patients of the reference run", low=0),
+        Column("n_seeds", "Int64", "seeds in this run", low=1),
+        Column("n_reference_seeds", "Int64", "seeds in the reference run", low=1),
+        Column("n_resamples", "Int64", "resamples in which the difference exists", low=0),
+    ),
+    key=("run", "arm", "backbone", "fraction", "label", "metric"),
 )
