@@ -19,14 +19,18 @@ def efficiency_section(results: Results) -> dict[str, Any]:
         return {}
     at = table.groupby(["arm", "backbone"])["fraction"].transform(shown_fraction) == table["fraction"]
     several = results.tables.several_backbones
+    reference = str(table["reference"].iloc[0])
+    curve = results.tables.leading[results.tables.leading["arm"] == reference]
+    points = curve.groupby("backbone")["fraction"].nunique().min()
     read = table[at].sort_values(["reference_patients", "value", "arm"], ascending=[False, False, True])
     heads = [
         "labels", "arm", *(["backbone"] if several else []), f"labeled {results.cohort.unit.many}",
-        results.tables.metric_name, f"{table['reference'].iloc[0]} needs",
+        results.tables.metric_name, f"{reference} needs",
     ]  # fmt: skip
     return {
         "sentences": [_sentence(row, results, several) for _, row in read.iterrows()],
-        "reference": str(table["reference"].iloc[0]),
+        "reference": reference,
+        "two_points": int(points) == 2,
         "heads": heads,
         "rows": [_row(row, several) for _, row in table.sort_values(["fraction", "arm", "backbone"]).iterrows()],
     }

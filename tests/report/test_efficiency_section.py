@@ -69,6 +69,7 @@ def test_the_page_has_the_section_with_every_arm(root: Path, results: Results) -
     assert section.count("<li>") == 2
     for arm in ("dino-linear", "simclr-linear"):
         assert f"<li>{arm} with 9 labeled patients (30 %) equals scratch-finetune with" in section
+    assert "was trained at two shares only" in section
     assert section.count("evaluate/label_efficiency.csv") >= 2
     assert "Labeled training patients with which scratch-finetune reaches" in page.text
     assert "Label efficiency is the number of labeled training patients with which scratch-finetune" in page.text
