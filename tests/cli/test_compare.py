@@ -35,8 +35,8 @@ def evaluated(root: Path) -> Path:
     return root
 
 
-def compared(*folders: Path, out: Path, code: int = 0) -> tuple[pd.DataFrame, str]:
-    words = ["compare", *map(str, folders), "--out", str(out), "--resamples", str(RESAMPLES)]
+def compared(*folders: Path, out: Path, code: int = 0, interval: str = "percentile") -> tuple[pd.DataFrame, str]:
+    words = ["compare", *map(str, folders), "--out", str(out), "--resamples", str(RESAMPLES), "--interval", interval]
     assert cli.main(words) == code
     return (read_table(out.with_suffix(".csv"), SIDE_BY_SIDE), out.read_text()) if not code else (pd.DataFrame(), "")
 
@@ -116,7 +116,8 @@ def test_other_patients_are_unpaired_and_said_so(first: Path, tmp_path: Path) ->
     assert row["high"] - row["low"] == pytest.approx(np.hypot(*spread), rel=0.35)  # variances of independent sets add
     edited = manifest.assign(pixel_hash=manifest["pixel_hash"].str.removeprefix("other-"))
     write_table(second / "cohort/manifest.csv", edited, MANIFEST)
-    _, text = compared(first, second, out=tmp_path / "page.html")
+    corrected, text = compared(first, second, out=tmp_path / "page.html", interval="bca")
+    assert len(corrected) == len(table)
     assert "not paired, because" in text  # another seed: other patients tested, or other labels
 
 

@@ -140,3 +140,17 @@ def test_without_a_supervised_curve_there_is_a_sentence_and_an_empty_table(tmp_p
     assert read_table(tmp_path / "label_efficiency.csv", LABEL_EFFICIENCY).empty
     notice = notice_of((tmp_path / "patients_needed.svg").read_text())
     assert "takes a supervised arm with two or more fractions" in notice
+
+
+def test_bca_moves_the_interval_and_not_the_number(out: Path, tmp_path: Path) -> None:
+    root = out.parent
+    folders = [path.parent for path in sorted(root.glob("classify/*/*/*/fold0-seed0/predictions.csv"))]
+    found = []
+    for interval in ("percentile", "bca"):
+        settings = EvaluateSettings(resamples=300, interval=interval)
+        evaluate(settings, root / "cohort" / "manifest.csv", folders, tmp_path / interval)
+        found.append(read_table(tmp_path / interval / "label_efficiency.csv", LABEL_EFFICIENCY))
+    pd.testing.assert_series_equal(found[0]["reference_patients"], found[1]["reference_patients"])
+    moved = np.log(found[0]["high"].astype(float)) - np.log(found[1]["high"].astype(float))
+    assert moved.abs().max() < 0.5
+    assert (found[0][["low", "high"]] != found[1][["low", "high"]]).any(axis=None)
