@@ -110,6 +110,7 @@ def test_other_patients_are_unpaired_and_said_so(first: Path, tmp_path: Path) ->
     assert (table["paired"] == 0).all()
     assert set(table["n_seeds"]) == {1}
     assert set(table["n_reference_seeds"]) == {2}
+    assert "second and first have different numbers of seeds (1 and 2)" in text
     assert "not paired, because their test sets differ: 120 of 120 test scans are only in second, 120 of 120" in text
     row = table[(table["arm"] == "dino-linear") & (table["label"] == "macro") & (table["metric"] == "auroc")].iloc[0]
     spread = [row["value_high"] - row["value_low"], row["reference_high"] - row["reference_low"]]
@@ -190,6 +191,20 @@ def test_a_bad_folder_is_one_line_and_nothing_is_written(
     assert [line for line in said if words in line] == said[-1:]
     assert said[-1].startswith("octdino compare: error: ")
     assert not list(out.parent.glob("*"))
+
+
+def test_too_few_resamples_are_a_caution(first: Path, tmp_path: Path) -> None:
+    """Three arms: Holm's smallest p of 100 resamples is 3 x 2 / 101, above 0.05."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for root in folders:
+        shutil.copytree(first, root)
+        write_arm(root / "classify", root / "cohort", "simclr-linear")
+        write_arm(root / "classify", root / "cohort", "simclr-linear", seed=1)
+        evaluated(root)
+    _, text = compared(*folders, out=tmp_path / "page.html")
+    assert "Too few resamples: with 100 of them and 3 arms no adjusted p is below 0.059" in text
+    _, text = compared(first, folders[0], out=tmp_path / "page.html")
+    assert "Too few resamples" not in text
 
 
 def test_the_page_ends_in_html(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

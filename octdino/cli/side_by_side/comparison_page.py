@@ -16,7 +16,7 @@ from octdino.data.schemas.evaluate_schemas import SIDE_BY_SIDE
 from octdino.html_template import page_environment
 from octdino.report.conclusions import NOTHING, number, outcome_of, pair, percent
 from octdino.report.tables import SHORT, Cell
-from octdino.stats.significance import alpha
+from octdino.stats.significance import alpha, least_adjusted_p
 
 REPORT = Path(__file__).parents[2] / "report"
 
@@ -34,7 +34,7 @@ def compare_runs(settings: EvaluateSettings, folders: list[Path], page: Path) ->
     write_table(page.with_suffix(".csv"), table, SIDE_BY_SIDE)
     with replacing(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return "\n".join([*shown["matches"], *shown["conclusions"]])
+    return "\n".join([*shown["matches"], *shown["cautions"], *shown["conclusions"]])
 
 
 def content(settings: EvaluateSettings, runs: list[Compared], table: pd.DataFrame, csv: str) -> dict[str, Any]:
@@ -52,6 +52,7 @@ def content(settings: EvaluateSettings, runs: list[Compared], table: pd.DataFram
         "lead": lead,
         "conclusions": conclusions(runs, table, metric, lead, settings.confidence),
         "matches": [_match(runs[0], one) for one in runs[1:]],
+        "cautions": _cautions(settings, runs, table, metric),
         "unpaired": [_match(runs[0], one) for one in runs[1:] if not one.paired],
         "facts": [["", *(run.name for run in folders)], *_facts(folders)],
         "differences": [[one.key, *one.shown] for one in setting_differences(folders)],
@@ -84,6 +85,27 @@ def _match(first: Compared, one: Compared) -> str:
         f"({one.test.patients} and {tested.patients} {unit.many}) are resampled independently: intervals are wider, "
         f"and other {unit.many} may explain a difference as well as other settings."
     )
+
+
+def _cautions(settings: EvaluateSettings, runs: list[Compared], table: pd.DataFrame, metric: str) -> list[str]:
+    """Return what weakens the answer: resamples with which nothing could be shown, numbers of seeds that differ."""
+    found = []
+    macro = table[(table["label"] == "macro") & (table["metric"] == metric)]
+    most = int(macro.groupby(["run", "fraction"])["arm"].size().max()) if len(macro) else 0
+    least = least_adjusted_p(most, settings.resamples)
+    if most and least >= alpha(settings.confidence):
+        found.append(
+            f"Too few resamples: with {settings.resamples} of them and {most} arms no adjusted p is below {least:.2g}, "
+            "so nothing could be shown to differ; set --resamples higher."
+        )
+    for one in runs[1:]:
+        other = macro[(macro["run"] == one.run.name) & (macro["n_seeds"] != macro["n_reference_seeds"])]
+        if len(other):
+            found.append(
+                f"{one.run.name} and {runs[0].run.name} have different numbers of seeds ({other['n_seeds'].iloc[0]} "
+                f"and {other['n_reference_seeds'].iloc[0]}); with one seed, its variation is in no interval."
+            )
+    return found
 
 
 def _facts(folders: list[FinishedRun]) -> list[list[str]]:
