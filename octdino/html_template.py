@@ -2,9 +2,24 @@
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from octdino import __version__
+
+
+def page_environment(*folders: str) -> Environment:
+    """Return the environment of a page of results: templates of these folders of the package, the first first."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("octdino", folder) for folder in folders]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["breakable"] = lambda words: escape(words).replace("_", Markup("_<wbr>"))
+    environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
+    return environment
 
 
 def render_template(package: str, template: str, **values: Any) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from docs.extension.commands_page import escaped
 from docs.extension.markdown_text import table
 from docs.extension.setting_types import type_words
-from octdino.data.schemas import csv_schemas, metadata, model_folder
+from octdino.data.schemas import csv_schemas, evaluate_schemas, metadata, model_folder
 from octdino.data.schemas.column import Column, Schema
 
-TABLES = {  # constant in csv_schemas: the table in results/{cohort}/
+TABLES = {  # constant in csv_schemas or evaluate_schemas: the table in results/{cohort}/
     "MANIFEST": "cohort/manifest.csv",
     "QUARANTINE": "cohort/quarantine.csv",
     "SPLITS": "cohort/splits.csv",
@@ -18,6 +18,9 @@ TABLES = {  # constant in csv_schemas: the table in results/{cohort}/
     "METRICS": "evaluate/metrics.csv",
     "COMPARISON": "evaluate/comparison.csv",
     "SUBGROUPS": "evaluate/subgroups.csv",
+    "LABEL_EFFICIENCY": "evaluate/label_efficiency.csv",
+    "POWER": "evaluate/power.csv",
+    "SIDE_BY_SIDE": "the CSV beside the page of octdino compare",
     "FINDINGS": "audit/findings.csv",
     "EMBEDDING": "explain/…/embedding.csv",
     "OVERLAP": "explain/…/overlap.csv",
@@ -61,7 +64,8 @@ def schemas() -> dict[str, Schema]:
     Raises:
         KeyError: a schema has no file in TABLES.
     """
-    found = {name: value for name, value in vars(csv_schemas).items() if isinstance(value, Schema)}
+    constants = vars(csv_schemas) | vars(evaluate_schemas)
+    found = {name: value for name, value in constants.items() if isinstance(value, Schema)}
     if missing := found.keys() - TABLES.keys():
         raise KeyError(f"docs/extension/files_page.py, TABLES: add the file of {', '.join(sorted(missing))}")
     return {name: found[name] for name in TABLES}

@@ -21,6 +21,7 @@ CAPTIONS = {  # file in evaluate/: section of the gallery
     "difference": "What the page answers",
     "comparison": "What the page answers",
     "label_efficiency": "What the page answers",
+    "patients_needed": "What the page answers",
     "label_difference": "Per label",
     "labels": "Per label",
     "roc": "Per label",

@@ -46,6 +46,12 @@ class EvaluateSettings(Settings):
         [70.0, 80.0], description="subgroups: boundaries between bands of visual acuity, letters (70: Snellen 20/40)"
     )
     small_group: int = Field(10, ge=2, description="subgroups with fewer test patients are marked as small")
+    relevant_difference: float = Field(
+        0.02, gt=0, lt=1, description="difference of two arms in the leading metric for which test patients are counted"
+    )
+    power: float = Field(
+        0.8, gt=0.5, lt=1, description="probability of showing that difference, for the number of test patients"
+    )
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of the bootstrap")
 
     @model_validator(mode="after")

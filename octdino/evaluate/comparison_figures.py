@@ -150,7 +150,7 @@ def plot_label_efficiency(
     for axes, backbone in zip(cells, backbones, strict=False):
         rows = table[shown_beside(table, backbone)]
         labeled.append((axes, _plot_lines(axes, rows, styles, patients if known else {})))
-        _fraction_axis(axes, sorted(set(table["fraction"])), patients if known else {})
+        fraction_axis(axes, sorted(set(table["fraction"])), patients if known else {})
         axes.set_title(f"{words}{f', {backbone}' if len(backbones) > 1 else ''}")
         axes.set_xlabel(f"labeled training {unit.many}", loc="left")
         axes.tick_params(labelbottom=True, labelleft=True)
@@ -180,7 +180,7 @@ def _plot_lines(
     return ends
 
 
-def _fraction_axis(axes: Axes, fractions: list[float], patients: dict[float, int | None]) -> None:
+def fraction_axis(axes: Axes, fractions: list[float], patients: dict[float, int | None]) -> None:
     """Set a logarithmic axis with one tick per fraction, with the number of patients where it is known."""
     places = [float(patients.get(fraction) or fraction) for fraction in fractions]
     names = [

@@ -12,12 +12,16 @@ from octdino.config.names import reference_backbone
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import write_table
 from octdino.data.schemas.csv_schemas import COMPARISON, MACRO, METRICS, SUBGROUPS, WEIGHTED
+from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY, POWER
 from octdino.errors import UserError
 from octdino.evaluate.calibration_figures import plot_calibration_figures
 from octdino.evaluate.comparable_runs import NOT_EVALUABLE, Key, TestSet, read_runs
 from octdino.evaluate.comparison_figures import plot_comparison_figures
 from octdino.evaluate.image_quality import image_qualities
+from octdino.evaluate.label_efficiency import label_efficiency_table
+from octdino.evaluate.label_efficiency_figure import plot_patients_needed
 from octdino.evaluate.label_figures import plot_label_figures
+from octdino.evaluate.power_table import power_table
 from octdino.evaluate.resampled_scores import (
     ACCURACY,
     bootstrap_scores,
@@ -35,11 +39,12 @@ from octdino.stats.significance import holm
 
 log = logging.getLogger("octdino.evaluate")
 
+AUROC = "auroc"
 CLINICAL = "clinical"
 
 
 def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path], out: Path) -> None:
-    """Compare classifiers; write metrics.csv, comparison.csv, subgroups.csv and figures (SVG) to `out`.
+    """Compare classifiers; write five tables (CSV) and the figures (SVG) to `out`.
 
     Intervals are over resamples of test patients; all classifiers and labels share the resamples, so a difference
     between two arms is paired. Macro and weighted are means over one fixed set of labels, the evaluable ones; in a
@@ -60,11 +65,15 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     resample_weights = make_resample_weights(settings, test.patients)
     complete = complete_labels(settings, test, runs)
     tables: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+    leading: dict[Key, np.ndarray] = {}
+    lead = ACCURACY if test.exclusive else AUROC
+    place = metric_names(settings, test.exclusive).index(lead), score_columns(test.labels).index(MACRO)
     for fraction in sorted({run.key.fraction for run in runs}):  # one at a time, to save memory
         scores = bootstrap_scores(
             settings, test, [run for run in runs if run.key.fraction == fraction], resample_weights, complete
         )
         with_mean = {**scores, **seed_means(settings, scores)}
+        leading |= {key: values[place[0], :, place[1]].copy() for key, values in with_mean.items()}
         tables.append((metrics_table(settings, test, with_mean), comparison_table(settings, test, with_mean)))
     metrics, comparison = (sorted_rows(pd.concat(parts)) for parts in zip(*tables, strict=True))
     parts = groupings(settings, test.rows, _quality(cohort, test))
@@ -72,9 +81,15 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     write_table(out / "metrics.csv", metrics, METRICS)
     write_table(out / "comparison.csv", comparison, COMPARISON)
     write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
+    patients = {run.key.fraction: run.n_train_patients for run in runs}
+    efficiency = sorted_rows(label_efficiency_table(settings, test, lead, leading, patients))
+    write_table(out / "label_efficiency.csv", efficiency, LABEL_EFFICIENCY)
+    power = power_table(settings, test, lead, leading, pairs(settings.reference, leading))
+    write_table(out / "power.csv", sorted_rows(power), POWER)
     runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
     plot_comparison_figures(settings, test, runs, metrics, comparison, out)
     plot_label_figures(settings, test.words, metrics, comparison, out)
+    plot_patients_needed(settings, test, metrics, efficiency, patients, out / "patients_needed.svg")
     plot_calibration_figures(settings, test, runs, metrics, subgroups, resample_weights, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))
     log.info(

@@ -9,6 +9,7 @@ from octdino.data.cohort_reader import read_cohort
 from octdino.data.csv_io import read_table
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS
+from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY, POWER
 from octdino.errors import UserError
 from octdino.inference.trained_runs import read_runs, without_stale
 
@@ -43,6 +44,16 @@ class RunResults:
     def subgroups(self) -> pd.DataFrame:
         """The leading metric per subgroup."""
         return self._table("evaluate/subgroups.csv", SUBGROUPS)
+
+    @property
+    def label_efficiency(self) -> pd.DataFrame:
+        """The labeled patients with which the supervised arm reaches each arm's score, with interval."""
+        return self._table("evaluate/label_efficiency.csv", LABEL_EFFICIENCY)
+
+    @property
+    def power(self) -> pd.DataFrame:
+        """The test patients with which a difference that matters would be shown, per pair of arms."""
+        return self._table("evaluate/power.csv", POWER)
 
     @property
     def histories(self) -> pd.DataFrame:

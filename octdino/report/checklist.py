@@ -49,7 +49,7 @@ ITEMS = (
     Item("How the images were taken", "9b", "13", "", AUTHORS),
     Item("Reference standard: what, why, by whom, blinded or not", "8a, 8b, 8c, 9c", "14, 15, 16, 17, 18", "", AUTHORS),
     Item("Inputs and why they were chosen", "9a", "", "model-card", "why these"),
-    Item("Sample size and its reason", "10", "21", "labels", "a calculation beforehand"),
+    Item("Sample size and its reason", "10", "21", "comparison", "a calculation beforehand"),
     Item(
         "Division of the data, and at which level it is disjoint",
         "12a",

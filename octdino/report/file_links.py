@@ -62,6 +62,7 @@ class PlacedFigure:
 
 SOURCES = {
     "comparison": ("metrics",), "difference": ("comparison",), "label_efficiency": ("metrics",), "labels": ("metrics",),
+    "patients_needed": ("label_efficiency",),
     "label_difference": ("comparison",), "calibration": ("metrics",), "subgroups": ("subgroups",),
 }  # fmt: skip
 

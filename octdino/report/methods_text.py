@@ -238,7 +238,29 @@ def _statistics(results: Results, evaluated: EvaluateSettings) -> list[str]:
         f"Arms were compared with {evaluated.reference} by paired differences on the same resamples; p values were "
         f"adjusted for the number of arms by the method of Holm {cite('holm1979simple')}, and a difference counted as "
         f"shown where the adjusted p was below {alpha(evaluated.confidence):g}.",
+        *_efficiency(results),
     ]
+
+
+def _efficiency(results: Results) -> list[str]:
+    """Return how label efficiency and power were computed, as far as there are numbers."""
+    many, found = results.cohort.unit.many, []
+    if len(results.label_efficiency):
+        reference = results.label_efficiency["reference"].iloc[0]
+        found.append(
+            f"Label efficiency is the number of labeled training {many} with which {reference} reaches the score of "
+            "an arm: its scores over label fractions were made non-decreasing by isotonic regression and interpolated "
+            f"by monotone cubic splines (PCHIP) over the logarithm of the number of {many}, in every resample; numbers "
+            "beyond the smallest or largest fraction are given as fewer or more than it."
+        )
+    if len(results.power):
+        row = results.power.iloc[0]
+        found.append(
+            f"The number of test {many} for a power of {percent(row['power'])} at a difference of "
+            f"{row['difference']:g} was computed from the bootstrap standard error of the paired difference, which "
+            f"was taken to fall with the square root of the number of {many}."
+        )
+    return found
 
 
 def _software(results: Results, versions: list[tuple[str, str]], hardware: list[str]) -> list[str]:

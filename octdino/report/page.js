@@ -95,7 +95,7 @@ for (const button of document.querySelectorAll("[data-copies]")) {
 }
 
 // Everything is shown on paper, but the settings; afterwards what was folded is folded again.
-const folded = "#labels, #comparison, #calibration, #subgroups, #explain, #errors, #methods, #cards";
+const folded = "#labels, #comparison, #efficiency, #calibration, #subgroups, #explain, #errors, #methods, #cards";
 let opened = [];
 addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll(folded)].flatMap((part) => [...part.querySelectorAll("details:not([open])")]);

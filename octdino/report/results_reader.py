@@ -14,12 +14,13 @@ from octdino.data.csv_io import read_csv, read_table
 from octdino.data.evaluated_runs import EvaluatedRun, evaluated_runs
 from octdino.data.schemas.column import Schema
 from octdino.data.schemas.csv_schemas import COMPARISON, HISTORY, METRICS, QUARANTINE, SUBGROUPS
+from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY, POWER
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, read_metadata
 from octdino.report.prepared_tables import PreparedTables, prepare
 
 FIGURES = (
     "comparison", "difference", "label_efficiency", "roc", "pr", "reliability", "calibration", "subgroups",
-    "labels", "label_difference",
+    "labels", "label_difference", "patients_needed",
 )  # fmt: skip
 
 
@@ -54,6 +55,8 @@ class Results:
     metrics: pd.DataFrame
     comparison: pd.DataFrame
     subgroups: pd.DataFrame
+    label_efficiency: pd.DataFrame
+    power: pd.DataFrame
     pretraining: list[Pretraining]
     classifiers: list[tuple[Path, dict[str, Any]]]
     explained: list[Path]
@@ -118,6 +121,8 @@ def _evaluation(root: Path, cohort: Cohort) -> dict[str, Any]:
         "metrics": metrics,
         "comparison": _floats(root / "evaluate" / "comparison.csv", COMPARISON, needed),
         "subgroups": _floats(root / "evaluate" / "subgroups.csv", SUBGROUPS, needed=False),
+        "label_efficiency": _floats(root / "evaluate" / "label_efficiency.csv", LABEL_EFFICIENCY, needed=False),
+        "power": _floats(root / "evaluate" / "power.csv", POWER, needed=False),
         "classifiers": [(folder, metadata.plain()) for folder, metadata in read],
         "figures": {name: read_text(path, "evaluate") for name, path in paths.items() if path.is_file()},
     }
@@ -125,7 +130,10 @@ def _evaluation(root: Path, cohort: Cohort) -> dict[str, Any]:
 
 def _no_evaluation() -> dict[str, Any]:
     """Return the same without arms."""
-    tables = {"metrics": METRICS, "comparison": COMPARISON, "subgroups": SUBGROUPS}
+    tables = {
+        "metrics": METRICS, "comparison": COMPARISON, "subgroups": SUBGROUPS, "label_efficiency": LABEL_EFFICIENCY,
+        "power": POWER,
+    }  # fmt: skip
     return {name: _as_floats(_empty(schema), schema) for name, schema in tables.items()} | {
         "classifiers": [], "figures": {},
     }  # fmt: skip

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from octdino import STAGES, __version__
 from octdino.config import EvaluateSettings, ReportSettings
 from octdino.data.atomic_files import replacing
+from octdino.html_template import page_environment
 from octdino.report import calibration_tables, conclusions, tables
 from octdino.report.audit_section import leaks
 from octdino.report.cautions import cautions
 from octdino.report.checklist import checklist, table
 from octdino.report.configured_runs import has_arms, section, with_configured_runs
 from octdino.report.data_card import Card, data_card, markdown
+from octdino.report.efficiency_section import efficiency_section, power_section
 from octdino.report.example_scans import examples, mistakes
 from octdino.report.explain_section import explained
 from octdino.report.file_links import FileLinks, place_figures
@@ -64,7 +65,7 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     shown = content(settings, found, config, links)
     cards = cards_of(settings, found, config, shown)
     answered = checklist(sections(shown), found.cohort.unit)
-    page = page_environment().get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
+    page = page_environment("report").get_template("page.html.j2").render(**shown, cards=cards, checklist=answered)
     _write(out.with_name("methods.md"), "\n\n".join(["# Methods", *shown["methods"], CITED]) + "\n")
     _write(out.with_name("references.bib"), shown["bibliography"])
     for card in [*cards, Card("checklist", "TRIPOD+AI and CLAIM 2024", [table(answered)])]:
@@ -74,20 +75,6 @@ def write_report(settings: ReportSettings, results: Path, config: dict[str, Any]
     for curves in shown["training"]:
         _write(out.with_name(f"training_{curves.name}.svg"), curves.svg)
     _write(out, page)
-
-
-def page_environment() -> Environment:
-    """Return Jinja's environment with the filters of the page's templates."""
-    environment = Environment(
-        loader=PackageLoader("octdino", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["breakable"] = lambda words: escape(words).replace("_", Markup("_<wbr>"))
-    environment.filters["capitalised"] = lambda words: words[:1].upper() + words[1:]
-    return environment
 
 
 def _write(path: Path, text: str) -> None:
@@ -110,6 +97,7 @@ def sections(shown: dict[str, Any]) -> dict[str, str]:
     if shown["headline"]:
         present |= {"comparison": "Comparison", "labels": f"Per {shown['words'].label}"}
     some = {
+        "efficiency": "Label efficiency",
         "calibration": "Calibration", "subgroups": "Subgroups", "explained": "Attention and saliency",
         "mistakes": "Errors", "leaks": "Leakage",
     }  # fmt: skip
@@ -150,6 +138,8 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
         "confidence": f"{100 * confidence:g} %",
         "resamples": evaluated.resamples,
         **comparison_tables(found, reference, confidence),
+        "efficiency": efficiency_section(found),
+        "power": power_section(found, reference),
         "label_tables": tables.label_tables(found),
         "operating": calibration_tables.operating_table(found),
         "search": search_table(found),

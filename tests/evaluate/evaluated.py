@@ -11,8 +11,15 @@ from octdino.data.schemas.csv_schemas import METRICS
 
 SETTINGS = EvaluateSettings(resamples=100)
 FIGURES = ["comparison.svg", "difference.svg", "label_efficiency.svg", "pr.svg", "roc.svg"]
-FIGURES += ["reliability.svg", "calibration.svg", "subgroups.svg", "labels.svg", "label_difference.svg"]
-TABLES = ["metrics.csv", "comparison.csv", "subgroups.csv"]
+FIGURES += [
+    "reliability.svg",
+    "calibration.svg",
+    "subgroups.svg",
+    "labels.svg",
+    "label_difference.svg",
+    "patients_needed.svg",
+]
+TABLES = ["metrics.csv", "comparison.csv", "subgroups.csv", "label_efficiency.csv", "power.csv"]
 
 
 def metrics_of(root: Path) -> pd.DataFrame:

@@ -76,7 +76,7 @@ def test_no_two_texts_of_a_figure_overlap(
         for fraction in fractions
     ]
     evaluate(EvaluateSettings(resamples=100), tmp_path / "cohort" / "manifest.csv", folders, tmp_path / "evaluate")
-    assert len(drawn) == 10
+    assert len(drawn) == 11
     assert {name: pairs for name, figure in drawn.items() if (pairs := overlaps(figure))} == {}
     if len(fractions) > 1:
         named = [words for words, _ in texts(drawn["label_efficiency"])]

@@ -101,7 +101,8 @@ def evaluated(root: Path, arms: tuple[str, ...], fractions: tuple[float, ...], *
 def test_one_fraction_and_one_label_are_a_sentence_and_no_plot(tmp_path: Path) -> None:
     out = evaluated(tmp_path, ("scratch-finetune", "dino-linear"), (1.0,), labels=["IRF"])
     notices = {path.stem: notice_of(path.read_text()) for path in out.glob("*.svg")}
-    assert {name for name, words in notices.items() if words} == {"label_efficiency", "labels", "label_difference"}
+    without = {"label_efficiency", "patients_needed", "labels", "label_difference"}
+    assert {name for name, words in notices.items() if words} == without
     assert notices["label_efficiency"].startswith("All arms were trained on 100 % of labeled training patients (")
     assert notices["labels"] == "The only evaluable biomarker, IRF, is in the comparison above."
     assert not is_wide((out / "comparison.svg").read_text())

@@ -120,7 +120,7 @@ def test_the_page_has_every_part_and_needs_nothing_else(rendered: tuple[str, Pag
     }
     assert "@import" not in text
     assert "url(http" not in text
-    assert text.count("<svg") == 13  # ten of evaluate's; curves of learning, features and collapse
+    assert text.count("<svg") == 14  # eleven of evaluate's; curves of learning, features and collapse
     assert len(text) < 1_500_000
 
 
@@ -251,7 +251,7 @@ def test_histories_with_few_columns_or_none(tmp_path: Path, results: Path) -> No
     text, page = render(root)
     assert "training" in page.ids
     assert "simclr · resnet18 · fold0-seed0 has one epoch and no curve: loss 2.5." in page.text
-    assert text.count("<svg") == 10, "a single point is no curve"
+    assert text.count("<svg") == 11, "a single point is no curve"
     for method in ("dino", "simclr"):
         (root / "pretrain" / method / "resnet18" / "fold0-seed0" / "history.csv").unlink()
     _, page = render(root)

@@ -14,9 +14,10 @@ FILES = {
     "protocol": ["protocol.csv", "protocol.json"],
     "quoted": ["replication.csv", "replication.md"],
     "clinical": ["predictions.csv", "classifier.json"],
-    "evaluate": ["metrics.csv", "comparison.csv", "subgroups.csv"]
+    "evaluate": ["metrics.csv", "comparison.csv", "subgroups.csv", "label_efficiency.csv", "power.csv"]
     + [f"{figure}.svg" for figure in ("comparison", "difference", "label_efficiency", "roc", "pr")]
-    + [f"{figure}.svg" for figure in ("reliability", "calibration", "subgroups", "labels", "label_difference")],
+    + [f"{figure}.svg" for figure in ("reliability", "calibration", "subgroups", "labels", "label_difference")]
+    + ["patients_needed.svg"],
     "audit": ["findings.csv", "audit.json"],
     "explain": ["overlap.csv", "jaccard.csv", "jaccard_images.csv", "retrieval.csv", "embedding.csv"],
     "models": ["model.json", "backbone.safetensors", "head.safetensors", "density.safetensors"],

@@ -24,6 +24,16 @@ rule evaluate:
             category="Comparison",
             caption="../report/subgroups.rst",
         ),
+        efficiency=report(
+            "results/{cohort}/evaluate/label_efficiency.csv",
+            category="Comparison",
+            caption="../report/label_efficiency.rst",
+        ),
+        power=report(
+            "results/{cohort}/evaluate/power.csv",
+            category="Comparison",
+            caption="../report/power.rst",
+        ),
         figures=report(
             expand(
                 "results/{{cohort}}/evaluate/{figure}.svg",
@@ -38,6 +48,7 @@ rule evaluate:
                     "subgroups",
                     "labels",
                     "label_difference",
+                    "patients_needed",
                 ],
             ),
             category="Figures",
