@@ -9,9 +9,9 @@ import pytest
 from markupsafe import Markup
 
 from octdino.config import ReportSettings
+from octdino.html_template import page_environment
 from octdino.report import write_report
 from octdino.report.file_links import FileLinks, PlacedFigure, place_figures
-from octdino.report.write_page import page_environment
 from tests.report.test_report import CONFIG, Page, make_results
 
 
@@ -83,7 +83,7 @@ def test_a_sentence_in_place_of_a_plot_parts_no_pair(tmp_path: Path) -> None:
 def test_a_notice_that_several_figures_share_is_shown_once_and_no_other_is_lost() -> None:
     notices = ["", "", "No a.", "No A.", "No a.", ""]
     placed = [PlacedFigure(Markup("" if notice else "<svg/>"), "c", notice, "alone", []) for notice in notices]
-    module = page_environment().get_template("macros.html.j2").make_module({"place": lambda _: placed})
+    module = page_environment("report").get_template("macros.html.j2").make_module({"place": lambda _: placed})
     text = str(module.figures([]))
     assert re.findall(r'<p class="how-not">(.*?)</p>', text) == ["No a.", "No A."]
     assert text.count("<svg/>") == 3
