@@ -13,8 +13,13 @@ from octdino.config.settings_base import Settings, checked
 
 SIZES = (20_000, 50_000, 100_000, 200_000, 500_000)  # scans: from these on the next column of `by_size` holds
 # Of methods by their loss, after the survey of Balestriero et al. 2023, https://arxiv.org/abs/2304.12210. MoCo has a
-# moving average as self-distillation has, and a contrastive loss: metric learning.
-Family = Literal["metric learning", "self-distillation", "canonical correlation", "masked image modeling"]
+# moving average as self-distillation has, and a contrastive loss: metric learning. LeJEPA is later: it regularizes the
+# embeddings' distribution as canonical correlation does, but the whole of it, not its covariance; a family of its own.
+# The order is that of the page.
+Family = Literal[
+    "metric learning", "self-distillation", "canonical correlation", "masked image modeling",
+    "joint-embedding prediction",
+]  # fmt: skip
 
 
 class MethodSettings(Settings):

@@ -241,6 +241,27 @@ class MaeSettings(MethodSettings):
         return self
 
 
+class LejepaSettings(MethodSettings):
+    """LeJEPA (Balestriero & LeCun 2025): views predict each other, embeddings are made normal by SIGReg."""
+
+    family: ClassVar[Family] = "joint-embedding prediction"
+    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "hidden_dim": HEAD,
+        "out_dim": (16, 16, 32, 64, 128, 128),
+        "directions": (256, 256, 256, 512, 1024, 1024),
+    }
+
+    method: Literal["lejepa"] = "lejepa"
+    regularization: float = Field(
+        0.02, gt=0, lt=1, description="weight of SIGReg; that of the prediction is 1 minus it: the only trade-off"
+    )
+    hidden_dim: int | None = Field(None, ge=8, description="width of the head's two hidden layers; null: by size")
+    out_dim: int | None = Field(None, ge=2, description="width of the embeddings; null: by the cohort's size")
+    directions: int | None = Field(
+        None, ge=1, description="random projections per step in which SIGReg tests normality; null: by size"
+    )
+
+
 METHODS: dict[str, type[MethodSettings]] = {
     "dino": DinoSettings,
     "dinov2": Dinov2Settings,
@@ -250,4 +271,5 @@ METHODS: dict[str, type[MethodSettings]] = {
     "vicreg": VicregSettings,
     "supcon": SupconSettings,
     "mae": MaeSettings,
+    "lejepa": LejepaSettings,
 }
