@@ -15,10 +15,10 @@ STAGES = {
     "pretrain": 2,
     "embed": 2,
     "classify": 5,
-    "evaluate": 4,
+    "evaluate": 5,
     "audit": 3,
     "explain": 5,
-    "report": 6,
+    "report": 7,
     "inference": 2,
 }
 

@@ -10,6 +10,7 @@ import pandas as pd
 from octdino.config import EvaluateSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import write_table
+from octdino.data.pretrained_methods import pretrained_methods
 from octdino.data.schemas.csv_schemas import COMPARISON, MACRO, METRICS, SUBGROUPS, WEIGHTED
 from octdino.errors import UserError
 from octdino.evaluate.calibration_figures import plot_calibration_figures
@@ -72,8 +73,9 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     write_table(out / "comparison.csv", comparison, COMPARISON)
     write_table(out / "subgroups.csv", subgroups, SUBGROUPS)
     runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
-    plot_comparison_figures(settings, test, runs, metrics, comparison, out)
-    plot_label_figures(settings, test.words, metrics, comparison, out)
+    pretrained = pretrained_methods(manifest.parent.parent)
+    plot_comparison_figures(settings, test, runs, metrics, comparison, pretrained, out)
+    plot_label_figures(settings, test.words, metrics, comparison, pretrained, out)
     plot_calibration_figures(settings, test, runs, metrics, subgroups, resample_weights, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))
     log.info(

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from octdino import __version__
-from octdino.config import Arm, EvaluateSettings
+from octdino.config import METHODS, Arm, EvaluateSettings
 from octdino.report.conclusions import percent
 from octdino.report.prepared_tables import CLINICAL
 from octdino.report.references import cite, references_of
@@ -123,13 +123,15 @@ def _pretraining(results: Results) -> list[str]:
 
 
 def _method(run: Pretraining) -> str:
-    """Return name and references of a method, and what is particular of the variant that was run."""
+    """Return name, references and family of a method, and what is particular of the variant that was run."""
     method = run.metadata.get("method") or {}
-    name, keys = references_of("method").get(str(method.get("method") or run.method), (run.method, ()))
+    kind = str(method.get("method") or run.method)
+    name, keys = references_of("method").get(kind, (run.method, ()))
+    family = f" ({METHODS[kind].family})" if kind in METHODS else ""
     alias = f" (here {run.method})" if run.method not in (method.get("method"), name, name.lower()) else ""
     positives = method.get("positives")
     pulled = f" with equal {_listed(positives)} as positives {cite('kokilepersaud2023clinically')}" if positives else ""
-    return f"{name}{f' {cite(*keys)}' if keys else ''}{alias}{pulled}"
+    return f"{name}{f' {cite(*keys)}' if keys else ''}{family}{alias}{pulled}"
 
 
 def _how(results: Results, runs: list[Pretraining]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from octdino.config import Arm
+from octdino.config.families import family_of
 from octdino.data.cohort_words import Words
 from octdino.data.intended_use import NOT_FOR, RESEARCH
 from octdino.data.sampling_units import Unit
@@ -79,7 +80,8 @@ def _warned(results: Results, lines: list[str]) -> list[str]:
 def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[str]:
     many = results.cohort.unit.many
     lines = [
-        f"Arm {best.arm}: the highest test score at {percent(best.fraction)} of the labeled training {many}.",
+        f"Arm {best.arm} ({family_of(best.arm, results.pretrained)}): the highest test score at "
+        f"{percent(best.fraction)} of the labeled training {many}.",
         "The folder model/ has the arm with the highest validation score, which may be another.",
     ]
     if not runs:
