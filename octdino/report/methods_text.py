@@ -129,9 +129,27 @@ def _method(run: Pretraining) -> str:
     name, keys = references_of("method").get(kind, (run.method, ()))
     family = f" ({METHODS[kind].family})" if kind in METHODS else ""
     alias = f" (here {run.method})" if run.method not in (method.get("method"), name, name.lower()) else ""
-    positives = method.get("positives")
-    pulled = f" with equal {_listed(positives)} as positives {cite('kokilepersaud2023clinically')}" if positives else ""
+    pulled = _positives(kind, method)
     return f"{name}{f' {cite(*keys)}' if keys else ''}{family}{alias}{pulled}"
+
+
+def _positives(kind: str, method: dict[str, Any]) -> str:
+    """Return which other scans are positives, with references; empty where views are of one scan."""
+    positives = method.get("positives")
+    if not positives:
+        return ""
+    limits = [
+        f"{method[name]:g} {name.removeprefix('positives_')}"
+        for name in ("positives_weeks", "positives_visits")
+        if method.get(name) is not None
+    ]
+    near = f" at most {' or '.join(limits)} apart" if limits else ""
+    if kind != "supcon":
+        return f" with another visit of the same eye{near} as the second view {cite('holland2024metadata')}"
+    soft = f", weighted by how near they are {cite('dufumier2021contrastive')}" if method.get("soft") else ""
+    equal = "near" if method.get("soft") and not {"eye", "patient"} & set(positives) else "equal"
+    eyes = f", visits of an eye{near} {cite('holland2024metadata')}" if near else ""
+    return f" with {equal} {_listed(positives)} as positives {cite('kokilepersaud2023clinically')}{soft}{eyes}"
 
 
 def _how(results: Results, runs: list[Pretraining]) -> str:

@@ -141,8 +141,13 @@ def _pretraining(run: Pretraining, words: Words) -> list[str]:
     if metadata.get("scope") == "all":
         seen = f"of all {unit.many}, test {unit.many} among them"
     of_patients = f" of {metadata.get('patients', 'unknown')} patients" if unit.patients else ""
-    positives = (metadata.get("method") or {}).get("positives")
-    pulled = f"; {words.scans} of equal {' or '.join(positives)} attract each other" if positives else ""
+    method = metadata.get("method") or {}
+    alike = "near or equal" if method.get("soft") else "equal"
+    pulled = (
+        f"; {words.scans} of {alike} {' or '.join(method['positives'])} attract each other"
+        if method.get("positives")
+        else ""
+    )
     line = (
         f"Pretraining {run.method}, {run.backbone}, {run.run}: {metadata.get('scans', 'unknown')} {words.scans}"
         f"{of_patients} ({seen}), no labels of {words.labels}{pulled}; "

@@ -90,8 +90,7 @@ def comparison_rows(results: Results, reference: str, confidence: float = 0.95) 
     for fraction, arm, backbone in macro[keys].drop_duplicates().sort_values(keys).itertuples(index=False):
         scores = macro[(macro["fraction"] == fraction) & (macro["arm"] == arm) & (macro["backbone"] == backbone)]
         family, rank = family_of(arm, results.pretrained), family_rank(arm, results.pretrained)
-        several = macro["fraction"].nunique() > 1
-        group = f"{family}, {percent(fraction)} of the labels" if several else family
+        group = f"{family}, {percent(fraction)} of the labels" if len(set(macro["fraction"])) > 1 else family
         row = [Cell(percent(fraction), sort=fraction, group=group), Cell(str(arm), sort=str(arm))]
         if results.tables.several_backbones:
             row.append(Cell(NOTHING if backbone == "none" else str(backbone), sort=str(backbone)))

@@ -65,7 +65,7 @@ def test_forest_plots_have_the_headings(tmp_path: Path) -> None:
     evaluate(EvaluateSettings(resamples=100), tmp_path / "cohort" / "manifest.csv", folders, tmp_path / "evaluate")
     headings = ("supervised", "metric learning", "self-distillation", "clinical baseline")
     for name in ("comparison", "difference", "labels"):
-        words = [text for text in ElementTree.parse(tmp_path / f"evaluate/{name}.svg").getroot().itertext()]
+        words = list(ElementTree.parse(tmp_path / f"evaluate/{name}.svg").getroot().itertext())
         order = [words.index(word) for word in (headings[0], arms[0], headings[1], arms[1], headings[2], arms[2])]
         assert order == sorted(order), name
     assert pretrained_methods(tmp_path) == {"near": "simclr"}
@@ -74,6 +74,6 @@ def test_forest_plots_have_the_headings(tmp_path: Path) -> None:
 def test_damaged_metadata_of_a_pretraining_is_one_line(tmp_path: Path) -> None:
     path = write_pretraining(tmp_path / "pretrain", "near") / "backbone.json"
     path.write_text('{"method": {"method": 3}}')
-    with pytest.raises(UserError, match="backbone.json") as caught:
+    with pytest.raises(UserError, match=r"backbone\.json") as caught:
         pretrained_methods(tmp_path)
     assert "\n" not in str(caught.value)
