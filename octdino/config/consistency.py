@@ -56,8 +56,6 @@ def check_methods(settings: "Config") -> None:
                 )
         if lacking := lacking_values(settings, name, settings.cohort.comparable):
             raise ValueError(without_values(settings, name, lacking, f"the cohort {settings.cohort.name} has none"))
-        if settings.cohort.name == "phantom" and settings.cohort.phantom.visits < 2 and "visit" in variant.compared_by:
-            raise ValueError(f"cohort.phantom.visits: 1; {name} compares visits of an eye; expected 2 or more")
 
 
 def lacking_values(settings: "Config", method: str, present: set[str]) -> list[str]:

@@ -9,14 +9,17 @@ import torch
 
 from octdino.cohort.ingest import build_cohort
 from octdino.config import CohortSettings, PhantomSettings, PretrainSettings
+from octdino.config.methods import SupconSettings
 from octdino.data.cohort_reader import read_cohort
 from octdino.models.initial_weights import Start
 from octdino.phantom import write_phantom
 from octdino.pretrain.eye_visits import VisitPartners, visit_partners
+from octdino.pretrain.methods.supcon import NOT_MEASURED, Supcon
 from octdino.pretrain.pretraining_data import held_rows, read_data
 from octdino.pretrain.trainer import Trainer
 from octdino.training.checkpoints import RunState
 from tests.pretrain.small_runs import MODELS, metadata, run
+from tests.pretrain.test_methods import tiny
 
 SETTINGS = PretrainSettings.parse(
     {
@@ -131,6 +134,10 @@ def test_real_olives_tables_have_pairs_of_visits(shared_data: Path) -> None:
     assert (chosen["slice"] == manifest["slice"]).mean() > 0.99
     moved = (chosen["visit"] != manifest["visit"]).to_numpy()
     assert moved.mean() > 0.99
+    values = Supcon(SupconSettings(positives=["bcva", "cst"], soft=True).resolved(100), tiny, 4).targets(
+        manifest.assign(bcva=table["BCVA"], cst=table["CST"])
+    )[:, 1:]
+    assert (values == NOT_MEASURED).sum(0).tolist() == [49, 49], "one volume has neither"
     prime = manifest["visit"].str.startswith("W").to_numpy()
     apart = (chosen["visit"].str[1:].astype(int) - manifest["visit"].str[1:].astype(int)).abs().to_numpy()
     assert (apart[prime & moved].max(), apart[~prime & moved].max()) == (12, 3)
