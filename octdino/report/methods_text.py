@@ -7,6 +7,7 @@ import pandas as pd
 
 from octdino import __version__
 from octdino.config import METHODS, Arm, EvaluateSettings
+from octdino.config.eye_visits import VisitViews
 from octdino.report.conclusions import percent
 from octdino.report.prepared_tables import CLINICAL
 from octdino.report.references import cite, references_of
@@ -144,7 +145,7 @@ def _positives(kind: str, method: dict[str, Any]) -> str:
         if method.get(name) is not None
     ]
     near = f" at most {' or '.join(limits)} apart" if limits else ""
-    if kind != "supcon":
+    if kind in METHODS and issubclass(METHODS[kind], VisitViews):
         return f" with another visit of the same eye{near} as the second view {cite('holland2024metadata')}"
     soft = f", weighted by how near they are {cite('dufumier2021contrastive')}" if method.get("soft") else ""
     equal = "near" if method.get("soft") and not {"eye", "patient"} & set(positives) else "equal"

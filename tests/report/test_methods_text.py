@@ -17,6 +17,7 @@ from octdino.config.cohort import COHORTS, UNPUBLISHED
 from octdino.data.csv_io import write_table
 from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.report import write_report
+from octdino.report.methods_text import _positives
 from octdino.report.references import bibliography, cited, entries, references_of
 from tests.report.test_report import CONFIG, make_results
 from tests.results import write_cohort, write_pretraining
@@ -87,6 +88,35 @@ def test_every_method_and_published_cohort_has_an_entry() -> None:
     assert set(references_of("method")) == set(KNOWN_METHODS)
     assert set(references_of("cohort")) == set(get_args(COHORTS)) - set(UNPUBLISHED)
     assert not [text for text in entries().values() if "octdino = {" in text]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "words"),
+    [
+        ("simclr", {"positives": []}, ""),
+        (
+            "dino",
+            {"positives": ["eye"], "positives_weeks": 12.0, "positives_visits": 3},
+            " with another visit of the same eye at most 12 weeks or 3 visits apart as the second view "
+            "[@holland2024metadata]",
+        ),
+        (
+            "supcon",
+            {"positives": ["cst"], "soft": True},
+            " with near cst as positives [@kokilepersaud2023clinically], weighted by how near they are "
+            "[@dufumier2021contrastive]",
+        ),
+        (
+            "supcon",
+            {"positives": ["bcva", "eye"], "positives_visits": 2},
+            " with equal bcva and eye as positives [@kokilepersaud2023clinically], visits of an eye at most 2 visits "
+            "apart [@holland2024metadata]",
+        ),
+    ],
+)
+def test_positives_are_told_with_their_references(kind: str, method: dict[str, object], words: str) -> None:
+    assert _positives(kind, method) == words
+    assert bibliography(cited(words)).count("@") == words.count("@")
 
 
 def test_arxiv_numbers_are_those_of_the_documentation() -> None:
