@@ -87,7 +87,7 @@ class Lejepa(OneNetwork):
     def loss(self, encoded: Features, teacher_features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.settings
         embeddings = self.embed(encoded).view(*encoded["views"].shape[:2], -1)
-        seed = int(batch.sampled["directions"][0, 0])  # on the host: reading it waits for nothing
+        seed = int(batch.sampled["directions"].numpy()[0, 0])  # on the host: reading it waits for no device
         directions = random_directions(s.out_dim, s.directions, seed).to(embeddings.device, non_blocking=True)
         prediction, statistic = prediction_loss(embeddings, GLOBAL_VIEWS), sigreg(embeddings, directions)
         loss = (1 - s.regularization) * prediction + s.regularization * statistic
