@@ -217,6 +217,13 @@ class CohortSettings(Settings):
         return self.name in ("olives", "oct2017", "octdl", "folder")
 
     @property
+    def comparable(self) -> set[str]:
+        """Return the values by which the cohort's scans may be comparable: clinical ones, eyes and visits."""
+        if self.clinical_values:
+            return {"bcva", "cst", "eye", "visit"}
+        return {"eye"} if self.name == "octdl" else set()
+
+    @property
     def clinical_values(self) -> bool:
         """Whether the cohort may have acuity, thickness or other values of patients for a clinical baseline."""
         return self.name in ("phantom", "olives", "folder")

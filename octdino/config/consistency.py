@@ -13,7 +13,10 @@ from octdino.config.timm_models import check_timm_model, patch_sides
 if TYPE_CHECKING:
     from octdino.config import Config
 
-VALUES = {"cst": "retinal thickness", "bcva": "visual acuity"}  # clinical values by which methods compare scans
+VALUES = {  # of the manifest by which methods compare scans
+    "cst": "retinal thickness", "bcva": "visual acuity", "eye": "the eye of each scan",
+    "visit": "the visit of each scan",
+}  # fmt: skip
 
 
 def check_models(settings: "Config") -> None:
@@ -53,18 +56,18 @@ def check_methods(settings: "Config") -> None:
                     f"pretrain.methods: {name} masks patches and needs vision transformers (vit_*), and {backbone} is "
                     f"none; name those that it may train in pretrain.variants.{name}.backbones"
                 )
-        if not settings.cohort.clinical_values and (lacking := lacking_values(settings, name, set())):
+        if lacking := lacking_values(settings, name, settings.cohort.comparable):
             raise ValueError(without_values(settings, name, lacking, f"the cohort {settings.cohort.name} has none"))
 
 
 def lacking_values(settings: "Config", method: str, present: set[str]) -> list[str]:
-    """Return the clinical values that a method needs and that are not `present`."""
-    needed = getattr(settings.pretrain.variant(method), "positives", [])
+    """Return the values of the manifest that a method needs and that are not `present`."""
+    needed = settings.pretrain.variant(method).compared_by
     return [each for each in needed if each in VALUES and each not in present]
 
 
 def without_values(settings: "Config", method: str, lacking: list[str], why: str) -> str:
-    """Return the message for a method whose clinical values a cohort lacks: what to leave out."""
+    """Return the message for a method whose values a cohort lacks: what to leave out."""
     arms = [arm for arm in settings.classify.arms if Arm.parse(arm).init == method]
     dropped = f" and its arms ({', '.join(arms)}) out of classify.arms" if arms else ""
     said = " and ".join(f"{each} ({VALUES[each]})" for each in lacking)

@@ -18,6 +18,11 @@ from octdino.errors import UserError
 if TYPE_CHECKING:
     from octdino.config import Config
 
+COLUMNS = {  # of a user's table that tell an eye or a visit, as glance_at_table spells them; folders may do as well
+    "eye": {"eye", "eyeid", "laterality", "side", "eyeside", "eyelaterality"},
+    "visit": {"visit", "visitid", "visitno", "visitnumber", "timepoint"},
+}
+
 
 def check_before_run(settings: "Config", *, results: Path = Path("results")) -> None:
     """Check files and folders of the settings, what the cohort's table has, and the disk.
@@ -119,9 +124,10 @@ def _check_values(settings: "Config", table: TableGlance | None) -> None:
     if cohort.name != "folder" or cohort.root is None or not needing:
         return
     if table is not None and table.plain:
-        present, why = table.columns & set(VALUES), f"{table.path} has no such column"
+        named = {value for value, names in COLUMNS.items() if names & table.columns}
+        present, why = (table.columns & set(VALUES)) | named, f"{table.path} has no such column"
     elif table is None and cohort.table is None and only_images(cohort.root):
-        present, why = set(), f"there is no table in {cohort.root}, and images have none"
+        present, why = set(COLUMNS), f"there is no table in {cohort.root}, and images have none"
     else:
         return  # headers of clinical files may have it
     for name in needing:

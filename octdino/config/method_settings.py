@@ -13,8 +13,13 @@ from octdino.config.settings_base import Settings, checked
 
 SIZES = (20_000, 50_000, 100_000, 200_000, 500_000)  # scans: from these on the next column of `by_size` holds
 # Of methods by their loss, after the survey of Balestriero et al. 2023, https://arxiv.org/abs/2304.12210. MoCo has a
-# moving average as self-distillation has, and a contrastive loss: metric learning.
-Family = Literal["metric learning", "self-distillation", "canonical correlation", "masked image modeling"]
+# moving average as self-distillation has, and a contrastive loss: metric learning. LeJEPA is later: it regularizes the
+# embeddings' distribution as canonical correlation does, but the whole of it, not its covariance; a family of its own.
+# The order is that of the page.
+Family = Literal[
+    "metric learning", "self-distillation", "canonical correlation", "masked image modeling",
+    "joint-embedding prediction",
+]  # fmt: skip
 
 
 class MethodSettings(Settings):
@@ -23,6 +28,8 @@ class MethodSettings(Settings):
     family: ClassVar[Family]
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {}
     needs_patches: ClassVar[bool] = False  # trains vision transformers only
+    # Keys that existing results lack: left out at their default, so that no job reruns.
+    newer: ClassVar[tuple[str, ...]] = ()
 
     method: str
     backbones: list[str] | None = Field(
@@ -76,6 +83,16 @@ class MethodSettings(Settings):
     def for_backbone(self, batch_norm: bool) -> Self:
         """Return a copy with a value for every null setting that depends on whether the backbone has batch norm."""
         return self
+
+    @property
+    def compared_by(self) -> list[str]:
+        """Return the columns of the manifest by whose values scans are compared; none by default."""
+        return []
+
+    def needed(self) -> dict[str, Any]:
+        """Return the settings that a run depends on as plain values."""
+        same = {name for name in self.newer if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude={"backbones", *same})
 
     @property
     def adam_betas(self) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from octdino.config.eye_visits import VisitLimits, VisitViews
 from octdino.config.method_settings import Family, MethodSettings
 
 HEAD = (512, 512, 1024, 2048, 2048, 2048)
@@ -70,7 +71,7 @@ class PrototypeSettings(MethodSettings):
         return self.model_copy(update={"head_norm": head, "bottleneck_norm": bottleneck})
 
 
-class DinoSettings(PrototypeSettings):
+class DinoSettings(PrototypeSettings, VisitViews):  # the first one's defaults hold
     """DINO (Caron et al. 2021)."""
 
     method: Literal["dino"] = "dino"
@@ -125,7 +126,7 @@ class ByolSettings(MethodSettings):
     momentum_end: float = Field(1.0, ge=0, le=1, description="teacher's EMA at the end, on a cosine")
 
 
-class SimclrSettings(MethodSettings):
+class SimclrSettings(VisitViews):
     """SimCLR (Chen et al. 2020), NT-Xent loss."""
 
     family: ClassVar[Family] = "metric learning"
@@ -180,11 +181,13 @@ class VicregSettings(MethodSettings):
     width: int | None = Field(None, ge=8, description="width of all three layers of the expander; null: by size")
 
 
-class SupconSettings(MethodSettings):
+class SupconSettings(VisitLimits):
     """Supervised contrastive learning (Khosla et al. 2020) on clinical values (Kokilepersaud et al. 2023)."""
 
     family: ClassVar[Family] = "metric learning"
     by_size: ClassVar[dict[str, tuple[Any, ...]]] = {"hidden_dim": HEAD}
+
+    newer: ClassVar[tuple[str, ...]] = ("soft", "positives_weeks", "positives_visits")
 
     method: Literal["supcon"] = "supcon"
     positives: list[Literal["bcva", "cst", "eye", "patient"]] = Field(
@@ -192,12 +195,27 @@ class SupconSettings(MethodSettings):
     )
     cst_bin: float = Field(25.0, gt=0, description="µm; central subfield thickness is binned to this width")
     bcva_bin: float = Field(5.0, gt=0, description="letters; visual acuity is binned to this width")
+    soft: bool = Field(
+        False,
+        description="bcva and cst as soft targets: scans are positives with a weight, 1 for equal values, falling to 0 "
+        "for values a whole bin apart; false: those of one bin, all alike",
+    )
     temperature: float = Field(0.07, gt=0, description="temperature of the softmax")
     hidden_dim: int | None = Field(None, ge=8, description="width of the head's hidden layer; null: by size")
     out_dim: int = Field(128, ge=2, description="width of the projected embeddings")
     negatives: Literal["all", "other_eyes", "other_patients"] = Field(
         "all", description="scans that are negatives of each other: slices of one volume are near-duplicates"
     )
+
+    @property
+    def compared_by(self) -> list[str]:
+        return [*self.positives, *(["visit"] if self.limited else [])]
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if self.soft and not {"bcva", "cst"} & set(self.positives):
+            raise ValueError("soft: only measured values are near or far; expected bcva or cst among positives")
+        return self
 
 
 class MaeSettings(MethodSettings):
@@ -241,6 +259,27 @@ class MaeSettings(MethodSettings):
         return self
 
 
+class LejepaSettings(MethodSettings):
+    """LeJEPA (Balestriero & LeCun 2025): views predict each other, embeddings are made normal by SIGReg."""
+
+    family: ClassVar[Family] = "joint-embedding prediction"
+    by_size: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "hidden_dim": HEAD,
+        "out_dim": (16, 16, 32, 64, 128, 128),
+        "directions": (256, 256, 256, 512, 1024, 1024),
+    }
+
+    method: Literal["lejepa"] = "lejepa"
+    regularization: float = Field(
+        0.02, gt=0, lt=1, description="weight of SIGReg; that of the prediction is 1 minus it: the only trade-off"
+    )
+    hidden_dim: int | None = Field(None, ge=8, description="width of the head's two hidden layers; null: by size")
+    out_dim: int | None = Field(None, ge=2, description="width of the embeddings; null: by the cohort's size")
+    directions: int | None = Field(
+        None, ge=1, description="random projections per step in which SIGReg tests normality; null: by size"
+    )
+
+
 METHODS: dict[str, type[MethodSettings]] = {
     "dino": DinoSettings,
     "dinov2": Dinov2Settings,
@@ -250,4 +289,5 @@ METHODS: dict[str, type[MethodSettings]] = {
     "vicreg": VicregSettings,
     "supcon": SupconSettings,
     "mae": MaeSettings,
+    "lejepa": LejepaSettings,
 }

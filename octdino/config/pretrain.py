@@ -132,6 +132,6 @@ class PretrainSettings(Settings):
         others = {"methods", "variants", "backbones", "seeds", "scope", *UNTRACKED}
         return {
             "methods": [name],
-            "variants": {name: self.variant(name).model_dump(mode="json", exclude={"backbones"})},
+            "variants": {name: self.variant(name).needed()},
             **self.model_dump(mode="json", exclude=others),
         }

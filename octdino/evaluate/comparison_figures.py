@@ -1,6 +1,7 @@
 """Figures of the comparison: forest plots, label efficiency, ROC and precision-recall curves, as SVG."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from octdino.data.sampling_units import Unit
 from octdino.evaluate.comparable_runs import Run, TestSet
 from octdino.evaluate.curve_figures import CURVES, plot_curves, plot_pr, plot_roc
 from octdino.evaluate.forest_figures import LEAST_SPAN, plot_differences, plot_scores, share_of
-from octdino.evaluate.leading_arms import leaders, one_seed, panel_backbones, row_order, shown_beside
+from octdino.evaluate.leading_arms import by_family, leaders, one_seed, panel_backbones, row_order, shown_beside
 from octdino.plotting import (
     LABEL_HEIGHT,
     WIDTH,
@@ -39,11 +40,15 @@ def plot_comparison_figures(
     runs: list[Run],
     metrics: pd.DataFrame,
     comparison: pd.DataFrame,
+    pretrained: Mapping[str, str],
     out: Path,
 ) -> None:
     """Write comparison.svg, difference.svg, label_efficiency.svg, roc.svg and pr.svg to `out`.
 
     The curves are of the predictions, the others of the two tables. A figure without numbers is a sentence instead.
+
+    Args:
+        pretrained: the method of each pretraining run, by which arms are grouped.
     """
     metric, words = leading_metric(metrics)
     macro = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
@@ -57,7 +62,9 @@ def plot_comparison_figures(
     styles = arm_styles(sorted({run.key.arm for run in runs}))
     patients = {run.key.fraction: run.n_train_patients for run in runs}
     with figure_style():
-        _plot_forests(settings, test, macro, paired, row_order(metrics), styles, words, patients, out)
+        scored = set(zip(macro["arm"], macro["backbone"], strict=True))
+        rows = by_family([row for row in row_order(metrics) if row in scored], pretrained)
+        _plot_forests(settings, test, macro, paired, rows, styles, words, patients, out)
         _plot_efficiency(test, macro, words, styles, patients, out / "label_efficiency.svg")
         _plot_curves(settings, test, runs, metrics, styles, out)
 
@@ -68,7 +75,6 @@ def _plot_forests(
 ) -> None:  # fmt: skip
     fractions = sorted(set(macro["fraction"]))
     titles = [share_of(fraction, patients.get(fraction), test.unit) for fraction in fractions]
-    rows = [row for row in rows if row in set(zip(macro["arm"], macro["backbone"], strict=True))]
     share = f"{100 * settings.confidence:g} % intervals over {test.unit.many}"
     scores = [macro[macro["fraction"] == fraction] for fraction in fractions]
     capital = words[0].upper() + words[1:]

@@ -11,6 +11,7 @@ from octdino.config import EvaluateSettings
 from octdino.config.names import reference_backbone
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import write_table
+from octdino.data.pretrained_methods import pretrained_methods
 from octdino.data.schemas.csv_schemas import COMPARISON, MACRO, METRICS, SUBGROUPS, WEIGHTED
 from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY, POWER
 from octdino.errors import UserError
@@ -87,8 +88,9 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     power = power_table(settings, test, lead, leading, pairs(settings.reference, leading))
     write_table(out / "power.csv", sorted_rows(power), POWER)
     runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
-    plot_comparison_figures(settings, test, runs, metrics, comparison, out)
-    plot_label_figures(settings, test.words, metrics, comparison, out)
+    pretrained = pretrained_methods(manifest.parent.parent)
+    plot_comparison_figures(settings, test, runs, metrics, comparison, pretrained, out)
+    plot_label_figures(settings, test.words, metrics, comparison, pretrained, out)
     plot_patients_needed(settings, test, metrics, efficiency, patients, out / "patients_needed.svg")
     plot_calibration_figures(settings, test, runs, metrics, subgroups, resample_weights, out)
     counts = ", ".join(f"{test.tiers.count(tier)} {tier}" for tier in dict.fromkeys(test.tiers))

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from octdino.data.sampling_units import Unit
-from octdino.evaluate.leading_arms import row_names
+from octdino.evaluate.leading_arms import HEADING, row_names
 from octdino.plotting import INK, WIDTH, ArmStyle, grid_shape, shortened, wide_enough
 
 ROW = 0.23  # inches
 LEAST_SPAN = 0.1  # of an axis of scores, so that small differences do not look large
 
-Rows = list[tuple[str, str]]  # arm and backbone
+Rows = list[tuple[str, str]]  # arm and backbone, or HEADING and the name of a family
 PlotRow = Callable[[Axes, pd.Series, float], None]
 
 
@@ -57,6 +57,10 @@ def plot_forest(
         axes.xaxis.set_major_locator(MaxNLocator(4 if across < 3 else 3, steps=[1, 2, 5, 10]))
         axes.set_yticks(range(len(rows)), [names[key] for key in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
+        # Only the first panel of a row of panels has labels: the axes are shared.
+        for words, (arm, _) in zip(axes.get_yticklabels(), rows, strict=False):
+            if arm == HEADING:
+                words.set(fontweight="bold", fontsize=8)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)

@@ -1,5 +1,6 @@
 """Figures per label: AUROC at every fraction, and paired differences, as forest plots with one panel per label."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from octdino.evaluate.forest_figures import (
     plot_differences,
     plot_forest,
 )
-from octdino.evaluate.leading_arms import one_seed, row_order
+from octdino.evaluate.leading_arms import by_family, one_seed, row_order
 from octdino.plotting import INK, ArmStyle, arm_styles, figure_style, save_notice, save_svg, wide_enough
 from octdino.stats.significance import alpha
 
@@ -25,9 +26,10 @@ SIZES = (5.5, 4.2, 3.2, 2.6)  # points, of the markers of the largest fraction, 
 
 
 def plot_label_figures(
-    settings: EvaluateSettings, words: Words, metrics: pd.DataFrame, comparison: pd.DataFrame, out: Path
-) -> None:
-    """Write labels.svg and label_difference.svg to `out`, from the two tables."""
+    settings: EvaluateSettings, words: Words, metrics: pd.DataFrame, comparison: pd.DataFrame,
+    pretrained: Mapping[str, str], out: Path,
+) -> None:  # fmt: skip
+    """Write labels.svg and label_difference.svg to `out`, from the two tables; arms grouped as in comparison.svg."""
     styles = arm_styles(sorted(set(metrics["arm"])))
     labels = _labels(metrics)
     if len(labels) < 2:
@@ -42,7 +44,7 @@ def plot_label_figures(
     rows = row_order(metrics)
     with figure_style():
         save_svg(
-            plot_label_scores(scores, labels, rows, styles, words),
+            plot_label_scores(scores, labels, by_family(rows, pretrained), styles, words),
             out / "labels.svg",
             f"AUROC by share of labeled training {words.unit.many}, one panel per {words.label}, one row per arm, "
             "intervals at the largest share; the numbers are in metrics.csv",
@@ -51,7 +53,8 @@ def plot_label_figures(
             alone = f"No other arm was run with {settings.reference}, so there are no paired differences."
             save_notice(alone, out / "label_difference.svg")
             return
-        compared = [row for row in rows if row in set(zip(paired["arm"], paired["backbone"], strict=True))]
+        known = set(zip(paired["arm"], paired["backbone"], strict=True))
+        compared = by_family([row for row in rows if row in known], pretrained)
         panels = [(label_title(label), paired[paired["label"] == label]) for label in labels]
         words_below = f"AUROC minus {settings.reference}'s"
         save_svg(

@@ -1,13 +1,15 @@
 """Order of the arms in figures: rows of forest plots, and the few arms that curves and subgroups show."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from octdino.config.families import family_of, family_rank
 from octdino.config.names import has_own_backbone
 from octdino.data.csv_io import leading_metric
 from octdino.plotting import shortened
 
+HEADING = ""  # in place of an arm: the row is the heading of a family, whose name is in place of the backbone
 FEW = 3  # arms that are shown where there is no room for all; the reference is among them
 
 
@@ -44,14 +46,35 @@ def row_order(metrics: pd.DataFrame, least_fraction: float = 0.0) -> list[tuple[
     return list(zip(table["arm"].astype(str), table["backbone"].astype(str), strict=True))
 
 
+def by_family(order: list[tuple[str, str]], pretrained: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the rows grouped by family, each family below a heading (HEADING, family), its arms in their order.
+
+    Args:
+        pretrained: see `family_of`.
+    """
+    rows: list[tuple[str, str]] = []
+    for arm, backbone in sorted(order, key=lambda row: family_rank(row[0], pretrained)):
+        heading = (HEADING, family_of(arm, pretrained))
+        if heading not in rows:
+            rows.append(heading)
+        rows.append((arm, backbone))
+    return rows
+
+
 def row_names(order: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Return the name of each row: the arm, and the backbone where there are several and the arm does not name it."""
-    several = len({backbone for _, backbone in order} - {"none"}) > 1
-    return {
-        (arm, backbone): shortened(f"{arm} · {backbone}" if several and not own else arm)
-        for arm, backbone in order
-        for own in [backbone == "none" or has_own_backbone(arm, backbone)]
-    }
+    """Return the name of each row: the arm, and the backbone where there are several and the arm does not name it.
+
+    The name of a heading is its words.
+    """
+    several = len({backbone for arm, backbone in order if arm != HEADING} - {"none"}) > 1
+    names = {}
+    for arm, backbone in order:
+        if arm == HEADING:
+            names[arm, backbone] = backbone
+        else:
+            own = not several or backbone == "none" or has_own_backbone(arm, backbone)
+            names[arm, backbone] = shortened(arm if own else f"{arm} · {backbone}")
+    return names
 
 
 def panel_backbones(rows: Iterable[tuple[str, str]]) -> list[str]:

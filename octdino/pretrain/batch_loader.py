@@ -52,6 +52,7 @@ class BatchLoader:
         self._local = local_slice(self.batch_size)
         self._augment = Augment(augment, data.mean, data.std, device)
         self._targets = method.targets(data.manifest).to(device)
+        self._partners = method.partners(data.manifest)
         self._images = DeviceLoader(data.images, device)
         self._order = functools.lru_cache(2)(functools.partial(batch_order, count, self.batch_size, seed))
 
@@ -76,17 +77,41 @@ class BatchLoader:
         local = local_slice(len(rows))
         seed = seed_of(self._seed, "views", step)
         with self._timer.part("data"):
-            following = self._data.rows[self.rows(step + 1)[self._local]] if step + 1 < self.total_steps else None
-            images = self._images.take(self._data.rows[rows[local]], prefetch=following)
-            rows = rows.to(self._device, non_blocking=True)
+            following = None
+            if step + 1 < self.total_steps:
+                following = self._data.rows[self._with_partners(self.rows(step + 1)[self._local], step + 1)]
+            shown = self._with_partners(rows[local], step)
+            images = self._images.take(self._data.rows[shown], prefetch=following)
+            rows, shown = (each.to(self._device, non_blocking=True) for each in (rows, shown))
         with self._timer.part("augmentation"):
-            views = self._augment(images, self.views, seed, rows[local])
+            views = self._views(images, shown, seed)
         return Batch(
-            views=[view.view(-1, len(images), *view.shape[1:]) for view in views],
+            views=views,
             sampled=self._method.sample(len(rows), torch.Generator().manual_seed(seed)),
             targets=self._targets[rows],
             progress=step / self.total_steps,
         )
+
+    def _with_partners(self, rows: Tensor, step: int) -> Tensor:
+        """Return the rows and, where the method compares visits, after them those of their partners in this step."""
+        if self._partners is None:
+            return rows
+        return torch.cat([rows, self._partners.choose(rows, seed_of(self._seed, "views", step))])
+
+    def _views(self, images: Tensor, rows: Tensor, seed: int) -> list[Tensor]:
+        """Return the views of scans and, if their partners follow them, with the second large view of these.
+
+        A partner's view is that which it would have as a scan of this step.
+        """
+        if self._partners is None:
+            made = self._augment(images, self.views, seed, rows)
+            return [view.view(-1, len(images), *view.shape[1:]) for view in made]
+        count = len(rows) // 2
+        made = self._augment(images[:count], self.views, seed, rows[:count])
+        views = [view.view(-1, count, *view.shape[1:]) for view in made]
+        other = self._augment(images[count:], self.views[:1], seed, rows[count:])[0]
+        views[0][1] = other.view_as(views[0])[1]
+        return views
 
     def occurrences(self, row: int, count: int) -> list[tuple[int, int]]:
         """Return the first `count` steps that train on a scan of this process, each with its position in the batch.
@@ -113,8 +138,9 @@ class BatchLoader:
             columns], None where the method hides none.
         """
         seed = seed_of(self._seed, "views", step)
-        image = self._data.images[self._data.rows[row]][None].to(self._device)
-        views = self._augment(image, self.views, seed, torch.tensor([row], device=self._device))
+        shown = self._with_partners(torch.tensor([row]), step)
+        images = self._data.images[self._data.rows[shown]].to(self._device)
+        views = [view[:, 0] for view in self._views(images, shown.to(self._device), seed)]
         sampled = self._method.sample(self.batch_size, torch.Generator().manual_seed(seed))
         hidden = self._method.hidden_patches(sampled)
         return views, None if hidden is None else hidden[:, position]

@@ -16,6 +16,7 @@ from octdino.data.schemas.metadata import BackboneSpec
 from octdino.models.backbones import save_backbone
 from octdino.models.initial_weights import Start
 from octdino.pretrain.collapse import collapse_warnings
+from octdino.pretrain.eye_visits import visit_partners
 from octdino.pretrain.pretraining_data import held_rows, read_data
 from octdino.pretrain.reconstruction import reconstruction_sheet
 from octdino.pretrain.trainer import Trainer
@@ -75,10 +76,12 @@ def pretrain(
     """
     trackers = check_installed(settings.tracking)
     set_determinism(settings.deterministic)
+    variant = settings.variant(name)
     data = read_data(
-        store, fold, settings.online_eval_max_scans, functools.partial(held_rows, settings.batch_size, seed)
-    )
-    start = Start(settings.variant(name), model, backbone, fold, seed)
+        store, fold, settings.online_eval_max_scans, functools.partial(held_rows, settings.batch_size, seed),
+        functools.partial(visit_partners, variant),
+    )  # fmt: skip
+    start = Start(variant, model, backbone, fold, seed)
     start.check_cohort(data.title, data.kind, data.source)
     settings = settings.at_size(len(data.rows))
     needed = settings.needed(name)

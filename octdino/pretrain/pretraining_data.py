@@ -14,6 +14,7 @@ from octdino.config.cohort import ImageSettings
 from octdino.data.cohort_reader import read_cohort
 from octdino.data.sampling_units import Unit
 from octdino.data.schemas.metadata import Input
+from octdino.pretrain.eye_visits import VisitPartners
 from octdino.training.distributed import is_rank0, local_slice, shared_batch
 from octdino.training.random_seeds import seed_of
 
@@ -91,6 +92,7 @@ def read_data(
     fold: int | None,
     online_eval_max_scans: int = 2000,
     needed_rows: Callable[[int], np.ndarray] = np.arange,
+    partners: Callable[[pd.DataFrame], VisitPartners | None] = lambda manifest: None,
 ) -> PretrainData:
     """Read the store and its tables for a pretraining run.
 
@@ -98,6 +100,7 @@ def read_data(
         fold: its training patients' scans train; None: every scan, with the statistics of fold 0's training patients.
         online_eval_max_scans: upper limit of labeled scans in the online-evaluation set.
         needed_rows: which of N training scans this process needs, ascending.
+        partners: of a method, of the manifest rows of the training scans; this process needs those of its scans, too.
 
     Raises:
         UserError: a table is missing, or no scan is left to train on.
@@ -108,6 +111,8 @@ def read_data(
     rows = np.arange(len(cohort)) if fold is None else np.flatnonzero(split == "train")
     labels = cohort.truth if cohort.labels else np.full((len(cohort), 1), np.nan, np.float32)
     needed = needed_rows(len(rows))
+    if len(needed) < len(rows) and (others := partners(cohort.manifest.iloc[rows].reset_index(drop=True))):
+        needed = np.union1d(needed, others.of(needed))
     evaluated = _online_eval_rows(labels, split, online_eval_max_scans)[: None if is_rank0() else 0]
     held = np.union1d(rows[needed], evaluated)
     images = torch.from_numpy(cohort.images(held))

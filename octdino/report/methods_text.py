@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from octdino import __version__
-from octdino.config import Arm, EvaluateSettings
+from octdino.config import METHODS, Arm, EvaluateSettings
+from octdino.config.eye_visits import VisitViews
 from octdino.report.conclusions import percent
 from octdino.report.prepared_tables import CLINICAL
 from octdino.report.published import published_sentence
@@ -124,13 +125,33 @@ def _pretraining(results: Results) -> list[str]:
 
 
 def _method(run: Pretraining) -> str:
-    """Return name and references of a method, and what is particular of the variant that was run."""
+    """Return name, references and family of a method, and what is particular of the variant that was run."""
     method = run.metadata.get("method") or {}
-    name, keys = references_of("method").get(str(method.get("method") or run.method), (run.method, ()))
+    kind = str(method.get("method") or run.method)
+    name, keys = references_of("method").get(kind, (run.method, ()))
+    family = f" ({METHODS[kind].family})" if kind in METHODS else ""
     alias = f" (here {run.method})" if run.method not in (method.get("method"), name, name.lower()) else ""
+    pulled = _positives(kind, method)
+    return f"{name}{f' {cite(*keys)}' if keys else ''}{family}{alias}{pulled}"
+
+
+def _positives(kind: str, method: dict[str, Any]) -> str:
+    """Return which other scans are positives, with references; empty where views are of one scan."""
     positives = method.get("positives")
-    pulled = f" with equal {_listed(positives)} as positives {cite('kokilepersaud2023clinically')}" if positives else ""
-    return f"{name}{f' {cite(*keys)}' if keys else ''}{alias}{pulled}"
+    if not positives:
+        return ""
+    limits = [
+        f"{method[name]:g} {name.removeprefix('positives_')}"
+        for name in ("positives_weeks", "positives_visits")
+        if method.get(name) is not None
+    ]
+    near = f" at most {' or '.join(limits)} apart" if limits else ""
+    if kind in METHODS and issubclass(METHODS[kind], VisitViews):
+        return f" with another visit of the same eye{near} as the second view {cite('holland2024metadata')}"
+    soft = f", weighted by how near they are {cite('dufumier2021contrastive')}" if method.get("soft") else ""
+    equal = "near" if method.get("soft") and not {"eye", "patient"} & set(positives) else "equal"
+    eyes = f", visits of an eye{near} {cite('holland2024metadata')}" if near else ""
+    return f" with {equal} {_listed(positives)} as positives {cite('kokilepersaud2023clinically')}{soft}{eyes}"
 
 
 def _how(results: Results, runs: list[Pretraining]) -> str:

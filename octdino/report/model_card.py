@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from octdino.config import Arm
+from octdino.config.families import family_of
 from octdino.data.cohort_words import Words
 from octdino.data.intended_use import NOT_FOR, RESEARCH
 from octdino.data.sampling_units import Unit
@@ -80,7 +81,8 @@ def _warned(results: Results, lines: list[str]) -> list[str]:
 def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[str]:
     many = results.cohort.unit.many
     lines = [
-        f"Arm {best.arm}: the highest test score at {percent(best.fraction)} of the labeled training {many}.",
+        f"Arm {best.arm} ({family_of(best.arm, results.pretrained)}): the highest test score at "
+        f"{percent(best.fraction)} of the labeled training {many}.",
         "The folder model/ has the arm with the highest validation score, which may be another.",
     ]
     if not runs:
@@ -141,8 +143,13 @@ def _pretraining(run: Pretraining, words: Words) -> list[str]:
     if metadata.get("scope") == "all":
         seen = f"of all {unit.many}, test {unit.many} among them"
     of_patients = f" of {metadata.get('patients', 'unknown')} patients" if unit.patients else ""
-    positives = (metadata.get("method") or {}).get("positives")
-    pulled = f"; {words.scans} of equal {' or '.join(positives)} attract each other" if positives else ""
+    method = metadata.get("method") or {}
+    alike = "near or equal" if method.get("soft") else "equal"
+    pulled = (
+        f"; {words.scans} of {alike} {' or '.join(method['positives'])} attract each other"
+        if method.get("positives")
+        else ""
+    )
     line = (
         f"Pretraining {run.method}, {run.backbone}, {run.run}: {metadata.get('scans', 'unknown')} {words.scans}"
         f"{of_patients} ({seen}), no labels of {words.labels}{pulled}; "

@@ -1,9 +1,12 @@
 // Headers sort their column: first click descending for numbers, ascending for words; the next click turns it round.
+// Headings of groups of rows, which are no rows of data, go where a column is sorted, and hide where rows are filtered.
+const rowsOf = (table) => [...table.tBodies[0].rows].filter((row) => !row.classList.contains("group"));
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...[...table.tHead.rows].pop().cells]; // above them may stand the names of groups
   const body = table.tBodies[0];
   heads.forEach((head, column) => {
-    const numeric = body.rows.length > 0 && body.rows[0].cells[column].classList.contains("number");
+    const [first] = rowsOf(table);
+    const numeric = first?.cells[column].classList.contains("number") ?? false;
     if (numeric) head.classList.add("number");
     head.querySelector("button").addEventListener("click", () => {
       const before = head.getAttribute("aria-sort");
@@ -12,7 +15,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
         const value = row.cells[column].dataset.sort;
         return numeric ? Number(value.replace("inf", "Infinity")) : value.toLowerCase();
       };
-      const rows = [...body.rows].map((row) => [key(row), row]);
+      const rows = rowsOf(table).map((row) => [key(row), row]);
+      body.querySelectorAll("tr.group").forEach((row) => row.remove());
       rows.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0) * (down ? -1 : 1));
       body.append(...rows.map(([, row]) => row));
       heads.forEach((other) => other.removeAttribute("aria-sort"));
@@ -40,7 +44,7 @@ function csv(table) {
   const groups = table.tHead.rows.length > 1 ? [...table.tHead.rows[0].cells] : [];
   const names = groups.flatMap((cell) => Array(cell.colSpan).fill(shown(cell)));
   const heads = [...[...table.tHead.rows].pop().cells].map((cell, at) => `${names[at] ?? ""} ${shown(cell)}`.trim());
-  const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => [...row.cells]);
+  const rows = rowsOf(table).filter((row) => !row.hidden).map((row) => [...row.cells]);
   const doubled = heads.map((_, at) => rows.some((row) => small(row[at]) !== ""));
   const split = (cells, first, second) => cells.flatMap((cell, at) => (doubled[at] ? [first(cell), second(cell)] : [first(cell)]));
   const lines = [split(heads, (head) => head, (head) => `${head} (small print)`), ...rows.map((row) => split(row, shown, small))];
@@ -50,12 +54,13 @@ function csv(table) {
 [...document.querySelectorAll(".scroll > table")].forEach((table, index) => {
   const tools = make("div", { className: "tools" });
   const caption = table.parentElement.getAttribute("aria-label");
-  const rows = [...table.tBodies[0].rows];
+  const rows = rowsOf(table);
   if (rows.length > LONG) {
     const field = make("input", { type: "search", placeholder: "Filter rows", ariaLabel: `Filter rows: ${caption}` });
     const count = make("span", { role: "status" });
     field.addEventListener("input", () => {
       const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of table.querySelectorAll("tr.group")) row.hidden = words.length > 0;
       for (const row of rows) row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
       count.textContent = words.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
     });

@@ -68,6 +68,12 @@ class Results:
         """Return the filtered tables of the evaluate stage; they are computed once."""
         return prepare(self.metrics, self.comparison)
 
+    @cached_property
+    def pretrained(self) -> dict[str, str]:
+        """Return the method of each pretraining run by its name, see `octdino.config.families`."""
+        named = {run.method: (run.metadata.get("method") or {}).get("method") for run in self.pretraining}
+        return {name: str(method) for name, method in named.items() if method}
+
     def images(self, scan_ids: list[str]) -> dict[str, np.ndarray]:
         """Return the image of each scan, uint8 [C, H, W]; none where there is no store."""
         if not self.cohort.has_store:

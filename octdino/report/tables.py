@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from octdino.config.families import family_of, family_rank
 from octdino.data.schemas.csv_schemas import REASONS, SPLIT_NAMES
 from octdino.report.conclusions import NOTHING, number, outcome_of, pair, percent
 from octdino.report.prepared_tables import CLINICAL
@@ -20,12 +21,16 @@ SHORT = {
 
 
 class Cell(NamedTuple):
-    """One cell: text, a second line, sort key, and a mark (better, worse or best)."""
+    """One cell: text, a second line, sort key, a mark (better, worse or best).
+
+    `group`, of a row's first cell, is the heading above the first row that has it.
+    """
 
     text: str
     small: str = ""
     sort: float | str = ""
     mark: str = ""
+    group: str = ""
 
 
 def _shown(results: Results) -> dict[str, str]:
@@ -38,7 +43,7 @@ def backbone_tables(results: Results, reference: str, confidence: float = 0.95) 
     """Return one table per fraction where there are several backbones: one row per arm, two columns per backbone.
 
     The columns are the leading metric and its difference to the reference arm on the same backbone; a dash where the
-    arm was not run. The reference comes first.
+    arm was not run. Arms are grouped by family; the reference is the first of its own.
     """
     tables = results.tables
     if not tables.several_backbones:
@@ -51,8 +56,9 @@ def backbone_tables(results: Results, reference: str, confidence: float = 0.95) 
         scores = macro[macro["fraction"] == fraction].set_index(["arm", "backbone"])
         gaps = paired[paired["fraction"] == fraction].set_index(["arm", "backbone"])
         rows = []
-        for arm in sorted(set(scores.index.get_level_values("arm")), key=lambda arm: (arm != reference, arm)):
-            row = [Cell(str(arm), sort=str(arm))]
+        arms = set(scores.index.get_level_values("arm"))
+        for arm in sorted(arms, key=lambda arm: (family_rank(arm, results.pretrained), arm != reference, arm)):
+            row = [Cell(str(arm), sort=str(arm), group=family_of(arm, results.pretrained))]
             for key in [(arm, backbone) for backbone in tables.backbones]:
                 row.append(_score(scores.loc[key]) if key in scores.index else nothing)
                 alone = Cell("reference", sort=-math.inf) if arm == reference and key in scores.index else nothing
@@ -74,13 +80,18 @@ def comparison_heads(results: Results, reference: str) -> list[str]:
 
 
 def comparison_rows(results: Results, reference: str, confidence: float = 0.95) -> list[list[Cell]]:
-    """Return fraction, arm, backbone if there are several, leading metric, its differences, the other macro metrics."""
+    """Return fraction, arm, backbone if there are several, leading metric, its differences, the other macro metrics.
+
+    Rows are grouped by fraction and family, in a group the best first.
+    """
     macro, paired = results.tables.macro, results.tables.paired
     rows = []
     keys = ["fraction", "arm", "backbone"]
     for fraction, arm, backbone in macro[keys].drop_duplicates().sort_values(keys).itertuples(index=False):
         scores = macro[(macro["fraction"] == fraction) & (macro["arm"] == arm) & (macro["backbone"] == backbone)]
-        row = [Cell(percent(fraction), sort=fraction), Cell(str(arm), sort=str(arm))]
+        family, rank = family_of(arm, results.pretrained), family_rank(arm, results.pretrained)
+        group = f"{family}, {percent(fraction)} of the labels" if len(set(macro["fraction"])) > 1 else family
+        row = [Cell(percent(fraction), sort=fraction, group=group), Cell(str(arm), sort=str(arm))]
         if results.tables.several_backbones:
             row.append(Cell(NOTHING if backbone == "none" else str(backbone), sort=str(backbone)))
         first, *others = [_score(scores[scores["metric"] == metric].iloc[0]) for metric in _shown(results)]
@@ -90,8 +101,8 @@ def comparison_rows(results: Results, reference: str, confidence: float = 0.95) 
             against = of_arm[of_arm["reference"] == other]
             nothing = Cell(NOTHING, sort=-math.inf)
             differences.append(_difference(against.iloc[0], confidence) if len(against) else nothing)
-        rows.append((fraction, first.sort, [*row, first, *differences, *others]))
-    return [row for *_, row in sorted(rows, key=lambda found: (found[0], -float(found[1])))]
+        rows.append((fraction, rank, -float(first.sort), [*row, first, *differences, *others]))
+    return [row for *_, row in sorted(rows, key=lambda found: found[:3])]
 
 
 def _score(row: pd.Series) -> Cell:
@@ -116,7 +127,10 @@ def label_tables(results: Results) -> list[dict[str, Any]]:
     for fraction in sorted(set(metrics["fraction"])):
         part = metrics[metrics["fraction"] == fraction]
         several = len(set(part["backbone"]) - {"none"}) > 1
-        arms = sorted(set(zip(part["arm"], part["backbone"], strict=True)), key=lambda a: (a[0] == CLINICAL, a))
+        arms = sorted(
+            set(zip(part["arm"], part["backbone"], strict=True)),
+            key=lambda arm: (family_rank(arm[0], results.pretrained), arm),
+        )
         rows = []
         for label in results.cohort.labels:
             of_label = part[part["label"] == label]

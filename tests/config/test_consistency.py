@@ -8,6 +8,7 @@ from octdino.config import load_config
 from octdino.errors import UserError
 
 VIT = {"vit": {"timm": "vit_tiny_patch16_224", "args": {"patch_size": 8}}}
+EYES = {"methods": ["simclr"], "variants": {"simclr": {"positives": "eye"}}}
 ARMS = {"arms": ["scratch-finetune", "dino-linear"]}
 
 
@@ -85,6 +86,20 @@ def test_without_both_and_with_both_nothing_is_added() -> None:
             {"cohort": {"name": "octdl", "root": "x"}},
             "pretrain.methods: supcon_cst needs cst (retinal thickness); the cohort octdl has none; leave supcon_cst "
             "out of pretrain.methods and its arms (supcon_cst-linear) out of classify.arms",
+        ),
+        (
+            {"cohort": {"name": "octdl", "root": "x"}, "pretrain": EYES},
+            "pretrain.methods: simclr needs visit (the visit of each scan); the cohort octdl has none; leave simclr "
+            "out of pretrain.methods",
+        ),
+        (
+            {"cohort": {"name": "oct2017", "root": "x"}, "pretrain": EYES},
+            "pretrain.methods: simclr needs eye (the eye of each scan) and visit (the visit of each scan); the cohort "
+            "oct2017 has none",
+        ),
+        (
+            {"pretrain": {"methods": ["simclr"], "variants": {"simclr": {"positives_weeks": 4}}}},
+            "pretrain.variants.simclr: positives_weeks: it limits the visits of an eye; expected eye among positives",
         ),
         (
             {"models": VIT, "pretrain": {"backbones": ["vit"], "augment": {"global_size": 100}}},

@@ -59,6 +59,21 @@ def test_class_folders_of_images_have_no_clinical_value(root: Path, tmp_path: Pa
     passes(folder_settings(root), tmp_path)
 
 
+def test_visits_as_positives_need_columns_of_eyes_and_visits(root: Path, tmp_path: Path) -> None:
+    eyes = {"pretrain": {"methods": ["simclr"], "variants": {"simclr": {"positives": "eye"}}}, "classify": {"arms": []}}
+    said = refused(folder_settings(root) | eyes, tmp_path)
+    assert said == (
+        "pretrain.methods: simclr needs eye (the eye of each scan) and visit (the visit of each scan); "
+        f"{root}/scans.csv has no such column; leave simclr out of pretrain.methods"
+    )
+    for names in ("eye,visit", "Laterality,Visit no", "side,timepoint"):
+        header, *lines = TABLE.splitlines()
+        (root / "scans.csv").write_text("\n".join([f"{header},{names}", *(f"{line},OD,1" for line in lines)]))
+        passes(folder_settings(root) | eyes, tmp_path)
+    (root / "scans.csv").unlink()  # names of folders may tell both
+    passes(folder_settings(root) | eyes, tmp_path)
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_too_few_rows_for_three_splits(root: Path, tmp_path: Path, separator: str) -> None:
     lines = TABLE.replace(",", separator).splitlines()[:3]

@@ -144,6 +144,21 @@ def test_tables_sort_by_keyboard(opened: Opened) -> None:
     assert values() == sorted(values())
 
 
+def test_families_are_headings_of_the_comparison_until_it_is_sorted(opened: Opened) -> None:
+    table = opened.page.locator("#comparison table.sortable").first
+    rows = [row.inner_text().split("\t") for row in table.locator("tbody tr").all()]
+    assert [row[0] for row in rows if len(row) == 1] == [
+        f"{family}, {share} of the labels"
+        for share in ("30 %", "100 %")
+        for family in ("supervised", "self-distillation", "clinical baseline")
+    ]
+    assert [len(row) == 1 for row in rows] == [True, False] * 6, "one arm per family"
+    table.locator("thead button").nth(2).click()
+    rows = [row.inner_text().split("\t") for row in table.locator("tbody tr").all()]
+    assert len(rows) == 6
+    assert min(len(row) for row in rows) > 1
+
+
 def test_long_tables_filter_and_say_how_many_are_left(opened: Opened) -> None:
     tables = opened.page.locator("#checklist")
     tables.evaluate("d => (d.open = true)")
@@ -182,7 +197,7 @@ def test_a_saved_table_holds_no_formula(opened: Opened, tmp_path: Path) -> None:
     table = opened.page.locator(".scroll > table").filter(has=opened.page.locator("tbody tr")).first
     table.evaluate(
         """(table, cells) => {
-          const row = table.tBodies[0].rows[0].cloneNode(true);
+          const row = table.tBodies[0].querySelector("tr:not(.group)").cloneNode(true);
           table.tBodies[0].replaceChildren(...cells.map((text) => {
             const copy = row.cloneNode(true);
             for (const cell of copy.cells) cell.textContent = text;

@@ -56,7 +56,8 @@ def test_all_arms_and_backbones_stand_in_one_table_with_intervals(root: Path) ->
     assert table["groups"] == ["resnet18", "vit"]
     assert table["heads"] == ["arm", *["AUROC", "minus scratch-linear"] * 2]
     rows = {row[0].text: row[1:] for row in table["rows"]}
-    assert list(rows) == ["scratch-linear", "dinov2-linear", "simclr-linear"]
+    assert list(rows) == ["scratch-linear", "simclr-linear", "dinov2-linear"]
+    assert [row[0].group for row in table["rows"]] == ["supervised", "metric learning", "self-distillation"]
     assert [cell.text for cell in rows["dinov2-linear"][:2]] == [NOTHING, NOTHING]
     metrics = pd.read_csv(root / "evaluate/metrics.csv")
     chosen = (metrics["arm"] == "simclr-linear") & (metrics["backbone"] == "vit") & (metrics["label"] == "macro")

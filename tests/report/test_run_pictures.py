@@ -90,6 +90,7 @@ def test_table_of_runs_has_the_family_of_each_method(tmp_path: Path) -> None:
         "dino": "self-distillation", "dinov2": "self-distillation", "byol": "self-distillation",
         "simclr": "metric learning", "moco": "metric learning", "supcon": "metric learning",
         "vicreg": "canonical correlation", "mae": "masked image modeling",
+        "lejepa": "joint-embedding prediction",
     }  # fmt: skip
 
 

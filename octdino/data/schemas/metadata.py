@@ -98,6 +98,7 @@ class Training(Metadata):
 class MethodPart(Metadata):
     """The settings of a pretraining method, as far as another stage reads them."""
 
+    method: str | None = None
     positives: list[str] | None = None
 
 
