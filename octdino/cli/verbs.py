@@ -2,6 +2,7 @@
 
 from octdino.cli.cohort_commands import COHORT_VERBS, SCHEMA_VERBS
 from octdino.cli.commands import TRAINING_VERBS
+from octdino.cli.external_commands import EXTERNAL_VERBS
 from octdino.cli.flags import Verbs
 from octdino.cli.inference_commands import INFERENCE_VERBS
 from octdino.cli.inspect_commands import INSPECT_VERBS
@@ -16,6 +17,7 @@ VERBS: Verbs = {
     **WATCH_VERBS,
     **COHORT_VERBS,
     **TRAINING_VERBS,
+    **EXTERNAL_VERBS,
     **INFERENCE_VERBS,
     **SCHEMA_VERBS,
 }

@@ -19,6 +19,7 @@ rule audit:
             ),
         ],
         predictions=[f"{run}/predictions.csv" for run in classify_runs()],
+        external=external_cohorts(),
     output:
         findings=report(
             "results/{cohort}/audit/findings.csv",
@@ -43,10 +44,11 @@ rule audit:
         settings_file=in_file(audit_settings),
         # From the inputs, whose folders are elsewhere where a storage plugin stages them.
         runs=lambda wildcards, input: [str(Path(card).parent) for card in input.cards],
+        external=external_flag,
         out=subpath(output.findings, parent=True),
     shell:
         "exec octdino audit --store {input.store:q} --settings {params.settings_file:q} --out {params.out:q}"
-        " {params.runs:q} > {log:q} 2>&1"
+        " {params.runs:q}{params.external} > {log:q} 2>&1"
 
 
 # After the page, which shows the findings: a job that fails loses its outputs, so the audit itself never fails on them.
