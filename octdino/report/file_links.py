@@ -63,6 +63,7 @@ class PlacedFigure:
 SOURCES = {
     "comparison": ("metrics",), "difference": ("comparison",), "label_efficiency": ("metrics",), "labels": ("metrics",),
     "label_difference": ("comparison",), "calibration": ("metrics",), "subgroups": ("subgroups",),
+    "external": ("external",),
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from octdino.report.configured_runs import has_arms, section, with_configured_ru
 from octdino.report.data_card import Card, data_card, markdown
 from octdino.report.example_scans import examples, mistakes
 from octdino.report.explain_section import explained
+from octdino.report.external_section import External, external_methods, external_part, external_section
 from octdino.report.file_links import FileLinks, place_figures
 from octdino.report.limitations import limits
 from octdino.report.methods_text import methods_text
@@ -98,6 +99,7 @@ def _write(path: Path, text: str) -> None:
 def cards_of(settings: ReportSettings, found: Results, config: dict[str, Any], shown: dict[str, Any]) -> list[Card]:
     """Return data card and model card."""
     data = data_card(found, config, settings.license, shown["leaks"])
+    data.parts.extend(external_part(shown["external"]))
     return [data, model_card(found, shown["best"], shown["limits"], shown["versions"], shown["hardware"])]
 
 
@@ -112,6 +114,7 @@ def sections(shown: dict[str, Any]) -> dict[str, str]:
     some = {
         "calibration": "Calibration", "subgroups": "Subgroups", "explained": "Attention and saliency",
         "mistakes": "Errors", "leaks": "Leakage",
+        "external": "External validation",
     }  # fmt: skip
     anchors = {"explained": "explain", "mistakes": "errors", "leaks": "audit"}
     return present | {anchors.get(name, name): words for name, words in some.items() if shown[name]}
@@ -126,12 +129,15 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
     scored = [verdict for verdict in verdicts if verdict.arm]
     best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
     words = found.cohort.words
+    external = external_section(found.root, config, evaluated)
+    figures = found.figures | ({"external": external.figure} if external else {})
     return {
         "title": settings.title or words.title,
         "words": words,
         "links": links,
-        "place": partial(place_figures, found.figures, links=links),
-        **methods(found, config, evaluated),
+        "place": partial(place_figures, figures, links=links),
+        "external": external,
+        **methods(found, config, evaluated, external),
         "cohort": found.cohort.name,
         "kind": found.cohort.kind,
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
@@ -171,9 +177,12 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
     }
 
 
-def methods(found: Results, config: dict[str, Any], evaluated: EvaluateSettings) -> dict[str, Any]:
+def methods(
+    found: Results, config: dict[str, Any], evaluated: EvaluateSettings, external: External | None
+) -> dict[str, Any]:
     """Return the paragraphs of the methods text, and the bibliography that they cite."""
     text = methods_text(found, config, evaluated, versions(), hardware(found))
+    text[-1:-1] = external_methods(external)  # software is last
     return {"methods": text, "bibliography": bibliography(cited(" ".join(text)))}
 
 

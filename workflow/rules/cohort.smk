@@ -57,7 +57,7 @@ rule external_phantom:
     output:
         files=directory("results/{cohort}/external/{external}/cohort/files"),
     log:
-        "logs/{cohort}/external/{external}/phantom.log",
+        "logs/{cohort}/external/{external}/external_phantom.log",
     benchmark:
         "results/{cohort}/benchmarks/external_phantom.{external}.tsv"
     conda:
@@ -84,7 +84,7 @@ rule external_cohort:
         splits="results/{cohort}/external/{external}/cohort/splits.csv",
         store="results/{cohort}/external/{external}/cohort/scans.h5",
     log:
-        "logs/{cohort}/external/{external}/cohort.log",
+        "logs/{cohort}/external/{external}/external_cohort.log",
     benchmark:
         "results/{cohort}/benchmarks/external_cohort.{external}.tsv"
     conda:

@@ -89,7 +89,7 @@ def _trials_of(
                 "scans": max(scans, 2),
             },
         )
-    if job.rule in ("classify", "embed"):
+    if job.rule in ("classify", "embed", "score"):
         backbone = job.wildcards["backbone"]
         yield (
             ("classify", backbone),
