@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from octdino.config.cohort import CohortSettings
 from octdino.data.olives_names import BIOMARKERS
-from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ def known_labels(cohort: CohortSettings, manifest: Path) -> list[str] | None:
 
     A manifest that is older than the cohort's table is not used.
     """
+    from octdino.data.schemas.csv_schemas import MANIFEST  # which imports names of this package
+
     if cohort.labels is not None:
         return cohort.labels
     if cohort.name == "phantom":
