@@ -20,9 +20,7 @@ InternalLabels = Annotated[list[str], BeforeValidator(_as_names)]
 class ExternalSettings(Settings):
     """An external cohort: it is read like the internal one, and all of it is test."""
 
-    name: str = Field(
-        description="its folder in results/{cohort}/external/; letters, digits, _, - and ., the first no - or ."
-    )
+    name: str = Field(description="its folder in results/{cohort}/external/, of characters as in cohort.title")
     cohort: CohortSettings = Field(
         description="the same keys as the section cohort, but title, image and split: images are prepared as those of "
         "the internal cohort are, and all patients are test"
