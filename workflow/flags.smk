@@ -88,10 +88,10 @@ def external_settings(wildcards):
     return as_json({**settings.evaluate.needed(), "external": cohorts})
 
 
-def external_flag(wildcards):
-    """Return the flag of the audit for the external cohorts; none where there are none."""
-    folders = " ".join(shlex.quote(folder) for folder in external_folders())
-    return f" --external {folders}" if folders else ""
+def external_words():
+    """Return the flag of the audit for the external cohorts as words; none where there are none."""
+    folders = external_folders()
+    return ["--external", *folders] if folders else []
 
 
 def report_settings(wildcards):

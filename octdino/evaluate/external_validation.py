@@ -190,7 +190,8 @@ def _distribution_rows(
         known = [1 - share for share in both.accepted[key] if share is not None]
         internal[key] = float(np.mean(known)) if known else np.nan
     for key, values in {**external, **seed_means(settings, external)}.items():
-        low, high, _ = interval_bounds(settings, patients, values if patients > 1 else np.full_like(values, np.nan))
+        few = patients < settings.min_test_patients  # no interval: resamples of two patients say nothing
+        low, high, _ = interval_bounds(settings, patients, np.full_like(values, np.nan) if few else values)
         same = [value for one, value in internal.items() if key in (one, one._replace(seed=None))]
         numbers = {"internal": float(np.mean(same)), "external": values[0, 0, 0]}
         yield {

@@ -176,6 +176,8 @@ def _lines(tested: TestedCohort, macro: pd.DataFrame, evaluated: EvaluateSetting
             else "For an external label that stands for several internal ones p is 1 minus the product of their 1 "
             "\N{MINUS SIGN} p, as if they were independent."
         )
+    if tested.patients == "unknown":
+        lines.append("Its patients are unknown, each image counts as its own: intervals may be too narrow.")
     if tested.left_out:
         lines.append(f"Not tested, as no internal label is mapped to them: {', '.join(tested.left_out)}.")
     if tested.unused:
@@ -209,6 +211,16 @@ def _leading(macro: pd.DataFrame) -> list[str]:
         f"{number(best['external'])} here; drop {number(best['drop'], sign=True)} "
         f"{pair(best['drop_low'], best['drop_high'], sign=True)}, an interval that "
         f"{'excludes' if certain else 'contains'} 0."
+    ]
+
+
+def external_limits(external: External | None) -> list[str]:
+    """Return what the limitations add; empty without an external cohort."""
+    if external is None:
+        return []
+    return [
+        "Scores under External validation are from other cohorts: what their patients, devices and graders each "
+        "contribute to a drop cannot be told apart, and a cohort with few patients shows little."
     ]
 
 

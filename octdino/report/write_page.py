@@ -21,7 +21,13 @@ from octdino.report.configured_runs import has_arms, section, with_configured_ru
 from octdino.report.data_card import Card, data_card, markdown
 from octdino.report.example_scans import examples, mistakes
 from octdino.report.explain_section import explained
-from octdino.report.external_section import External, external_methods, external_part, external_section
+from octdino.report.external_section import (
+    External,
+    external_limits,
+    external_methods,
+    external_part,
+    external_section,
+)
 from octdino.report.file_links import FileLinks, place_figures
 from octdino.report.limitations import limits
 from octdino.report.methods_text import methods_text
@@ -170,7 +176,7 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
         **leading_arm(settings, found, best),
         **cohort_tables(found),
         "benchmarks": tables.benchmark_rows(found),
-        "limits": limits(found, reference, str(split.get("protocol", "holdout"))),
+        "limits": [*limits(found, reference, str(split.get("protocol", "holdout"))), *external_limits(external)],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         "versions": versions(),
         "hardware": hardware(found),

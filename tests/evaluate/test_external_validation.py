@@ -176,6 +176,7 @@ def test_two_patients_give_no_number_and_a_sentence_in_place_of_the_figure(tmp_p
     write_external(tmp_path, folders, patients=2)
     table = compared(tmp_path, folders, settings())
     assert table.loc[(table["label"] != "all"), "external"].isna().all()
+    assert table["external_low"].isna().all()  # nor an interval of the share out of distribution
     assert notice_of((tmp_path / "evaluate/external.svg").read_text()).startswith("Nothing to plot")
 
 

@@ -43,12 +43,15 @@ rule audit:
         settings=audit_settings,
         settings_file=in_file(audit_settings),
         # From the inputs, whose folders are elsewhere where a storage plugin stages them.
-        runs=lambda wildcards, input: [str(Path(card).parent) for card in input.cards],
-        external=external_flag,
+        # External cohorts are among them, so that without any the rule is as it was before there were such.
+        runs=lambda wildcards, input: [
+            *(str(Path(card).parent) for card in input.cards),
+            *external_words(),
+        ],
         out=subpath(output.findings, parent=True),
     shell:
         "exec octdino audit --store {input.store:q} --settings {params.settings_file:q} --out {params.out:q}"
-        " {params.runs:q}{params.external} > {log:q} 2>&1"
+        " {params.runs:q} > {log:q} 2>&1"
 
 
 # After the page, which shows the findings: a job that fails loses its outputs, so the audit itself never fails on them.
