@@ -131,9 +131,10 @@ def scored_runs():
 
 def external_scores():
     """Return the folders of the scores of each external cohort by each classifier."""
+    trained = Path("results", COHORT, "classify")
     return [
-        run.replace("/classify/", f"/external/{each.name}/scores/", 1)
-        for each in settings.evaluate.external
+        f"{folder}/scores/{Path(run).relative_to(trained).as_posix()}"
+        for folder in external_folders()
         for run in scored_runs()
     ]
 
