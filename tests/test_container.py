@@ -1,8 +1,14 @@
 """The container is built from what the repository pins."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
+
+from tests.bare import __main__ as bare
 
 ROOT = Path(__file__).parents[1]
 CONTAINERFILE = (ROOT / "Containerfile").read_text().replace("\\\n", " ")
@@ -27,3 +33,34 @@ def test_its_debian_has_the_python_that_is_needed() -> None:
 def test_everything_that_ci_installs_for_a_run_is_there() -> None:
     (packages,) = re.findall(r"apt-get install -y --no-install-recommends ([^&]+)", CONTAINERFILE)
     assert {"graphviz", "make", "python3", "python3-venv"} <= set(packages.split())
+
+
+@pytest.mark.parametrize(
+    ("user", "debootstrap", "reason"),
+    [
+        (1000, "/usr/sbin/debootstrap", "chroot needs root"),
+        (0, None, "no debootstrap"),
+        (0, "/usr/sbin/debootstrap", "no Debian with apt-get"),
+    ],
+)
+def test_bare_installation_that_cannot_run_is_an_error(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    user: int,
+    debootstrap: str | None,
+    reason: str,
+) -> None:
+    commands = []
+
+    def fake(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command[0])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("os.getuid", lambda: user)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: debootstrap)
+    monkeypatch.setattr(subprocess, "run", fake)
+    monkeypatch.setattr(sys, "argv", ["tests.bare", "--root", str(tmp_path)])
+    assert bare.main() == 2
+    assert reason in capsys.readouterr().err
+    assert commands == (["debootstrap"] if reason.startswith("no Debian") else [])

@@ -81,6 +81,17 @@ def test_nothing_heavy_is_imported_for_settings_and_help(module: str) -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "training", "tracking", "augment", "models", "data"])
+def test_training_imports_no_matplotlib(stage: str) -> None:
+    """Its import takes as long as many a small run; pictures of a training are drawn without it."""
+    for path in (PACKAGE / stage).rglob("*.py"):
+        assert "plotting" not in imports(path), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "matplotlib" for name in names), path
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_sizes(path: Path) -> None:
     text = path.read_text()

@@ -9,13 +9,13 @@ def trains_backbone(wildcards):
 def embeddings_of(wildcards):
     """The embeddings that an arm or an explained network reads: of the pretraining run that it starts from.
 
-    Those of ImageNet weights depend on no seed: the first classifier seed stands for all.
+    Those of weights from outside depend on no seed: the first classifier seed stands for all.
     """
     init = wildcards.get("init") or init_of(wildcards.arm)
     if wildcards.get("arm") and trains_backbone(wildcards):
         return []
     seed, seeds = int(wildcards.seed), settings.pretrain.seeds
-    if init == "imagenet":
+    if init == "imagenet" or settings.published(init):
         seed = settings.classify.seeds[0]
     elif init != "scratch" and seed not in seeds:
         seed = seeds[0]

@@ -105,7 +105,7 @@ def whole_config(wildcards):
 
 
 def model_json(backbone):
-    """Return the backbone without its ImageNet weights, which are an input of the arms that start from them."""
+    """Return the backbone without its weights, which are an input of the arms that start from them."""
     return as_json(
         settings.model(backbone).model_dump(mode="json", exclude={"weights"})
     )
@@ -115,7 +115,7 @@ def start_flag(wildcards, input):
     """Return the flag for the input `start`: the folder of a run, or a file of weights."""
     if not input.start:
         return ""
-    if (wildcards.get("init") or init_of(wildcards.arm)) == "imagenet":
+    if needs_no_run(wildcards.get("init") or init_of(wildcards.arm)):
         return f"--model.weights {shlex.quote(str(input.start))}"
     return f"--pretrained {shlex.quote(str(Path(input.start[0]).parent))}"
 
@@ -128,7 +128,7 @@ def pretrain_flags(wildcards, threads, resources):
     flags += " --extend" if chosen.extend else ""
     flags += tracking_flag(chosen)
     flags += time_flag(resources) + processes_flag(resources)
-    if chosen.variant(wildcards.method).init == "imagenet":
+    if chosen.variant(wildcards.method).starts_from_file(wildcards.backbone):
         for weights in first_weights(wildcards):
             flags += f" --model.weights {shlex.quote(weights)}"
     return flags

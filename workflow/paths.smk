@@ -20,9 +20,13 @@ def init_of(arm):
 
 
 def backbones_of(init):
-    """Return the backbones that are used with an init: those of the method, or all."""
-    chosen = settings.pretrain
-    return chosen.backbones_of(init) if init in chosen.methods else chosen.backbones
+    """Return the backbones that are used with an init: its own, those of the method, or all."""
+    return settings.backbones_of(init)
+
+
+def needs_no_run(init):
+    """Whether an init starts from random, ImageNet's or published weights: from no pretraining run."""
+    return init in ("scratch", "imagenet") or settings.published(init)
 
 
 def pretrain_run(method, backbone, seed, fold):
@@ -55,7 +59,7 @@ def starts_of_arms():
             for backbone in backbones_of(init_of(arm))
             for seed in chosen.seeds
             for fold in FOLDS
-            if init_of(arm) not in ("scratch", "imagenet")
+            if not needs_no_run(init_of(arm))
         )
     )
 
@@ -92,7 +96,7 @@ def explain_runs():
     shown = settings.explain
     inits = shown.inits
     if inits is None:
-        inits = ["scratch", *settings.pretrain.methods]
+        inits = ["scratch", *settings.pretrain.methods, *settings.published_inits]
     return [
         f"results/{COHORT}/explain/{init}/{backbone}/fold0-seed{seed}"
         for init in inits
@@ -182,28 +186,28 @@ def tables_of(cohort):
     return [str(path) for path in dict.fromkeys([*found, *given]) if path]
 
 
-def imagenet_weights(backbone):
-    """Return the local file of a backbone's ImageNet weights as a list; empty: timm downloads them."""
-    weights = settings.model(backbone).weights
+def weights_from_outside(backbone):
+    """Return the local file of a backbone's ImageNet or published weights as a list; empty: timm downloads them."""
+    weights = settings.model(backbone).weights_file
     return [str(weights)] if weights else []
 
 
 def first_weights(wildcards):
-    """Return the files that a pretraining starts from: ImageNet weights, or those of an earlier run."""
+    """Return the files that a pretraining starts from: weights from outside, or those of an earlier run."""
     variant = settings.pretrain.variant(wildcards.method)
     if variant.init is None:
         return []
-    if variant.init == "imagenet":
-        return imagenet_weights(wildcards.backbone)
+    if variant.starts_from_file(wildcards.backbone):
+        return weights_from_outside(wildcards.backbone)
     folder = variant.start_folder(wildcards.backbone, wildcards.fold, wildcards.seed)
     return [f"{folder}/backbone.safetensors", f"{folder}/backbone.json"]
 
 
 def start_of(wildcards):
-    """Return the files that an arm or an explained network starts from: a run's, ImageNet weights, or none."""
+    """Return the files that an arm or an explained network starts from: a run's, weights from outside, or none."""
     init = wildcards.get("init") or init_of(wildcards.arm)
-    if init == "imagenet":
-        return imagenet_weights(wildcards.backbone)
+    if init == "imagenet" or settings.published(init):
+        return weights_from_outside(wildcards.backbone)
     if init == "scratch":
         return []
     run = pretrain_run(init, wildcards.backbone, int(wildcards.seed), wildcards.fold)

@@ -36,6 +36,17 @@ class ScanRow:
     views: Sequence[ViewCell]
 
 
+def views_caption(name: str, batches: int) -> str:
+    """Return the caption of a sheet of training views.
+
+    Args:
+        name: of the run.
+        batches: shown per scan.
+    """
+    shown = f"the run's first {batches} batches that have the scan" if batches > 1 else "the run's first batch"
+    return f"{name}: scans and their views exactly as the network gets them in {shown}."
+
+
 def to_pixels(view: Tensor, mean: Sequence[float], std: Sequence[float], hidden: Tensor | None = None) -> Tensor:
     """Return the uint8 image [C, S, S] of a standardized view.
 
@@ -46,8 +57,8 @@ def to_pixels(view: Tensor, mean: Sequence[float], std: Sequence[float], hidden:
     scale, offset = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (std, mean))
     pixels = (view * scale + offset).mul(255).round().clamp(0, 255).to(torch.uint8)
     if hidden is not None:
-        side = view.shape[-1] // hidden.shape[-1]
-        over = hidden.cpu().repeat_interleave(side, 0).repeat_interleave(side, 1)
+        height, width = (pixel // patch for pixel, patch in zip(view.shape[-2:], hidden.shape, strict=True))
+        over = hidden.cpu().repeat_interleave(height, 0).repeat_interleave(width, 1)
         pixels[:, : over.shape[0], : over.shape[1]].masked_fill_(over, HIDDEN)
     return pixels
 

@@ -14,7 +14,8 @@ from octdino.classify.linear import Head
 from octdino.classify.losses import balance, loss_of
 from octdino.config import ClassifySettings
 from octdino.config.classify import Candidate
-from octdino.models.backbones import layer_decay_groups, num_features
+from octdino.models.adapters import add_adapters, merge_adapters
+from octdino.models.backbones import num_features
 from octdino.models.input_batches import input_batches
 from octdino.models.sync_batchnorm import sync_batch_norm
 from octdino.stats.validation_score import validation_score
@@ -28,7 +29,7 @@ from octdino.training.distributed import (
     rank,
     shared_batch,
 )
-from octdino.training.optimizers import make_optimizer, parameter_groups, set_schedule
+from octdino.training.optimizers import layer_decay_groups, make_optimizer, parameter_groups, set_schedule
 from octdino.training.precision import autocast, keep_freed_memory, pick_device
 from octdino.training.random_seeds import seed_of
 from octdino.training.schedules import warmup_cosine
@@ -62,6 +63,7 @@ class Finetune:
         schedule: batch size and number of steps.
         pretrained: whether the backbone's learning rate is scaled by `settings.backbone_lr`.
         head: first weight [L, D] and bias [L] of the classifier; None: random.
+        adapted: whether low-rank adapters of the backbone are trained, not the backbone itself.
     """
 
     def __init__(
@@ -75,10 +77,15 @@ class Finetune:
         pretrained: bool,
         seed: int,
         head: Head | None = None,
+        adapted: bool = False,
     ) -> None:
         self.settings, self.data, self.seed = settings, data, seed
         self.device = pick_device()
         keep_freed_memory()
+        self.adapted = adapted
+        if adapted:
+            channels, size = data.image.channels, settings.augment.global_size
+            add_adapters(backbone, settings.lora_rank, channels, size, seed)
         torch.manual_seed(seed_of(seed, "head"))
         linear = nn.Linear(num_features(backbone), len(data.labels))
         if head is not None:
@@ -215,6 +222,11 @@ class Finetune:
         if score > self.best_score:
             self.best_score, self.best_step = score, self.step
             self.best = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+
+    def merge(self) -> None:
+        """Merge adapters, if there are any, into the backbone's weights; the network is not trained after that."""
+        if self.adapted:
+            merge_adapters(self.network)
 
     @torch.no_grad()
     def logits(self, rows: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ import copy
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,11 +18,12 @@ from octdino.errors import UserError
 from octdino.models.input_batches import input_batches
 from octdino.models.readouts import extract_features
 from octdino.progress import progress
+from octdino.tracking import RunTracking
 from octdino.training.checkpoint_reader import CheckpointError, check_form
 from octdino.training.checkpoints import RunState
 from octdino.training.distributed import broadcast_from_rank0
 from octdino.training.precision import pick_device, resolve_precision
-from octdino.training.run_monitor import RunMonitor, tracked_row
+from octdino.training.run_monitor import RunMonitor
 from octdino.training.signals import Stopper
 
 log = logging.getLogger("octdino.classify")
@@ -36,15 +36,22 @@ class FinetuneSearch:
         backbone: the first weights.
         pretrained: whether they are pretrained: then the linear probe on them is the first head where
             `settings.first_head` is "linear" (LP-FT, Kumar et al. 2022).
+        adapted: whether low-rank adapters of the backbone are trained; they are merged at the end of `run`.
 
     Attributes:
         tuned: the training in progress; after `run` its network is that of the chosen candidate.
     """
 
     def __init__(
-        self, settings: ClassifySettings, data: Labeled, backbone: nn.Module, pretrained: bool, seed: int
+        self,
+        settings: ClassifySettings,
+        data: Labeled,
+        backbone: nn.Module,
+        pretrained: bool,
+        seed: int,
+        adapted: bool = False,
     ) -> None:
-        self.settings, self.data, self.seed = settings, data, seed
+        self.settings, self.data, self.seed, self.adapted = settings, data, seed, adapted
         self.backbone, self.pretrained = backbone, pretrained
         self.candidates = settings.candidates()
         self.head = _linear_head(settings, data, backbone) if pretrained and settings.first_head == "linear" else None
@@ -72,8 +79,8 @@ class FinetuneSearch:
             monitor.clear()
             monitor.show_views(lambda: first_views(self.tuned, self.data, monitor.name))
         log.info("%d labeled scans, %d candidates, up to %d steps", scans, count, total)
-        with ExitStack() as tracked:
-            training = self._train(monitor, tracked, saved is not None)
+        with monitor.track() as trackers:
+            training = self._train(monitor, trackers)
             for _ in progress(training, total - self.steps, "fine-tuning", "step"):
                 if reason := stopper.asked():
                     monitor.show_curves(self._lines(), last=True)
@@ -83,6 +90,7 @@ class FinetuneSearch:
         if not self.best:
             raise UserError("classify.lr: the network's outputs are not finite: it diverged; expected lower candidates")
         self.tuned.network.load_state_dict(self.best)
+        self.tuned.merge()
 
     def position(self) -> dict[str, Any]:
         """Return the checkpoint: all that the next step depends on."""
@@ -141,24 +149,23 @@ class FinetuneSearch:
         schedule = schedule_of(self.settings, candidate, len(self.data.rows("train")))
         return Finetune(
             self.settings, self.data, copy.deepcopy(self.backbone), lr=candidate.lr, schedule=schedule,
-            pretrained=self.pretrained, head=self.head, seed=self.seed,
+            pretrained=self.pretrained, head=self.head, seed=self.seed, adapted=self.adapted,
         )  # fmt: skip
 
-    def _train(self, monitor: RunMonitor, tracked: ExitStack, resumed: bool) -> Iterator[None]:
-        """Yield after each step of each candidate; the trackers of the present one are in `tracked`."""
+    def _train(self, monitor: RunMonitor, trackers: RunTracking) -> Iterator[None]:
+        """Yield after each step of each candidate."""
+        for candidate, history in zip(self.candidates, self.histories, strict=False):  # of an earlier process
+            trackers.begin(history, series=candidate.series, ended=True)
         while len(self.results) < len(self.candidates):
-            name = self.candidates[len(self.results)].series
-            trackers = tracked.enter_context(monitor.track(self.tuned.history, resumed=resumed, series=name))
+            trackers.begin(self.tuned.history, series=self.candidates[len(self.results)].series)
             while not self.tuned.done:
                 known = len(self.tuned.history)
                 self.tuned.train_step()
                 self.steps += 1
                 if len(self.tuned.history) > known:
-                    trackers.log(*tracked_row(self.tuned.history[-1]))
+                    trackers.log(self.tuned.history[-1])
                     monitor.show_curves(self._lines(), last=self.tuned.done)
                 yield
-            tracked.close()
-            resumed = False
             self._finish_candidate()
             if len(self.results) < len(self.candidates):
                 self.tuned = self._training(len(self.results))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octdino.augment.view_sheet import LEAST_COLUMNS, SCANS, ScanRow, ViewCell, to_pixels
+from octdino.augment.view_sheet import LEAST_COLUMNS, SCANS, ScanRow, ViewCell, to_pixels, views_caption
 from octdino.classify.finetune import Finetune
 from octdino.classify.labeled_scans import Labeled
 
@@ -27,8 +27,7 @@ def first_views(tuned: Finetune, data: Labeled, name: str) -> tuple[list[ScanRow
             for index, step in enumerate(occurrences[:count])
         ]
         rows.append(ScanRow(str(data.manifest["scan_id"].iloc[row]), data.images[row], cells))
-    batches = f"the run's first {count} batches that have the scan" if count > 1 else "the run's first batch"
-    return rows, f"{name}: scans and their views exactly as the network gets them in {batches}."
+    return rows, views_caption(name, count)
 
 
 def _steps_with(tuned: Finetune, rows: list[int]) -> dict[int, list[int]]:

@@ -1,5 +1,6 @@
 """Train the classifier of one arm and predict validation and test patients."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ from octdino.classify.labeled_scans import Labeled, read_labeled
 from octdino.classify.probe import train_probe
 from octdino.classify.trained_classifier import TrainedClassifier, write_classifier
 from octdino.config import Arm, ClassifySettings, ModelSettings, fraction_text
+from octdino.config.models import published_part
 from octdino.data.schemas.metadata import Input
 from octdino.errors import UserError
+from octdino.models.adapters import check_adapters_installed
 from octdino.stats.calibration import probabilities
 from octdino.tracking import Tracked, check_installed
 from octdino.training.checkpoints import RunState
@@ -20,7 +23,7 @@ from octdino.training.determinism import set_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size
 from octdino.training.learning_curves import Panel
 from octdino.training.precision import resolve_precision
-from octdino.training.run_monitor import EVENTS, RunMonitor
+from octdino.training.run_monitor import RunMonitor
 from octdino.training.signals import Stopper
 
 
@@ -42,7 +45,8 @@ def classify(
     """Train `arm` and write predictions.csv, classifier.safetensors and classifier.json to `out`.
 
     Args:
-        arm: {init}-{mode}: init is scratch, imagenet or a pretraining run's name; mode linear, knn, mlp or finetune.
+        arm: {init}-{mode}: init is scratch, imagenet, a pretraining run's name or that of an entry of `models` with
+            weights; mode linear, knn, mlp or finetune.
         store: scans.h5; manifest.csv and splits.csv stand beside it.
         backbone: its name in results/; `model` is what timm makes of it, for finetune.
         pretrained: finetune: folder of the pretraining run, for every init but scratch and imagenet.
@@ -56,6 +60,8 @@ def classify(
     """
     chosen = _checked_arm(arm, pretrained, embeddings)
     trackers = check_installed(settings.tracking) if embeddings is None else []
+    if arm in settings.lora:
+        check_adapters_installed()
     set_determinism(settings.deterministic)
     data = read_labeled(store, fraction, fold)
     run = {"arm": arm, "backbone": backbone, "fraction": fraction, "fold": fold, "seed": seed}
@@ -92,6 +98,8 @@ def _metadata(
 ) -> dict[str, Any]:
     """classifier.json without thresholds and calibration."""
     train = data.manifest.iloc[data.rows("train")]
+    model = ModelSettings.parse(trained.model, "model")
+    published = published_part(Arm.parse(run["arm"]).init, model, trained.pretrained)
     return {
         **run,
         "exclusive": data.exclusive,
@@ -102,6 +110,7 @@ def _metadata(
         "n_train_scans": len(train),
         "settings": settings.needed(run["arm"]),
         "octdino": made_by("classify"),
+        **({"published": published} if published else {}),
         **trained.details,
     }
 
@@ -122,9 +131,10 @@ def _finetuned(
     Yields None in all processes but that of rank 0.
     """
     from octdino.classify.finetune_search import FinetuneSearch  # with timm, which arms on embeddings do without
-    from octdino.models.initial_weights import start_backbone
+    from octdino.models.initial_weights import start_backbone, start_input
 
-    size = settings.augment.global_size
+    size, mean, std = start_input(arm.init, model, pretrained, settings.augment.global_size, data.mean, data.std)
+    data, tuning = dataclasses.replace(data, mean=mean, std=std), settings.at_input_size(size)
     channels = data.images.shape[1]
     network, origin = start_backbone(arm.init, model, channels, size, pretrained=pretrained, seed=run["seed"])
     fingerprint = {
@@ -138,13 +148,21 @@ def _finetuned(
         "version": made_by("classify"),
     }
     with RunState(out / "state", fingerprint, settings.checkpoint_seconds).locked() as state:
-        search = FinetuneSearch(settings, data, network, pretrained=arm.init != "scratch", seed=run["seed"])
+        search = FinetuneSearch(
+            tuning,
+            data,
+            network,
+            pretrained=arm.init != "scratch",
+            seed=run["seed"],
+            adapted=run["arm"] in settings.lora,
+        )
         with Stopper().listening() as stopper:
             search.run(state, stopper, _monitor(out, run, settings, data, trackers))
         if not is_rank0():  # rank 0 predicts, writes and deletes the checkpoints
             yield None
             return
         tuned = search.tuned
+        adapted = {"adapter": f"LoRA, rank {settings.lora_rank}"} if run["arm"] in settings.lora else {}
         how = {**search_of(search.results), "processes": world_size()}
         yield TrainedClassifier(
             probabilities=probabilities(tuned.logits(data.rows("val", "test")), data.exclusive),
@@ -152,7 +170,7 @@ def _finetuned(
             model=fingerprint["model"],
             input=Input(image=data.image, size=size, mean=data.mean, std=data.std),
             pretrained=origin,
-            details={**how, "precision": resolve_precision(tuned.device, settings.precision)},
+            details={**how, "precision": resolve_precision(tuned.device, settings.precision), **adapted},
         )
         state.discard()
 
@@ -164,11 +182,11 @@ def _monitor(
     path = f"classify/{run['arm']}/{run['backbone']}/f{fraction_text(run['fraction'])}"
     path += f"/fold{run['fold']}-seed{run['seed']}"
     config = {**run, "settings": settings.needed(run["arm"]), "octdino": made_by("classify")}
-    tracked = Tracked(data.cohort.name, "classify", path, path, config, out / EVENTS, out / "state")
+    tracked = Tracked(data.cohort.name, "classify", path, path, config, out)
     score = "validation accuracy" if data.exclusive else "validation macro AUROC"
     panels = (
         Panel("validation_score", score),
         Panel("loss", "training loss", logarithmic=True),
         Panel("lr", "learning rate"),
     )
-    return RunMonitor(out, tracked, trackers, panels, "step")
+    return RunMonitor(tracked, trackers, panels, "step")

@@ -26,13 +26,14 @@ from octdino.config.embed import EmbedSettings
 from octdino.config.evaluate import EvaluateSettings
 from octdino.config.explain import ExplainSettings
 from octdino.config.external import ExternalSettings
-from octdino.config.implied import with_implied
+from octdino.config.implied import with_implied, with_own_backbones
 from octdino.config.method_settings import MethodSettings
 from octdino.config.methods import METHODS
 from octdino.config.models import ModelSettings
 from octdino.config.names import BACKBONE_NAME, FRACTION_TEXT, METHOD_NAME, Arm, check_backbone_name, fraction_text
 from octdino.config.networks import NAME_RULE, is_timm_name
 from octdino.config.pretrain import PretrainSettings
+from octdino.config.published import check_published
 from octdino.config.report import ReportSettings
 from octdino.config.settings_base import Settings, checked
 from octdino.data.cohort_origin import check_origin
@@ -92,7 +93,8 @@ class Config(Settings):
         if not isinstance(values, dict):
             return values
         methods, arms = PretrainSettings.model_fields["methods"].default, ClassifySettings.model_fields["arms"].default
-        return with_implied(values, methods, arms, {**METHODS, **PretrainSettings.model_fields["variants"].default})
+        known = {**METHODS, **PretrainSettings.model_fields["variants"].default}
+        return with_implied(with_own_backbones(values), methods, arms, known)
 
     @model_validator(mode="after")
     def _inherits(self) -> Self:
@@ -106,7 +108,8 @@ class Config(Settings):
         for name in self.pretrain.backbones:
             if name not in self.models and not is_timm_name(name):
                 raise ValueError(f"pretrain.backbones: {name!r} is not allowed; {NAME_RULE}, or one of models")
-        for check in (check_models, check_arms, check_methods, check_view_sizes, check_folds, check_external):
+        checks = (check_models, check_published, check_arms, check_methods, check_view_sizes, check_folds)
+        for check in (*checks, check_external):
             check(self)
         if self.classify.arms and self.evaluate.reference not in self.classify.arms:
             raise ValueError(f"evaluate.reference: {self.evaluate.reference!r} is not among classify.arms")
@@ -127,6 +130,24 @@ class Config(Settings):
     def model(self, backbone: str) -> ModelSettings:
         """Return the timm model of a backbone's name; a name without an entry is timm's own."""
         return self.models.get(backbone) or ModelSettings(timm=backbone)
+
+    def published(self, init: str) -> bool:
+        """Whether an init is the name of an entry of `models` with weights: it then has a backbone of its own."""
+        pretrain = self.pretrain
+        methods = {"scratch", "imagenet", *METHODS, *pretrain.methods, *pretrain.variants}
+        return init in self.models and init not in methods and self.models[init].published
+
+    def backbones_of(self, init: str) -> list[str]:
+        """Return the backbones that are used with an init: its own, those of the method, or all."""
+        if self.published(init):
+            return [init]
+        return self.pretrain.backbones_of(init) if init in self.pretrain.methods else self.pretrain.backbones
+
+    @property
+    def published_inits(self) -> list[str]:
+        """The inits of `classify.arms` that are names of entries of `models` with weights, each once."""
+        inits = dict.fromkeys(Arm.parse(arm).init for arm in self.classify.arms)
+        return [init for init in inits if self.published(init)]
 
 
 def load_config(values: dict[str, Any], where: str = "config.yaml") -> Config:

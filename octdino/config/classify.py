@@ -49,9 +49,9 @@ class ClassifySettings(Settings):
 
     arms: list[str] = Field(
         ["scratch-finetune", "dino-linear", "dino-finetune", "simclr-linear", "supcon_cst-linear"],
-        description="{init}-{mode}: init is scratch, imagenet or a pretraining method; mode is linear, knn or mlp, on "
-        "frozen features, or finetune; scratch-linear are random features, the baseline of every linear arm; without "
-        "this key scratch-finetune and those of pretrain.methods",
+        description="{init}-{mode}; init: scratch, imagenet, a pretraining method or an entry of models with weights; "
+        "mode is linear, knn or mlp, on frozen features, or finetune; scratch-linear are random features, the baseline "
+        "of every linear arm; without this key scratch-finetune and those of pretrain.methods",
     )
     fractions: list[float] = Field(
         [0.1, 0.3, 1.0],
@@ -97,6 +97,12 @@ class ClassifySettings(Settings):
         "linear",
         description="finetune: first head on a pretrained backbone; linear: the linear probe (LP-FT, Kumar 2022)",
     )
+    lora: list[str] = Field(
+        [],
+        description="finetune arms that train low-rank adapters of the backbone's linear layers and the head, the "
+        "backbone itself stays frozen (LoRA, Hu et al. 2022); for large transformers; needs octdino[lora]",
+    )
+    lora_rank: int = Field(8, ge=1, description="finetune: rank of the adapters of the arms in lora")
     patience: int | None = Field(
         None, ge=1, description="finetune: validations without a better score before training stops; null: never"
     )
@@ -133,6 +139,10 @@ class ClassifySettings(Settings):
         checked("seeds", check_seeds, self.seeds)
         if unknown := sorted(set(self.arm_fractions) - set(self.arms)):
             raise ValueError(f"arm_fractions: {', '.join(map(short, unknown))} not among arms")
+        checked("lora", lambda arm: check_arm(arm, ("finetune",)), *self.lora)
+        checked("lora", check_once, self.lora)
+        if "scratch-finetune" in self.lora:
+            raise ValueError("lora: scratch-finetune starts from random weights, which adapters leave as they are")
         own = {f"arm_fractions.{arm}": fractions for arm, fractions in self.arm_fractions.items()}
         for key, fractions in {"fractions": self.fractions, **own}.items():
             if not fractions:
@@ -150,6 +160,13 @@ class ClassifySettings(Settings):
         own = self.augment.model_dump(exclude_unset=True)
         inherited = pretrain.model_dump(exclude=set(SMALL_VIEWS))
         return self.model_copy(update={"augment": AugmentSettings.model_validate(merged(inherited, own))})
+
+    def at_input_size(self, size: int) -> Self:
+        """Return a copy whose fine-tuned networks take this input, px."""
+        augment = self.augment
+        if size == augment.global_size:
+            return self
+        return self.model_copy(update={"augment": augment.model_copy(update={"global_size": size})})
 
     def with_tracking_of(self, trackers: list[TrackerName]) -> Self:
         """Return a copy that is tracked as pretraining is, if it does not set `tracking` itself."""
@@ -169,9 +186,12 @@ class ClassifySettings(Settings):
             "tracking": True,
             **dict.fromkeys(("knn", "mlp_hidden"), True),
             "augment": set(SMALL_VIEWS),
+            "lora": True,
+            "lora_rank": arm not in self.lora,
         }
         if init == "scratch":
             others |= dict.fromkeys(("backbone_lr", "layer_decay", "first_head"), True)
         if init == "scratch" or self.first_head == "random":
             others["inverse_regularization"] = True
-        return self.model_dump(mode="json", exclude=others)
+        adapted = {"lora": [arm]} if arm in self.lora else {}
+        return self.model_dump(mode="json", exclude={key: each for key, each in others.items() if each}) | adapted

@@ -29,13 +29,15 @@ def check_arms(settings: "Config") -> None:
     """Check that each arm and each explained init has its method; an extra method is pretrained without arms."""
     chosen = settings.pretrain.methods
     inits = {arm: Arm.parse(arm).init for arm in settings.classify.arms}
-    known = {"scratch", "imagenet", *chosen}
+    known = {"scratch", "imagenet", *chosen, *filter(settings.published, settings.models)}
     if missing := sorted(arm for arm, init in inits.items() if init not in known):
         names = ", ".join(dict.fromkeys(inits[arm] for arm in missing))
         raise ValueError(
             f"classify.arms: {', '.join(missing)}: {names} not among pretrain.methods {chosen}; add it there, or leave "
             "one of the two lists out: it then follows from the other"
         )
+    if odd := sorted(set(settings.classify.lora) - set(settings.classify.arms)):
+        raise ValueError(f"classify.lora: {', '.join(odd)} not among classify.arms")
     if missing := sorted(set(settings.explain.inits or []) - known):
         raise ValueError(f"explain.inits: {', '.join(missing)} not among pretrain.methods {chosen}")
 

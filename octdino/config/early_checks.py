@@ -12,6 +12,7 @@ from octdino.config.consistency import VALUES, lacking_values, without_values
 from octdino.config.external_checks import check_label_maps, external_files, external_roots
 from octdino.config.folder_glance import TableGlance, glance_at_table, only_images
 from octdino.config.names import Arm
+from octdino.config.published import published_notes
 from octdino.data.disk_space import SPARE, amount
 from octdino.errors import UserError
 
@@ -56,6 +57,7 @@ def notes_before_run(settings: "Config", *, results: Path = Path("results"), clu
             f"pretrain.augment.global_size: views of {size} px are enlarged from stored scans of {stored} px "
             "(cohort.image.size)"
         )
+    notes += published_notes(settings)
     scans = known_scans(settings.cohort, results / settings.cohort.results_name)
     if scans and not cluster and settings.pretrain.methods:
         notes += _memory_notes(settings, scans)
@@ -71,7 +73,7 @@ def check_paths(settings: "Config") -> None:
         "cohort.split.file": cohort.split.file,
     }
     files |= external_files(settings)
-    files |= {f"models.{name}.weights": model.weights for name, model in settings.models.items()}
+    files |= {f"models.{name}.weights": model.weights_file for name, model in settings.models.items()}
     for key, each in {"cohort.root": cohort, **external_roots(settings)}.items():
         if each.local and each.root is not None:
             if not each.root.is_dir():

@@ -8,7 +8,7 @@ from typing import Any
 
 from octdino.config.names import Arm, check_method_name
 
-NO_PRETRAINING = ("scratch", "imagenet")  # inits
+NO_PRETRAINING = ("scratch", "imagenet")  # inits; and the names of `models` entries with weights
 
 
 def with_implied(
@@ -28,12 +28,15 @@ def with_implied(
         return values  # settings already, or a mistake that validation names
     if "methods" not in pretrain and (given := _texts(classify.get("arms"))):
         inits = _inits_by_arm(given) | {f"explain.inits: {init}": init for init in _texts(explain.get("inits"))}
-        known = {*NO_PRETRAINING, *known, *_texts(list(pretrain.get("variants") or {}))}
+        methods_known = {*known, *_texts(list(pretrain.get("variants") or {}))}
+        published = set(published_names(values.get("models"))) - methods_known
+        known = {*NO_PRETRAINING, *methods_known}
+        inits = {where: init for where, init in inits.items() if init not in published}
         if odd := next((where for where, init in inits.items() if init not in known), None):
             inited = sorted(known - set(NO_PRETRAINING))
             raise ValueError(
-                f"{odd}: {inits[odd]!r} is no method; known: scratch, imagenet, {', '.join(inited)}, or a name below "
-                "pretrain.variants"
+                f"{odd}: {inits[odd]!r} is no method; known: scratch, imagenet, {', '.join(inited)}, a name below "
+                "pretrain.variants, or one of models with weights"
             )
         return values | {"pretrain": pretrain | {"methods": implied_methods(inits.values(), methods)}}
     if "methods" in pretrain and "arms" not in classify:
@@ -46,6 +49,30 @@ def with_implied(
         if chosen and all(map(_is_method_name, chosen)):  # others are left to validation
             return values | {"classify": classify | {"arms": implied_arms(chosen, arms)}}
     return values
+
+
+def published_names(models: Any) -> list[str]:
+    """Return the names of entries with weights of the section `models`, as read from a file."""
+    if not isinstance(models, dict):
+        return []
+    entries = {name: entry for name, entry in models.items() if isinstance(name, str) and isinstance(entry, dict)}
+    return [name for name, entry in entries.items() if entry.get("weights") or entry.get("layout", "auto") != "auto"]
+
+
+def with_own_backbones(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with `backbones` of variants that continue from published weights: these alone."""
+    published, pretrain = published_names(values.get("models")), values.get("pretrain")
+    variants = pretrain.get("variants") if isinstance(pretrain, dict) else None
+    if not published or not isinstance(variants, dict):
+        return values
+    own = {
+        name: each | {"backbones": [each["init"]]}
+        for name, each in variants.items()
+        if isinstance(each, dict) and each.get("init") in published and not each.get("backbones")
+    }
+    if not own or not isinstance(pretrain, dict):
+        return values
+    return values | {"pretrain": {**pretrain, "variants": {**variants, **own}}}
 
 
 def implied_methods(inits: Iterable[str], defaults: Sequence[str]) -> list[str]:

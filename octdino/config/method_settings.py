@@ -31,7 +31,8 @@ class MethodSettings(Settings):
     init: str | None = Field(
         None,
         description="initial weights of the backbone; null: random; imagenet: the model's `weights`, or timm's "
-        "download; or the folder of an earlier run, in which {backbone}, {fold} and {seed} are replaced",
+        "download; the name of an entry of models: its published weights, on this backbone alone; or the folder of an "
+        "earlier run, in which {backbone}, {fold} and {seed} are replaced",
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW for ViTs and small data, SGD for long runs")
     lr: float = Field(1e-3, gt=0, description="peak learning rate for a batch of 256")
@@ -56,9 +57,13 @@ class MethodSettings(Settings):
                 raise ValueError("init: the placeholders are {backbone}, {fold} and {seed}")
         return self
 
+    def starts_from_file(self, backbone: str) -> bool:
+        """Whether a run starts from the file or the download of its backbone's entry in models."""
+        return self.init in ("imagenet", backbone)
+
     def start_folder(self, backbone: str, fold: int | str, seed: int) -> str | None:
         """Return the folder of the earlier run whose weights a run starts from, or None."""
-        if self.init in (None, "imagenet"):
+        if self.init is None or self.starts_from_file(backbone):
             return None
         return str(Path(self.init.format(backbone=backbone, fold=fold, seed=seed)))
 

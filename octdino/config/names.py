@@ -8,7 +8,7 @@ raise a ValueError with the value and what is expected.
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Literal, NamedTuple, Self
 
 from octdino.errors import short
@@ -61,6 +61,26 @@ class Arm(NamedTuple):
         """Return the arm of a results table, unchecked; the clinical baseline, `clinical`, has no mode."""
         init, _, mode = name.rpartition("-")
         return cls(init, mode) if init else cls(name, "")
+
+
+def has_own_backbone(arm: str, backbone: str) -> bool:
+    """Whether an arm starts from published weights of its own network: its init and its backbone have one name."""
+    return Arm.named(arm).init == backbone
+
+
+def reference_backbone(arm: str, backbone: str, reference: str, known: Collection[str]) -> str:
+    """Return the backbone on which the reference arm is compared with an arm on `backbone`.
+
+    That is the arm's own. Networks with published weights are used by their arms alone: these are compared with the
+    reference on the first of its backbones, by name.
+
+    Args:
+        known: backbones on which the reference was run.
+    """
+    everywhere = Arm.named(reference).init in ("scratch", "imagenet")  # run on all backbones that arms share
+    if not known or backbone in known or not (everywhere or has_own_backbone(arm, backbone)):
+        return backbone
+    return min(known)
 
 
 def check_arm(name: str, modes: Sequence[str] = MODES) -> str:

@@ -98,7 +98,8 @@ class PretrainSettings(Settings):
                 chosen = self.backbones_of(name)
             except UserError as error:
                 raise ValueError(str(error)) from None  # begins with methods: or variants
-            if unknown := sorted(set(chosen) - set(self.backbones)):
+            own = {self.variant(name).init}  # published weights, which are of one backbone
+            if unknown := sorted(set(chosen) - set(self.backbones) - own):
                 where = f"variants.{name}.backbones: {', '.join(unknown)}"
                 raise ValueError(f"{where} not among pretrain.backbones {self.backbones}")
         return self

@@ -13,7 +13,7 @@ from octdino.config import ClassifySettings, EmbedSettings, ModelSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.embeddings import EmbeddingAttributes, write_embeddings
 from octdino.models.backbones import num_features
-from octdino.models.initial_weights import start_backbone
+from octdino.models.initial_weights import start_backbone, start_input
 from octdino.models.input_batches import input_batches
 from octdino.models.readouts import extract_features
 from octdino.progress import progress
@@ -41,10 +41,11 @@ def embed(
 ) -> None:
     """Write `out`/embeddings.h5: the features of every scan of the store, in manifest order.
 
-    Scans are standardized by the mean and standard deviation of the fold's training patients.
+    Scans are standardized by the mean and standard deviation of the fold's training patients; for published weights by
+    those of the published network.
 
     Args:
-        init: scratch, imagenet or a pretraining run's name.
+        init: scratch, imagenet, a pretraining run's name, or that of an entry of `models` with weights.
         store: scans.h5; manifest.csv and splits.csv stand beside it.
         backbone: its name in results/; `model` is what timm makes of it.
         pretrained: folder of the pretraining run, for every init but scratch and imagenet.
@@ -57,9 +58,9 @@ def embed(
     set_determinism(True)
     cohort = read_cohort(store)
     channels = cohort.header.shape[1]
-    size = settings.size or ClassifySettings().augment.global_size
+    common = settings.size or ClassifySettings().augment.global_size
+    size, mean, std = start_input(init, model, pretrained, common, *cohort.statistics(fold))
     network, weights_sha256 = start_backbone(init, model, channels, size, pretrained=pretrained, seed=seed)
-    mean, std = cohort.statistics(fold)
     attributes = EmbeddingAttributes(
         init=init,
         backbone=backbone,

@@ -15,7 +15,7 @@ from octdino.data.sampling_units import Unit
 from octdino.evaluate.comparable_runs import Run, TestSet
 from octdino.evaluate.curve_figures import CURVES, plot_curves, plot_pr, plot_roc
 from octdino.evaluate.forest_figures import LEAST_SPAN, plot_differences, plot_scores, share_of
-from octdino.evaluate.leading_arms import leaders, one_seed, row_order
+from octdino.evaluate.leading_arms import leaders, one_seed, panel_backbones, row_order, shown_beside
 from octdino.plotting import (
     LABEL_HEIGHT,
     WIDTH,
@@ -137,7 +137,7 @@ def plot_label_efficiency(
     Args:
         table: at least two fractions.
     """
-    backbones = sorted(set(table["backbone"]) - {"none"}) or ["none"]
+    backbones = panel_backbones(zip(table["arm"], table["backbone"], strict=True))
     down, across = math.ceil(len(backbones) / 2), min(len(backbones), 2)
     arms = table["arm"].nunique()
     height = max(2.6, LABEL_HEIGHT * arms) + 0.7
@@ -148,7 +148,7 @@ def plot_label_efficiency(
     known = all(patients.get(fraction) for fraction in table["fraction"])
     labeled = []
     for axes, backbone in zip(cells, backbones, strict=False):
-        rows = table[table["backbone"].isin([backbone, "none"])]
+        rows = table[shown_beside(table, backbone)]
         labeled.append((axes, _plot_lines(axes, rows, styles, patients if known else {})))
         _fraction_axis(axes, sorted(set(table["fraction"])), patients if known else {})
         axes.set_title(f"{words}{f', {backbone}' if len(backbones) > 1 else ''}")

@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from octdino.config.names import has_own_backbone
 from octdino.evaluate.comparable_runs import Run, TestSet
+from octdino.evaluate.leading_arms import panel_backbones
 from octdino.plotting import INK, WIDTH, ArmStyle, grid_shape, shortened
 
 CURVES = 5  # at most in one panel: more cannot be told apart
@@ -22,7 +24,7 @@ def plot_curves(test: TestSet, runs: list[Run], styles: dict[str, ArmStyle], cur
     Args:
         runs: at least one, of at least one evaluable label.
     """
-    backbones = sorted({run.key.backbone for run in runs} - {"none"}) or ["none"]
+    backbones = panel_backbones((run.key.arm, run.key.backbone) for run in runs)
     panels = [(index, backbone) for backbone in backbones for index in np.flatnonzero(test.evaluable)]
     down, across = (1, 2) if len(panels) == 1 else grid_shape(len(panels))
     figure = Figure(figsize=(WIDTH * (1 if across == 2 else 2), (2.3 if across == 2 else 2.5) * down + 0.3))
@@ -31,7 +33,7 @@ def plot_curves(test: TestSet, runs: list[Run], styles: dict[str, ArmStyle], cur
         known = ~np.isnan(test.truth[:, index])
         truth = test.truth[known, index] == 1
         for run in runs:
-            if run.key.backbone in (backbone, "none"):
+            if run.key.backbone in (backbone, "none") or has_own_backbone(run.key.arm, run.key.backbone):
                 curve(axes, truth, run.probabilities[known, index], styles[run.key.arm])
                 axes.lines[-1].set_label(run.key.arm)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from octdino.config import EvaluateSettings
+from octdino.config.names import reference_backbone
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import write_table
 from octdino.data.schemas.csv_schemas import COMPARISON, MACRO, METRICS, SUBGROUPS, WEIGHTED
@@ -183,13 +184,16 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
 def pairs(reference: str, scores: dict[Key, np.ndarray]) -> list[tuple[Key, Key]]:
     """Return every arm with the reference arm of the same backbone, fraction and seed, and with the clinical baseline.
 
-    The clinical baseline has no backbone; where it was not run with a seed, its first seed is taken.
+    An arm on a network of published weights is compared with the reference on another backbone, see
+    `octdino.config.names.reference_backbone`. The clinical baseline has no backbone; where it was not run with a seed,
+    its first seed is taken.
     """
-    found = []
+    found, known = [], {one.backbone for one in scores if one.arm == reference}
     for key in scores:
         if key.arm == CLINICAL:
             continue
         other = key._replace(arm=reference)
+        other = other._replace(backbone=reference_backbone(key.arm, key.backbone, reference, known))
         if other != key and other in scores:
             found.append((key, other))
         baselines = [one for one in scores if one.arm == CLINICAL and one.fraction == key.fraction]

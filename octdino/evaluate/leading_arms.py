@@ -1,7 +1,10 @@
 """Order of the arms in figures: rows of forest plots, and the few arms that curves and subgroups show."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
+from octdino.config.names import has_own_backbone
 from octdino.data.csv_io import leading_metric
 from octdino.plotting import shortened
 
@@ -42,9 +45,27 @@ def row_order(metrics: pd.DataFrame, least_fraction: float = 0.0) -> list[tuple[
 
 
 def row_names(order: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Return the name of each row: the arm, and the backbone where there are several."""
+    """Return the name of each row: the arm, and the backbone where there are several and the arm does not name it."""
     several = len({backbone for _, backbone in order} - {"none"}) > 1
     return {
-        (arm, backbone): shortened(f"{arm} · {backbone}" if several and backbone != "none" else arm)
+        (arm, backbone): shortened(f"{arm} · {backbone}" if several and not own else arm)
         for arm, backbone in order
+        for own in [backbone == "none" or has_own_backbone(arm, backbone)]
     }
+
+
+def panel_backbones(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the backbones that have a panel of their own; arms with published weights are in the panel of each other.
+
+    Args:
+        rows: arm and backbone.
+    """
+    known = {(arm, backbone) for arm, backbone in rows if backbone != "none"}
+    shared = {backbone for arm, backbone in known if not has_own_backbone(arm, backbone)}
+    return sorted(shared or {backbone for _, backbone in known}) or ["none"]
+
+
+def shown_beside(table: pd.DataFrame, backbone: str) -> pd.Series:
+    """Return which rows are in a backbone's panel: its own, those without any, and those of published weights."""
+    own = [has_own_backbone(arm, its) for arm, its in zip(table["arm"], table["backbone"], strict=True)]
+    return table["backbone"].isin([backbone, "none"]) | pd.Series(own, index=table.index, dtype=bool)

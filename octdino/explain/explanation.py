@@ -1,5 +1,6 @@
 """Explain one network: maps and masks, their overlap with ground truth, neighbors; tables, figures and metadata."""
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from octdino.explain.regions import Maps
 from octdino.explain.retrieval import nearest, precision, same_patient
 from octdino.explain.scan_projection import project
 from octdino.explain.summary import summarize
-from octdino.models.initial_weights import start_backbone
+from octdino.models.initial_weights import is_published, start_backbone
 from octdino.models.input_batches import input_batches
 from octdino.models.saliency import attention, attention_query, has_attention, label_maps, last_map, whole_patches
 from octdino.training.precision import pick_device
@@ -57,7 +58,7 @@ def explain(
     """Write tables, figures (PNG), maps.safetensors and explain.json to `out`.
 
     Args:
-        init: scratch, imagenet or a pretraining run's name.
+        init: scratch, imagenet, a pretraining run's name, or that of an entry of `models` with weights.
         store: scans.h5; manifest.csv stands beside it.
         backbone: its name in results/; `model` is what timm makes of it.
         pretrained: folder of the pretraining run, for every init but scratch and imagenet.
@@ -74,6 +75,9 @@ def explain(
     embedded.check_run(init, backbone, fold=0)
     images = shown.scans.images
     size = settings.size or input_size(classifiers) or min(images.shape[2:])
+    if is_published(init, model, pretrained):
+        used = embedded.attributes
+        size, shown = settings.size or used.size, dataclasses.replace(shown, mean=used.mean, std=used.std)
     network, weights_sha256 = start_backbone(init, model, images.shape[1], size, pretrained=pretrained, seed=seed)
     if weights_sha256 != embedded.attributes.pretrained:
         raise UserError(f"{embeddings}: features of other weights than those of --pretrained or --model.weights")

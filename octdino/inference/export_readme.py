@@ -179,6 +179,11 @@ def provenance_section(model: ScanModel) -> str:
         f"- pretraining on: {seen}",
         f"- made with {', '.join(f'{cell(name)} {cell(version)}' for name, version in found.versions.items())}",
     ]
+    if found.published:
+        layout, license_name = cell(found.published.layout), cell(found.published.license or "unknown")
+        lines.append(
+            f"- **first weights published by others** (layout {layout}), license: {license_name}; it binds this model"
+        )
     if found.kind == "phantom":
         lines.append("- **trained on synthetic scans: it has not seen a patient**")
     return "\n".join(["## Provenance", "", *lines])

@@ -175,6 +175,7 @@ def _provenance(
         "n_train_patients": metadata.n_train_patients,
         "n_train_scans": metadata.n_train_scans,
         "pretrained": metadata.pretrained,
+        **({"published": metadata.published.model_dump(mode="json")} if metadata.published else {}),
         "classifier": metadata.weights_sha256,
         "versions": {"octdino": __version__, **{name: version(name) for name in ("torch", "timm")}},
     }

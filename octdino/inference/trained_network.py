@@ -75,7 +75,7 @@ def pretraining_of(results: Path, metadata: ClassifierMetadata) -> tuple[Path, B
         UserError: the run with these weights is not below `results`.
     """
     init = Arm.named(metadata.arm).init
-    if init in ("scratch", "imagenet"):
+    if init in ("scratch", "imagenet") or metadata.published:
         return None
     for path in sorted((results / "pretrain" / init / metadata.backbone).glob("*/backbone.json")):
         found = read_metadata(path, BackboneMetadata, "pretrain")
@@ -95,7 +95,7 @@ def trained_backbone(
     Args:
         model: what timm makes of it.
         tensors: of classifier.safetensors.
-        pretrained: folder of the pretraining run; None for scratch and imagenet.
+        pretrained: folder of the pretraining run; None for all other weights.
 
     Raises:
         UserError: the weights do not fit, or cannot be had.
@@ -112,7 +112,12 @@ def trained_backbone(
             raise UserError(f"classifier.safetensors of {metadata.arm}: does not fit {model.timm}: {error}") from None
         return backbone
     seed = metadata.embeddings.seed if metadata.embeddings and metadata.embeddings.seed is not None else metadata.seed
-    return start_backbone(init, model, channels, size, pretrained=pretrained, seed=seed)[0]
+    backbone, sha256 = start_backbone(init, model, channels, size, pretrained=pretrained, seed=seed)
+    if metadata.published and sha256 != metadata.pretrained:
+        raise UserError(
+            f"{model.weights_file}: other weights than those that {metadata.arm} started from; run it again"
+        )
+    return backbone
 
 
 def trained_head(metadata: ClassifierMetadata, tensors: dict[str, Tensor]) -> tuple[HeadSpec, dict[str, Tensor]]:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import timm.optim
 import torch
 from torch import nn
 
 from octdino.config import ModelSettings
+from octdino.config.models import PublishedInput
 from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata, write_metadata
 from octdino.data.weights_file import read_weights, write_weights
 from octdino.errors import UserError, one_line
@@ -18,7 +18,14 @@ from octdino.models.convolutions import avoid_onednn_defects
 from octdino.models.weights import load_download, load_weights
 
 
-def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet: bool = False) -> nn.Module:
+def create_backbone(
+    model: ModelSettings,
+    in_chans: int,
+    size: int,
+    *,
+    imagenet: bool = False,
+    published: PublishedInput | None = None,
+) -> nn.Module:
     """Return a timm model that maps [B, in_chans, S, S] to pooled features [B, num_features].
 
     ViTs take views of any size that their patches divide (`dynamic_img_size`).
@@ -28,6 +35,7 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
         in_chans: 1 for gray, 3 for RGB.
         size: px, side of the input.
         imagenet: start from the file `model.weights`, or from timm's download (`octdino.models.weights` says how).
+        published: the input that these weights were trained with, where the scans are standardized by it.
 
     Raises:
         UserError: no such model, wrong arguments, or no weights to be had.
@@ -49,9 +57,9 @@ def create_backbone(model: ModelSettings, in_chans: int, size: int, *, imagenet:
         tags = ", ".join(timm.list_pretrained(f"{arch}.*")) or f"none: {arch}"
         raise UserError(f"{model.timm!r}: timm knows no weights of this name; it has {tags}") from None
     if imagenet and model.weights:
-        load_weights(backbone, model.weights, model.timm)
+        load_weights(backbone, model, published)
     elif imagenet:
-        load_download(backbone, model.timm)
+        load_download(backbone, model.timm, published)
     return backbone
 
 
@@ -80,28 +88,6 @@ def num_features(backbone: nn.Module) -> int:
     features = getattr(backbone, "head_hidden_size", backbone.num_features)  # MobileNetV3 and VGG widen them
     assert isinstance(features, int)
     return features
-
-
-def layer_decay_groups(backbone: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Return an optimizer's parameter groups with a learning rate that falls from the last block to the stem.
-
-    `lr_scale` of block i of n, counted from 1, is decay ** (n + 1 - i), and that of the stem decay ** (n + 1): the
-    classifier, which is no part of the backbone, has 1. timm's own grouping of the model's layers decides what a block
-    is; a last norm belongs to the last block. Weight decay as in `octdino.training.optimizers.parameter_groups`: none
-    for vectors.
-
-    Source: layer-wise learning-rate decay, Bao et al. 2022 (BEiT), https://arxiv.org/abs/2106.08254, appendix.
-    """
-    groups = timm.optim.param_groups_layer_decay(backbone, weight_decay=1.0, layer_decay=decay)
-    return [
-        {
-            "params": group["params"],
-            "decays": group["weight_decay"] > 0,
-            "weight_decay": 0.0,
-            "lr_scale": group["lr_scale"] * decay,
-        }
-        for group in groups
-    ]
 
 
 def save_backbone(folder: Path, backbone: nn.Module, spec: BackboneSpec, metadata: dict[str, Any]) -> None:

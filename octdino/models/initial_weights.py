@@ -1,7 +1,7 @@
-"""Initial weights of a backbone: random, ImageNet's, or those of an earlier pretraining run."""
+"""Initial weights of a backbone: random, ImageNet's, published ones, or those of an earlier pretraining run."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.models import VisionTransformer
@@ -9,6 +9,7 @@ from torch import nn
 
 from octdino.config import AugmentSettings, MethodSettings, ModelSettings
 from octdino.config.cohort import UNPUBLISHED
+from octdino.config.models import published_input
 from octdino.data.weights_file import sha256_of
 from octdino.errors import UserError
 from octdino.models.backbones import create_backbone, load_backbone
@@ -32,7 +33,8 @@ class Start:
     """Initial weights of a backbone to be pretrained.
 
     Args:
-        method: its `init` is None, "imagenet", or the folder of an earlier run with placeholders.
+        method: its `init` is None, "imagenet", the name of the backbone (published weights), or the folder of an
+            earlier run with placeholders.
         model: timm model of the backbone.
 
     Attributes:
@@ -48,11 +50,16 @@ class Start:
         self.model, self._fold = model, fold
         self.origin: dict[str, Any] | None = None
         folder = method.start_folder(backbone, "all" if fold is None else fold, seed)
-        self._imagenet, self._folder = method.init == "imagenet", Path(folder) if folder else None
-        if self._imagenet:
-            if model.weights and not model.weights.is_file():
-                raise UserError(f"{model.weights}: no such weights file for {model.timm}")
-            self.origin = {"from": "imagenet", "sha256": sha256_of(model.weights) if model.weights else None}
+        self._outside, self._folder = method.starts_from_file(backbone), Path(folder) if folder else None
+        if self._outside:
+            file = model.weights_file
+            if file and not file.is_file():
+                raise UserError(f"{file}: no such weights file for {model.timm}")
+            if method.init != "imagenet" and not model.published:
+                raise UserError(
+                    f"init: {method.init}: the backbone has no published weights; name them in --model.weights"
+                )
+            self.origin = {"from": str(method.init), "sha256": sha256_of(file) if file else None, **_card(model)}
         if self._folder is None:
             return
         _, metadata = load_backbone(self._folder)
@@ -114,7 +121,7 @@ class Start:
     def backbone(self, in_chans: int, size: int) -> nn.Module:
         """Return a new backbone with the initial weights; random ones from torch's global generator."""
         if self._folder is None:
-            return create_backbone(self.model, in_chans, size, imagenet=self._imagenet)
+            return create_backbone(self.model, in_chans, size, imagenet=self._outside)
         network, metadata = load_backbone(self._folder)
         spec = metadata.spec
         if spec.in_chans != in_chans:
@@ -124,27 +131,75 @@ class Start:
         return network
 
 
+def _card(model: ModelSettings) -> dict[str, Any]:
+    """Layout and license of published weights, for metadata; nothing where neither is known."""
+    known = {"layout": None if model.layout == "auto" else model.layout, "license": model.weights_license}
+    return {key: each for key, each in known.items() if each is not None}
+
+
+def is_published(init: str, model: ModelSettings, pretrained: Path | None) -> bool:
+    """Whether an init is the name of an entry of `models`, which has weights of its own.
+
+    Args:
+        pretrained: folder of a pretraining run that was given; None: there is none.
+    """
+    return init not in ("scratch", "imagenet") and pretrained is None and model.published
+
+
+class StartInput(NamedTuple):
+    """The input of a network that starts from some weights.
+
+    Attributes:
+        size: px, its side.
+        mean, std: per channel, of pixels in [0, 1].
+    """
+
+    size: int
+    mean: list[float]
+    std: list[float]
+
+
+def start_input(
+    init: str, model: ModelSettings, pretrained: Path | None, size: int, mean: list[float], std: list[float]
+) -> StartInput:
+    """Return the input of an arm: that of the published network where it starts from one, else that of all arms.
+
+    Args:
+        pretrained: as in `is_published`.
+        size, mean, std: of all other arms.
+    """
+    if not is_published(init, model, pretrained):
+        return StartInput(size, mean, std)
+    used = published_input(model)
+    return StartInput(used.size or size, *(used.for_channels(len(mean)) or (mean, std)))
+
+
 def start_backbone(
     init: str, model: ModelSettings, channels: int, size: int, *, pretrained: Path | None, seed: int
 ) -> tuple[nn.Module, str | None]:
     """Return the backbone of an arm, and the hash of its weights if they are from a file (part of a run's fingerprint).
 
     Args:
-        init: scratch, imagenet or the name of a pretraining method.
+        init: scratch, imagenet, the name of a pretraining method or that of an entry of `models` with weights.
         channels: of the scans.
         size: px, side of its input.
-        pretrained: folder of the pretraining run; None for scratch and imagenet.
+        pretrained: folder of the pretraining run; None for all other weights.
         seed: of random weights.
 
     Raises:
         UserError: no folder given, no weights found, or weights for another number of channels.
     """
-    if init in ("scratch", "imagenet"):
+    published = is_published(init, model, pretrained)
+    if init in ("scratch", "imagenet") or published:
         torch.manual_seed(seed_of(seed, "weights"))
-        network = create_backbone(model, channels, size, imagenet=init == "imagenet")
-        return network, sha256_of(model.weights) if init == "imagenet" and model.weights else None
+        used = published_input(model) if published else None
+        network = create_backbone(model, channels, size, imagenet=init != "scratch", published=used)
+        return network, sha256_of(model.weights_file) if init != "scratch" and model.weights_file else None
     if pretrained is None:
-        raise UserError(f"the arm or the maps start from {init}: name its pretraining run's folder with --pretrained")
+        raise UserError(
+            f"the arm or the maps start from {init}: name its pretraining run's folder with --pretrained, or published "
+            "weights with --model.weights"
+        )
     network, metadata = load_backbone(pretrained)
     if metadata.spec.in_chans != channels:
         raise UserError(f"{pretrained}: takes {metadata.spec.in_chans} channel(s), the store has {channels}")

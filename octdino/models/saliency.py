@@ -5,6 +5,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from timm.models.eva import Eva
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
@@ -27,7 +28,9 @@ def attention_query(backbone: nn.Module) -> str:
 
 def whole_patches(backbone: nn.Module, size: int) -> int:
     """Return the largest side up to `size` px that a ViT's patches divide; `size` for other networks."""
-    return size - size % int(backbone.patch_embed.patch_size[0]) if isinstance(backbone, VisionTransformer) else size
+    if not isinstance(backbone, VisionTransformer | Eva):
+        return size
+    return size - size % int(backbone.patch_embed.patch_size[0])
 
 
 @torch.no_grad()
@@ -63,7 +66,7 @@ def last_map(backbone: nn.Module, images: Tensor) -> Tensor | None:
     None for networks whose features have another form.
     """
     found = backbone.forward_features(images)  # type: ignore[operator]
-    if isinstance(backbone, VisionTransformer):
+    if isinstance(backbone, VisionTransformer | Eva):
         patches = backbone.fc_norm(found[:, backbone.num_prefix_tokens :])
         grid = backbone.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
         return cast(Tensor, patches.transpose(1, 2).unflatten(2, grid))
@@ -113,7 +116,7 @@ def _pooled_maps(backbone: nn.Module, images: Tensor, weight: Tensor, bias: Tens
     found = last_map(backbone, images)
     if found is None:
         return None
-    if isinstance(backbone, VisionTransformer):
+    if isinstance(backbone, VisionTransformer | Eva):
         name = "projection"
     else:
         with torch.no_grad():

@@ -3,10 +3,12 @@
 They are brought to timm's names and fitted to the backbone's input: position embeddings are resampled (bicubic, timm's
 `resample_abs_pos_embed`), and the first convolution of weights for RGB is summed over its channels where scans are
 gray, which is the same as repeating the gray image in all three. Every parameter of the backbone comes from the file,
-or the file is refused.
+or the file is refused. Layouts of other projects are in `octdino.models.published_layouts`.
 
 Weights trained on ImageNet saw images standardized by ImageNet's mean and deviation. octdino standardizes by the
-cohort's own, so their first layer sees a distribution of the same scale, which is what transfer learning needs.
+cohort's own, so their first layer sees a distribution of the same scale, which is what transfer learning needs. Arms
+that start from published weights by their name take the published mean and deviation instead
+(`octdino.models.first_convolution`).
 """
 
 import argparse
@@ -19,12 +21,16 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from octdino.config import ModelSettings
+from octdino.config.models import PublishedInput
 from octdino.data.safetensors_torch import read_tensors
 from octdino.data.weights_file import check_finite
 from octdino.errors import UserError
+from octdino.models.first_convolution import first_convolutions, fit_first_convolution
+from octdino.models.huggingface_names import check_config
+from octdino.models.published_layouts import READERS
 
 log = logging.getLogger("octdino.models")
 Tensors = dict[str, Tensor]
@@ -74,29 +80,41 @@ LIGHTLY_RESNET = Form(
 BLOCK_CHUNKS = ((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),)  # DINOv2's trainer; the second number counts through
 
 
-def load_weights(backbone: nn.Module, path: Path, name: str) -> None:
-    """Load a local file into a timm model without a classifier.
+def load_weights(backbone: nn.Module, model: ModelSettings, published: PublishedInput | None = None) -> None:
+    """Load the local file `model.weights` into a timm model without a classifier.
 
     Args:
         backbone: the model; its input's channels and size are what the weights are fitted to.
-        path: a state dict, or a checkpoint that holds one. Read: timm's names (timm, the reference DINO and DINOv2,
-            torchvision's ResNets, octdino's own backbone.safetensors), torchvision's ViTs, lightly's ResNets; below any
-            prefix (`module.backbone.`), in any of `WRAPPERS`. Of a student and a teacher the teacher is taken.
-        name: timm's, for messages.
+        model: its `layout` says whose names the tensors have. For most the file is a state dict, or a checkpoint that
+            holds one, and the names are recognized: timm's (timm, the reference DINO and DINOv2, torchvision's ResNets,
+            octdino's own backbone.safetensors), torchvision's ViTs, lightly's ResNets; below any prefix
+            (`module.backbone.`), in any of `WRAPPERS`. Of a student and a teacher the teacher is taken.
+        published: the input that the weights were trained with, where the scans are standardized by it.
 
     Raises:
         UserError: no such file, not a checkpoint, one that needs code to be read, one that does not fit, or a number
             that is not finite.
     """
+    path = model.weights_file
+    assert path is not None, "asked for where there is a file"
+    if model.layout == "huggingface":
+        check_config(path.with_name("config.json"), backbone)
     tensors, wrapper = _unwrapped(_read(path), path)
-    form, prefix, own = _recognise(tensors, backbone)
+    inside = f", its {wrapper!r}" if wrapper else ""
+    if reader := READERS.get(model.form.reader):
+        own, outside = reader(tensors, backbone, str(path))
+        source = f"{path} ({model.form.title}'s names{inside})"
+    else:
+        form, prefix, own = _recognise(tensors, backbone)
+        outside = {key.split(".")[0] for key in tensors if not key.startswith(prefix)}
+        source = f"{path} ({form}{inside}{f', below {prefix!r}' if prefix else ''})"
+        if "register_tokens" in own and getattr(backbone, "reg_token", None) is None:
+            raise UserError(f"{source}: has register tokens, {model.timm} has none; expected a timm model with reg4")
     check_finite(own, str(path))
-    outside = {key.split(".")[0] for key in tensors if not key.startswith(prefix)}
-    where = "".join([f", its {wrapper!r}" if wrapper else "", f", below {prefix!r}" if prefix else ""])
-    _load(backbone, own, f"{path} ({form}{where})", name, outside)
+    _load(backbone, own, source, model.timm, outside, published)
 
 
-def load_download(backbone: nn.Module, name: str) -> None:
+def load_download(backbone: nn.Module, name: str, published: PublishedInput | None = None) -> None:
     """Load timm's own weights of `name`, a model with or without a tag (`vit_small_patch16_224.dino`).
 
     Raises:
@@ -109,7 +127,7 @@ def load_download(backbone: nn.Module, name: str) -> None:
             f"no ImageNet weights for {name} from timm's download ({type(error).__name__}); "
             "name a local file as models.NAME.weights, or run where there is a network"
         ) from None
-    _load(backbone, source.state_dict(), "timm's download", name, set())
+    _load(backbone, source.state_dict(), "timm's download", name, set(), published)
 
 
 def _read(path: Path) -> Any:
@@ -154,7 +172,9 @@ def _recognise(tensors: Tensors, backbone: nn.Module) -> tuple[str, str, Tensors
     """The form, the prefix, and what stands below it under timm's names; the pair that covers most of the backbone."""
     wanted = set(backbone.state_dict())
     forms = (
-        Form("timm's names", f"{_first_convs(backbone)[0]}.weight", BLOCK_CHUNKS if "cls_token" in wanted else ()),
+        Form(
+            "timm's names", f"{first_convolutions(backbone)[0]}.weight", BLOCK_CHUNKS if "cls_token" in wanted else ()
+        ),
         TORCHVISION_VIT,
         LIGHTLY_RESNET,
     )
@@ -170,7 +190,14 @@ def _recognise(tensors: Tensors, backbone: nn.Module) -> tuple[str, str, Tensors
     return best[1:]
 
 
-def _load(backbone: nn.Module, tensors: Tensors, source: str, name: str, dropped: set[str]) -> None:
+def _load(
+    backbone: nn.Module,
+    tensors: Tensors,
+    source: str,
+    name: str,
+    dropped: set[str],
+    published: PublishedInput | None = None,
+) -> None:
     """Fit `tensors` to the backbone and load them all.
 
     Raises:
@@ -180,6 +207,7 @@ def _load(backbone: nn.Module, tensors: Tensors, source: str, name: str, dropped
     heads = {k for k in tensors if k not in wanted and (k.split(".")[0] in HEADS or k.startswith("decoder_"))}
     dropped = dropped | {key.split(".")[0] for key in heads} | ({"mask_token"} & tensors.keys())
     fitted = _fitted({k: v for k, v in tensors.items() if k not in heads}, backbone, source, name)
+    fitted = fit_first_convolution(fitted, backbone, published)
     for key in wanted.keys() - fitted.keys():
         if key.endswith(".num_batches_tracked"):  # a counter that files from before torch 0.4.1 lack; never used
             fitted[key] = wanted[key]
@@ -202,28 +230,14 @@ def _load(backbone: nn.Module, tensors: Tensors, source: str, name: str, dropped
 
 
 def _fitted(tensors: Tensors, backbone: nn.Module, source: str, name: str) -> Tensors:
-    """Through timm's filter of the model's family (embeddings, other projects' names), then to its channels."""
+    """Through timm's filter of the model's family: embeddings, other projects' names."""
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
     if convert:
         try:
             tensors = convert(dict(tensors), backbone)
         except Exception as error:
             raise UserError(f"{source}: does not fit {name}: {' '.join(str(error).split())}") from None
-    for conv in _first_convs(backbone):
-        module, weight = dict(backbone.named_modules()).get(conv), tensors.get(f"{conv}.weight")
-        if not isinstance(module, nn.Conv2d) or weight is None or weight.dim() != 4:
-            continue
-        if weight.shape[1] == 3 and module.in_channels != 3 and module.groups == 1:
-            tensors = tensors | {f"{conv}.weight": adapt_input_conv(module.in_channels, weight)}
     return tensors
-
-
-def _first_convs(backbone: nn.Module) -> tuple[str, ...]:
-    """Names of the layers that see the image."""
-    convs = getattr(backbone, "pretrained_cfg", {}).get("first_conv")
-    if not convs:
-        return (next(iter(backbone.state_dict())).rpartition(".")[0],)
-    return (convs,) if isinstance(convs, str) else tuple(convs)
 
 
 def _some(names: list[str]) -> str:

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from octdino.augment.view_sheet import LEAST_COLUMNS, SCANS, ScanRow, ViewCell, to_pixels
+from octdino.augment.view_sheet import LEAST_COLUMNS, SCANS, ScanRow, ViewCell, to_pixels, views_caption
 from octdino.pretrain.batch_loader import BatchLoader
 from octdino.pretrain.pretraining_data import PretrainData
 from octdino.training.distributed import local_slice
@@ -21,24 +21,23 @@ def first_views(batches: BatchLoader, data: PretrainData, name: str) -> tuple[li
         name: of the run, for the caption.
     """
     chosen = _scans(batches, data)
-    per_batch = sum(view.count for view in batches.views)
-    wanted = math.ceil(LEAST_COLUMNS / per_batch)
+    (step, position), *_ = batches.occurrences(chosen[0], 1)
+    views, hidden = batches.views_of(step, chosen[0], position)
+    wanted = math.ceil(LEAST_COLUMNS / len(_cells(views, hidden, data, "")))
     steps = {row: batches.occurrences(row, wanted) for row in chosen}
     shown = min(map(len, steps.values()))
-    rows, masked = [], False
+    rows = []
     for row in chosen:
         cells: list[ViewCell] = []
         for index, (step, position) in enumerate(steps[row][:shown]):
-            views, hidden = batches.views_of(step, row, position)
-            masked |= hidden is not None
-            cells += _cells(views, hidden, data, f"batch {index + 1}: " if shown > 1 else "")
+            prefix = f"batch {index + 1}: " if shown > 1 else ""
+            cells += _cells(*batches.views_of(step, row, position), data, prefix)
         rows.append(ScanRow(str(data.manifest["scan_id"].iloc[row]), data.images[data.rows[row]], cells))
-    where = f"the run's first {shown} batches that have the scan" if shown > 1 else "the run's first batch"
-    caption = f"{name}: scans and their views exactly as the network gets them in {where}."
-    if masked:
+    caption = views_caption(name, shown)
+    if hidden is not None:
         caption += (
-            " Masked: what the student sees of a large view; gray patches are hidden from it and not from the teacher. "
-            "No gray: this scan's view has no mask in this batch."
+            " Masked: gray patches of a large view are hidden from the trained network; a teacher, if the method has "
+            "one, sees them. No gray: this scan's view has no mask in this batch."
         )
     return rows, caption
 

@@ -1,5 +1,6 @@
 """The pretrain stage: one backbone pretrained with one method, from a store to weights, metadata and history."""
 
+import copy
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from octdino.models.backbones import save_backbone
 from octdino.models.initial_weights import Start
 from octdino.pretrain.collapse import collapse_warnings
 from octdino.pretrain.pretraining_data import held_rows, read_data
-from octdino.pretrain.reconstruction import write_reconstruction
+from octdino.pretrain.reconstruction import reconstruction_sheet
 from octdino.pretrain.trainer import Trainer
 from octdino.tracking import Tracked, check_installed
 from octdino.training.checkpoints import RunState
@@ -24,7 +25,7 @@ from octdino.training.determinism import set_determinism
 from octdino.training.distributed import is_rank0, process_group, world_size
 from octdino.training.learning_curves import Panel
 from octdino.training.precision import device_name
-from octdino.training.run_monitor import EVENTS, RunMonitor
+from octdino.training.run_monitor import RunMonitor
 from octdino.training.signals import Stopper
 
 PANELS = (  # of curves.svg, as in the report's figures of training
@@ -100,17 +101,20 @@ def pretrain(
     config = {**run, "settings": needed, "model": fingerprint["model"], "octdino": made_by("pretrain")}
     with state.locked():
         trainer = Trainer(settings, name, start, data, seed, state)
+        monitor = run_monitor(out, data.title, trackers, config)
         with Stopper(max_minutes).listening() as stopper:
-            trainer.train(stopper, run_monitor(out, state, data.title, trackers, config))
+            trainer.train(stopper, monitor)
         if not is_rank0():
             return
         write_outputs(out, trainer, model, {**run, "settings": needed})
+        size = settings.augment.global_size
+        monitor.show_reconstruction(
+            lambda: reconstruction_sheet(trainer.method, data, size, seed, trainer.device, monitor.name)
+        )
         state.finish()
 
 
-def run_monitor(
-    out: Path, state: RunState, project: str, trackers: Sequence[str], config: dict[str, Any]
-) -> RunMonitor:
+def run_monitor(out: Path, project: str, trackers: Sequence[str], config: dict[str, Any]) -> RunMonitor:
     """Return what shows a run while it trains.
 
     Args:
@@ -120,20 +124,19 @@ def run_monitor(
     group = f"pretrain/{config['name']}/{config['backbone']}"
     fold = "all" if config["fold"] is None else config["fold"]
     path = f"{group}/fold{fold}-seed{config['seed']}"
-    run = Tracked(project, "pretrain", path, group, config, out / EVENTS, state.folder)
-    return RunMonitor(out, run, trackers, PANELS, "epoch")
+    run = Tracked(project, "pretrain", path, group, config, out)
+    return RunMonitor(run, trackers, PANELS, "epoch")
 
 
 def write_outputs(out: Path, trainer: Trainer, model: ModelSettings, run: dict[str, Any]) -> None:
-    """Write backbone.safetensors, backbone.json, history.csv and, if there is one, the figure of a finished run.
+    """Write backbone.safetensors, backbone.json and history.csv of a finished run; its networks stay as they are.
 
     Args:
         run: plain values that identify the run, for backbone.json.
     """
     data, settings, history = trainer.data, trainer.settings, trainer.history
     size = settings.augment.global_size
-    # Before the best epoch's weights, which would not fit the last epoch's decoder, are loaded.
-    write_reconstruction(out / "reconstruction.png", trainer.method, data, size, trainer.seed, trainer.device)
+    exported = copy.deepcopy(trainer.method.exported)  # the best epoch's weights do not fit the last epoch's decoder
     metadata = {
         **run,
         **{"cohort": data.title, "kind": data.kind, "source": data.source},
@@ -142,7 +145,7 @@ def write_outputs(out: Path, trainer: Trainer, model: ModelSettings, run: dict[s
         "images_seen": trainer.images_seen,
         "skipped_steps": len(trainer.skipped.steps),
         "epochs": [*trainer.earlier_lengths, settings.length],
-        "exported_epoch": history.load_export(trainer.method.exported),
+        "exported_epoch": history.load_export(exported),
         "scans": len(data.manifest),
         "patients": int(data.manifest["patient"].nunique()),
         "alarms": collapse_warnings(history.rows, settings.length),
@@ -156,4 +159,4 @@ def write_outputs(out: Path, trainer: Trainer, model: ModelSettings, run: dict[s
     with replacing(out / "history.csv") as temporary:
         pd.DataFrame(history.rows).to_csv(temporary, index=False)
     spec = BackboneSpec(timm=model.timm, args=model.args, in_chans=data.images.shape[1], size=size)
-    save_backbone(out, trainer.method.exported, spec, metadata)
+    save_backbone(out, exported, spec, metadata)

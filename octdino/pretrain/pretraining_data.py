@@ -1,7 +1,7 @@
 """Data of a pretraining run: its scans, their order in each epoch, and the labeled scans of the online evaluation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,7 @@ class OnlineEvalSet:
     patients: Tensor  # int64 [M]
     is_query: np.ndarray  # bool [M]
     exclusive: bool = False  # each scan has exactly one label
+    scan_ids: Sequence[str] = ()  # [M], for pictures
 
     def has_both_classes(self) -> bool:
         """Return whether some label is 0 and 1 among the queries, so that kNN scores can rank epochs."""
@@ -124,6 +125,7 @@ def read_data(
             patients=torch.from_numpy(pd.factorize(cohort.manifest["patient"].iloc[evaluated])[0].astype("int64")),
             is_query=(split.iloc[evaluated] == "val").to_numpy(bool, copy=True),
             exclusive=cohort.exclusive,
+            scan_ids=cohort.manifest["scan_id"].iloc[evaluated].tolist(),
         ),
         source=cohort.source,
         image=cohort.image,

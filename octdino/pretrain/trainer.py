@@ -35,7 +35,7 @@ from octdino.training.precision import (
     resolve_precision,
 )
 from octdino.training.random_seeds import seed_of
-from octdino.training.run_monitor import RunMonitor, tracked_row
+from octdino.training.run_monitor import RunMonitor
 from octdino.training.schedules import cosine, warmup_cosine
 from octdino.training.signals import Stopper
 from octdino.training.throughput import Throughput
@@ -165,7 +165,8 @@ class Trainer:
             "%s, %d epochs of %d steps of %d scans on %s",
             self.data.counted(), self.settings.length, per_epoch, self.batches.batch_size, device_name(self.device),
         )  # fmt: skip
-        with monitor.track(self.history.rows, resumed=saved is not None) as trackers:
+        with monitor.track() as trackers:
+            trackers.begin(self.history.rows)
             self._train(stopper, monitor, trackers)
 
     def _train(self, stopper: Stopper, monitor: RunMonitor, trackers: RunTracking) -> None:
@@ -178,7 +179,7 @@ class Trainer:
             self.take_step()
             if self.step % per_epoch == 0:
                 self.end_epoch()
-                trackers.log(*tracked_row(self.history.rows[-1]))
+                trackers.log(self.history.rows[-1])
                 monitor.show_curves({monitor.name: self.history.rows}, last=self.step == total)
                 self.throughput.restart()
             if reason := stopper.asked():

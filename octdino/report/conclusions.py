@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from octdino.config import Arm
+from octdino.config.names import has_own_backbone
 from octdino.data.sampling_units import PATIENT, Unit
 from octdino.report.prepared_tables import CLINICAL, PreparedTables
 from octdino.stats.significance import Outcome, alpha, outcome
@@ -28,6 +29,8 @@ class Verdict:
         winner: the best-scoring of the arms that beat the reference; empty where none does.
         shown: all arms that beat the reference by their adjusted p, the largest difference first.
         gap: an arm and its difference to the reference in words: of the winner, or else of the nearest arm.
+        published: the arms that start from published weights, each on a backbone of its own.
+        network: the backbone of the best arm, which may be another than that of the reference.
     """
 
     fraction: float
@@ -41,6 +44,12 @@ class Verdict:
     winner: str = ""
     shown: tuple[str, ...] = ()
     gap: tuple[str, str] = ("", "")
+    published: tuple[str, ...] = ()
+    network: str = ""
+
+    def is_pretrained(self, arm: str) -> bool:
+        """Return whether an arm starts from a pretraining of this run: neither from random nor from others' weights."""
+        return arm not in self.published and Arm.named(arm).init not in ("scratch", "imagenet", CLINICAL)
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -93,8 +102,13 @@ def verdicts(
 
     The adjusted p decides: below 1 - `confidence` a difference is shown. Sorted by backbone, then fraction.
     """
-    macro = tables.leading[tables.leading["arm"] != CLINICAL]
-    paired = tables.paired[tables.paired["reference"] == reference]
+    leading = tables.leading[tables.leading["arm"] != CLINICAL]
+    pairs_known = tables.paired[tables.paired["reference"] == reference]
+    known = set(leading.loc[leading["arm"] == reference, "backbone"])
+    apart = {key for key in zip(pairs_known["arm"], pairs_known["backbone"], strict=True) if key[1] not in known}
+    macro, paired = (_beside_reference(table, apart, known) for table in (leading, pairs_known))
+    rows = zip(leading["arm"], leading["backbone"], strict=True)
+    published = tuple(sorted({arm for arm, backbone in rows if has_own_backbone(arm, backbone)}))
     backbones = sorted(set(macro["backbone"]))
     found = []
     for backbone in backbones:
@@ -103,8 +117,22 @@ def verdicts(
             scored = arms[(arms["fraction"] == fraction) & arms["value"].notna()]
             of_fraction = pairs[pairs["fraction"] == fraction]
             verdict = _verdict(float(fraction), tables.metric_name, scored, of_fraction, reference, confidence, unit)
+            best = scored.loc[scored["arm"] == verdict.arm, "network"]
+            verdict = replace(verdict, published=published, network=str(best.iloc[0]) if len(best) else "")
             found.append(replace(verdict, backbone=str(backbone)) if len(backbones) > 1 else verdict)
     return found
+
+
+def _beside_reference(table: pd.DataFrame, apart: set[tuple[str, str]], known: set[str]) -> pd.DataFrame:
+    """Return the rows under the backbone on which they are compared with the reference; `network` is their own.
+
+    Args:
+        apart: arms and backbones, of published weights, that are compared with the reference on another backbone.
+        known: backbones on which the reference was run.
+    """
+    rows = zip(table["arm"], table["backbone"], strict=True)
+    beside = [min(known) if known and (arm, backbone) in apart else backbone for arm, backbone in rows]
+    return table.assign(network=table["backbone"], backbone=beside)
 
 
 def _verdict(
@@ -206,9 +234,9 @@ def _short(found: list[Verdict], reference: str, unit: Unit) -> tuple[str, str]:
     arms = list(dict.fromkeys(verdict.winner for verdict in better))
     tail = "" if len(better) == len(found) else "; elsewhere this is not shown"
     beats = f"{_joined(arms)} beat{'s' if len(arms) == 1 else ''} {floor} {where}{tail}"
-    if any(is_pretrained(arm) for arm in arms):
+    if any(first.is_pretrained(arm) for arm in arms):
         return "yes", beats
-    others = list(dict.fromkeys(arm for verdict in better for arm in verdict.shown if is_pretrained(arm)))
+    others = list(dict.fromkeys(arm for verdict in better for arm in verdict.shown if first.is_pretrained(arm)))
     if others:
         return "yes, though another arm leads", f"{beats}; of pretraining here, {_joined(others)} is shown to as well"
     return "not by self-supervised pretraining", f"{beats}; no arm that was pretrained here is shown to"
@@ -216,11 +244,6 @@ def _short(found: list[Verdict], reference: str, unit: Unit) -> tuple[str, str]:
 
 def _joined(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-
-
-def is_pretrained(arm: str) -> bool:
-    """Return whether an arm starts from a pretraining of this run: neither random weights nor ImageNet's."""
-    return Arm.named(arm).init not in ("scratch", "imagenet", CLINICAL)
 
 
 def margins(found: list[Verdict], reference: str, metric: str) -> list[str]:
@@ -251,7 +274,7 @@ def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], conf
         text = f"{where} the clinical baseline reaches {number(one['value'])} ({span(one['low'], one['high'])})"
         rows = paired[(paired["fraction"] == verdict.fraction) & (paired["arm"] == verdict.arm)]
         if verdict.backbone:
-            rows = rows[rows["backbone"] == verdict.backbone]
+            rows = rows[rows["backbone"] == verdict.network]
         if len(rows):
             row = rows.iloc[0]
             means = {
@@ -259,7 +282,7 @@ def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], conf
                 "open": ": the image is not shown to add anything",
             }[outcome_of(row, confidence)]  # fmt: skip
             why = grounds(row, confidence)
-            name = f"{verdict.arm} ({verdict.backbone})" if verdict.backbone else verdict.arm
+            name = f"{verdict.arm} ({verdict.network})" if verdict.backbone else verdict.arm
             text += f"; {name} differs from it by {_difference(row)}{f'; {why}' if why else ''}{means}"
         sentences.append(text + ".")
     return sentences

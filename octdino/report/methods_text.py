@@ -9,6 +9,7 @@ from octdino import __version__
 from octdino.config import Arm, EvaluateSettings
 from octdino.report.conclusions import percent
 from octdino.report.prepared_tables import CLINICAL
+from octdino.report.published import published_sentence
 from octdino.report.references import cite, references_of
 from octdino.report.results_reader import Pretraining, Results
 from octdino.report.tables import crossval_counts, duration
@@ -192,6 +193,7 @@ def _classifiers(results: Results) -> list[str]:
         lines.append("Arms named scratch start from random weights.")
     if "imagenet" in starts:
         lines.append(f"Arms named imagenet start from weights trained on ImageNet {cite('russakovsky2015imagenet')}.")
+    lines += dict.fromkeys(filter(None, (published_sentence(metadata) for _, metadata in results.classifiers)))
     if any(_first_head(metadata) == "linear" for _, metadata in results.classifiers):
         lines.append(f"Fine-tuning of pretrained networks began with their linear probe {cite('kumar2022finetuning')}.")
     clinical = [metadata for _, metadata in results.classifiers if metadata["arm"] == CLINICAL]

@@ -13,6 +13,7 @@ from octdino.data.sampling_units import Unit
 from octdino.report.cautions import of_run
 from octdino.report.conclusions import Verdict, number, percent, span
 from octdino.report.data_card import Card, Part, comparison_part, label_part, rows_of
+from octdino.report.published import published_sentence
 from octdino.report.results_reader import Pretraining, Results
 
 Runs = list[tuple[Path, dict[str, Any]]]
@@ -31,7 +32,7 @@ def runs_of(results: Results, arm: str, fraction: float, backbone: str) -> Runs:
 def backbone_of(results: Results, best: Verdict) -> str:
     """Return the backbone of the leading arm; a verdict names it only where there are several."""
     found = results.metrics[(results.metrics["arm"] == best.arm) & (results.metrics["fraction"] == best.fraction)]
-    return best.backbone or str(found["backbone"].iloc[0])
+    return best.network or str(found["backbone"].iloc[0])
 
 
 def model_card(
@@ -90,9 +91,10 @@ def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[st
         arguments = f" with {json.dumps(model['args'])}" if model.get("args") else ""
         lines.append(f"Backbone {backbone}: timm's {model.get('timm')}{arguments}.")
     if given:
+        published = (metadata.get("published") or {}).get("standardized_by") == "published"
         lines.append(
-            f"Input: {given['size']} x {given['size']} px, standardized with mean "
-            f"{_numbers(given['mean'])} and deviation {_numbers(given['std'])} of the training {many}."
+            f"Input: {given['size']} x {given['size']} px, standardized with mean {_numbers(given['mean'])} and "
+            f"deviation {_numbers(given['std'])} of the {'published network' if published else f'training {many}'}."
         )
     names = ", ".join(map(str, metadata.get("labels", [])))
     kind = (
@@ -129,7 +131,7 @@ def _training(results: Results, arm: str, backbone: str, runs: Runs) -> list[str
         lines += _pretraining(run, results.cohort.words)
     if not pretrained:
         given = {"scratch": "Random weights at the start: no pretraining.", "imagenet": "Starts from ImageNet weights."}
-        lines += [given[start]] if start in given else []
+        lines += [given[start]] if start in given else [published_sentence(metadata) for _, metadata in runs[:1]]
     return lines
 
 

@@ -237,7 +237,7 @@ def leading_arm(settings: ReportSettings, found: Results, best: conclusions.Verd
             "example_folder": "",
             "example_exclusive": False,
         }
-    shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.backbone)
+    shown, folder = examples(found, settings.examples, best.arm, best.fraction, best.network)
     runs = runs_of(found, best.arm, best.fraction, backbone_of(found, best))
     return {
         "best": best,

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from octdino.tracking.tracker import Tracked, flat
 
-LONGEST = 500  # characters of a parameter, in every version of MLflow
-AT_ONCE = 100  # parameters per request, MLflow's limit
+PARAMETER_LENGTH = 500  # characters of a parameter, in every version of MLflow
+PARAMETERS_PER_REQUEST = 100  # MLflow's limit
 DEFAULTS = {  # of its environment
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # else it tells its makers of its use
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # else it sends usage data to its makers
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds; with MLflow's own limits a lost server is noticed after minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
@@ -38,21 +38,21 @@ class MlflowRun:
         """Return the id of the experiment, which another job may be creating at this moment."""
         from mlflow.exceptions import MlflowException
 
-        if (found := self._client.get_experiment_by_name(project)) is not None:
-            return str(found.experiment_id)
+        if (experiment := self._client.get_experiment_by_name(project)) is not None:
+            return str(experiment.experiment_id)
         try:
             return str(self._client.create_experiment(project))
         except MlflowException:
-            if (found := self._client.get_experiment_by_name(project)) is None:
+            if (experiment := self._client.get_experiment_by_name(project)) is None:
                 raise
-            return str(found.experiment_id)
+            return str(experiment.experiment_id)
 
     def _log_config(self, values: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(key, value[:LONGEST]) for key, value in values.items()]
-        for first in range(0, len(params), AT_ONCE):
-            self._client.log_batch(self.run_id, params=params[first : first + AT_ONCE])
+        params = [Param(key, value[:PARAMETER_LENGTH]) for key, value in values.items()]
+        for first in range(0, len(params), PARAMETERS_PER_REQUEST):
+            self._client.log_batch(self.run_id, params=params[first : first + PARAMETERS_PER_REQUEST])
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add the finite metrics of a step; some of MLflow's stores refuse others."""

@@ -1,4 +1,4 @@
-"""All trackers of one run, each in a thread of its own: training neither waits for one nor ends with it."""
+"""The trackers of one run, one thread per tracker: training neither waits for one nor ends with it."""
 
 import importlib
 import importlib.util
@@ -9,6 +9,8 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -20,7 +22,7 @@ from octdino.tracking.tracker import StartTracker, Tracked
 log = logging.getLogger("octdino.tracking")
 
 FINISH_SECONDS, STOP_SECONDS = 60.0, 10.0  # waited for trackers at the end, and where a signal stops the run
-MODULES = {  # of this room, by tracker
+MODULES = {  # of octdino.tracking, by tracker
     "tensorboard": "tensorboard_events",
     "wandb": "wandb_run",
     "mlflow": "mlflow_run",
@@ -28,14 +30,11 @@ MODULES = {  # of this room, by tracker
 }
 
 
-def _needed(name: str) -> tuple[tuple[str, ...], str]:
-    """Return the packages that a tracker imports, and what pip installs for it."""
-    if name != "mlflow":
-        return (name,), name
-    if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
-        return ("mlflow",), "mlflow-skinny"
-    # For mlflow.db; not the whole of `mlflow`, which holds back pyarrow.
-    return ("mlflow", "alembic", "sqlalchemy"), "mlflow-skinny alembic sqlalchemy"
+def _packages(name: str) -> tuple[str, ...]:
+    """Return the packages that a tracker imports; pip installs them with octdino's extra of the tracker's name."""
+    if name != "mlflow" or os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+        return (name,)
+    return ("mlflow", "alembic", "sqlalchemy")  # for mlflow.db
 
 
 def _is_missing(package: str) -> bool:
@@ -45,45 +44,64 @@ def _is_missing(package: str) -> bool:
         return False
 
 
-def check_installed(wanted: Sequence[TrackerName]) -> list[str]:
+def check_installed(names: Sequence[TrackerName]) -> list[str]:
     """Return the trackers that `tracking` names: none for `none`, TensorBoard for `auto` if it is installed.
 
     Raises:
         UserError: the package of a tracker is missing.
     """
-    found: list[str] = []
-    for name in wanted:
+    installed: list[str] = []
+    for name in names:
         if name == "auto":
-            found += ["tensorboard"] if not _is_missing("tensorboard") else []
+            installed += ["tensorboard"] if not _is_missing("tensorboard") else []
         elif name != "none":
-            packages, install = _needed(name)
-            if missing := [package for package in packages if _is_missing(package)]:
-                raise UserError(f"tracking: {name}: package {missing[0]} is missing; pip install {install}")
-            found.append(name)
-    return list(dict.fromkeys(found))
+            if missing := [package for package in _packages(name) if _is_missing(package)]:
+                raise UserError(f"tracking: {name}: package {missing[0]} is missing; pip install 'octdino[{name}]'")
+            installed.append(name)
+    return list(dict.fromkeys(installed))
 
 
-class Row(NamedTuple):
-    """Metrics at a step."""
+class _Begin(NamedTuple):
+    """Start of a training.
 
+    Attributes:
+        ended: an earlier process has trained it to its end.
+    """
+
+    run: Tracked
+    ended: bool
+
+
+class _Row(NamedTuple):
     step: int
-    metrics: Mapping[str, float]
+    metrics: dict[str, float]
+
+
+class _End(NamedTuple):
+    completed: bool
+
+
+class _Record(NamedTuple):
+    """State of a tracker for one training: the id of its run, "" without one; the last step, -1 before the first."""
+
+    run_id: str = ""
+    step: int = -1
+    finished: bool = False
 
 
 class RunTracking:
-    """The trackers of one run, as a context: started on entry with what is known so far, finished on exit.
+    """The trackers of one run, as a context in which it trains. Nothing waits for a tracker but the exit.
+
+    The exit waits at most FINISH_SECONDS, or STOP_SECONDS after an error, for all trackers together.
 
     Args:
         trackers: of `check_installed`.
-        run: what they are told.
-        earlier: the history of a resumed run; each tracker gets what it does not have yet.
-        resumed: this process resumes the run; else each tracker begins a new one.
+        run: its description, without a series.
     """
 
-    def __init__(self, trackers: Sequence[str], run: Tracked, earlier: Sequence[Row] = (), *, resumed: bool) -> None:
-        self._workers = [_Worker(name, run, resumed) for name in trackers]
-        for row in earlier:
-            self.log(row.step, row.metrics)
+    def __init__(self, trackers: Sequence[str], run: Tracked) -> None:
+        self._run = run
+        self._workers = [_Worker(name) for name in trackers]
 
     def __enter__(self) -> Self:
         for worker in self._workers:
@@ -91,71 +109,100 @@ class RunTracking:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        until = time.monotonic() + (FINISH_SECONDS if kind is None else STOP_SECONDS)
+        deadline = time.monotonic() + (FINISH_SECONDS if kind is None else STOP_SECONDS)
+        self._put(_End(completed=kind is None))
         for worker in self._workers:
-            worker.queue.put(kind is None)
-        for worker in self._workers:
-            worker.join(max(until - time.monotonic(), 0))
+            worker.join(max(deadline - time.monotonic(), 0))
             worker.abandon()
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Hand the metrics of a step to all trackers; returns at once."""
+    def begin(self, history: Sequence[Mapping[str, float]], *, series: str = "", ended: bool = False) -> None:
+        """Begin the training, or the next one of the run, whose predecessor is then complete; returns at once.
+
+        Args:
+            history: rows of an earlier process, each with a `step`; each tracker gets those that it does not have.
+            series: name of the training, where the run has several.
+            ended: an earlier process has trained it to its end.
+        """
+        self._put(_Begin(replace(self._run, series=series), ended))
+        for row in history:
+            self.log(row)
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Hand a row of the history, a `step` and metrics, to all trackers; returns at once."""
+        metrics = {name: float(value) for name, value in row.items() if name != "step"}
+        self._put(_Row(int(row["step"]), metrics))
+
+    def _put(self, item: _Begin | _Row | _End) -> None:
         for worker in self._workers:
-            worker.queue.put(Row(step, dict(metrics)))
+            worker.queue.put(item)
 
 
 class _Worker(threading.Thread):
     """Thread of one tracker. Its first error is a warning, and its last: the thread ends.
 
-    `tracker-NAME.json` in the state folder records the run's id and the last step that the tracker has, so that a
-    resumed run appends to the same run and skips the epochs that are trained a second time.
+    `Tracked.record` is the file of the `_Record` of a training. It alone decides: where it exists, this
+    process appends to the same run and skips the epochs that are trained a second time; `Tracked.delete` deletes it
+    before a training from the first step.
     """
 
-    def __init__(self, name: str, run: Tracked, resumed: bool) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(name=f"tracker-{name}", daemon=True)
-        self.queue: queue.SimpleQueue[Row | bool] = queue.SimpleQueue()
-        self._tracker, self._run, self._abandoned = name, run, False
-        self._record = run.state / f"tracker-{'-'.join(filter(None, (name, run.series)))}.json"
-        if not resumed:
-            self._record.unlink(missing_ok=True)
+        self.queue: queue.SimpleQueue[_Begin | _Row | _End] = queue.SimpleQueue()
+        self._tracker, self._abandoned = name, False
 
     def run(self) -> None:
         try:
-            self._follow()
-        except Exception as error:  # of a package, a server or a disk; training goes on
+            start: StartTracker = importlib.import_module(f"octdino.tracking.{MODULES[self._tracker]}").start
+            item = self.queue.get()
+            while isinstance(item, _Begin):
+                item = self._track(start, item)
+        except Exception as error:  # of a package, a server or a disk; training continues
             if not self._abandoned:
                 log.warning("tracking: %s failed and is left out from here on: %s", self._tracker, one_line(error))
 
-    def _follow(self) -> None:
-        start: StartTracker = importlib.import_module(f"octdino.tracking.{MODULES[self._tracker]}").start
-        run_id, last = self._read_record()
-        tracker = start(self._run, run_id)
-        if not tracker.run_id:
-            last = -1
-        while isinstance(item := self.queue.get(), Row):
-            if item.step > last:
+    def _track(self, start: StartTracker, training: _Begin) -> _Begin | _Row | _End:
+        """Log the rows of one training; return the next item of the queue, which is no row."""
+        path = training.run.record(self._tracker)
+        record = _read_record(path)
+        if training.ended and record.finished:
+            while isinstance(item := self.queue.get(), _Row):
+                pass
+            return item
+        tracker = start(training.run, record.run_id)
+        step = record.step if tracker.run_id else -1
+        self._write_record(path, _Record(tracker.run_id, step))  # also where the run is killed before its first row
+        while isinstance(item := self.queue.get(), _Row):
+            if item.step > step:
                 tracker.log(item.step, item.metrics)
-                self._write_record(tracker.run_id, item.step)
-        tracker.finish(completed=item)
+                step = item.step
+                self._write_record(path, _Record(tracker.run_id, step))
+        completed = not isinstance(item, _End) or item.completed
+        tracker.finish(completed=completed)
+        self._write_record(path, _Record(tracker.run_id, step, finished=completed))
+        return item
 
-    def _read_record(self) -> tuple[str, int]:
-        """Return run id and last step of an earlier process; "" and -1 where there was none or it left no record."""
-        if not self._record.is_file():
-            return "", -1
-        try:
-            found = read_json(self._record, "pretrain")
-        except UserError:  # left empty by a crash of the machine
-            return "", -1
-        run_id, step = found.get("run"), found.get("step")
-        return (run_id, step) if isinstance(run_id, str) and isinstance(step, int) else ("", -1)
-
-    def _write_record(self, run_id: str, step: int) -> None:
-        if run_id and not self._abandoned:
-            with replacing(self._record) as temporary:
-                temporary.write_text(json.dumps({"run": run_id, "step": step}) + "\n")
+    def _write_record(self, path: Path, record: _Record) -> None:
+        if record.run_id and not self._abandoned:
+            with replacing(path) as temporary:
+                values = {"run": record.run_id, "step": record.step, "finished": record.finished}
+                temporary.write_text(json.dumps(values) + "\n")
 
     def abandon(self) -> None:
         """Leave a tracker that has not finished in time; it writes nothing any more below the run's folder."""
         self._abandoned = True
         if self.is_alive():
             log.warning("tracking: %s has not finished in time; what it had not sent is lost", self._tracker)
+
+
+def _read_record(path: Path) -> _Record:
+    """Return the record of an earlier process; the default where there was none or it left no record."""
+    if not path.is_file():
+        return _Record()
+    try:
+        values = read_json(path, "pretrain")
+    except UserError:  # left empty by a crash of the machine
+        return _Record()
+    run_id, step, finished = values.get("run"), values.get("step"), values.get("finished")
+    if not isinstance(run_id, str) or not isinstance(step, int):
+        return _Record()
+    return _Record(run_id, step, finished is True)

@@ -1,14 +1,18 @@
-"""Interface of a tracker, and the run that it is told about."""
+"""Interface of a tracker, and the description of a run that it gets."""
 
+import contextlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+EVENTS = "tensorboard"  # in the run's folder
+
 
 @dataclass(frozen=True)
 class Tracked:
-    """One training as a tracker is told of it: one line in its charts.
+    """Description of one training for a tracker: one line in its charts.
 
     Attributes:
         project: name of the cohort in results/.
@@ -16,8 +20,7 @@ class Tracked:
         path: folder of the run below results/{cohort}.
         group: name of the runs that belong together.
         config: plain values; no patients and no scans.
-        events: folder of TensorBoard's event files.
-        state: folder of the run's checkpoints, for the records of what a tracker has.
+        folder: of the run.
         series: name of the training, where a run has several, such as the candidates of a fine-tuning.
     """
 
@@ -26,8 +29,7 @@ class Tracked:
     path: str
     group: str
     config: dict[str, Any]
-    events: Path
-    state: Path
+    folder: Path
     series: str = ""
 
     @property
@@ -35,9 +37,25 @@ class Tracked:
         """Path and series."""
         return f"{self.path}/{self.series}" if self.series else self.path
 
+    @property
+    def events(self) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.folder / EVENTS / self.series
+
+    def record(self, tracker: str) -> Path:
+        """Return the file that records what a tracker has of this training, beside the run's checkpoints."""
+        return self.folder / "state" / f"tracker-{'-'.join(filter(None, (tracker, self.series)))}.json"
+
+    def delete(self) -> None:
+        """Delete the event files and the records of all trainings of the run."""
+        shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
+        for record in self.folder.glob("state/tracker-*.json"):
+            with contextlib.suppress(OSError):
+                record.unlink()
+
 
 class Tracker(Protocol):
-    """What a tracker does with one run. Its functions may raise any error; they run in a thread of their own.
+    """What a tracker does with one run. Its functions may raise any error; they run in the tracker's thread.
 
     Attributes:
         run_id: with which a later process appends to the run; empty: the whole history is written again.
@@ -61,7 +79,7 @@ class StartTracker(Protocol):
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Return nested values with dotted keys, each value as text."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
-    return found
+        texts |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)}
+    return texts

@@ -1,4 +1,4 @@
-"""Weights & Biases: offline below `wandb/` of the working directory, unless WANDB_MODE says otherwise."""
+"""Weights & Biases: offline below `wandb/` of the working directory, unless WANDB_MODE is set."""
 
 import os
 import uuid
@@ -15,7 +15,7 @@ class WandbRun:
 
     def __init__(self, run: Tracked, run_id: str) -> None:
         os.environ.setdefault("WANDB_MODE", "offline")
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # of wandb's own errors, to its makers
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else wandb sends reports of its errors to its makers
         import wandb
 
         self.run_id = run_id or uuid.uuid4().hex[:12]

@@ -39,48 +39,48 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def check_form(found: Any, expected: Any, where: str) -> None:
+def check_form(saved: Any, expected: Any, where: str) -> None:
     """Check that two nested values have the same keys, lengths, shapes and types; values of numbers may differ.
 
     Raises:
         CheckpointError: names the first difference.
     """
     if isinstance(expected, Tensor):
-        wanted = f"{expected.dtype} {list(expected.shape)}"
-        if not isinstance(found, Tensor) or found.layout != torch.strided:
-            raise CheckpointError(f"{where} is {type(found).__name__}, expected {wanted}")
-        if (found.dtype, found.shape) != (expected.dtype, expected.shape):
-            raise CheckpointError(f"{where} is {found.dtype} {list(found.shape)}, expected {wanted}")
+        form = f"{expected.dtype} {list(expected.shape)}"
+        if not isinstance(saved, Tensor) or saved.layout != torch.strided:
+            raise CheckpointError(f"{where} is {type(saved).__name__}, expected {form}")
+        if (saved.dtype, saved.shape) != (expected.dtype, expected.shape):
+            raise CheckpointError(f"{where} is {saved.dtype} {list(saved.shape)}, expected {form}")
     elif isinstance(expected, int | float) and not isinstance(expected, bool):
-        if not isinstance(found, int | float) or isinstance(found, bool):
-            raise CheckpointError(f"{where} is {type(found).__name__}, expected a number")
-    elif type(found) is not type(expected) and not (isinstance(found, dict) and isinstance(expected, dict)):
-        raise CheckpointError(f"{where} is {type(found).__name__}, expected {type(expected).__name__}")
+        if not isinstance(saved, int | float) or isinstance(saved, bool):
+            raise CheckpointError(f"{where} is {type(saved).__name__}, expected a number")
+    elif type(saved) is not type(expected) and not (isinstance(saved, dict) and isinstance(expected, dict)):
+        raise CheckpointError(f"{where} is {type(saved).__name__}, expected {type(expected).__name__}")
     elif isinstance(expected, dict):
-        if unmatched := sorted(map(str, found.keys() ^ expected.keys())):
+        if unmatched := sorted(map(str, saved.keys() ^ expected.keys())):
             raise CheckpointError(f"{where}: {unmatched[0]} is only in one of checkpoint and run")
         for key, value in expected.items():
-            check_form(found[key], value, f"{where}.{key}")
+            check_form(saved[key], value, f"{where}.{key}")
     elif isinstance(expected, list | tuple):
-        if len(found) != len(expected):
-            raise CheckpointError(f"{where} has {len(found)} entries, expected {len(expected)}")
+        if len(saved) != len(expected):
+            raise CheckpointError(f"{where} has {len(saved)} entries, expected {len(expected)}")
         for index, value in enumerate(expected):
-            check_form(found[index], value, f"{where}.{index}")
+            check_form(saved[index], value, f"{where}.{index}")
 
 
-def check_optimizer(found: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Check that `found` is a state dict that `optimizer` can load.
+def check_optimizer(saved: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Check that `saved` is a state dict that `optimizer` can load.
 
     Raises:
         CheckpointError: groups, parameters or the tensors per parameter differ.
     """
     expected = optimizer.state_dict()
-    if not isinstance(found, dict) or found.keys() != {"state", "param_groups"} or not isinstance(found["state"], dict):
+    if not isinstance(saved, dict) or saved.keys() != {"state", "param_groups"} or not isinstance(saved["state"], dict):
         raise CheckpointError("optimizer is not the state of an optimizer")
-    check_form(found["param_groups"], expected["param_groups"], "optimizer.param_groups")
+    check_form(saved["param_groups"], expected["param_groups"], "optimizer.param_groups")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     keys = OPTIMIZER_STATE[type(optimizer)]
-    for index, entry in found["state"].items():
+    for index, entry in saved["state"].items():
         where = f"optimizer.state.{index}"
         if index not in range(len(parameters)) or not isinstance(entry, dict) or entry.keys() != keys:
             raise CheckpointError(f"{where} is not the state that {type(optimizer).__name__} has per parameter")

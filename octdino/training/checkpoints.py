@@ -78,18 +78,18 @@ class RunState:
         return broadcast_from_rank0(lambda: self._load(extend, check))
 
     def _load(self, extend: bool, check: Check) -> dict[str, Any] | None:
-        before = self._read_mark()
-        same = before.get("fingerprint") == self._mark["fingerprint"]
-        unfinished = same and before["length"] == self._mark["length"] and not before["finished"]
-        longer = same and before["length"] < self._mark["length"] and before["finished"]
-        extended = longer or (unfinished and before["extended"])
-        wanted = (unfinished or longer) and (extend or not extended)
-        state = self._newest(check) if wanted else None
+        previous = self._read_mark()
+        same = previous.get("fingerprint") == self._mark["fingerprint"]
+        unfinished = same and previous["length"] == self._mark["length"] and not previous["finished"]
+        longer = same and previous["length"] < self._mark["length"] and previous["finished"]
+        extended = longer or (unfinished and previous["extended"])
+        resumable = (unfinished or longer) and (extend or not extended)
+        state = self._newest(check) if resumable else None
         if state is None:
-            if (found := self._checkpoints()) and not wanted:
+            if (checkpoints := self._checkpoints()) and not resumable:
                 log.warning(
                     "%s: checkpoint fingerprint does not match, or the run has already finished; starting again",
-                    found[-1],
+                    checkpoints[-1],
                 )
             for path in self.folder.glob("*step-*.pt"):  # half-written ones of a killed run as well
                 path.unlink()

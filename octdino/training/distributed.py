@@ -63,9 +63,9 @@ def is_rank0() -> bool:
     return rank() == 0
 
 
-def shared_batch(wanted: int, count: int) -> int:
-    """Return the batch size: `wanted`, or with fewer than that many rows the largest multiple of the processes."""
-    return wanted if wanted <= count else count - count % world_size()
+def shared_batch(batch_size: int, count: int) -> int:
+    """Return the batch size: `batch_size`, or with fewer than that many rows the largest multiple of the processes."""
+    return batch_size if batch_size <= count else count - count % world_size()
 
 
 def local_slice(count: int) -> slice:
@@ -103,8 +103,8 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        mine = gradients[0].narrow(ctx.dim, rank() * ctx.count, ctx.count)
-        return mine * world_size(), None
+        local = gradients[0].narrow(ctx.dim, rank() * ctx.count, ctx.count)
+        return local * world_size(), None
 
 
 def average_gradients(module: nn.Module) -> None:
@@ -150,8 +150,8 @@ def broadcast_from_rank0(make: Callable[[], T]) -> T:
     dist.broadcast(size, 0)
     payload = torch.frombuffer(bytearray(buffer.getvalue() or int(size)), dtype=torch.uint8)
     dist.broadcast(payload, 0)
-    made: T = torch.load(io.BytesIO(payload.numpy().tobytes()), map_location="cpu", weights_only=True)
-    return made
+    received: T = torch.load(io.BytesIO(payload.numpy().tobytes()), map_location="cpu", weights_only=True)
+    return received
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:

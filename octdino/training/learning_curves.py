@@ -110,19 +110,19 @@ def draw_curves(lines: Mapping[str, Rows], panels: Sequence[Panel], x: str) -> s
 
 def _points(rows: Rows, panel: Panel, x: str) -> list[tuple[float, float]]:
     """Return the finite points of a line, at most MOST_POINTS, the lowest and the highest of each stretch kept."""
-    found = [
+    points = [
         (row[x], row[panel.column] / (row[panel.per] if panel.per else 1.0))
         for row in rows
         if panel.column in row and (panel.per is None or row.get(panel.per))
     ]
-    found = [point for point in found if math.isfinite(point[1])]
-    if len(found) <= MOST_POINTS:
-        return found
-    width = len(found) / (MOST_POINTS // 2 - 1)
-    stretches = (found[int(i * width) : int((i + 1) * width)] for i in range(MOST_POINTS // 2 - 1))
-    ends = {0, len(found) - 1}
+    points = [point for point in points if math.isfinite(point[1])]
+    if len(points) <= MOST_POINTS:
+        return points
+    width = len(points) / (MOST_POINTS // 2 - 1)
+    stretches = (points[int(i * width) : int((i + 1) * width)] for i in range(MOST_POINTS // 2 - 1))
+    ends = {0, len(points) - 1}
     kept = {point for part in stretches for point in (min(part, key=_height), max(part, key=_height))}
-    return sorted(kept | {found[index] for index in ends})
+    return sorted(kept | {points[index] for index in ends})
 
 
 def _height(point: tuple[float, float]) -> float:
@@ -177,8 +177,8 @@ def _ticks(low: float, high: float, logarithmic: bool) -> list[float]:
     """Return two to five round numbers between the ends of an axis; its ends if there are none."""
     if logarithmic:
         tens = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        found = [digit * 10.0**ten for ten in tens for digit in (1, 2, 5) if low <= digit * 10.0**ten <= high]
-        return found[:: math.ceil(len(found) / 5)] or [low, high]
+        ticks = [digit * 10.0**ten for ten in tens for digit in (1, 2, 5) if low <= digit * 10.0**ten <= high]
+        return ticks[:: math.ceil(len(ticks) / 5)] or [low, high]
     size = 10 ** math.floor(math.log10((high - low) / 2))
     step = next(size * factor for factor in (1, 2, 5, 10) if (high - low) / (size * factor) <= 4)
     first = math.ceil(low / step - 1e-9)

@@ -15,6 +15,30 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
+def layer_decay_groups(backbone: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Return an optimizer's parameter groups with a learning rate that falls from the last block to the stem.
+
+    `lr_scale` of block i of n, counted from 1, is decay ** (n + 1 - i), and that of the stem decay ** (n + 1): the
+    classifier, which is no part of the backbone, has 1. timm's own grouping of the model's layers decides what a block
+    is; a last norm belongs to the last block. Weight decay as in `parameter_groups`: none
+    for vectors.
+
+    Source: layer-wise learning-rate decay, Bao et al. 2022 (BEiT), https://arxiv.org/abs/2106.08254, appendix.
+    """
+    import timm.optim  # optimizers of other parameters do without timm
+
+    groups = timm.optim.param_groups_layer_decay(backbone, weight_decay=1.0, layer_decay=decay)
+    return [
+        {
+            "params": group["params"],
+            "decays": group["weight_decay"] > 0,
+            "weight_decay": 0.0,
+            "lr_scale": group["lr_scale"] * decay,
+        }
+        for group in groups
+    ]
+
+
 def set_schedule(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
     """Set this step's learning rate, times a group's `lr_scale`, and the weight decay of groups that have one."""
     for group in optimizer.param_groups:

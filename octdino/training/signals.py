@@ -20,11 +20,11 @@ class Stopper:
     @contextmanager
     def listening(self) -> Iterator["Stopper"]:
         """Handle the signals inside the block only."""
-        before = {s: signal.signal(s, self._caught) for s in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {s: signal.signal(s, self._caught) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
     def _caught(self, number: int, _: FrameType | None) -> None:

@@ -20,10 +20,17 @@ from pathlib import Path
 from tests.bare.containerfile import instructions
 
 ROOT = Path(__file__).parents[2]
-HOST_FILES = ("/etc/resolv.conf", "/etc/pip.conf", "/etc/uv", "/etc/ssl/certs/ca-certificates.crt")
+CERTIFICATES = "/etc/host-certificates.crt"  # in the chroot, where apt-get does not replace it
+HOST_FILES = {  # and where they are in the chroot
+    "/etc/resolv.conf": "/etc/resolv.conf",
+    "/etc/pip.conf": "/etc/pip.conf",
+    "/etc/uv": "/etc/uv",
+    "/etc/ssl/certs/ca-certificates.crt": CERTIFICATES,
+}
 USER_FILES = (".config/pip", ".config/uv")  # below the home folder, here and there
 HOME = "/srv/octdino"  # in the chroot
 PASSED_ON = re.compile(r"(PIP|UV|SSL|REQUESTS|HTTPS?|NO|https?|no)_\w+|TERM")
+APT = "apt-get update -qq && apt-get install -y -qq --no-install-recommends make python3-venv"
 QUICK_TESTS = "tests/config/test_config.py tests/stats/test_thresholds.py tests/cli/test_run.py"
 FEW = "--config 'cohort={phantom: {patients: 8}}'"
 COHORT = f"--cores 2 --until cohort {FEW}"
@@ -61,7 +68,7 @@ STEPS = {
 
 
 def main() -> int:
-    """Run the steps; return 0, or 1 with the name of the first that failed."""
+    """Run the steps; return 0, 1 with the name of the first that failed, or 2 where nothing can be run."""
     parser = argparse.ArgumentParser(prog="tests.bare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
     parser.add_argument("--root", type=Path, default=Path(tempfile.gettempdir(), "octdino-bare-debian"))
@@ -69,14 +76,19 @@ def main() -> int:
     if unknown := set(args.steps) - set(STEPS):
         parser.error(f"no such step: {', '.join(sorted(unknown))}")
     if reason := missing():
-        print(f"skipped: {reason}")
-        return 0
+        print(f"cannot run: {reason}", file=sys.stderr)
+        return 2
     suite, steps = instructions(ROOT / "Containerfile")
     if not (args.root / "usr/bin/apt-get").exists():
-        subprocess.run(["debootstrap", "--variant=minbase", suite, str(args.root)], check=True)
+        command = ["debootstrap", "--variant=minbase", suite, str(args.root)]
+        if subprocess.run(command, check=False).returncode or not (args.root / "usr/bin/apt-get").exists():
+            print(f"cannot run: debootstrap made no Debian with apt-get in {args.root}", file=sys.stderr)
+            return 2
     with mounted(args.root):
         copy_host_files(args.root)
-        chroot(args.root, "apt-get update -qq && apt-get install -y -qq --no-install-recommends make python3-venv")
+        if chroot(args.root, APT):
+            print("failed: apt-get")
+            return 1
         copy_sources(inside(args.root, HOME) / "checkout")
         for name in args.steps or STEPS:
             print(f"\n== {name}", flush=True)
@@ -111,7 +123,7 @@ def mounted(root: Path) -> Iterator[None]:
 
 def copy_host_files(root: Path) -> None:
     """Copy what reaches the package indexes of this machine; nothing of it is part of octdino."""
-    places = [(Path(name), inside(root, name)) for name in HOST_FILES]
+    places = [(Path(name), inside(root, target)) for name, target in HOST_FILES.items()]
     places += [(Path.home() / name, inside(root, HOME) / name) for name in USER_FILES]
     for source, target in places:
         if source.is_dir():
@@ -142,6 +154,8 @@ def chroot(root: Path, script: str) -> int:
     env = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
     env |= {"HOME": HOME, "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     env |= {"LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    if inside(root, CERTIFICATES).is_file():
+        env |= dict.fromkeys(("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), CERTIFICATES)
     command = ["chroot", str(root), "/bin/bash", "-euo", "pipefail", "-c", script]
     return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.documents.blocks import ROOT, Block, read_blocks
 from tests.documents.warm_server import write_clients
 
+ROOTS = ("data/OLIVES", "data/OCT2017", "data/OCTDL")  # of the presets of published cohorts
 LINKED = ("Snakefile", "workflow", "config", "config.yaml", "profiles", "envs", "replication", "Makefile", "octdino")
 SHORT = """\
 pretrain: {epochs: 1}
@@ -38,6 +39,9 @@ class Reader:
         for name in LINKED:
             (folder / name).symlink_to(ROOT / name)
         (folder / "short.yaml").write_text(SHORT)
+        for root in ROOTS:  # with a file, as after `octdino fetch`; plans and dry runs read no scans
+            (folder / root).mkdir(parents=True, exist_ok=True)
+            (folder / root / "README.txt").touch()
 
     def run(self, block: Block) -> None:
         """Write the file that a block is, or run it; fails with the output of the first command that fails."""

@@ -19,7 +19,6 @@ RUNNING = [
 ]
 
 
-ROOTS = ("data/OLIVES", "data/OCT2017", "data/OCTDL")  # what the presets of published cohorts name
 NO_DRY_RUN = {"--report", "--rulegraph", "--profile", "-n"}
 
 
@@ -45,8 +44,6 @@ def test_blocks_run_as_printed(page: Path, reader: Reader) -> None:
 
 def test_workflow_commands_that_are_not_run_have_a_dry_run(programs: Path, tmp_path: Path) -> None:
     reader = Reader(tmp_path / "copy", programs)
-    for root in ROOTS:
-        (reader.folder / root).mkdir(parents=True)
     for block in blocks("yaml"):
         if block.file:
             (reader.folder / block.file).write_text(block.text)

@@ -14,7 +14,7 @@ from octdino.config import ModelSettings
 from octdino.config.networks import LOADING, is_timm_name
 from octdino.data.schemas.metadata import BackboneSpec
 from octdino.errors import UserError
-from octdino.models.backbones import create_backbone, layer_decay_groups, load_backbone, save_backbone
+from octdino.models.backbones import create_backbone, load_backbone, save_backbone
 from octdino.models.heads import PrototypeHead
 from tests.small import BACKBONE_CARD
 
@@ -169,21 +169,3 @@ def test_prototype_similarities_are_cosines():
 def test_a_network_that_is_built_and_cannot_run_is_one_line():
     with pytest.raises(UserError, match=r"resnet18: timm refuses the arguments .*layer4"):
         create_backbone(ModelSettings(timm="resnet18", args={"channels": [8, 8, 8]}), 1, 16)
-
-
-def test_layer_decay_scales_each_block_by_its_distance_to_the_head():
-    """The scales of the paper, written out for a transformer of three blocks."""
-    model = ModelSettings(timm="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 3, "num_heads": 2})
-    backbone = create_backbone(model, 1, 32)
-    names = {parameter: name for name, parameter in backbone.named_parameters()}
-    scales = {"patch_embed": 1 / 16, "cls_token": 1 / 16, "pos_embed": 1 / 16, "norm": 1 / 2}
-    scales |= {"blocks.0": 1 / 8, "blocks.1": 1 / 4, "blocks.2": 1 / 2}
-    groups = layer_decay_groups(backbone, 0.5)
-    grouped = [parameter for group in groups for parameter in group["params"]]
-    assert set(grouped) == set(names)
-    assert len(grouped) == len(names), "each parameter is in one group"
-    for group in groups:
-        for parameter in group["params"]:
-            (part,) = [part for part in scales if names[parameter].startswith(f"{part}.") or names[parameter] == part]
-            assert group["lr_scale"] == scales[part], names[parameter]
-            assert group["decays"] == (parameter.ndim > 1), names[parameter]

@@ -136,6 +136,14 @@ def test_masks_are_of_each_image_alone_uniform_and_a_function_of_the_generator()
     assert len(order[0, :, :4].sort(-1)[0].unique(dim=0)) > 1300, "of 1,820 possible masks"
 
 
+def test_masks_are_sorted_on_the_device_and_equal_noise_has_one_order(monkeypatch):
+    assert mae().to("meta").sample(2, generator())["order"].device.type == "meta"
+    noise = torch.randint(0, 4, (1, 3, 256), generator=generator())
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: noise.float())
+    expected = [sorted(range(256), key=values.__getitem__) for values in noise[0].tolist()]  # Python's sort is stable
+    assert mae(size=128).sample(3, generator())["order"][0].tolist() == expected
+
+
 @pytest.mark.parametrize(("place", "seen"), [(0, True), (-1, False)])
 def test_only_visible_patches_change_the_prediction(place, seen):
     method = mae()

@@ -37,18 +37,26 @@ def test_a_run_with_pictures_and_trackers_is_bit_identical_to_one_without(store,
     pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
-@pytest.mark.parametrize(("name", "model"), [("dino", "resnet"), ("dinov2", "vit"), ("simclr", "resnet")])
+SHOWN = [("dino", "resnet"), ("dinov2", "vit"), ("mae", "vit"), ("simclr", "resnet")]
+
+
+@pytest.mark.parametrize(("name", "model"), SHOWN)
 def test_shown_views_are_those_of_the_batch(store, tmp_path, name, model):
     trainer = make(store, tmp_path, name, model)
-    step, position = STEPS + 1, 5
+    step = STEPS + 1
+    batch = trainer.batches.load(step)
+    masked = batch.sampled["mask"].any((0, 2)).nonzero() if name == "dinov2" else torch.tensor([[5]])
+    position = int(masked[0])
     row = int(trainer.batches.rows(step)[position])
     views, hidden = trainer.batches.views_of(step, row, position)
-    batch = trainer.batches.load(step)
     for shown, used in zip(views, batch.views, strict=True):
         torch.testing.assert_close(shown, used[:, position], atol=1e-5, rtol=0)
     if name == "dinov2":
         assert torch.equal(hidden.flatten(1), batch.sampled["mask"][:, position])
-        assert hidden.any() or not batch.sampled["mask"][:, position].any()
+        assert hidden.any()
+    elif name == "mae":
+        order = batch.sampled["order"][0, position]
+        assert hidden.flatten().nonzero()[:, 0].tolist() == sorted(order[4:].tolist()), "3/4 of 16 patches"
     else:
         assert hidden is None
     assert (step, position) in trainer.batches.occurrences(row, 2)
@@ -64,6 +72,25 @@ def test_the_sheet_has_scans_of_the_first_batch_of_different_patients(store, tmp
                       "small 2 16 px"]  # fmt: skip
     assert "first batch" in caption
     assert "hidden" in caption
+
+
+def test_masked_views_of_mae_show_only_the_patches_that_its_encoder_gets(store, tmp_path, monkeypatch):
+    trainer = make(store, tmp_path, "mae", "vit", epochs=6)
+    rows, caption = first_views(trainer.batches, trainer.data, "x")
+    titles = [cell.title.split("\n")[0] for cell in rows[0].views]
+    assert titles == [f"batch {index}: large 1{end}" for index in (1, 2, 3) for end in ("", ",")]
+    assert "hidden" in caption
+    batch, seen = trainer.batches.load(0), []
+    encoder = trainer.method.network["backbone"]
+    monkeypatch.setattr(encoder, "forward", lambda images, visible: seen.append(visible) or torch.zeros(16, 5, 64))
+    trainer.method.encode(batch)
+    ids = trainer.batches.scan_ids(0)
+    for row in rows:
+        plain, masked = (cell.image[0].unfold(0, 8, 8).unfold(1, 8, 8).flatten(2) for cell in row.views[:2])
+        gray = (masked == 128).all(-1).flatten()
+        visible = seen[0][ids.index(row.name)]
+        assert sorted(visible.tolist()) == (~gray).nonzero()[:, 0].tolist()
+        assert torch.equal(plain.flatten(0, 1)[visible], masked.flatten(0, 1)[visible])
 
 
 def test_methods_with_few_views_are_shown_in_several_batches(store, tmp_path):
@@ -84,6 +111,14 @@ def test_pixels_of_a_view_are_those_before_standardization():
     assert torch.equal(shown[0, 8:], (image[0, 8:] * 255).round().to(torch.uint8))
 
 
+def test_hidden_patches_need_not_be_square():
+    hidden = torch.tensor([[False, True], [False, False], [True, False], [False, False]])  # 4 x 8 px each
+    shown = to_pixels(torch.zeros(1, 16, 16), [0.2], [0.3], hidden)[0]
+    gray = torch.zeros(16, 16, dtype=torch.bool)
+    gray[:4, 8:] = gray[8:12, :8] = True
+    assert torch.equal(shown == 128, gray)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_sheet_contains_the_pixels_of_its_views(tmp_path, channels):
     rng = np.random.default_rng(0)
@@ -94,8 +129,10 @@ def test_a_sheet_contains_the_pixels_of_its_views(tmp_path, channels):
     with Image.open(tmp_path / "views.png") as sheet:
         pixels = np.asarray(sheet)
     wanted = small[0].numpy() if channels == 1 else small.permute(1, 2, 0).numpy()
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, wanted.shape)
-    assert (windows == wanted).reshape(*windows.shape[: pixels.ndim], -1).all(-1).sum() == 2  # once per row
+    height, width = wanted.shape[:2]
+    corners = np.argwhere((pixels == wanted[0, 0]).reshape(*pixels.shape[:2], -1).all(-1)).tolist()
+    places = [(y, x) for y, x in corners if np.array_equal(pixels[y : y + height, x : x + width], wanted)]
+    assert len(places) == 2, "once per row"
 
 
 def test_curves_are_there_after_the_first_epoch_and_stale_files_are_gone(store, tmp_path, monkeypatch):
@@ -124,8 +161,10 @@ def test_pictures_that_cannot_be_written_are_a_warning(store, tmp_path, caplog):
         (tmp_path / name / "x").mkdir(parents=True)
     run(store, tmp_path)
     for name in ("views.png", "curves.svg"):
-        said = [text for text in caplog.messages if text.startswith(f"{tmp_path / name} is left out from here on: ")]
-        assert len(said) == 1
+        warnings = [
+            text for text in caplog.messages if text.startswith(f"{tmp_path / name} is left out from here on: ")
+        ]
+        assert len(warnings) == 1
     assert (tmp_path / "backbone.safetensors").is_file()
 
 

@@ -2,15 +2,19 @@
 
 import importlib.util
 import os
+import re
 import sys
 import threading
+import time
+import tomllib
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from octdino.errors import StoppedEarly, UserError
 from octdino.pretrain.trainer import Trainer
-from octdino.tracking import check_installed, run_tracking
+from octdino.tracking import RunTracking, Tracked, check_installed, run_tracking
 from octdino.training.checkpoints import RunState
 from tests.fake_trackers import install_fake_trackers
 from tests.pretrain.small_runs import STEPS, run, settings, stop_at, weights
@@ -105,24 +109,29 @@ def failing(*_, **__):
     raise ConnectionError("server is down")
 
 
-@pytest.mark.parametrize("name", FAKES)
 @pytest.mark.parametrize("when", ["start", "log", "finish"])
-def test_a_failing_tracker_is_one_warning_and_changes_no_weight(
-    store, tmp_path, tmp_path_factory, monkeypatch, fakes, caplog, name, when
+def test_failing_trackers_are_one_warning_each_and_change_no_weight(
+    store, tmp_path, tmp_path_factory, monkeypatch, fakes, caplog, when
 ):
     plain = tmp_path_factory.getbasetemp() / "untracked"
     if not plain.exists():
         run(store, plain, settings=settings(tracking=["none"]))
-    module = importlib.import_module(f"octdino.tracking.{run_tracking.MODULES[name]}")
-    if when == "start":
-        monkeypatch.setattr(module, "start", failing)
-    else:
-        cls = next(value for key, value in vars(module).items() if key.endswith("Run") and key != "Run")
-        monkeypatch.setattr(cls, when, failing)
-    run(store, tmp_path, settings=settings(tracking=[name]))
+    for name in FAKES:
+        module = importlib.import_module(f"octdino.tracking.{run_tracking.MODULES[name]}")
+        tracker = next(value for key, value in vars(module).items() if key.endswith("Run") and key != "Run")
+        monkeypatch.setattr(module if when == "start" else tracker, when, failing)
+    run(store, tmp_path, settings=settings(tracking=FAKES))
     assert weights(tmp_path) == weights(plain)
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said == [f"tracking: {name} failed and is left out from here on: server is down"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert sorted(warnings) == [
+        f"tracking: {name} failed and is left out from here on: server is down" for name in sorted(FAKES)
+    ]
+
+
+def test_a_failing_tracker_leaves_the_others_alone(store, tmp_path, monkeypatch, fakes):
+    monkeypatch.setattr("octdino.tracking.mlflow_run.MlflowRun.log", failing)
+    run(store, tmp_path, settings=settings(tracking=FAKES))
+    assert [fakes.only(name).steps() for name in FAKES] == [[STEPS, 2 * STEPS], [], [STEPS, 2 * STEPS]]
 
 
 def test_a_tracker_that_hangs_delays_the_end_by_its_time_limit_only(store, tmp_path, monkeypatch, fakes, caplog):
@@ -135,21 +144,38 @@ def test_a_tracker_that_hangs_delays_the_end_by_its_time_limit_only(store, tmp_p
     forever.set()
 
 
+def test_all_hanging_trackers_together_delay_the_end_by_one_time_limit(tmp_path, monkeypatch, fakes, caplog):
+    forever = threading.Event()
+    monkeypatch.setattr(run_tracking, "FINISH_SECONDS", 0.5)
+    for name in FAKES:
+        module = importlib.import_module(f"octdino.tracking.{run_tracking.MODULES[name]}")
+        monkeypatch.setattr(module, "start", lambda *_: forever.wait(60))
+    (tmp_path / "state").mkdir()
+    tracked = Tracked("cohort", "classify", "path", "group", {}, tmp_path)
+    with RunTracking(FAKES, tracked) as trackers:
+        for series in "abc":
+            trackers.begin([], series=series)
+            trackers.log({"step": 1, "loss": 1.0})
+        began = time.monotonic()
+    assert 0.5 <= time.monotonic() - began < 1.4  # three of them, one after another, would take 1.5
+    assert len(caplog.messages) == len(FAKES)
+    forever.set()
+
+
 @pytest.mark.parametrize(
-    ("name", "missing", "install"),
-    [
-        ("tensorboard", "tensorboard", "tensorboard"),
-        ("wandb", "wandb", "wandb"),
-        ("mlflow", "alembic", "mlflow-skinny alembic sqlalchemy"),
-        ("trackio", "trackio", "trackio"),
-    ],
-)
-def test_a_missing_package_is_one_line_before_anything_is_read(tmp_path, monkeypatch, fakes, name, missing, install):
+    ("name", "missing"),
+    [("tensorboard", "tensorboard"), ("wandb", "wandb"), ("mlflow", "mlflow"), ("mlflow", "alembic"),
+     ("mlflow", "sqlalchemy"), ("trackio", "trackio")],
+)  # fmt: skip
+def test_a_missing_package_is_one_line_before_anything_is_read(tmp_path, monkeypatch, fakes, name, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None if package == missing else find(package))
     with pytest.raises(UserError) as error:
         run(tmp_path / "no" / "scans.h5", tmp_path, settings=settings(tracking=[name]))
-    assert str(error.value) == f"tracking: {name}: package {missing} is missing; pip install {install}"
+    assert str(error.value) == f"tracking: {name}: package {missing} is missing; pip install 'octdino[{name}]'"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extra = [re.match(r"[a-z]+", requirement)[0] for requirement in project["optional-dependencies"][name]]
+    assert missing in extra, "the extra installs it; mlflow-skinny has the module mlflow"
 
 
 def test_auto_is_tensorboard_where_that_is_installed(monkeypatch):
@@ -167,8 +193,9 @@ def test_a_server_of_mlflow_needs_no_database(monkeypatch, fakes):
     assert check_installed(["mlflow"]) == ["mlflow"]
 
 
-def test_untracked_run_imports_no_tracker(store, tmp_path, monkeypatch):
-    for name in FAKES:
-        monkeypatch.setitem(sys.modules, name, None)  # an import would fail
+def test_untracked_run_imports_no_tracker(store, tmp_path, monkeypatch, caplog):
+    for name in ("torch.utils.tensorboard.writer", *FAKES):
+        monkeypatch.setitem(sys.modules, name, None)  # an import would fail, which is a warning
     run(store, tmp_path, settings=settings(epochs=1, tracking=["none"]))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert not (tmp_path / "tensorboard").exists()

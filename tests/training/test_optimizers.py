@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from octdino.training.optimizers import ema_update, make_optimizer, parameter_groups, set_schedule, step_if
+from octdino.config import ModelSettings
+from octdino.models.backbones import create_backbone
+from octdino.training.optimizers import (
+    ema_update,
+    layer_decay_groups,
+    make_optimizer,
+    parameter_groups,
+    set_schedule,
+    step_if,
+)
 
 
 def test_schedule_sets_lr_scale_and_weight_decay_per_group():
@@ -57,3 +66,21 @@ def test_fused_optimizer_equals_plain_one_and_skips_a_step_without_effect(kind, 
             network.zero_grad()
     for a, b in zip(mine.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_layer_decay_scales_each_block_by_its_distance_to_the_head():
+    """The scales of the paper, written out for a transformer of three blocks."""
+    model = ModelSettings(timm="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 3, "num_heads": 2})
+    backbone = create_backbone(model, 1, 32)
+    names = {parameter: name for name, parameter in backbone.named_parameters()}
+    scales = {"patch_embed": 1 / 16, "cls_token": 1 / 16, "pos_embed": 1 / 16, "norm": 1 / 2}
+    scales |= {"blocks.0": 1 / 8, "blocks.1": 1 / 4, "blocks.2": 1 / 2}
+    groups = layer_decay_groups(backbone, 0.5)
+    grouped = [parameter for group in groups for parameter in group["params"]]
+    assert set(grouped) == set(names)
+    assert len(grouped) == len(names), "each parameter is in one group"
+    for group in groups:
+        for parameter in group["params"]:
+            (part,) = [part for part in scales if names[parameter].startswith(f"{part}.") or names[parameter] == part]
+            assert group["lr_scale"] == scales[part], names[parameter]
+            assert group["decays"] == (parameter.ndim > 1), names[parameter]

@@ -14,6 +14,7 @@ from typing import Any
 from octdino.cli.planning.cohort_facts import CohortFacts
 from octdino.cli.planning.workflow_jobs import Workflow, WorkflowJob
 from octdino.config import Arm, Config
+from octdino.config.models import published_input
 from octdino.errors import UserError
 
 STEPS = 20  # of a trial, after the first ones
@@ -91,15 +92,17 @@ def _trials_of(
         )
     if job.rule in ("classify", "embed", "score"):
         backbone = job.wildcards["backbone"]
+        size = published_input(settings.model(backbone)).size if settings.published(backbone) else None
+        chosen = settings.classify.at_input_size(size or settings.classify.augment.global_size)
         yield (
             ("classify", backbone),
             {
                 **common,
                 "kind": "classify",
                 "model": settings.model(backbone).model_dump(mode="json", exclude={"weights"}),
-                "settings": settings.classify.model_dump(mode="json"),
+                "settings": chosen.model_dump(mode="json"),
                 "readout": settings.embed.readout,
-                "size": settings.embed.size or settings.classify.augment.global_size,
+                "size": size or settings.embed.size or settings.classify.augment.global_size,
                 "labels": facts.labels,
                 "labeled": max(facts.labeled_train, 2),
                 "modes": sorted({Arm.parse(arm).mode for arm in settings.classify.arms}),

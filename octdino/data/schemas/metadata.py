@@ -15,6 +15,7 @@ from octdino.config.networks import TimmArgs, TimmName
 from octdino.config.settings_base import Settings
 from octdino.data.atomic_files import read_json, replacing
 from octdino.data.schemas.csv_schemas import label_fault
+from octdino.data.schemas.published_part import PublishedPart
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -146,6 +147,7 @@ class ClassifierMetadata(Metadata):
         pretrained: SHA-256 of the weights that the backbone started from; None where they come from no file.
         weights_sha256: of classifier.safetensors; None where there is none.
         embeddings: of an arm on frozen features; None where the backbone was trained.
+        published: of an arm that starts from an entry of `models` with weights.
     """
 
     arm: str
@@ -165,6 +167,7 @@ class ClassifierMetadata(Metadata):
     settings: Training = Training()
     weights_sha256: Sha256 | None = None
     embeddings: EmbeddingsPart | None = None
+    published: PublishedPart | None = None
 
     @model_validator(mode="after")
     def _one_threshold_per_label(self) -> Self:

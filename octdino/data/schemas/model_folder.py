@@ -16,6 +16,7 @@ from octdino.data.schemas.metadata import (
     Sha256,
     Share,
 )
+from octdino.data.schemas.published_part import PublishedPart
 
 BACKBONE, HEAD, DENSITY = "backbone.safetensors", "head.safetensors", "density.safetensors"
 
@@ -78,6 +79,7 @@ class Provenance(Metadata):
         source: content hash of the store.
         scope: which unlabeled scans the pretraining saw; None without a pretraining.
         pretrained: SHA-256 of the weights that the backbone started from; None where they come from no file.
+        published: the published weights that it started from, with their license; None where it started elsewhere.
         classifier: SHA-256 of classifier.safetensors.
         versions: of octdino, torch and timm.
     """
@@ -92,6 +94,7 @@ class Provenance(Metadata):
     n_train_patients: Count | None = None
     n_train_scans: Count | None = None
     pretrained: Sha256 | None = None
+    published: PublishedPart | None = None
     classifier: Sha256 | None = None
     versions: dict[str, str]
 

@@ -87,15 +87,28 @@ class Mae(Method):
         return [View(1, augment.global_size, s.crop_scale, s.crop_only)]
 
     def sample(self, batch: int, generator: torch.Generator) -> Features:
-        """Return the patches of each scan in random order, int64 [1, batch, P]: first the visible ones."""
+        """Return the patches of each scan in random order, int64 [1, batch, P], on the network's device.
+
+        The visible ones come first. The noise is that of the host's generator and the sort is stable, so that masks are
+        the same on all devices. On the host, sorting the noise takes a hundred times as long as drawing it.
+        """
         noise = torch.rand(1, batch, self.grid[0] * self.grid[1], generator=generator)
-        return {"order": noise.argsort(-1)}
+        return {"order": noise.to(self._device, non_blocking=True).argsort(dim=-1, stable=True)}
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network["decoder"].parameters()).device
+
+    def hidden_patches(self, sampled: Features) -> Tensor:
+        order = sampled["order"]
+        visible = visible_patches(order.shape[-1], self.settings.mask_ratio)
+        hidden = torch.ones_like(order, dtype=torch.bool).scatter_(-1, order[..., :visible], value=False)
+        return hidden.view(*order.shape[:2], *self.grid)
 
     def encode(self, batch: Batch) -> Features:
         """Return the error of each scan, [1, B]."""
         images = batch.views[0][0].contiguous(memory_format=torch.channels_last)
-        order = batch.sampled["order"][0].to(images.device, non_blocking=True)
-        predicted, pixels = self.predict(images, order)
+        predicted, pixels = self.predict(images, batch.sampled["order"][0])
         return {"errors": reconstruction_errors(predicted, pixels)[None]}
 
     def loss(self, encoded: Features, teacher_features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -127,7 +140,7 @@ class Mae(Method):
         The network predicts normalized pixels. For the picture, each predicted patch gets mean and deviation of the
         scan's own patch.
         """
-        order = self.sample(len(images), generator)["order"][0].to(images.device)
+        order = self.sample(len(images), generator)["order"][0]
         predicted, pixels = self.predict(images, order)
         _, mean, deviation = normalize_patches(pixels)
         masked = order[:, -predicted.shape[1] :, None].expand_as(pixels)

@@ -30,7 +30,7 @@ class Batch:
     Attributes:
         views: float32 [V, B, C, S, S] per kind of view, in the order of `Method.views`; with several processes, of this
             process's slice of the batch only.
-        sampled: what `Method.sample` returned, each [V, B, ...], on the host.
+        sampled: what `Method.sample` returned, each [V, B, ...].
         targets: int64 [B, T], rows of `Method.targets`.
         progress: finished share of the run, 0 to 1.
     """
@@ -98,7 +98,10 @@ class Method(nn.Module):
     def sample(self, batch: int, generator: torch.Generator) -> Features:
         """Sample random choices for a batch beyond its views (masks, orders), each [V, batch, ...].
 
-        They are on the host, where reading them does not wait for the device.
+        They are on the host where `encode` or `loss` read them, which then does not wait for the device.
+
+        Args:
+            generator: on the host, seeded for the step: the choices are the same on all devices.
         """
         return {}
 

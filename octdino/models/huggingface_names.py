@@ -1,0 +1,111 @@
+"""Names of tensors in Hugging Face transformers' vision transformers (ViT, ViTMAE, Dinov2, DINOv3) as their projects'.
+
+What config.json says of the network and its tensors do not show, such as the number of heads, is compared here, too.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octdino.errors import UserError
+
+Tensors = dict[str, Tensor]
+LAYER = re.compile(r"(?:encoder\.|model\.)*layer\.(\d+)\.")
+DROPPED = ("classifier.", "pooler.", "decoder.", "layernorm_pooler.", "head.")
+NAMES = (  # below a layer; query, key and value are joined before
+    (r"attention\.output\.dense\.", "attn.proj."),
+    (r"attention\.o_proj\.", "attn.proj."),
+    (r"intermediate\.dense\.", "mlp.fc1."),
+    (r"^output\.dense\.", "mlp.fc2."),
+    (r"layernorm_before\.", "norm1."),
+    (r"layernorm_after\.", "norm2."),
+    (r"layer_scale([12])\.lambda1", r"ls\1.gamma"),
+    (r"mlp\.weights_in\.", "mlp.w12."),
+    (r"mlp\.weights_out\.", "mlp.w3."),
+)
+GATED = ((r"mlp\.gate_proj\.", "mlp.w1."), (r"mlp\.up_proj\.", "mlp.w2."), (r"mlp\.down_proj\.", "mlp.w3."))
+PLAIN = ((r"mlp\.up_proj\.", "mlp.fc1."), (r"mlp\.down_proj\.", "mlp.fc2."))  # DINOv3's without a gate
+PARTS = re.compile(r"attention\.(?:attention\.)?(query|key|value|q_proj|k_proj|v_proj)\.(weight|bias)$")
+OUTSIDE = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.mask_token": "mask_token",
+    "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
+    "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
+    "embeddings.patch_embeddings.weight": "patch_embed.proj.weight",
+    "embeddings.patch_embeddings.bias": "patch_embed.proj.bias",
+    "layernorm.weight": "norm.weight",
+    "layernorm.bias": "norm.bias",
+}
+
+
+def from_huggingface(tensors: Tensors) -> tuple[Tensors, set[str]]:
+    """Return the tensors under the names of the network's own project, and the first parts of dropped names."""
+    kept = {key: each for key, each in tensors.items() if not key.startswith(DROPPED)}
+    dropped = {key.split(".")[0] for key in tensors.keys() - kept.keys()}
+    third = any(".o_proj." in key for key in kept)  # DINOv3
+    gated = any(".gate_proj." in key for key in kept)
+    named: Tensors = {}
+    joined: dict[tuple[str, str], dict[str, Tensor]] = {}
+    for key, each in kept.items():
+        place = LAYER.match(key)
+        if place is None:
+            named[_outside(key, third)] = each
+            continue
+        block, inner = f"blocks.{place[1]}.", key[place.end() :]
+        if part := PARTS.match(inner):
+            joined.setdefault((block, part[2]), {})[part[1][0]] = each
+            continue
+        for pattern, name in (*NAMES, *(GATED if gated else PLAIN)):
+            inner = re.sub(pattern, name, inner)
+        named[block + inner] = each
+    for (block, kind), parts in joined.items():
+        some = next(iter(parts.values()))
+        named[f"{block}attn.qkv.{kind}"] = torch.cat([parts.get(part, torch.zeros_like(some)) for part in "qkv"])
+    if not third and "register_tokens" in named and "mask_token" not in named:
+        named["mask_token"] = torch.zeros_like(named["cls_token"])  # by which timm's filter knows DINOv2
+    return named, dropped
+
+
+def _outside(key: str, third: bool) -> str:
+    """The name of a tensor outside of the layers."""
+    if key == "embeddings.register_tokens":
+        return "storage_tokens" if third else "register_tokens"
+    return OUTSIDE.get(key, key)
+
+
+def check_config(path: Path, backbone: nn.Module) -> None:
+    """Check that a folder's config.json is of the backbone: width, heads, blocks, patches, rotary base.
+
+    Raises:
+        UserError: it is missing, no JSON object, or of another network.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = (error.strerror or "unreadable") if isinstance(error, OSError) else "no JSON"
+        raise UserError(f"{path}: {why}; expected the config.json beside the weights") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    for key, expected in _known(backbone).items():
+        found = config.get(key)
+        if key == "rope_theta" and isinstance(config.get("rope_parameters"), dict):
+            found = config["rope_parameters"].get(key, found)
+        if found is not None and found != expected:
+            raise UserError(f"{path}: {key} is {found}, {expected} in the backbone; expected its timm model")
+
+
+def _known(backbone: nn.Module) -> dict[str, Any]:
+    blocks: Any = backbone.blocks
+    known = {
+        "hidden_size": backbone.embed_dim,
+        "num_hidden_layers": len(blocks),
+        "num_attention_heads": blocks[0].attn.num_heads,
+        "patch_size": backbone.patch_embed.patch_size[0],  # type: ignore[union-attr, index]
+    }
+    temperature = getattr(getattr(backbone, "rope", None), "temperature", None)
+    return known if temperature is None else known | {"rope_theta": temperature}
