@@ -51,7 +51,7 @@ def classify_settings(wildcards):
 
 def evaluate_settings(wildcards):
     """Return the section `evaluate`."""
-    return as_json(settings.evaluate.model_dump(mode="json"))
+    return as_json(settings.evaluate.needed())
 
 
 def audit_settings(wildcards):
@@ -64,6 +64,36 @@ def explain_settings(wildcards):
     return as_json(settings.explain.needed())
 
 
+def external_phantom_settings(wildcards):
+    """Return the settings of a synthetic external cohort."""
+    chosen = external_of(wildcards.external)
+    return as_json(chosen.cohort.phantom.model_dump(mode="json"))
+
+
+def external_cohort_settings(wildcards):
+    """Return the settings of an external cohort, with the image settings of the internal one."""
+    chosen = external_of(wildcards.external).titled(settings.cohort.image)
+    values = chosen.plain(name=True, phantom=True)
+    if chosen.name == "phantom":
+        values["root"] = f"results/{COHORT}/external/{wildcards.external}/cohort/files"
+    return as_json(values)
+
+
+def external_settings(wildcards):
+    """Return the section `evaluate` with the external cohorts and their label maps."""
+    cohorts = [
+        {"name": each.name, "labels": each.labels, "cohort": each.cohort.plain()}
+        for each in settings.evaluate.external
+    ]
+    return as_json({**settings.evaluate.needed(), "external": cohorts})
+
+
+def external_words():
+    """Return the flag of the audit for the external cohorts as words; none where there are none."""
+    folders = external_folders()
+    return ["--external", *folders] if folders else []
+
+
 def report_settings(wildcards):
     """Return the section `report`."""
     return as_json(settings.report.model_dump(mode="json"))
@@ -71,7 +101,7 @@ def report_settings(wildcards):
 
 def whole_config(wildcards):
     """Return the whole configuration, which the page shows."""
-    return as_json(settings.model_dump(mode="json"))
+    return as_json(settings.shown())
 
 
 def model_json(backbone):

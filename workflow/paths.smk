@@ -105,11 +105,68 @@ def explain_runs():
     ]
 
 
+def external_of(name):
+    """Return the settings of the external cohort of a name."""
+    return next(each for each in settings.evaluate.external if each.name == name)
+
+
+def external_folders():
+    """Return the folders of the external cohorts."""
+    return [
+        f"results/{COHORT}/external/{each.name}" for each in settings.evaluate.external
+    ]
+
+
+def external_cohorts():
+    """Return the files of the external cohorts that the cohort stage writes."""
+    return [
+        f"{folder}/cohort/{name}"
+        for folder in external_folders()
+        for name in ("scans.h5", "manifest.csv", "splits.csv")
+    ]
+
+
+def scored_runs():
+    """Return the folders of the classifiers that score external cohorts: all but the clinical baselines."""
+    if not settings.evaluate.external:
+        return []
+    return [run for run in classify_runs() if "/classify/clinical/" not in run]
+
+
+def external_scores():
+    """Return the folders of the scores of each external cohort by each classifier."""
+    trained = Path("results", COHORT, "classify")
+    return [
+        f"{folder}/scores/{Path(run).relative_to(trained).as_posix()}"
+        for folder in external_folders()
+        for run in scored_runs()
+    ]
+
+
+def external_results():
+    """Return the files that compare external with internal performance."""
+    if not settings.evaluate.external:
+        return []
+    return [f"results/{COHORT}/evaluate/external.{kind}" for kind in ("csv", "json", "svg")]
+
+
 def cohort_tables(wildcards):
     """Return the tables of the cohort as inputs (a changed table reads it again), not the many thousand images."""
-    cohort = settings.cohort
-    if cohort.name == "phantom":
+    if settings.cohort.name == "phantom":
         return rules.phantom.output.files
+    return tables_of(settings.cohort)
+
+
+def external_tables(wildcards):
+    """Return the same of an external cohort."""
+    cohort = external_of(wildcards.external).cohort
+    if cohort.name == "phantom":
+        return f"results/{COHORT}/external/{wildcards.external}/cohort/files"
+    return tables_of(cohort)
+
+
+def tables_of(cohort):
+    """Return the tables of a cohort that has files of its own."""
     found = []
     if cohort.name == "olives":  # the published tables are at most three folders deep
         for name in (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from docs.extension.commands_page import escaped
 from docs.extension.markdown_text import table
 from docs.extension.setting_types import type_words
-from octdino.data.schemas import csv_schemas, evaluate_schemas, metadata, model_folder
+from octdino.data.schemas import csv_schemas, evaluate_schemas, external_metadata, metadata, model_folder
 from octdino.data.schemas.column import Column, Schema
 
 TABLES = {  # constant in csv_schemas or evaluate_schemas: the table in results/{cohort}/
@@ -21,6 +21,8 @@ TABLES = {  # constant in csv_schemas or evaluate_schemas: the table in results/
     "LABEL_EFFICIENCY": "evaluate/label_efficiency.csv",
     "POWER": "evaluate/power.csv",
     "SIDE_BY_SIDE": "the CSV beside the page of octdino compare",
+    "EXTERNAL_SCORES": "external/{name}/scores/…/scores.csv",
+    "EXTERNAL": "evaluate/external.csv",
     "FINDINGS": "audit/findings.csv",
     "EMBEDDING": "explain/…/embedding.csv",
     "OVERLAP": "explain/…/overlap.csv",
@@ -31,6 +33,7 @@ TABLES = {  # constant in csv_schemas or evaluate_schemas: the table in results/
 MORE = {  # columns that no schema names one by one
     "PREDICTIONS": "Then one column per label (its ground truth: 0, 1 or empty) and one per label that begins with "
     "`prob:` (its predicted probability before calibration, 0 to 1).",
+    "EXTERNAL_SCORES": "Then one column per internal label that begins with `prob:`, as in predictions.csv.",
     "HISTORY": "Then one column per measure, with the mean over the epoch's steps or the value at its end; which ones "
     "there are depends on the method.",
     "MANIFEST": "Then one column per label: 0, 1 or empty for unknown.",
@@ -40,6 +43,8 @@ METADATA: dict[str, type[metadata.Metadata]] = {
     "classify/…/classifier.json": metadata.ClassifierMetadata,
     "audit/audit.json": metadata.AuditMetadata,
     "explain/…/explain.json": metadata.ExplainMetadata,
+    "external/{name}/scores/…/scores.json": external_metadata.ExternalScoresMetadata,
+    "evaluate/external.json": external_metadata.ExternalMetadata,
     "cohort/scans.h5, attributes": metadata.StoreAttributes,
     "model/model.json": model_folder.ModelMetadata,
 }

@@ -8,7 +8,7 @@ import yaml
 
 from docs.extension.commands_page import escaped
 from docs.extension.setting_types import type_words, unit
-from octdino.config import METHODS, Config, MethodSettings, ModelSettings, Settings
+from octdino.config import METHODS, Config, ExternalSettings, MethodSettings, ModelSettings, Settings
 from octdino.config.augment import SMALL_VIEWS
 from octdino.config.defaults import INHERITED
 
@@ -25,6 +25,8 @@ def markdown() -> str:
             lines += _named("models.NAME", ModelSettings, {})
         if name == "pretrain":
             lines += _methods()
+        if name == "evaluate":
+            lines += _named("evaluate.external.N", ExternalSettings, {})
     return "\n".join(lines)
 
 

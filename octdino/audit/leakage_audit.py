@@ -1,7 +1,7 @@
 """Leakage audit: all checks over one cohort and its runs, written to findings.csv and audit.json."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from octdino import made_by
 from octdino.audit import leakage_checks as checks
 from octdino.audit.audit_verdict import NOT_CHECKABLE, unchecked_line
+from octdino.audit.external_overlap import external_overlap
 from octdino.audit.leakage_checks import Found, finding
 from octdino.audit.near_duplicates import copies, textures
 from octdino.config import AuditSettings
@@ -35,10 +36,11 @@ CHECKS = {
     "statistics": "scans are standardized with mean and standard deviation of the training {many}",
     "threshold": "thresholds were chosen on validation {many}",
     "weights": "weights have the SHA-256 in their metadata, and classifiers start from those of audited runs",
+    "external": "no scan of an external cohort is in this one, or a near-duplicate of one",
 }
 
 
-def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> None:
+def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path, externals: Sequence[Path] = ()) -> None:
     """Write `out`/findings.csv and `out`/audit.json.
 
     A check that cannot be run, such as that for patients where they are unknown, is a row with a state of its own.
@@ -46,6 +48,7 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
     Args:
         store: scans.h5; manifest.csv and splits.csv are beside it.
         runs: folders of pretraining runs and classifiers.
+        externals: results/{cohort}/external/{name} of each external cohort.
 
     Raises:
         UserError: a file is missing or invalid. A finding is no error here: see `audit_verdict.verdict`.
@@ -57,6 +60,8 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
         found += checks.overlap(cohort, fold)
         found += checks.eyes_of_two(cohort, fold)
         found += _near_duplicates(settings, cohort, fold, detail)
+    for folder in externals:
+        found += external_overlap(settings, cohort, detail, folder)
     pretrained: checks.Hashes = {}
     for folder in runs:
         if (path := folder / "backbone.json").is_file():
@@ -74,6 +79,8 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path) -> 
     asked = {check: words.format(many=cohort.unit.many) for check, words in CHECKS.items()}
     if leak is None:
         del asked["published"]
+    if not externals:
+        del asked["external"]
     metadata = {
         "asked": asked,
         "patients": cohort.unit.state,

@@ -28,6 +28,9 @@ def run_phantom(args: argparse.Namespace) -> None:
 def _add_cohort(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="phantom, folder, or one that `octdino fetch` downloads")
     add_common(parser, out="folder for manifest.csv, quarantine.csv, splits.csv and scans.h5", workers=True)
+    parser.add_argument(
+        "--test-only", action="store_true", help="all patients are test, as of an external cohort: no split is made"
+    )
     add_flags(parser, CohortSettings, skip=("name", "phantom"))
 
 
@@ -38,7 +41,7 @@ def run_cohort(args: argparse.Namespace) -> None:
         raise UserError("--root: missing; say where `octdino phantom` wrote the files")
     from octdino.cohort.ingest import build_cohort
 
-    build_cohort(settings, args.out, args.workers)
+    build_cohort(settings, args.out, args.workers, args.test_only)
 
 
 def _add_fetch(parser: Parser) -> None:

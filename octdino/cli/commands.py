@@ -146,7 +146,7 @@ def _add_evaluate(parser: Parser) -> None:
     )
     add_common(parser, out="folder for metrics.csv, comparison.csv and figures")
     parser.add_argument("--manifest", type=file_path, required=True, metavar="FILE", help="the cohort's manifest.csv")
-    add_flags(parser, EvaluateSettings)
+    add_flags(parser, EvaluateSettings, skip=("external",))
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
@@ -161,6 +161,14 @@ def _add_audit(parser: Parser) -> None:
     parser.add_argument("runs", type=Path, nargs="*", metavar="FOLDER", help="output folders of pretrain and classify")
     add_common(parser, out="folder for findings.csv and audit.json")
     parser.add_argument("--store", type=file_path, required=True, metavar="FILE", help="scans.h5, its tables beside it")
+    parser.add_argument(
+        "--external",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="DIR",
+        help="results/{cohort}/external/{name} of cohorts that must share no scan with this one",
+    )
     add_flags(parser, AuditSettings)
 
 
@@ -169,7 +177,7 @@ def run_audit(args: argparse.Namespace) -> None:
     settings = settings_of(args, AuditSettings)
     from octdino.audit.leakage_audit import audit
 
-    audit(settings, args.store, args.runs, args.out)
+    audit(settings, args.store, args.runs, args.out, args.external)
 
 
 def _add_verdict(parser: Parser) -> None:

@@ -3,6 +3,7 @@
 from octdino.cli.cohort_commands import COHORT_VERBS, SCHEMA_VERBS
 from octdino.cli.commands import TRAINING_VERBS
 from octdino.cli.compare_commands import COMPARE_VERBS
+from octdino.cli.external_commands import EXTERNAL_VERBS
 from octdino.cli.flags import Verbs
 from octdino.cli.inference_commands import INFERENCE_VERBS
 from octdino.cli.inspect_commands import INSPECT_VERBS
@@ -18,6 +19,7 @@ VERBS: Verbs = {
     **COHORT_VERBS,
     **TRAINING_VERBS,
     **COMPARE_VERBS,
+    **EXTERNAL_VERBS,
     **INFERENCE_VERBS,
     **SCHEMA_VERBS,
 }

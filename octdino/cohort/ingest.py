@@ -19,7 +19,7 @@ from octdino.cohort.exclusive import check_exclusive, exclusive_labels
 from octdino.cohort.published_split import leak_attribute, leave_out_tested, without_tested
 from octdino.cohort.registry import READERS
 from octdino.cohort.scan_table import Quarantine, ScanTable
-from octdino.cohort.split import check_splittable, make_splits
+from octdino.cohort.split import check_splittable, make_splits, test_only_splits
 from octdino.config.cohort import CohortSettings
 from octdino.data.cohort_origin import NAME as ORIGIN
 from octdino.data.cohort_origin import origin_text
@@ -38,11 +38,14 @@ OUTPUTS = ("quarantine.csv", "splits.csv", "manifest.csv", ORIGIN, "scans.h5")
 log = logging.getLogger("octdino.cohort")
 
 
-def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
+def build_cohort(settings: CohortSettings, out: Path, workers: int = 1, test_only: bool = False) -> None:
     """Write the cohort's tables and store to the folder `out`; they appear when all of them are finished.
 
     Every image is decoded once, by `workers` processes, and streamed into the store: memory grows by some hundred
     bytes per scan only.
+
+    Args:
+        test_only: all patients are test, as of an external cohort; no split is made or read.
 
     Raises:
         UserError: one line naming the file, the row, the value and what is expected.
@@ -50,7 +53,8 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
     table = READERS[settings.name](settings)
     _check_not_empty(table.scans, table.quarantine)
     leaked = [leave_out_tested(table, settings.split)]
-    check_splittable(table.scans, table.truth, settings.split, table.unlabeled)
+    if not test_only:
+        check_splittable(table.scans, table.truth, settings.split, table.unlabeled)
     check_exclusive(table, settings)
     with _workspace(out) as folder:
         check_disk(
@@ -63,7 +67,7 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
             scans, left_out = without_tested(scans, table, settings.split)
             leaked.append(left_out)
             _check_not_empty(scans, table.quarantine)
-            splits = make_splits(scans, table.truth.loc[scans.index], settings.split, table.unlabeled)
+            splits = _splits(scans, table, settings, test_only)
             first = splits[splits["fold"] == 0]
             scans["split"] = scans["patient"].map(dict(zip(first["patient"], first["split"], strict=True)))
             keep = scans["position"].to_numpy(np.int64)
@@ -81,6 +85,13 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1) -> None:
     log.info("%s: %d scans of %s patients, %d labeled", out, len(manifest), patients, labeled)
     if warning := unit(table.patients).warning:
         log.log(logging.WARNING if table.patients == "unknown" else logging.INFO, "%s: %s", out, warning)
+
+
+def _splits(scans: pd.DataFrame, table: ScanTable, settings: CohortSettings, test_only: bool) -> pd.DataFrame:
+    """Return splits.csv."""
+    if test_only:
+        return test_only_splits(scans)
+    return make_splits(scans, table.truth.loc[scans.index], settings.split, table.unlabeled)
 
 
 @contextmanager
@@ -152,7 +163,8 @@ def _without_duplicates(scans: pd.DataFrame, table: ScanTable) -> pd.DataFrame:
 
 def _attributes(scans: pd.DataFrame, table: ScanTable, moments: np.ndarray, settings: CohortSettings) -> dict[str, Any]:
     """Return the store's attributes: the same images and settings give the same bytes at any location."""
-    mean, std = statistics(moments[(scans["split"] == "train").to_numpy()])
+    train = (scans["split"] == "train").to_numpy()
+    mean, std = statistics(moments[train] if train.any() else moments)  # an external cohort has none
     source = content_hash(settings.image, scans["path"], scans["digest"])
     kept = settings.plain(root=True, table=True, clinical=True, split={"file"})
     if settings.name != "phantom":

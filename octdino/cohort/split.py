@@ -73,6 +73,16 @@ def make_splits(
     return pd.DataFrame(folds, columns=[c.name for c in SPLITS]).astype({c.name: c.dtype for c in SPLITS})
 
 
+def test_only_splits(scans: pd.DataFrame) -> pd.DataFrame:
+    """Return splits.csv of an external cohort: one fold in which every patient is test, whatever its tables say.
+
+    Args:
+        scans: columns patient and group.
+    """
+    own = scans[["patient", "group"]].drop_duplicates()
+    return own.assign(fold=0, split="test", rank=None)[SPLITS.names].astype({c.name: c.dtype for c in SPLITS})
+
+
 def _with_published_test(scans: pd.DataFrame, settings: SplitSettings) -> pd.DataFrame:
     """Set the given split of the published test patients to test, of all others to train."""
     if settings.protocol not in PUBLISHED:

@@ -13,11 +13,19 @@ from octdino.config.augment import AugmentSettings
 from octdino.config.classify import ClassifySettings
 from octdino.config.cohort import CohortSettings, ImageSettings, PhantomSettings, SplitSettings
 from octdino.config.cohort_size import known_scans, memory_mb
-from octdino.config.consistency import check_arms, check_folds, check_methods, check_models, check_view_sizes
+from octdino.config.consistency import (
+    check_arms,
+    check_external,
+    check_folds,
+    check_methods,
+    check_models,
+    check_view_sizes,
+)
 from octdino.config.early_checks import check_before_run, notes_before_run
 from octdino.config.embed import EmbedSettings
 from octdino.config.evaluate import EvaluateSettings
 from octdino.config.explain import ExplainSettings
+from octdino.config.external import ExternalSettings
 from octdino.config.implied import with_implied, with_own_backbones
 from octdino.config.method_settings import MethodSettings
 from octdino.config.methods import METHODS
@@ -44,6 +52,7 @@ __all__ = [
     "EmbedSettings",
     "EvaluateSettings",
     "ExplainSettings",
+    "ExternalSettings",
     "ImageSettings",
     "MethodSettings",
     "ModelSettings",
@@ -99,13 +108,24 @@ class Config(Settings):
         for name in self.pretrain.backbones:
             if name not in self.models and not is_timm_name(name):
                 raise ValueError(f"pretrain.backbones: {name!r} is not allowed; {NAME_RULE}, or one of models")
-        for check in (check_models, check_published, check_arms, check_methods, check_view_sizes, check_folds):
+        checks = (check_models, check_published, check_arms, check_methods, check_view_sizes, check_folds)
+        for check in (*checks, check_external):
             check(self)
         if self.classify.arms and self.evaluate.reference not in self.classify.arms:
             raise ValueError(f"evaluate.reference: {self.evaluate.reference!r} is not among classify.arms")
         if missing := sorted(set(self.explain.arms or []) - set(self.classify.arms)):
             raise ValueError(f"explain.arms: {', '.join(missing)} not among classify.arms")
         return self
+
+    def shown(self) -> dict[str, Any]:
+        """Return all settings as plain JSON values, as the page shows them.
+
+        Sections that are newer than existing results are left out where they are empty, so that nothing is made again.
+        """
+        values = self.model_dump(mode="json")
+        if not self.evaluate.external:
+            del values["evaluate"]["external"]
+        return values
 
     def model(self, backbone: str) -> ModelSettings:
         """Return the timm model of a backbone's name; a name without an entry is timm's own."""

@@ -115,3 +115,22 @@ def check_folds(settings: "Config") -> None:
             f"cohort.phantom.patients: {cohort.phantom.patients}; expected {least} or more for "
             f"cohort.split.folds {cohort.split.folds}"
         )
+
+
+def check_external(settings: "Config") -> None:
+    """Check that external cohorts are others than the internal one, and that there are classifiers to test."""
+    for place, external in enumerate(settings.evaluate.external):
+        key = f"evaluate.external.{place}"
+        if not settings.classify.arms:
+            raise ValueError(f"{key}: {external.name}: classify.arms is empty; there is no classifier to test")
+        if external.name.casefold() == settings.cohort.results_name.casefold():
+            raise ValueError(f"{key}.name: {external.name!r} is the internal cohort; expected another name")
+        if external.same_patients(settings.cohort):
+            same = (
+                f"the phantom of seed {external.cohort.phantom.seed}"
+                if external.cohort.name == "phantom"
+                else f"{external.cohort.name} in {external.cohort.files}"
+            )
+            raise ValueError(
+                f"{key}.cohort: {same} is the cohort that the arms are trained on; expected one that no arm has seen"
+            )

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from octdino.config import METHODS, Config, MethodSettings, ModelSettings, Settings
+from octdino.config import METHODS, Config, ExternalSettings, MethodSettings, ModelSettings, Settings
 from octdino.config.augment import SMALL_VIEWS
 
 WIDTH = 120
@@ -63,6 +63,8 @@ def _example(key: str, indent: str) -> Iterator[str]:
     """Yield, commented out, the keys of an entry of a mapping whose entries the user names."""
     if key == "models":
         yield from _commented_out("resnet18_narrow", ModelSettings, {}, indent)
+    elif key == "evaluate.external":
+        yield from _commented_out("of each", ExternalSettings, {}, indent)
     elif key == "pretrain.variants":
         yield from _commented_out("of every method", MethodSettings, {}, indent)
         common = {name: field.default for name, field in MethodSettings.model_fields.items()}

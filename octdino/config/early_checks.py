@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from octdino.config.cohort_size import image_bytes, known_scans, machine_memory, memory_bytes, store_bytes
 from octdino.config.consistency import VALUES, lacking_values, without_values
+from octdino.config.external_checks import check_label_maps, external_files, external_roots
 from octdino.config.folder_glance import TableGlance, glance_at_table, only_images
 from octdino.config.names import Arm
 from octdino.config.published import published_notes
@@ -39,6 +40,7 @@ def check_before_run(settings: "Config", *, results: Path = Path("results")) -> 
     table = glance_at_table(settings.cohort)
     _check_table(settings, table)
     _check_values(settings, table)
+    check_label_maps(settings, folder)
     if scans := known_scans(settings.cohort, folder):
         _check_disk(settings, scans, folder)
 
@@ -75,12 +77,14 @@ def check_paths(settings: "Config") -> None:
         "cohort.clinical": cohort.clinical,
         "cohort.split.file": cohort.split.file,
     }
+    files |= external_files(settings)
     files |= {f"models.{name}.weights": model.weights_file for name, model in settings.models.items()}
-    if cohort.local and cohort.root is not None:
-        if not cohort.root.is_dir():
-            raise UserError(f"cohort.root: no such folder: {cohort.root.absolute()}")
-        if next(cohort.root.iterdir(), None) is None:
-            raise UserError(f"cohort.root: empty folder: {cohort.root.absolute()}; expected the files of the cohort")
+    for key, each in {"cohort.root": cohort, **external_roots(settings)}.items():
+        if each.local and each.root is not None:
+            if not each.root.is_dir():
+                raise UserError(f"{key}: no such folder: {each.root.absolute()}")
+            if next(each.root.iterdir(), None) is None:
+                raise UserError(f"{key}: empty folder: {each.root.absolute()}; expected the files of the cohort")
     for key, path in files.items():
         if path and not path.is_file():
             raise UserError(f"{key}: no such file: {path.absolute()}")

@@ -1,13 +1,15 @@
 """Settings of the evaluate stage: reference arm, bootstrap, confidence intervals, subgroups."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from octdino.config.external import ExternalSettings
 from octdino.config.names import (
     LARGEST_SEED,
+    check_once,
 )
-from octdino.config.settings_base import Settings
+from octdino.config.settings_base import Settings, checked
 
 
 class EvaluateSettings(Settings):
@@ -53,6 +55,11 @@ class EvaluateSettings(Settings):
         0.8, gt=0.5, lt=1, description="probability of showing that difference, for the number of test patients"
     )
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="seed of the bootstrap")
+    external: list[ExternalSettings] = Field(
+        [],
+        description="cohorts that no arm has seen, such as those of another hospital, on which all classifiers are "
+        "tested: docs/external_validation.md",
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -60,3 +67,12 @@ class EvaluateSettings(Settings):
             if bands != sorted(set(bands)):
                 raise ValueError(f"{name}: {bands}; expected ascending values, each once")
         return self
+
+    @model_validator(mode="after")
+    def _different_names(self) -> Self:
+        checked("external", check_once, [external.name.casefold() for external in self.external])
+        return self
+
+    def needed(self) -> dict[str, Any]:
+        """Return the settings on which the internal comparison depends, as plain values."""
+        return self.model_dump(mode="json", exclude={"external"})

@@ -19,7 +19,9 @@ MODES = ("linear", "knn", "mlp", "finetune")
 NETWORK_MODES = ("linear", "finetune")  # their classifier is a network, for which saliency maps are possible
 ThresholdRule = Literal["youden", "f1"]  # octdino.stats.thresholds
 Readout = Literal["pooled", "layers"]  # octdino.models.readouts
-AuditCheck = Literal["patient", "eye", "volume", "published", "copy", "exposure", "statistics", "threshold", "weights"]
+AuditCheck = Literal[
+    "patient", "eye", "volume", "published", "copy", "exposure", "statistics", "threshold", "weights", "external"
+]
 LONGEST_NAME = 80  # the names of logs hold two of them, and a file's name at most 255 bytes
 FRACTION_TEXT = r"1|0\.[0-9]{0,5}[1-9]"
 SMALLEST_FRACTION = 0.0001

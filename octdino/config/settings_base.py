@@ -132,6 +132,8 @@ def _class_at(cls: type[BaseModel], section: Sequence[int | str]) -> Any:
             kind = kind.model_fields[str(part)].annotation
         elif get_origin(kind) is dict:
             kind = get_args(kind)[1]
+        elif get_origin(kind) is list:
+            kind = get_args(kind)[0]
     return kind
 
 

@@ -103,7 +103,7 @@ def read_runs(settings: EvaluateSettings, cohort: Cohort, folders: list[Path]) -
         found = both.take("test")
         if missing := [label for label in labels if label not in found.labels]:
             raise UserError(f"{found.folder}: no predictions of {', '.join(missing)}, a label in {manifest_file}")
-        key, fold = _key(found)
+        key, fold = key_of(found)
         if fold in runs[key]:
             raise UserError(f"{found.folder} and {runs[key][fold].folder}: the same run, {key} fold {fold}, twice")
         runs[key][fold], chosen_on[key][fold] = found, both.take("val")
@@ -127,7 +127,7 @@ def read_runs(settings: EvaluateSettings, cohort: Cohort, folders: list[Path]) -
     return test, [
         _pooled(key, {fold: runs[key][fold] for fold in folds}, chosen_on[key], level, scans, labels, truth)
         for key in sorted(runs)
-        for folds in _repeats(next(iter(runs.values())))
+        for folds in repeats_of(next(iter(runs.values())))
     ]
 
 
@@ -140,7 +140,7 @@ def _compared(settings: EvaluateSettings, cohort: Cohort) -> list[str]:
     return labels if settings.labels is None else [label for label in labels if label in settings.labels]
 
 
-def _repeats(folds: dict[int, Predictions]) -> list[list[int]]:
+def repeats_of(folds: dict[int, Predictions]) -> list[list[int]]:
     """Return the folds of each repeat of a cross-validation: a fold that tests a scan again begins the next repeat."""
     repeats: list[list[int]] = []
     tested: set[str] = set()
@@ -154,7 +154,8 @@ def _repeats(folds: dict[int, Predictions]) -> list[list[int]]:
     return repeats
 
 
-def _key(found: Predictions) -> tuple[Key, int]:
+def key_of(found: Predictions) -> tuple[Key, int]:
+    """Return the key and the fold of a run."""
     card = found.metadata
     return Key(card.arm, card.backbone, card.fraction, card.seed), card.fold
 
@@ -198,7 +199,7 @@ def _same_scans(runs: dict[Key, dict[int, Predictions]], cohort: Cohort) -> list
                     f"{found.folder} and {first[fold].folder}: tested on different scans, {len(other)} of them, "
                     f"such as {min(other)}; run classify again for both"
                 )
-    parts = [set[str]().union(*(tested[fold] for fold in folds)) for folds in _repeats(first)]
+    parts = [set[str]().union(*(tested[fold] for fold in folds)) for folds in repeats_of(first)]
     for number, part in enumerate(parts):
         if other := part ^ parts[0]:
             raise UserError(f"scan {min(other)} is tested in one of repeats 0 and {number} only; expected both")

@@ -142,12 +142,12 @@ def _of_labels(settings: EvaluateSettings, test: TestSet, run: Run, resample_wei
     place = {name: row for row, name in enumerate(metric_names(settings, test.exclusive))}
     values = np.full((len(place), resample_weights.shape[1], len(test.labels)), np.nan)
     for index in np.flatnonzero(test.evaluable):
-        for name, found in _of_label(settings, test, run, resample_weights, int(index)).items():
+        for name, found in scores_of_label(settings, test, run, resample_weights, int(index)).items():
             values[place[name], :, index] = found
     return values
 
 
-def _of_label(
+def scores_of_label(
     settings: EvaluateSettings, test: TestSet, run: Run, resample_weights: np.ndarray, index: int
 ) -> dict[str, np.ndarray]:
     """Return the metrics that one label has, by name, float64 [C] each."""

@@ -9,23 +9,22 @@ from typing import Any
 import numpy as np
 
 from octdino import __version__
-from octdino.config import ModelSettings
 from octdino.config.names import Readout
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import read_table
 from octdino.data.intended_use import NOT_FOR, RESEARCH
+from octdino.data.predictions import Predictions
 from octdino.data.schemas.csv_schemas import METRICS, SPLIT_NAMES
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, write_metadata
 from octdino.data.schemas.model_folder import BACKBONE, DENSITY, HEAD, ModelMetadata
-from octdino.data.weights_file import read_weights, write_weights
+from octdino.data.weights_file import write_weights
 from octdino.errors import UserError
-from octdino.inference.heads import MAY_LACK, Head, make_head
+from octdino.inference.heads import Head
 from octdino.inference.scan_model import Network, density_tensors
-from octdino.inference.trained_network import pretraining_of, trained_backbone, trained_head
+from octdino.inference.trained_network import open_classifier
 from octdino.inference.trained_runs import TrainedRun
 from octdino.stats.feature_density import FeatureDensity, accepting_threshold, fit_density
 from octdino.training.determinism import set_determinism
-from octdino.training.precision import pick_device
 
 log = logging.getLogger("octdino.inference")
 
@@ -51,31 +50,23 @@ def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
     set_determinism(True)
     cohort = read_cohort(results / "cohort" / "scans.h5")
     metadata = run.predictions.metadata
-    path = run.predictions.folder / "classifier.json"
-    if metadata.input is None:
-        raise UserError(f"{path}: has no image input; expected a classifier of scans")
-    tensors = read_weights(run.predictions.folder / "classifier.safetensors", metadata.weights_sha256, MAY_LACK)
-    model = ModelSettings.parse(metadata.plain().get("model") or {}, f"{path}: model")
-    pretraining = pretraining_of(results, metadata)
-    backbone = trained_backbone(metadata, model, tensors, pretraining[0] if pretraining else None)
-    network = Network(backbone.to(pick_device()).eval(), metadata.input)
-    spec, head = trained_head(metadata, tensors)
-    readout: Readout = metadata.embeddings.readout if metadata.embeddings else "pooled"
-    if metadata.embeddings and spec.kind == "knn":
-        readout = "pooled"  # kNN compares pooled features, whatever the embeddings hold
-    _check_predictions(run, cohort, network, readout, make_head(spec, head, metadata.exclusive))
-    density, ood = _fitted_density(cohort, metadata.fold, network)
-    weights = {BACKBONE: backbone.state_dict(), HEAD: head, DENSITY: density_tensors(density)}
+    opened = open_classifier(results, run.predictions)
+    model, spec, pretraining = opened.model, opened.spec, opened.pretraining
+    check_predictions(run.predictions, cohort, opened.network, opened.readout, opened.head)
+    density, ood = fitted_density(cohort, metadata.fold, opened.network)
+    weights = {
+        BACKBONE: opened.network.backbone.state_dict(), HEAD: opened.tensors, DENSITY: density_tensors(density)
+    }  # fmt: skip
     values = {
         "format": 1,
         "arm": metadata.arm,
         "backbone": metadata.backbone,
         "spec": {
-            "timm": model.timm, "args": model.args, "in_chans": metadata.input.image.channels,
-            "size": metadata.input.size,
+            "timm": model.timm, "args": model.args, "in_chans": opened.network.input.image.channels,
+            "size": opened.network.input.size,
         },
-        "input": metadata.input.plain(),
-        "readout": readout,
+        "input": opened.network.input.plain(),
+        "readout": opened.readout,
         "head": spec.plain(),
         "labels": metadata.labels,
         "exclusive": metadata.exclusive,
@@ -97,22 +88,22 @@ def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
     return written
 
 
-def _check_predictions(run: TrainedRun, cohort: Cohort, network: Network, readout: Readout, head: Head) -> None:
+def check_predictions(predictions: Predictions, cohort: Cohort, network: Network, readout: Readout, head: Head) -> None:
     """Check that network and head give the probabilities of predictions.csv.
 
     Raises:
         UserError: they differ, or a scan is not in the store.
     """
-    table, path = run.predictions.table, run.predictions.folder / "predictions.csv"
+    table, path = predictions.table, predictions.folder / "predictions.csv"
     places = cohort.manifest["scan_id"].reset_index().set_index("scan_id")["index"].reindex(table["scan_id"])
     if places.isna().any():
         raise UserError(f"{path}: scan {places.index[int(np.argmax(places.isna()))]} is not in the store")
     rows = places.to_numpy(np.int64)
     order = np.argsort(rows)
-    found = np.empty((len(rows), len(run.predictions.labels)))
-    for features, part in _features(cohort, network, rows[order]):
+    found = np.empty((len(rows), len(predictions.labels)))
+    for features, part in features_of(cohort, network, rows[order]):
         found[order[part]] = head(network.part(features, readout))
-    difference = np.abs(found - run.predictions.probabilities()).max(axis=1)
+    difference = np.abs(found - predictions.probabilities()).max(axis=1)
     if (worst := float(difference.max(initial=0))) > CLOSE:
         scan = table["scan_id"].iloc[int(np.argmax(difference))]
         raise UserError(
@@ -120,21 +111,21 @@ def _check_predictions(run: TrainedRun, cohort: Cohort, network: Network, readou
         )
 
 
-def _features(cohort: Cohort, network: Network, rows: np.ndarray) -> Iterator[tuple[np.ndarray, slice]]:
+def features_of(cohort: Cohort, network: Network, rows: np.ndarray) -> Iterator[tuple[np.ndarray, slice]]:
     """Yield the features of the scans at `rows` (ascending), block by block, and which part of `rows` they are."""
     for start in range(0, len(rows), BLOCK):
         part = slice(start, min(start + BLOCK, len(rows)))
         yield network.features(cohort.images(rows[part])), part
 
 
-def _fitted_density(cohort: Cohort, fold: int, network: Network) -> tuple[FeatureDensity, dict[str, Any]]:
+def fitted_density(cohort: Cohort, fold: int, network: Network) -> tuple[FeatureDensity, dict[str, Any]]:
     """Return the density of the training scans' features, and what model.json says about it."""
     split = cohort.split_of(fold).to_numpy()
     features, patients = {}, {}
     for name in SPLIT_NAMES:
         rows = np.flatnonzero(split == name)
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_SCANS)).astype(int)] if len(rows) else rows
-        blocks = [block for block, _ in _features(cohort, network, rows)]
+        blocks = [block for block, _ in features_of(cohort, network, rows)]
         features[name] = np.concatenate(blocks) if blocks else np.zeros((0, 1))
         patients[name] = cohort.manifest["patient"].iloc[rows].to_numpy()
     density = fit_density(features["train"])

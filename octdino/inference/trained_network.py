@@ -1,18 +1,71 @@
 """The network of a trained classifier in a results folder: its backbone with all weights, and its head."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from octdino.config import Arm, ModelSettings
+from octdino.config.names import Readout
+from octdino.data.predictions import Predictions
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, read_metadata
 from octdino.data.schemas.model_folder import HeadSpec
+from octdino.data.weights_file import read_weights
 from octdino.errors import UserError
+from octdino.inference.heads import MAY_LACK, Head, make_head
+from octdino.inference.scan_model import Network
 from octdino.models.backbones import create_backbone
 from octdino.models.initial_weights import start_backbone
+from octdino.training.precision import pick_device
 
 log = logging.getLogger("octdino.inference")
+
+
+@dataclass(frozen=True)
+class OpenedClassifier:
+    """A trained classifier of a results folder in memory, on the GPU if there is one.
+
+    Attributes:
+        model: what timm makes of the backbone.
+        pretraining: folder and metadata of the pretraining run that it started from; None for other weights.
+        readout: the features that the head reads.
+        head: features to uncalibrated probabilities; `spec` and `tensors` are what it is made of.
+    """
+
+    model: ModelSettings
+    pretraining: tuple[Path, BackboneMetadata] | None
+    network: Network
+    readout: Readout
+    spec: HeadSpec
+    tensors: dict[str, Tensor]
+    head: Head
+
+
+def open_classifier(results: Path, predictions: Predictions) -> OpenedClassifier:
+    """Read the network of a trained classifier.
+
+    Args:
+        results: results/{cohort}, which has the pretraining run that it started from.
+        predictions: of the classifier, which name its folder.
+
+    Raises:
+        UserError: a file is missing or damaged, or it is no classifier of scans.
+    """
+    metadata, path = predictions.metadata, predictions.folder / "classifier.json"
+    if metadata.input is None:
+        raise UserError(f"{path}: has no image input; expected a classifier of scans")
+    weights = read_weights(predictions.folder / "classifier.safetensors", metadata.weights_sha256, MAY_LACK)
+    model = ModelSettings.parse(metadata.plain().get("model") or {}, f"{path}: model")
+    pretraining = pretraining_of(results, metadata)
+    backbone = trained_backbone(metadata, model, weights, pretraining[0] if pretraining else None)
+    network = Network(backbone.to(pick_device()).eval(), metadata.input)
+    spec, tensors = trained_head(metadata, weights)
+    readout: Readout = metadata.embeddings.readout if metadata.embeddings else "pooled"
+    if metadata.embeddings and spec.kind == "knn":
+        readout = "pooled"  # kNN compares pooled features, whatever the embeddings hold
+    head = make_head(spec, tensors, metadata.exclusive)
+    return OpenedClassifier(model, pretraining, network, readout, spec, tensors, head)
 
 
 def pretraining_of(results: Path, metadata: ClassifierMetadata) -> tuple[Path, BackboneMetadata] | None:

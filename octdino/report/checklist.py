@@ -13,7 +13,7 @@ PATIENTS_UNKNOWN = "patients are unknown"
 class Item(NamedTuple):
     """A question, its numbers in the two checklists, the section of the page, and what the authors have to add.
 
-    `unknown` is a note on the answer where patients are unknown.
+    `unknown` is a note on the answer where patients are unknown, `absent` what is said without the section.
     """
 
     question: str
@@ -22,6 +22,7 @@ class Item(NamedTuple):
     anchor: str = ""
     rest: str = ""
     unknown: str = ""
+    absent: str = ""
 
 
 class Answered(NamedTuple):
@@ -75,7 +76,14 @@ ITEMS = (
     Item("Robustness, and differences between groups", "12d, 14, 23b", "30", "subgroups", "other devices and clinics"),
     Item("Explanations", "", "31", "explain"),
     Item("Evaluation on internal data", "16", "32", "comparison"),
-    Item("Evaluation on external data", "12g, 16", "33", "", "none; " + AUTHORS),
+    Item(
+        "Evaluation on external data",
+        "12g, 16",
+        "33",
+        "external",
+        "how its patients were chosen",
+        absent=f"none; {AUTHORS}",
+    ),
     Item("Patients and events, flow", "20a, 21", "35", "run", unknown=PATIENTS_UNKNOWN),
     Item(
         "Characteristics of patients in each part",
@@ -111,7 +119,7 @@ def checklist(parts: dict[str, str], unit: Unit = PATIENT) -> list[Answered]:
         if not item.anchor:
             where = item.rest
         elif not there:
-            where = NOT_RUN
+            where = item.absent or NOT_RUN
         else:
             told = [item.unknown] if item.unknown and unit.state == "unknown" else []
             told += [f"{AUTHORS}: {item.rest}"] if item.rest else []

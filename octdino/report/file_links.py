@@ -64,6 +64,7 @@ SOURCES = {
     "comparison": ("metrics",), "difference": ("comparison",), "label_efficiency": ("metrics",), "labels": ("metrics",),
     "patients_needed": ("label_efficiency",),
     "label_difference": ("comparison",), "calibration": ("metrics",), "subgroups": ("subgroups",),
+    "external": ("external",),
 }  # fmt: skip
 
 

@@ -22,6 +22,13 @@ from octdino.report.data_card import Card, data_card, markdown
 from octdino.report.efficiency_section import efficiency_section, power_section
 from octdino.report.example_scans import examples, mistakes
 from octdino.report.explain_section import explained
+from octdino.report.external_section import (
+    External,
+    external_limits,
+    external_methods,
+    external_part,
+    external_section,
+)
 from octdino.report.file_links import FileLinks, place_figures
 from octdino.report.limitations import limits
 from octdino.report.methods_text import methods_text
@@ -85,6 +92,7 @@ def _write(path: Path, text: str) -> None:
 def cards_of(settings: ReportSettings, found: Results, config: dict[str, Any], shown: dict[str, Any]) -> list[Card]:
     """Return data card and model card."""
     data = data_card(found, config, settings.license, shown["leaks"])
+    data.parts.extend(external_part(shown["external"]))
     return [data, model_card(found, shown["best"], shown["limits"], shown["versions"], shown["hardware"])]
 
 
@@ -100,6 +108,7 @@ def sections(shown: dict[str, Any]) -> dict[str, str]:
         "efficiency": "Label efficiency",
         "calibration": "Calibration", "subgroups": "Subgroups", "explained": "Attention and saliency",
         "mistakes": "Errors", "leaks": "Leakage",
+        "external": "External validation",
     }  # fmt: skip
     anchors = {"explained": "explain", "mistakes": "errors", "leaks": "audit"}
     return present | {anchors.get(name, name): words for name, words in some.items() if shown[name]}
@@ -114,12 +123,15 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
     scored = [verdict for verdict in verdicts if verdict.arm]
     best = max(scored, key=lambda verdict: (verdict.fraction, verdict.value), default=None)
     words = found.cohort.words
+    external = external_section(found.root, config, evaluated)
+    figures = found.figures | ({"external": external.figure} if external else {})
     return {
         "title": settings.title or words.title,
         "words": words,
         "links": links,
-        "place": partial(place_figures, found.figures, links=links),
-        **methods(found, config, evaluated),
+        "place": partial(place_figures, figures, links=links),
+        "external": external,
+        **methods(found, config, evaluated, external),
         "cohort": found.cohort.name,
         "kind": found.cohort.kind,
         "css": Markup((HERE / "page.css").read_text(encoding="utf-8")),
@@ -154,16 +166,19 @@ def content(settings: ReportSettings, found: Results, config: dict[str, Any], li
         **leading_arm(settings, found, best),
         **cohort_tables(found),
         "benchmarks": tables.benchmark_rows(found),
-        "limits": limits(found, reference, str(split.get("protocol", "holdout"))),
+        "limits": [*limits(found, reference, str(split.get("protocol", "holdout"))), *external_limits(external)],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         "versions": versions(),
         "hardware": hardware(found),
     }
 
 
-def methods(found: Results, config: dict[str, Any], evaluated: EvaluateSettings) -> dict[str, Any]:
+def methods(
+    found: Results, config: dict[str, Any], evaluated: EvaluateSettings, external: External | None
+) -> dict[str, Any]:
     """Return the paragraphs of the methods text, and the bibliography that they cite."""
     text = methods_text(found, config, evaluated, versions(), hardware(found))
+    text[-1:-1] = external_methods(external)  # software is last
     return {"methods": text, "bibliography": bibliography(cited(" ".join(text)))}
 
 

@@ -7,11 +7,13 @@ ABOUT = {  # rules without a run in their name, with what they do
     "phantom": "phantom: draw the synthetic cohort",
     "cohort": "cohort: read and check scans, split patients",
     "evaluate": "evaluate: compare the arms on test patients",
+    "external": "external: compare external with internal performance",
     "audit": "audit: search for leakage of test patients",
     "inference": "inference: write the model folder",
     "report": "report: write the page",
     "verdict": "verdict: check the findings of the audit",
 }
+EXTERNAL = {"external_phantom": "draw a synthetic cohort", "external_cohort": "read and check scans"}
 RUN = r"fold(?P<fold>\d+|all)-seed(?P<seed>\d+)"
 # Log files below logs/{cohort}/, as workflow/rules/*.smk name them.
 LOGS = (
@@ -20,7 +22,9 @@ LOGS = (
     rf"(?P<rule>embed|explain)/(?P<init>[^.]+)\.(?P<backbone>.+)\.{RUN}",
     rf"classify/(?P<rule>clinical)\.none\.f(?P<fraction>[\d.]+)\.{RUN}",
     rf"(?P<rule>classify)/(?P<arm>[^.]+)\.(?P<backbone>.+)\.f(?P<fraction>[\d.]+)\.{RUN}",
-    r"(?P<rule>evaluate)/evaluate",
+    r"evaluate/(?P<rule>evaluate|external)",
+    r"external/(?P<external>[^/]+)/(?P<rule>external_cohort|external_phantom)",
+    rf"external/(?P<external>[^/]+)/(?P<rule>score)\.(?P<arm>[^.]+)\.(?P<backbone>.+)\.f(?P<fraction>[\d.]+)\.{RUN}",
     r"audit/(?P<rule>audit|verdict)",
     r"(?P<rule>inference)/model",
     r"(?P<rule>report)/report",
@@ -37,6 +41,8 @@ def job_words(rule: str, wildcards: Mapping[str, str]) -> str:
     values = {name: str(value) for name, value in wildcards.items() if name != "cohort"}
     if rule in ABOUT and not values:
         return ABOUT[rule]
+    if rule in EXTERNAL and values.keys() == {"external"}:
+        return f"{rule.replace('_', ' ')} {values['external']}: {EXTERNAL[rule]}"
     main = next((values.pop(name) for name in ("method", "arm", "init") if name in values), "")
     parts = [f"{rule} {main}".rstrip() if rule != "clinical" else "clinical baseline"]
     if "backbone" in values:

@@ -94,6 +94,12 @@ def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
         ("classify/dino-linear.r18.f0.05.fold2-seed0.log", "classify dino-linear, r18, 5 % of labels, fold 2, seed 0"),
         ("classify/clinical.none.f1.fold0-seed0.log", "clinical baseline, 100 % of labels, fold 0, seed 0"),
         ("explain/scratch.r18.fold0-seed0.log", "explain scratch, r18, fold 0, seed 0"),
+        ("evaluate/external.log", "external: compare external with internal performance"),
+        ("external/site_b/external_cohort.log", "external cohort site_b: read and check scans"),
+        (
+            "external/site_b/score.dino-linear.r18.f0.05.fold2-seed0.log",
+            "score dino-linear, r18, 5 % of labels, fold 2, seed 0, external site_b",
+        ),
         ("audit/verdict.log", "verdict: check the findings of the audit"),
         ("inference/model.log", "inference: write the model folder"),
     ],

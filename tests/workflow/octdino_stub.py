@@ -18,6 +18,8 @@ FILES = {
     + [f"{figure}.svg" for figure in ("comparison", "difference", "label_efficiency", "roc", "pr")]
     + [f"{figure}.svg" for figure in ("reliability", "calibration", "subgroups", "labels", "label_difference")]
     + ["patients_needed.svg"],
+    "score": ["scores.csv", "scores.json"],
+    "external": ["external.csv", "external.json", "external.svg"],
     "audit": ["findings.csv", "audit.json"],
     "explain": ["overlap.csv", "jaccard.csv", "jaccard_images.csv", "retrieval.csv", "embedding.csv"],
     "models": ["model.json", "backbone.safetensors", "head.safetensors", "density.safetensors"],

@@ -19,6 +19,7 @@ rule audit:
             ),
         ],
         predictions=[f"{run}/predictions.csv" for run in classify_runs()],
+        external=external_cohorts(),
     output:
         findings=report(
             "results/{cohort}/audit/findings.csv",
@@ -42,7 +43,11 @@ rule audit:
         settings=audit_settings,
         settings_file=in_file(audit_settings),
         # From the inputs, whose folders are elsewhere where a storage plugin stages them.
-        runs=lambda wildcards, input: [str(Path(card).parent) for card in input.cards],
+        # External cohorts are among them, so that without any the rule is as it was before there were such.
+        runs=lambda wildcards, input: [
+            *(str(Path(card).parent) for card in input.cards),
+            *external_words(),
+        ],
         out=subpath(output.findings, parent=True),
     shell:
         "exec octdino audit --store {input.store:q} --settings {params.settings_file:q} --out {params.out:q}"

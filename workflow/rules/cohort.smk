@@ -1,4 +1,4 @@
-# cohort: raw files and label tables → manifest, quarantine, splits, HDF5 store
+# cohort: raw files and label tables → manifest, quarantine, splits, HDF5 store; the same of external cohorts
 
 
 rule phantom:
@@ -50,4 +50,56 @@ rule cohort:
         out=subpath(output.store, parent=True),
     shell:
         "exec octdino cohort {params.kind} --settings {params.settings_file:q} --workers {threads}"
+        " --out {params.out:q} > {log:q} 2>&1"
+
+
+rule external_phantom:
+    output:
+        files=directory("results/{cohort}/external/{external}/cohort/files"),
+    log:
+        "logs/{cohort}/external/{external}/external_phantom.log",
+    benchmark:
+        "results/{cohort}/benchmarks/external_phantom.{external}.tsv"
+    conda:
+        "../../envs/octdino.yaml"
+    threads: 8
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(60),
+        gpu=0,
+    params:
+        version=STAGES["cohort"],
+        settings=external_phantom_settings,
+        settings_file=in_file(external_phantom_settings),
+    shell:
+        "exec octdino phantom --settings {params.settings_file:q} --workers {threads} --out {output.files:q} > {log:q} 2>&1"
+
+
+rule external_cohort:
+    input:
+        external_tables,
+    output:
+        manifest="results/{cohort}/external/{external}/cohort/manifest.csv",
+        quarantine="results/{cohort}/external/{external}/cohort/quarantine.csv",
+        splits="results/{cohort}/external/{external}/cohort/splits.csv",
+        store="results/{cohort}/external/{external}/cohort/scans.h5",
+    log:
+        "logs/{cohort}/external/{external}/external_cohort.log",
+    benchmark:
+        "results/{cohort}/benchmarks/external_cohort.{external}.tsv"
+    conda:
+        "../../envs/octdino.yaml"
+    threads: 8
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(240),
+        gpu=0,
+    params:
+        version=STAGES["cohort"],
+        kind=lambda wildcards: external_of(wildcards.external).cohort.name,
+        settings=external_cohort_settings,
+        settings_file=in_file(external_cohort_settings),
+        out=subpath(output.store, parent=True),
+    shell:
+        "exec octdino cohort {params.kind} --test-only --settings {params.settings_file:q} --workers {threads}"
         " --out {params.out:q} > {log:q} 2>&1"

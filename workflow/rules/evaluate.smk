@@ -73,3 +73,50 @@ rule evaluate:
     shell:
         "exec octdino evaluate --manifest {input.manifest:q} --settings {params.settings_file:q} --out {params.out:q}"
         " {input.predictions:q} > {log:q} 2>&1"
+
+
+rule external:
+    input:
+        manifest="results/{cohort}/cohort/manifest.csv",
+        splits="results/{cohort}/cohort/splits.csv",
+        store="results/{cohort}/cohort/scans.h5",
+        cohorts=external_cohorts(),
+        scores=[
+            f"{folder}/scores.{kind}"
+            for folder in external_scores()
+            for kind in ("csv", "json")
+        ],
+        predictions=[f"{run}/predictions.csv" for run in scored_runs()],
+        cards=[f"{run}/classifier.json" for run in scored_runs()],
+    output:
+        table=report(
+            "results/{cohort}/evaluate/external.csv",
+            category="Comparison",
+            caption="../report/external.rst",
+        ),
+        card="results/{cohort}/evaluate/external.json",
+        figure=report(
+            "results/{cohort}/evaluate/external.svg",
+            category="Figures",
+            caption="../report/figures.rst",
+        ),
+    log:
+        "logs/{cohort}/evaluate/external.log",
+    benchmark:
+        "results/{cohort}/benchmarks/external.tsv"
+    conda:
+        "../../envs/tables.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(120),
+        gpu=0,
+    params:
+        version=STAGES["evaluate"],
+        settings=external_settings,
+        settings_file=in_file(external_settings),
+        folders=external_folders(),
+        out=subpath(output.table, parent=True),
+    shell:
+        "exec octdino external --manifest {input.manifest:q} --settings {params.settings_file:q}"
+        " --external {params.folders:q} --out {params.out:q} {input.predictions:q} > {log:q} 2>&1"

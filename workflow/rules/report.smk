@@ -5,6 +5,7 @@ rule report:
     input:
         # Without arms there is nothing to evaluate; the page shows the rest.
         evaluated=list(rules.evaluate.output) if settings.classify.arms else [],
+        external=external_results(),
         findings="results/{cohort}/audit/findings.csv",
         explained=[f"{run}/explain.json" for run in explain_runs()],
         manifest="results/{cohort}/cohort/manifest.csv",

@@ -1,6 +1,7 @@
 """Seconds, peak memory and disk of each job, from trials and the sizes of the cohort."""
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,21 +11,25 @@ from octdino.cli.planning.trials import Trials
 from octdino.cli.planning.workflow_jobs import WorkflowJob
 from octdino.config import Arm, Config
 from octdino.config.classify import Candidate
-from octdino.config.cohort_size import image_bytes, memory_bytes, store_bytes
+from octdino.config.cohort_size import image_bytes, known_scans, memory_bytes, store_bytes
 
 DISK_RATE = 300e6  # bytes per second of reading a store and writing a checkpoint
 STARTUP = [4.0, 6.0, 8.0]  # seconds until a process with torch begins to work, where no trial measured it
 # Seconds beside the start of a process, and bytes of memory, of rules without trials: as the default run had them on
 # two cores (docs/plan.md).
-UNTRIED_SECONDS = {"clinical": 1.0, "report": 3.0, "verdict": 0.0, "inference": 8.0}
+UNTRIED_SECONDS = {"clinical": 1.0, "external": 4.0, "report": 3.0, "verdict": 0.0, "inference": 8.0}
 UNTRIED_MEMORY = {
-    "phantom": 0.6e9, "cohort": 0.5e9, "clinical": 0.3e9, "evaluate": 0.4e9, "audit": 0.7e9, "report": 0.3e9,
+    "phantom": 0.6e9, "cohort": 0.5e9, "external_phantom": 0.6e9, "external_cohort": 0.5e9, "clinical": 0.3e9,
+    "evaluate": 0.4e9, "external": 0.4e9, "audit": 0.7e9, "report": 0.3e9,
     "verdict": 0.2e9,
 }  # fmt: skip
-WITHOUT_TORCH = {"phantom", "cohort", "clinical", "evaluate", "audit", "report", "verdict"}
+WITHOUT_TORCH = {
+    "phantom", "cohort", "external_phantom", "external_cohort", "clinical", "evaluate", "external", "audit", "report",
+    "verdict",
+}  # fmt: skip
 LIGHT_STARTUP = 0.3  # of the time until a process with torch begins to work
 TORCH_MEMORY = 1.3e9  # of a process with torch that holds few scans
-UNTRIED_DISK = {"evaluate": 2e6, "audit": 1e5, "report": 10e6, "clinical": 1e5}
+UNTRIED_DISK = {"evaluate": 2e6, "external": 1e6, "audit": 1e5, "report": 10e6, "clinical": 1e5}
 
 
 class Cost(NamedTuple):
@@ -57,7 +62,7 @@ class CostModel:
         memory, disk = self._memory(job), self._disk(job)
         if self.trials is None:
             return Cost(None, memory, disk)
-        by_rule = {"pretrain": self._pretrain, "classify": self._classify, "embed": self._embed}
+        by_rule = {"pretrain": self._pretrain, "classify": self._classify, "embed": self._embed, "score": self._score}
         beside = by_rule.get(job.rule, self._other)(job)
         startup = self.startup * (LIGHT_STARTUP if job.rule in WITHOUT_TORCH else 1.0)
         return Cost((startup + beside).tolist(), memory, disk)
@@ -98,13 +103,26 @@ class CostModel:
     def _embed(self, job: WorkflowJob) -> np.ndarray:
         return np.asarray(np.array(self._trial(job)["embed_seconds"]) * self.facts.scans + self._reading(1.0))
 
+    def _score(self, job: WorkflowJob) -> np.ndarray:
+        """External scans, and internal ones: the density of the training scans, and the check of the predictions."""
+        facts = self.facts
+        scans = self._external_scans(job) + facts.scans + facts.labeled_val + facts.labeled_test
+        return np.asarray(np.array(self._trial(job)["embed_seconds"]) * scans + self._reading(1.0))
+
+    def _external_scans(self, job: WorkflowJob) -> int:
+        """Return the number of scans of a job's external cohort; that of the internal one where it is not known."""
+        name, cohort = job.wildcards["external"], self.settings.cohort.results_name
+        external = next(each for each in self.settings.evaluate.external if each.name == name)
+        return known_scans(external.cohort, Path("results", cohort, "external", name)) or self.facts.scans
+
     def _other(self, job: WorkflowJob) -> np.ndarray:
         """Return the seconds of rules that only the files of the cohort, or nothing, was tried for."""
         trial = (self.trials.cohort if self.trials else None) or {"decode_seconds": [0.01] * 3}
         threads, scans, explain = min(job.threads, self.cores), self.facts.scans, self.settings.explain
-        if job.rule in ("phantom", "cohort"):
-            key = "write_seconds" if job.rule == "phantom" else "decode_seconds"
-            return np.asarray(np.array(trial[key]) * scans / threads)
+        if job.rule.removeprefix("external_") in ("phantom", "cohort"):
+            scans = self._external_scans(job) if "external" in job.wildcards else scans
+            key = "write_seconds" if job.rule.endswith("phantom") else "decode_seconds"
+            return np.asarray(np.array(trial.get(key, [0.01] * 3)) * scans / threads)
         tables = self.facts.labels * len(self.settings.classify.arms) * len(self.settings.classify.fractions)
         beside = {
             "evaluate": 5 + 0.05 * tables * self.settings.evaluate.resamples / 1000,
@@ -136,7 +154,7 @@ class CostModel:
             held = facts.labeled
         elif job.rule == "audit":
             held = facts.scans
-        if self.trials is not None and job.rule in ("pretrain", "classify", "embed"):
+        if self.trials is not None and job.rule in ("pretrain", "classify", "embed", "score"):
             return float(self._trial(job)["memory"]) + held * scan
         return UNTRIED_MEMORY.get(job.rule, TORCH_MEMORY) + held * scan
 
@@ -155,9 +173,15 @@ class CostModel:
             weights = self._trial(job)["weights_bytes"] if tried else 50e6
             return float(weights if tuned else 1e5)
         trial = (self.trials.cohort if self.trials else None) or {}
+        if "external" in job.wildcards:
+            scans = self._external_scans(job)
+        if job.rule == "score":
+            return 100.0 * scans
         known = {
             "phantom": scans * trial.get("file_bytes", 200e3),
             "cohort": store_bytes(cohort, scans) + 300 * scans,
+            "external_phantom": scans * trial.get("file_bytes", 200e3),
+            "external_cohort": store_bytes(cohort, scans) + 300 * scans,
             "explain": 1e6 + min(self.settings.explain.scans, scans) * 1e4,
             "inference": 50e6,
         } | UNTRIED_DISK

@@ -16,8 +16,11 @@ from octdino.config import Config
 from octdino.config.cohort_size import machine_memory
 from octdino.data.disk_space import amount
 
-STAGE_OF = {"phantom": "cohort", "clinical": "classify", "verdict": "audit"}  # of rules with another name
-UNTRIED = ("clinical", "evaluate", "audit", "verdict", "explain", "inference", "report")
+STAGE_OF = {  # of rules with another name
+    "phantom": "cohort", "clinical": "classify", "verdict": "audit", "external_phantom": "cohort",
+    "external_cohort": "cohort", "score": "inference", "external": "evaluate",
+}  # fmt: skip
+UNTRIED = ("clinical", "evaluate", "external", "audit", "verdict", "explain", "inference", "report")
 BUSY = 1.5  # load per core, the trials' own included, from which a free machine is faster
 
 

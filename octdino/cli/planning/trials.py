@@ -90,7 +90,7 @@ def _trials_of(
                 "scans": max(scans, 2),
             },
         )
-    if job.rule in ("classify", "embed"):
+    if job.rule in ("classify", "embed", "score"):
         backbone = job.wildcards["backbone"]
         size = published_input(settings.model(backbone)).size if settings.published(backbone) else None
         chosen = settings.classify.at_input_size(size or settings.classify.augment.global_size)

@@ -7,6 +7,8 @@ from typing import get_args
 
 from octdino.config.names import AuditCheck
 from octdino.data.schemas.column import Column, Schema
+from octdino.data.schemas.external_schemas import EXTERNAL as EXTERNAL
+from octdino.data.schemas.external_schemas import EXTERNAL_SCORES as EXTERNAL_SCORES
 
 SPLIT_NAMES = ("train", "val", "test")
 MACRO, WEIGHTED = "macro", "weighted"  # means over labels; used in place of a label
