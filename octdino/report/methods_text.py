@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 
 from octdino import __version__
-from octdino.config import METHODS, Arm, EvaluateSettings
-from octdino.config.eye_visits import VisitViews
+from octdino.config import Arm, EvaluateSettings
 from octdino.report.conclusions import percent
 from octdino.report.prepared_tables import CLINICAL
+from octdino.report.pretraining_text import listed, pretraining_text
 from octdino.report.published import published_sentence
 from octdino.report.references import cite, references_of
-from octdino.report.results_reader import Pretraining, Results
+from octdino.report.results_reader import Results
 from octdino.report.tables import crossval_counts, duration
 from octdino.stats.significance import alpha
 
@@ -22,7 +22,6 @@ MODES = {
     "mlp": "a perceptron with one hidden layer on frozen features (mlp)",
     "finetune": "training of the whole network (finetune)",
 }
-OPTIMIZERS = {"adamw": f"AdamW {cite('loshchilov2019decoupled')}", "sgd": "stochastic gradient descent"}
 
 
 def methods_text(
@@ -35,12 +34,8 @@ def methods_text(
         config: the settings of all stages; {} where they are unknown. What the files tell is taken from them.
         evaluated: the settings of the evaluate stage.
     """
-    parts = [_data(results, config), _pretraining(results), _classifiers(results), _statistics(results, evaluated)]
+    parts = [_data(results, config), pretraining_text(results), _classifiers(results), _statistics(results, evaluated)]
     return [" ".join(part) for part in [*parts, _software(results, versions, hardware)] if part]
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _data(results: Results, config: dict[str, Any]) -> list[str]:
@@ -109,93 +104,6 @@ def _images(results: Results) -> list[str]:
     ]
 
 
-def _pretraining(results: Results) -> list[str]:
-    """Return one sentence per network, scans and settings of pretraining, with all methods that share them."""
-    networks: dict[tuple[str, str], list[Pretraining]] = {}
-    for run in results.pretraining:
-        networks.setdefault((run.method, run.backbone), []).append(run)
-    alike: dict[tuple[str, str], list[str]] = {}
-    for runs in networks.values():
-        network = _backbone(runs[0].metadata.get("spec") or {}, runs[0].backbone)
-        alike.setdefault((network, _how(results, runs)), []).append(_method(runs[0]))
-    return [
-        f"{network} was pretrained without labels by {_listed(names)}, {'each ' if len(names) > 1 else ''}{how}."
-        for (network, how), names in alike.items()
-    ]
-
-
-def _method(run: Pretraining) -> str:
-    """Return name, references and family of a method, and what is particular of the variant that was run."""
-    method = run.metadata.get("method") or {}
-    kind = str(method.get("method") or run.method)
-    name, keys = references_of("method").get(kind, (run.method, ()))
-    family = f" ({METHODS[kind].family})" if kind in METHODS else ""
-    alias = f" (here {run.method})" if run.method not in (method.get("method"), name, name.lower()) else ""
-    pulled = _positives(kind, method)
-    return f"{name}{f' {cite(*keys)}' if keys else ''}{family}{alias}{pulled}"
-
-
-def _positives(kind: str, method: dict[str, Any]) -> str:
-    """Return which other scans are positives, with references; empty where views are of one scan."""
-    positives = method.get("positives")
-    if not positives:
-        return ""
-    limits = [
-        f"{method[name]:g} {name.removeprefix('positives_')}"
-        for name in ("positives_weeks", "positives_visits")
-        if method.get(name) is not None
-    ]
-    near = f" at most {' or '.join(limits)} apart" if limits else ""
-    if kind in METHODS and issubclass(METHODS[kind], VisitViews):
-        return f" with another visit of the same eye{near} as the second view {cite('holland2024metadata')}"
-    soft = f", weighted by how near they are {cite('dufumier2021contrastive')}" if method.get("soft") else ""
-    equal = "near" if method.get("soft") and not {"eye", "patient"} & set(positives) else "equal"
-    eyes = f", visits of an eye{near} {cite('holland2024metadata')}" if near else ""
-    return f" with {equal} {_listed(positives)} as positives {cite('kokilepersaud2023clinically')}{soft}{eyes}"
-
-
-def _how(results: Results, runs: list[Pretraining]) -> str:
-    """Return scans and settings of the runs of one method, from the metadata of the first."""
-    metadata, words = runs[0].metadata, results.cohort.words
-    settings = metadata.get("settings") or {}
-    seen = f"training {words.unit.many} only" if metadata.get("scope") != "all" else f"all {words.unit.many}"
-    count = metadata.get("scans")
-    amount = f"{count:,} {words.scans}" if count is not None else f"the {words.scans}"
-    details = [
-        *([f"{settings['epochs']} epochs"] if settings.get("epochs") else []),
-        *([f"batches of {settings['batch_size']}"] if settings.get("batch_size") else []),
-        *_views(settings.get("augment") or {}),
-        *_optimizer(metadata.get("method") or {}),
-        *([f"{metadata['precision']} arithmetic"] if metadata.get("precision") else []),
-        *([f"{len(runs)} runs (seeds or folds)"] if len(runs) > 1 else []),
-    ]
-    return f"on {amount} of {seen}{': ' if details else ''}{', '.join(details)}"
-
-
-def _backbone(spec: dict[str, Any], name: str) -> str:
-    timm = str(spec.get("timm") or name)
-    keys = [key for prefix, (_, found) in references_of("backbone").items() if timm.startswith(prefix) for key in found]
-    changed = f" with {', '.join(f'{key} {value}' for key, value in spec['args'].items())}" if spec.get("args") else ""
-    named = f" ({name})" if name != timm else ""
-    return f"The network {timm}{named} of timm {cite(*keys, 'wightman2019timm')}{changed}"
-
-
-def _views(augment: dict[str, Any]) -> list[str]:
-    if not augment.get("global_size"):
-        return []
-    views = f"two global views of {augment['global_size']} px"
-    if augment.get("local_views"):
-        views += f" and {augment['local_views']} local views of {augment.get('local_size')} px"
-    return [f"{views} per image"]
-
-
-def _optimizer(method: dict[str, Any]) -> list[str]:
-    if not {"optimizer", "lr"} <= method.keys():
-        return []
-    name = OPTIMIZERS.get(str(method["optimizer"]), str(method["optimizer"]))
-    return [f"{name} with a peak learning rate of {method['lr']:g} per 256 images on a cosine schedule"]
-
-
 def _classifiers(results: Results) -> list[str]:
     unit = results.cohort.unit
     arms = sorted({str(metadata["arm"]) for _, metadata in results.classifiers} - {CLINICAL})
@@ -204,9 +112,9 @@ def _classifiers(results: Results) -> list[str]:
     modes = [text for mode, text in MODES.items() if mode in {Arm.named(arm).mode for arm in arms}]
     fractions = sorted({float(metadata["fraction"]) for _, metadata in results.classifiers})
     seeds = len({metadata["seed"] for _, metadata in results.classifiers})
-    shares = _listed([percent(fraction) for fraction in fractions])
+    shares = listed([percent(fraction) for fraction in fractions])
     lines = [
-        f"Classifiers were {_listed(modes)}; the arms compared were {_listed(arms)}, each trained with {shares} of the "
+        f"Classifiers were {listed(modes)}; the arms compared were {listed(arms)}, each trained with {shares} of the "
         f"labeled training {unit.many}{f' and {seeds} seeds' if seeds > 1 else ''}."
     ]
     starts = {Arm.named(arm).init for arm in arms}
@@ -296,7 +204,7 @@ def _software(results: Results, versions: list[tuple[str, str]], hardware: list[
         f"scikit-learn{_after(known, 'scikit-learn')} {cite('pedregosa2011scikit')}",
         f"Snakemake{_after(known, 'snakemake')} {cite('molder2021sustainable')}",
     ]
-    lines = [f"Software: {_listed(named)}."]
+    lines = [f"Software: {listed(named)}."]
     if hardware:
         lines.append(f"Networks were trained on {'; '.join(hardware)}.")
     seconds = float(results.benchmarks["s"].sum()) if len(results.benchmarks) else math.nan

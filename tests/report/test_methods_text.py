@@ -17,7 +17,7 @@ from octdino.config.cohort import COHORTS, UNPUBLISHED
 from octdino.data.csv_io import write_table
 from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.report import write_report
-from octdino.report.methods_text import _positives
+from octdino.report.pretraining_text import positives_text
 from octdino.report.references import bibliography, cited, entries, references_of
 from tests.report.test_report import CONFIG, make_results
 from tests.results import write_cohort, write_pretraining
@@ -115,7 +115,7 @@ def test_every_method_and_published_cohort_has_an_entry() -> None:
     ],
 )
 def test_positives_are_told_with_their_references(kind: str, method: dict[str, object], words: str) -> None:
-    assert _positives(kind, method) == words
+    assert positives_text(kind, method) == words
     assert bibliography(cited(words)).count("@") == words.count("@")
 
 
