@@ -111,6 +111,16 @@ def test_a_plan_without_trials_has_jobs_and_sizes(tmp_path: Path, capsys: pytest
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]  # nothing is left behind
 
 
+def test_a_plan_has_the_jobs_of_external_cohorts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = {"name": "b", "cohort": {"name": "phantom", "phantom": {"seed": 1, "patients": 8}}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**SMALL, "evaluate": {"external": [site]}}))
+    assert cli.main(["plan", "--no-trial", "--directory", str(tmp_path), "--cores", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "cohort     external_cohort" in text
+    assert "inference  score                3" in text  # one per arm
+    assert "Total    22 jobs" in text
+
+
 def test_a_plan_tries_each_kind_of_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(SMALL))
     code = cli.main(["plan", "--directory", str(tmp_path), "--cores", "2"])
