@@ -147,7 +147,9 @@ def external_results():
     """Return the files that compare external with internal performance."""
     if not settings.evaluate.external:
         return []
-    return [f"results/{COHORT}/evaluate/external.{kind}" for kind in ("csv", "json", "svg")]
+    return [
+        f"results/{COHORT}/evaluate/external.{kind}" for kind in ("csv", "json", "svg")
+    ]
 
 
 def cohort_tables(wildcards):
