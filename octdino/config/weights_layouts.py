@@ -3,6 +3,8 @@
 What each layout says about its network is as its project publishes it; docs/foundation_models.md has the sources.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 LayoutName = Literal[
@@ -43,7 +45,7 @@ class Layout(NamedTuple):
     std: tuple[float, ...] | None = None
     license: str | None = None
     networks: tuple[str, ...] = ()
-    args: dict[str, Any] = {}  # noqa: RUF012  # read only
+    args: Mapping[str, Any] = MappingProxyType({})
     example: str = ""
     data: str = ""
     reader: str = ""

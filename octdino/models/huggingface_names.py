@@ -101,11 +101,12 @@ def check_config(path: Path, backbone: nn.Module) -> None:
 
 def _known(backbone: nn.Module) -> dict[str, Any]:
     blocks: Any = backbone.blocks
+    patches: Any = backbone.patch_embed
     known = {
         "hidden_size": backbone.embed_dim,
         "num_hidden_layers": len(blocks),
         "num_attention_heads": blocks[0].attn.num_heads,
-        "patch_size": backbone.patch_embed.patch_size[0],  # type: ignore[union-attr, index]
+        "patch_size": patches.patch_size[0],
     }
     temperature = getattr(getattr(backbone, "rope", None), "temperature", None)
     return known if temperature is None else known | {"rope_theta": temperature}

@@ -34,7 +34,7 @@ def eye_codes(manifest: pd.DataFrame) -> np.ndarray:
     """
     eye = manifest["eye"].replace("", pd.NA)
     if eye.isna().all():
-        raise UserError("positives: no scan has a eye, so there are no positives; expected a column with known values")
+        raise UserError("positives: no scan has a known eye, so none is a positive; expected a column eye with values")
     return np.where(eye.isna(), UNKNOWN, manifest.groupby(["patient", eye], sort=True).ngroup())
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
 
 from octdino.config import Config, ModelSettings, load_config, notes_before_run
 from octdino.config.models import published_input
@@ -105,8 +107,6 @@ def test_fine_tuning_a_large_network_is_noted_with_its_memory(tmp_path: Path) ->
 
 
 def test_the_size_of_a_transformer_is_that_of_timms_network() -> None:
-    timm = pytest.importorskip("timm")
-    torch = pytest.importorskip("torch")
     for name in ("vit_base_patch32_224", "vit_large_patch16_224", "vit_large_patch16_dinov3"):
         size = transformer_size(ModelSettings(timm=name))
         assert size is not None

@@ -120,7 +120,7 @@ def test_supcon_takes_near_visits_of_an_eye_only() -> None:
 @pytest.mark.parametrize(
     ("changes", "limits", "message"),
     [
-        ({"eye": ""}, {}, "no scan has a eye"),
+        ({"eye": ""}, {}, "no scan has a known eye"),
         ({"visit": ""}, {}, "no scan has a visit"),
         ({"visit": "W0"}, {}, "no eye has scans of two visits"),
         ({}, {"positives_weeks": 1, "positives_visits": 1}, "two visits within positives_weeks"),

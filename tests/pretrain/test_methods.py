@@ -225,5 +225,5 @@ def test_supcon_bins_measured_values_and_codes_missing_as_unknown():
 
 def test_supcon_on_column_without_values_raises_user_error():
     method = Supcon(SupconSettings(positives=["cst"]).resolved(100), tiny, 4)
-    with pytest.raises(UserError, match="positives: no scan has a cst"):
+    with pytest.raises(UserError, match="positives: no scan has a known cst"):
         method.targets(pd.DataFrame({"cst": [np.nan, np.nan], "eye": "a", "patient": "a"}))

@@ -98,7 +98,7 @@ def test_each_process_holds_its_scans_and_their_partners(
             store, 0, needed_rows=lambda count: held_rows(8, 0, count), partners=lambda m: visit_partners(variant, m)
         )
         own = held_rows(8, 0, len(data.manifest))
-        wanted = np.union1d(own, VisitPartners(data.manifest, variant).of(own))  # type: ignore[arg-type]
+        wanted = np.union1d(own, VisitPartners(data.manifest, variant).of(own))
         assert (data.rows[torch.from_numpy(wanted)] >= 0).all()
         whole = read_data(store, 0)
         assert torch.equal(data.images[data.rows[wanted]], whole.images[whole.rows[wanted]])
@@ -124,7 +124,7 @@ def test_real_olives_tables_have_pairs_of_visits(shared_data: Path) -> None:
         }
     )  # fmt: skip
     settings = SETTINGS.variant("simclr").model_copy(update={"positives_weeks": 12, "positives_visits": 3})
-    partners = VisitPartners(manifest, settings)  # type: ignore[arg-type]
+    partners = VisitPartners(manifest, settings)
     assert partners.with_partner > 0.99 * len(manifest)
     rows = torch.arange(len(manifest))
     chosen = manifest.iloc[partners.choose(rows, 0).numpy()].reset_index(drop=True)

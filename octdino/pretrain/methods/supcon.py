@@ -79,7 +79,7 @@ class Supcon(Contrastive):
         width = {"cst": self.settings.cst_bin, "bcva": self.settings.bcva_bin}.get(name)
         if values.replace("", pd.NA).isna().all():
             raise UserError(
-                f"positives: no scan has a {name}, so there are no positives; expected a column with known values"
+                f"positives: no scan has a known {name}, so there are no positives; expected a column with values"
             )
         if width is not None and self.settings.soft:
             return torch.tensor([NOT_MEASURED if pd.isna(v) else round(v / width * STEP) for v in values])
