@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import norm
 
 from octdino.config import EvaluateSettings
-from octdino.evaluate.comparable_runs import Key, TestSet
+from octdino.evaluate import comparable_runs
+from octdino.evaluate.comparable_runs import Key
 from octdino.evaluate.label_efficiency import label_efficiency_table
 from octdino.evaluate.metrics import ranking_metrics
 from octdino.evaluate.power_table import power_table
@@ -40,11 +41,11 @@ def study(aurocs: np.ndarray, patients: int, rng: np.random.Generator) -> tuple[
     return truth, SCALE * norm.ppf(aurocs)[:, None] * truth + shared + own, patient
 
 
-def resampled(aurocs: np.ndarray, patients: int, seed: int) -> tuple[TestSet, np.ndarray]:
+def resampled(aurocs: np.ndarray, patients: int, seed: int) -> tuple[comparable_runs.TestSet, np.ndarray]:
     """The test set of a study, and the AUROC of each arm in every resample, [arms, 1 + B]."""
     truth, scores, patient = study(aurocs, patients, np.random.default_rng(seed))
     weights = resample_patients(patients, SETTINGS.resamples, seed)
-    test = TestSet("0", ["a"], truth[:, None].astype(np.float32), patient, ["primary"])
+    test = comparable_runs.TestSet("0", ["a"], truth[:, None].astype(np.float32), patient, ["primary"])
     return test, np.stack([ranking_metrics(truth, score, patient, weights)[0] for score in scores])
 
 

@@ -32,6 +32,7 @@ def on_terminal(
     """
     process, master = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in the background of a shell
         fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
         os.chdir(ROOT)
         command = flow.command(*args)
