@@ -19,7 +19,7 @@ from octdino.errors import UserError
 if TYPE_CHECKING:
     from octdino.config import Config
 
-COLUMNS = {  # of a user's table that tell an eye or a visit, as glance_at_table spells them; folders may do as well
+COLUMNS = {  # of a user's table that identify an eye or a visit, as glance_at_table spells them; folders may do as well
     "eye": {"eye", "eyeid", "laterality", "side", "eyeside", "eyelaterality"},
     "visit": {"visit", "visitid", "visitno", "visitnumber", "timepoint"},
 }

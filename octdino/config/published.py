@@ -11,7 +11,7 @@ from octdino.config.timm_models import find_timm_model, patch_sides
 if TYPE_CHECKING:
     from octdino.config import Config
 
-LARGE = 150e6  # parameters from which on a note tells the memory
+LARGE = 150e6  # parameters from which on a note gives the memory
 WIDTHS = {  # of timm's names: width and number of blocks
     "tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24), "huge": (1280, 32),
     "giant": (1408, 40), "7b": (4096, 40),
@@ -67,7 +67,7 @@ def sides_of(model: ModelSettings) -> tuple[int, ...]:
 
 
 class TransformerSize(NamedTuple):
-    """Width, number of blocks and number of parameters of a vision transformer, as far as its timm name tells."""
+    """Width, number of blocks and number of parameters of a vision transformer, as in its timm name."""
 
     width: int
     depth: int
@@ -79,7 +79,7 @@ class TransformerSize(NamedTuple):
 
 
 def transformer_size(model: ModelSettings) -> TransformerSize | None:
-    """Return the size of a vision transformer; None for another network, or where the name does not tell."""
+    """Return the size of a vision transformer; None for another network, or where the name does not contain it."""
     named = re.search(rf"vit_({'|'.join(WIDTHS)})", model.timm)
     width, depth = WIDTHS[named[1]] if named else (None, None)
     width, depth = model.args.get("embed_dim", width), model.args.get("depth", depth)

@@ -1,8 +1,8 @@
 """Which trained classifiers the last evaluation contains; folders of an earlier configuration stay beside them.
 
 metrics.csv has the arm, backbone, fraction and seed of each classifier, and "pooled" in place of its folds; splits.csv
-has the folds. Together they tell a stale seed (`classify.seeds` was changed) and a stale fold (a cross-validation
-became one split, or has fewer folds) from what was evaluated.
+has the folds. Together they distinguish a stale seed (`classify.seeds` was changed) and a stale fold (a
+cross-validation became one split, or has fewer folds) from what was evaluated.
 """
 
 from collections.abc import Set

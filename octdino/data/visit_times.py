@@ -1,4 +1,4 @@
-"""When a visit was, by its name in the manifest: weeks where the name tells them, else its number."""
+"""When a visit was, by its name in the manifest: weeks where the name contains them, else its number."""
 
 import datetime
 import re
@@ -22,9 +22,9 @@ class VisitTime(NamedTuple):
 
 
 def visit_time(name: str) -> VisitTime | None:
-    """Return the time that a visit's name tells: weeks of W12, week 12 or a date, else the last number in it.
+    """Return the time in a visit's name: weeks of W12, week 12 or a date, else the last number in it.
 
-    A name without a number tells none.
+    A name without a number has none.
     """
     name = name.strip()
     if match := WEEK.fullmatch(name):
@@ -39,7 +39,7 @@ def visit_time(name: str) -> VisitTime | None:
 
 
 def visit_times(visits: pd.Series) -> list[VisitTime | None]:
-    """Return the time of each scan's visit, None where the visit is unknown or its name tells none."""
+    """Return the time of each scan's visit, None where the visit is unknown or its name has none."""
     known = visits.fillna("").astype(str)
     times = {name: visit_time(name) for name in known.unique()}
     return [times[name] for name in known]

@@ -67,7 +67,7 @@ def from_huggingface(tensors: Tensors) -> tuple[Tensors, set[str]]:
         some = next(iter(parts.values()))
         named[f"{block}attn.qkv.{kind}"] = torch.cat([parts.get(part, torch.zeros_like(some)) for part in "qkv"])
     if not third and "register_tokens" in named and "mask_token" not in named:
-        named["mask_token"] = torch.zeros_like(named["cls_token"])  # by which timm's filter knows DINOv2
+        named["mask_token"] = torch.zeros_like(named["cls_token"])  # by which timm's filter recognizes DINOv2
     return named, dropped
 
 

@@ -23,7 +23,7 @@ PERIODS_TOLERANCE = 0.01  # relative; published periods are rounded to bfloat16
 
 
 def below(tensors: Tensors, anchor: str, layout: str, where: str) -> Tensors:
-    """Return what stands below the prefix at which the tensor `anchor` is; the shortest prefix that has it.
+    """Return the tensors below the prefix at which the tensor `anchor` is; the shortest such prefix.
 
     Raises:
         UserError: there is no such tensor.

@@ -7,7 +7,7 @@ from octdino.config.weights_layouts import LAYOUTS
 
 
 def published_sentence(metadata: dict[str, Any]) -> str:
-    """Return what classifier.json tells of published weights, in sentences; empty where there are none."""
+    """Return what classifier.json contains on published weights, in sentences; empty where there are none."""
     found = metadata.get("published") or {}
     if not found:
         return ""

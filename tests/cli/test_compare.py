@@ -58,7 +58,7 @@ def as_another_arm(source: Path, target: Path, arm: str, other: str) -> None:
 
 
 def test_numbers_are_those_of_the_same_pair_within_one_run(first: Path, tmp_path: Path) -> None:
-    """dino-linear's predictions stand as scratch-finetune in a second folder: the pair of first's comparison.csv."""
+    """A second folder has dino-linear's predictions under another name: the pair of first's comparison.csv."""
     as_another_arm(first, tmp_path / "second", "dino-linear", "scratch-finetune")
     table, _ = compared(first, tmp_path / "second", out=tmp_path / "page.html")
     assert set(table["arm"]) == {"scratch-finetune"}
@@ -80,7 +80,7 @@ def test_numbers_are_those_of_the_same_pair_within_one_run(first: Path, tmp_path
 
 
 def test_the_same_patients_under_other_names_and_in_another_order_are_paired(first: Path, tmp_path: Path) -> None:
-    """A second cohort with the same pixels and labels: other scan ids, patients named anew, rows reversed."""
+    """A second cohort with the same pixels and labels: other scan ids, patients with new names, rows reversed."""
     second = tmp_path / "second"
     shutil.copytree(first, second)
     names = {"patient": "p-{}", "group": "p-{}", "scan_id": "x_{}"}

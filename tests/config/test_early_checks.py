@@ -70,7 +70,7 @@ def test_visits_as_positives_need_columns_of_eyes_and_visits(root: Path, tmp_pat
         header, *lines = TABLE.splitlines()
         (root / "scans.csv").write_text("\n".join([f"{header},{names}", *(f"{line},OD,1" for line in lines)]))
         passes(folder_settings(root) | eyes, tmp_path)
-    (root / "scans.csv").unlink()  # names of folders may tell both
+    (root / "scans.csv").unlink()  # names of folders may contain both
     passes(folder_settings(root) | eyes, tmp_path)
 
 

@@ -52,7 +52,7 @@ def resampled(aurocs: np.ndarray, patients: int, seed: int) -> tuple[comparable_
 @pytest.mark.slow
 @pytest.mark.parametrize(("equals", "patients"), [(75, 60), (75, 150), (150, 60)])
 def test_the_interval_of_equal_patients_holds_the_truth(equals: int, patients: int) -> None:
-    """An arm with 21 patients that is as good as scratch with 75 or 150; the test set is sampled anew in each study."""
+    """An arm with 21 patients that is as good as scratch with 75 or 150; each study samples a new test set."""
     studies = 1000
     aurocs = np.append(expected_auroc(TRAINED), expected_auroc(np.array(equals)))
     read = math.exp(log_patients_needed(TRAINED, aurocs[:-1, None], aurocs[-1:])[0])

@@ -22,7 +22,7 @@ ARMS = ["scratch-finetune", "retfound-linear", "mirage-finetune", "dinov3-mlp", 
 
 
 def configuration(folder: Path) -> dict[str, Any]:
-    """The tiny phantom with a file of each layout in `folder`; one run goes on from MIRAGE without labels."""
+    """The tiny phantom with a file of each layout in `folder`; one run continues from MIRAGE without labels."""
     models: dict[str, Any] = {"tiny": {"timm": "test_resnet"}}
     for name, layout in {"retfound": "retfound_mae", "mirage": "mirage", "dinov3": "dinov3"}.items():
         path = folder / f"{name}.pth"

@@ -44,7 +44,7 @@ def on_the_same_scans(run: FinishedRun, reference: FinishedRun) -> Match:
 
 
 def _keys(rows: pd.DataFrame) -> list[tuple[str, int]] | None:
-    """Return what tells a scan: its pixels, and a number where several scans have the same; None without hashes."""
+    """Return the key of each scan: its pixels, and a number where several scans share them; None without hashes."""
     hashes = [str(value) for value in rows["pixel_hash"].fillna("")]
     if not all(hashes):
         return None
