@@ -90,6 +90,7 @@ def test_a_mistake_is_one_line_before_any_job(external: dict[str, Any], words: s
     assert not (tmp_path / "calls.txt").exists()
 
 
+@pytest.mark.slow  # a minute
 def test_a_real_run_compares_both_cohorts_on_the_page(tmp_path: Path) -> None:
     flow = Workflow(tmp_path, stub=False)
     values: dict[str, Any] = copy.deepcopy(TINY)
