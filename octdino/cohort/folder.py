@@ -14,7 +14,7 @@ from octdino.cohort.scan_table import ScanTable
 from octdino.cohort.spreadsheet import is_workbook, read_spreadsheet, sheet_names
 from octdino.cohort.table_columns import has_path_column
 from octdino.config.cohort import CohortSettings
-from octdino.errors import UserError
+from octdino.errors import UserError, one_line
 
 TABLES = (".csv", ".tsv", ".xlsx")
 
@@ -86,7 +86,7 @@ def _listed(path: Path, sheet: str | None, lookup: ScanLookup) -> pd.DataFrame |
     except SeveralSheetsError:
         raise
     except UserError as error:
-        log.warning("not read as a table of scans: %s", error)
+        log.warning("not read as a table of scans: %s", one_line(error))
         return None
     return table if has_path_column(table, lookup.is_scan) else None
 

@@ -171,6 +171,17 @@ def test_a_broken_table_is_one_line(tmp_path: Path, content: bytes) -> None:
         read_folder(settings(tmp_path, "folder", table="scans.csv"))
 
 
+def test_a_table_that_cannot_be_read_and_is_not_named_is_left_out_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read(tmp_path, None, ["a/1.png", "a/2.png", "b/3.png", "b/4.png"])
+    (tmp_path / "notes.csv").write_text('path,"e\nx","e\nx"\n1,2,3\n')
+    assert len(read_folder(settings(tmp_path, "folder")).scans) == 4
+    (warning,) = [message for message in caplog.messages if message.startswith("not read as a table of scans")]
+    assert "notes.csv" in warning
+    assert len(warning.splitlines()) == 1
+
+
 def test_a_broken_workbook_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "scans.xlsx").write_bytes(b"PK nothing")
     with pytest.raises(UserError, match=r"scans.xlsx: cannot be read as a table"):

@@ -169,7 +169,7 @@ class TrainerProcess:
 
     def run(self, *args: str) -> tuple[int, str]:
         process = self.start(*args)
-        said = process.communicate(timeout=300)[1]
+        said = process.communicate(timeout=900)[1]
         return process.returncode, said
 
     def newest(self) -> str:
@@ -199,7 +199,7 @@ def test_run_stopped_killed_and_orphaned_resumes_with_any_number_of_processes(tm
     until(trainer.newest)
     assert len(children(process.pid)) == 2
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=300)[1]
     assert (process.returncode, said.count("after saving; run the same command again")) == (75, 1)
 
     process = trainer.start("--processes", "2")
@@ -210,7 +210,7 @@ def test_run_stopped_killed_and_orphaned_resumes_with_any_number_of_processes(tm
     assert [line.split(" error: ")[1].split(" on ")[0].rsplit(": ", 1)[0] for line in refused.splitlines()
             if " error: " in line] == [f"{trainer.state}: locked by another trainer"]  # fmt: skip
     os.kill(children(process.pid)[1], signal.SIGKILL)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode == 1
     assert said.splitlines()[-1] == (
         "octdino: process 2 of 2 was ended by SIGKILL; the others were ended; run the same command again to resume "
@@ -235,7 +235,7 @@ def test_two_slurm_nodes_and_torchrun_train_as_one(tmp_path: Path) -> None:
     trainer = TrainerProcess(tmp_path)
     step = {"SLURM_STEP_NUM_NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     machines = [trainer.start("--epochs", "2", **step, SLURM_NODEID=str(node)) for node in (0, 1)]
-    said = [machine.communicate(timeout=200)[1] for machine in machines]
+    said = [machine.communicate(timeout=600)[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
     assert json.loads((trainer.out / "backbone.json").read_text())["processes"] == 2
     assert said[1] == "", "only rank 0 prints"
