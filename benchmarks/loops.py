@@ -1,6 +1,7 @@
 """Three DINO training loops on the same images, crops, backbone and head: octdino, lightly, and a naive loop."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ class PngFiles(Dataset[list[Tensor]]):
             return self._transform(file)
 
 
-class PeerLoop:
+class PeerLoop(ABC):
     """Base class of the two other loops: files through a DataLoader, student, teacher, AdamW; float32."""
 
     def __init__(self, task: Task, folder: Path, workers: int, statistics: tuple[list[float], list[float]]) -> None:
@@ -157,14 +158,17 @@ class PeerLoop:
         while True:
             yield from self._loader
 
+    @abstractmethod
     def transform(self, mean: list[float], std: list[float]) -> Callable[[Image.Image], list[Tensor]]:
-        raise NotImplementedError
+        """Return what makes the views of one image, standardized."""
 
+    @abstractmethod
     def head(self, dim: int) -> nn.Module:
-        raise NotImplementedError
+        """Return a head for features of this length."""
 
+    @abstractmethod
     def step(self, views: list[Tensor]) -> None:
-        raise NotImplementedError
+        """Take one optimizer step on a batch of views."""
 
 
 class Lightly(PeerLoop):

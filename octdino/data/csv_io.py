@@ -82,8 +82,10 @@ def _check_header(path: Path, names: list[str], schema: Schema) -> None:
         raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(schema.names)}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{path}: column {twice[0] or 'without a name'} occurs twice")
-    for name in names if schema.name_fault else ():
-        if name not in schema.names and (fault := schema.name_fault(name)):  # type: ignore[misc]
+    if (name_fault := schema.name_fault) is None:
+        return
+    for name in names:
+        if name not in schema.names and (fault := name_fault(name)):
             raise UserError(f"{path}: column {names.index(name) + 1}, {name!r}, {fault}; rename it or take it out")
 
 

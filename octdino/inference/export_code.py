@@ -4,6 +4,7 @@ A test runs the code of every format. It is made of numbers and of names that th
 """
 
 import math
+from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -61,7 +62,8 @@ def features_code(backbone: nn.Module, readout: Readout) -> list[str]:
         prefix = ", return_prefix_tokens=True" if tokens else ""
         call, each = f"{count}{prefix}, norm=True", "prefix[:, 0] for _, prefix" if tokens else "m.mean((2, 3)) for m"
     else:
-        call = f"indices={min(STAGES, len(backbone.feature_info))}"  # type: ignore[arg-type]
+        info: Any = backbone.feature_info  # of timm, which nn.Module does not declare
+        call = f"indices={min(STAGES, len(info))}"
         each = "m.mean((2, 3)) for m"
     return [
         f"last, found = backbone.forward_intermediates(x, {call})",

@@ -7,7 +7,7 @@ layers: those of earlier layers before them. CNN: the means of the two stages be
 """
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -43,8 +43,8 @@ def forward_layers(backbone: nn.Module, images: Tensor) -> tuple[list[Tensor], l
         if not tokens:
             return found[:-1], [each.mean((2, 3)) for each in found[:-1]], last
         return [patches for patches, _ in found[:-1]], [prefix[:, 0] for _, prefix in found[:-1]], last
-    count = min(STAGES, len(backbone.feature_info))  # type: ignore[arg-type]
-    last, maps = backbone.forward_intermediates(images, indices=count)  # type: ignore[operator]
+    network: Any = backbone  # timm's methods, which nn.Module does not declare
+    last, maps = network.forward_intermediates(images, indices=min(STAGES, len(network.feature_info)))
     return maps[:-1], [each.mean((2, 3)) for each in maps[:-1]], last
 
 
@@ -54,7 +54,8 @@ def read_out(backbone: nn.Module, images: Tensor, readout: Readout) -> Tensor:
     if readout == "pooled":
         return cast(Tensor, backbone.forward(images))
     _, earlier, last = forward_layers(backbone, images)
-    return torch.cat([*earlier, backbone.forward_head(last, pre_logits=True)], 1)  # type: ignore[operator]
+    network: Any = backbone
+    return torch.cat([*earlier, network.forward_head(last, pre_logits=True)], 1)
 
 
 @torch.no_grad()

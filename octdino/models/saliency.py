@@ -1,7 +1,7 @@
 """Saliency maps: attention of a ViT, and one map per label of a linear classifier (CAM, Grad-CAM, projection)."""
 
 import logging
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,8 @@ def last_map(backbone: nn.Module, images: Tensor) -> Tensor | None:
 
     None for networks whose features have another form.
     """
-    found = backbone.forward_features(images)  # type: ignore[operator]
+    network: Any = backbone  # timm's methods, which nn.Module does not declare
+    found = network.forward_features(images)
     if isinstance(backbone, VisionTransformer | Eva):
         patches = backbone.fc_norm(found[:, backbone.num_prefix_tokens :])
         grid = backbone.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
@@ -119,8 +120,9 @@ def _pooled_maps(backbone: nn.Module, images: Tensor, weight: Tensor, bias: Tens
     if isinstance(backbone, VisionTransformer | Eva):
         name = "projection"
     else:
+        network: Any = backbone
         with torch.no_grad():
-            pooled = backbone.forward_head(found, pre_logits=True)  # type: ignore[operator]
+            pooled = network.forward_head(found, pre_logits=True)
         mean = found.mean((2, 3))
         if pooled.shape != mean.shape or not torch.allclose(pooled, mean, rtol=1e-3, atol=1e-4):
             return _gradcam(backbone, found, weight, bias), "gradcam"
@@ -134,13 +136,13 @@ class FromMap(nn.Module):
     def __init__(self, backbone: nn.Module, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
         self.last = nn.Identity()
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.head = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.device)
         self.head.load_state_dict({"weight": weight, "bias": bias})
 
     def forward(self, found: Tensor) -> Tensor:
         """[B, C, h, w] to logits [B, L]."""
-        pooled = self.backbone.forward_head(self.last(found), pre_logits=True)  # type: ignore[operator]
+        pooled = self.backbone.forward_head(self.last(found), pre_logits=True)
         return cast(Tensor, self.head(pooled))
 
 

@@ -7,6 +7,7 @@ the two tables, files that cannot be read or are not what they should be, and fi
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from octdino.config.cohort import PhantomSettings
 from octdino.phantom.patients import SLICES_PER_VOLUME, Eye, Visit, slice_numbers
@@ -80,9 +81,9 @@ class _FlawPlanner:
         self.free.discard(index)
         return index
 
-    def _change(self, index: int | None, **changes: object) -> None:
+    def _change(self, index: int | None, **changes: Any) -> None:
         if index is not None:
-            self.volumes[index] = replace(self.volumes[index], **changes)  # type: ignore[arg-type]
+            self.volumes[index] = replace(self.volumes[index], **changes)
 
     def _clash(self) -> None:
         """One PRIME eye: the biomarker table names one side, the clinical table the other; both sides have files."""

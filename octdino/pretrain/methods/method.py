@@ -8,6 +8,7 @@ A step has two parts, so that the loss is that of the whole batch even if the ba
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -61,7 +62,7 @@ class Batch:
             )
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A method owns its networks; the trainer owns data, optimizer and schedules.
 
     Buffers and parameters are the whole state of a method, which a checkpoint contains. All randomness is torch's
@@ -79,14 +80,14 @@ class Method(nn.Module):
         self.settings = settings
 
     @property
+    @abstractmethod
     def exported(self) -> nn.Module:
         """The backbone that is written to backbone.safetensors."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def trained(self) -> nn.Module:
         """The networks that the optimizer updates."""
-        raise NotImplementedError
 
     def views(self, augment: AugmentSettings) -> list[View]:
         """Return the kinds of views: by default two large views per image."""
@@ -118,13 +119,13 @@ class Method(nn.Module):
         """Return features of the teacher's backbone; called without gradient."""
         return {}
 
+    @abstractmethod
     def encode(self, batch: Batch) -> Features:
         """Return features of the trained backbone, with gradient."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, encoded: Features, teacher_features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the whole batch from the features of all its images, and scalars to log."""
-        raise NotImplementedError
 
     def before_step(self, progress: float) -> None:
         """Called between the backward pass and the optimizer's step."""
