@@ -85,12 +85,12 @@ def external_settings(wildcards):
         {"name": each.name, "labels": each.labels, "cohort": each.cohort.plain()}
         for each in settings.evaluate.external
     ]
-    return as_json({**settings.evaluate.needed(), "external": cohorts})
+    return as_json({**settings.evaluate.needed_externally(), "external": cohorts})
 
 
-def external_words():
-    """Return the flag of the audit for the external cohorts as words; none where there are none."""
-    folders = external_folders()
+def external_words(files):
+    """Return the flag of the audit for the external cohorts of these files as words; none where there are none."""
+    folders = external_folders_of(files)
     return ["--external", *folders] if folders else []
 
 

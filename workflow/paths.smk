@@ -117,6 +117,11 @@ def external_folders():
     ]
 
 
+def external_folders_of(files):
+    """Return the folders of external cohorts by files in cohort/, which a storage plugin may have staged elsewhere."""
+    return list(dict.fromkeys(str(Path(file).parent.parent) for file in files))
+
+
 def external_cohorts():
     """Return the files of the external cohorts that the cohort stage writes."""
     return [

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from octdino.audit.leakage_checks import Found, finding
-from octdino.audit.near_duplicates import copies, textures
+from octdino.audit.near_duplicates import copies, textures_of
 from octdino.config import AuditSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
 
@@ -50,7 +49,7 @@ def _identical(cohort: Cohort, other: Cohort) -> Iterator[Overlap]:
 
 def _similar(settings: AuditSettings, cohort: Cohort, other: Cohort, detail: Tensor) -> Iterator[Overlap]:
     """Yield near-duplicates, of each external scan the most similar one."""
-    own = textures(torch.from_numpy(other.images(np.arange(len(other)))))
+    own = textures_of(other)
     sides = torch.cat([torch.zeros(len(detail), dtype=torch.int64), torch.ones(len(own), dtype=torch.int64)])
     best: dict[int, tuple[float, int, bool]] = {}
     for pair in copies(torch.cat([detail, own]), sides, settings.similarity):

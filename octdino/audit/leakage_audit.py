@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -13,7 +12,7 @@ from octdino.audit import leakage_checks as checks
 from octdino.audit.audit_verdict import NOT_CHECKABLE, unchecked_line
 from octdino.audit.external_overlap import external_overlap
 from octdino.audit.leakage_checks import Found, finding
-from octdino.audit.near_duplicates import copies, textures
+from octdino.audit.near_duplicates import copies, textures_of
 from octdino.config import AuditSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import write_table
@@ -55,7 +54,7 @@ def audit(settings: AuditSettings, store: Path, runs: list[Path], out: Path, ext
     """
     cohort = read_cohort(store)
     found: list[Found] = []
-    detail = textures(torch.from_numpy(cohort.images(np.arange(len(cohort)))))
+    detail = textures_of(cohort)
     for fold in map(int, sorted(cohort.splits["fold"].unique())):
         found += checks.overlap(cohort, fold)
         found += checks.eyes_of_two(cohort, fold)

@@ -1,15 +1,20 @@
 """Near-duplicate scans: copies of each other that were resized, brightened, compressed or mirrored."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from octdino.data.cohort_reader import Cohort
+
 SIDE = 48  # px; small enough to remove compression, large enough to keep vessels and speckle
 DETAIL = 7  # px: structure coarser than this is common to all scans of one organ
 CHUNK = 2048  # scans per factor of a product
+BLOCK = 4096  # scans that are read at a time
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ def textures(images: Tensor) -> Tensor:
         found.append((detail / (spread + 1.0))[:, 0])
     joined = torch.cat(found) if found else torch.zeros(0, SIDE, SIDE)
     return F.normalize(joined.flatten(1), dim=1).view(-1, SIDE, SIDE)
+
+
+def textures_of(cohort: Cohort) -> Tensor:
+    """Return `textures` of all scans of a cohort, read in blocks: images of a large one need not fit into memory."""
+    rows = np.array_split(np.arange(len(cohort)), max(1, math.ceil(len(cohort) / BLOCK)))
+    return torch.cat([textures(torch.from_numpy(cohort.images(block))) for block in rows])
 
 
 def copies(detail: Tensor, splits: Tensor, similarity: float) -> Iterator[Pair]:

@@ -6,9 +6,8 @@ from pathlib import Path
 from octdino.cli.arguments import add_common
 from octdino.cli.flags import Parser, Verbs, add_flags, settings_of
 from octdino.config import EvaluateSettings
+from octdino.config.evaluate import OF_COMPARISONS
 from octdino.errors import UserError
-
-OF_ONE_RUN = ("reference", "cst_bands", "bcva_bands", "small_group", "relevant_difference", "power")
 
 
 def _add_compare(parser: Parser) -> None:
@@ -22,7 +21,7 @@ def _add_compare(parser: Parser) -> None:
     add_common(parser, out="the page, a file that ends in .html; a CSV of the same name is written beside it",
                metavar="PAGE")  # fmt: skip
     parser.set_defaults(out_is="file")
-    add_flags(parser, EvaluateSettings, skip=OF_ONE_RUN)
+    add_flags(parser, EvaluateSettings, skip=("external", *OF_COMPARISONS))
 
 
 def run_compare(args: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ PUBLISHED_SCANS = {
     "voc12": 17_125,
 }  # fmt: skip
 LABELED_SHARE = {"olives": 0.13, "stl10": 0.12}  # of the scans; all of them elsewhere
+DENSITY_SCANS = 4096  # of each split, evenly spaced, from which the model folder has density and threshold
 EYES = 96 / 87  # of the phantom, per patient
 FEATURES_BYTES = 64_000  # per labeled scan of a classifier on frozen features: 2,000 features, four copies in float64
 PROCESS_BYTES = 1_700_000_000  # of a training process beside its scans: libraries, networks, one batch

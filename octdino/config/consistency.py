@@ -3,6 +3,7 @@
 Each raises a ValueError that begins with the key.
 """
 
+import itertools
 from typing import TYPE_CHECKING
 
 from octdino.config.models import ModelSettings
@@ -118,7 +119,12 @@ def check_folds(settings: "Config") -> None:
 
 
 def check_external(settings: "Config") -> None:
-    """Check that external cohorts are others than the internal one, and that there are classifiers to test."""
+    """Check that external cohorts differ from the internal one and each other, and that there are classifiers."""
+    for first, second in itertools.combinations(settings.evaluate.external, 2):
+        if second.same_patients(first.cohort):
+            raise ValueError(
+                f"evaluate.external: {first.name} and {second.name} are the same cohort; expected each of them once"
+            )
     for place, external in enumerate(settings.evaluate.external):
         key = f"evaluate.external.{place}"
         if not settings.classify.arms:

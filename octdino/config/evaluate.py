@@ -11,6 +11,9 @@ from octdino.config.names import (
 )
 from octdino.config.settings_base import Settings, checked
 
+# Of the comparison of arms within one run: neither external validation nor a comparison of runs depends on them.
+OF_COMPARISONS = ("reference", "cst_bands", "bcva_bands", "small_group", "relevant_difference", "power")
+
 
 class EvaluateSettings(Settings):
     """Comparison of arms on test patients: metrics, bootstrap confidence intervals, subgroups."""
@@ -76,3 +79,7 @@ class EvaluateSettings(Settings):
     def needed(self) -> dict[str, Any]:
         """Return the settings on which the internal comparison depends, as plain values."""
         return self.model_dump(mode="json", exclude={"external"})
+
+    def needed_externally(self) -> dict[str, Any]:
+        """Return the settings on which external validation depends, but the cohorts, as plain values."""
+        return self.model_dump(mode="json", exclude={"external", *OF_COMPARISONS})

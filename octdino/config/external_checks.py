@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from octdino.config.cohort import CohortSettings
+from octdino.data.cohort_origin import check_origin
 from octdino.data.olives_names import BIOMARKERS
 from octdino.errors import UserError
 
@@ -67,9 +68,9 @@ def _mapped(labels: dict[str, list[str]], own: list[str], others: list[str]) -> 
 
 
 def known_labels(cohort: CohortSettings, manifest: Path) -> list[str] | None:
-    """Return the labels of a cohort: as its settings or its publication name them, or as it was read; else None.
+    """Return the labels of a cohort: those of its settings or of the phantom, or as it was read; None if unknown.
 
-    A manifest that is older than the cohort's table is not used.
+    A manifest that is older than the cohort's table, or was made from other files, is not used.
     """
     from octdino.data.schemas.csv_schemas import MANIFEST  # which imports names of this package
 
@@ -79,10 +80,11 @@ def known_labels(cohort: CohortSettings, manifest: Path) -> list[str] | None:
         return list(BIOMARKERS)
     table = cohort.table_file
     try:
+        check_origin(manifest.parent.parent, cohort)
         if table is not None and table.stat().st_mtime > manifest.stat().st_mtime:
             return None
         with manifest.open(encoding="utf-8", newline="") as file:
             header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, UserError):
         return None
     return [name for name in header if name not in MANIFEST.names] or None

@@ -10,9 +10,6 @@ from typing import Any
 
 from octdino.errors import UserError
 
-UMASK = os.umask(0o077)  # the user's; the call that reads it also sets it
-os.umask(UMASK)
-
 MOST_BYTES = 100_000_000  # of a small file
 
 
@@ -37,7 +34,6 @@ class replacing:  # noqa: N801  reads as a verb: `with replacing(path) as tempor
     def __exit__(self, kind: object, error: BaseException | None = None, *_: object) -> None:
         try:
             if kind is None:
-                self.temporary.chmod(0o666 & ~UMASK)  # safetensors writes files that nobody else can read
                 self.temporary.replace(self.path)
         except OSError as refused:
             error = refused

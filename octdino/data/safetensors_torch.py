@@ -1,5 +1,7 @@
 """Reading and writing of safetensors files as torch tensors; errors are one line that names the file."""
 
+import contextlib
+import stat
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -35,8 +37,21 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         check_disk(path.parent, tensor_bytes(tensors), path.name, SPARE)
         try:
             save_file(tensors, temporary)
+            readable_as_other_files(temporary)
         except SafetensorError as error:  # an error of the disk comes as text
             raise UserError(f"{path}: cannot be written: {error}") from None
+
+
+def readable_as_other_files(path: Path) -> None:
+    """Set a file's permissions to those of any new file: safetensors' files are readable by their owner alone.
+
+    File systems without permissions refuse it, and need none of it.
+    """
+    other = path.with_name(f"{path.name}.new")
+    with contextlib.suppress(OSError):
+        other.touch()
+        path.chmod(stat.S_IMODE(other.stat().st_mode))
+    other.unlink(missing_ok=True)
 
 
 def tensor_bytes(value: object) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from octdino import __version__
+from octdino.config.cohort_size import DENSITY_SCANS
 from octdino.config.names import Readout
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import read_table
@@ -29,7 +30,6 @@ from octdino.training.determinism import set_determinism
 log = logging.getLogger("octdino.inference")
 
 ACCEPTED = 0.95  # share of validation scans that the threshold accepts
-MOST_SCANS = 4096  # of each split, evenly spaced, for the density and its threshold
 BLOCK = 256  # scans that are read at a time
 UNKNOWN = "0" * 64  # SHA-256 of files that are not written yet
 CLOSE = 1e-4  # probabilities of the folder and of predictions.csv; another batch size changes the last bits
@@ -124,7 +124,7 @@ def fitted_density(cohort: Cohort, fold: int, network: Network) -> tuple[Feature
     features, patients = {}, {}
     for name in SPLIT_NAMES:
         rows = np.flatnonzero(split == name)
-        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_SCANS)).astype(int)] if len(rows) else rows
+        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), DENSITY_SCANS)).astype(int)] if len(rows) else rows
         blocks = [block for block, _ in features_of(cohort, network, rows)]
         features[name] = np.concatenate(blocks) if blocks else np.zeros((0, 1))
         patients[name] = cohort.manifest["patient"].iloc[rows].to_numpy()

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from octdino.config import FRACTION_TEXT, Arm, SplitSettings
+from octdino.config import FRACTION_TEXT, METHODS, Arm, SplitSettings
+from octdino.config.implied import published_names
 from octdino.config.names import MODES
 from octdino.errors import UserError, short
 from octdino.report.results_reader import Results
@@ -66,6 +67,8 @@ class ConfiguredRuns:
         """Read the keys that decide; `config` has the settings of all stages, or some of them."""
         self._pretrain, self._classify = section(config, "pretrain"), section(config, "classify")
         self._explain = section(config, "explain")
+        methods = {*METHODS, *section(self._pretrain, "variants")}
+        self._published = [name for name in published_names(section(config, "models")) if name not in methods]
         self._has_arms = has_arms(config)
         split = section(section(config, "cohort"), "split")
         self._folds: Container[str] = Everything()
@@ -86,10 +89,10 @@ class ConfiguredRuns:
         return init in self._explained_inits() and self._has(init, backbone, run, ("0",), seeds)
 
     def _explained_inits(self) -> Container[str]:
-        """Return what explain.inits names; null stands for random weights and every method."""
+        """Return what explain.inits names; null: random weights, every method, and published weights of arms."""
         if "inits" in self._explain and self._explain["inits"] is None:
             methods = _values(self._pretrain, "methods")
-            return ("scratch", *methods) if isinstance(methods, list) else methods
+            return ("scratch", *methods, *self._published) if isinstance(methods, list) else methods
         return _values(self._explain, "inits")
 
     def has_classifier(self, arm: str, backbone: str, fraction: str, run: str) -> bool:
@@ -131,9 +134,13 @@ class ConfiguredRuns:
         return read and any(self._has(init, backbone, run, self._folds, _values(stage, "seeds")) for stage in stages)
 
     def _has(self, init: str, backbone: str, run: str, folds: Container[str], seeds: Container[int]) -> bool:
-        """Return whether backbone, fold and seed are asked for; a run of another form of name is not judged."""
-        own = section(section(self._pretrain, "variants"), init).get("backbones")
-        if backbone not in (own or _values(self._pretrain, "backbones")) and backbone != "none":
+        """Return whether backbone, fold and seed are asked for; a run of another form of name is not judged.
+
+        Published weights are used on the network of their own name alone.
+        """
+        chosen = section(section(self._pretrain, "variants"), init).get("backbones")
+        backbones = [init] if init in self._published else chosen or _values(self._pretrain, "backbones")
+        if backbone not in backbones and backbone != "none":
             return False
         match = RUN.fullmatch(run)
         return match is None or (match[1] in folds and int(match[2]) in seeds)

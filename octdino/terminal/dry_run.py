@@ -49,7 +49,7 @@ class DryRun:
             why = "; ".join(f"{n}: {words}" if many else words for words, n in reasons.most_common())
             rows.append([rule, str(reasons.total()), why])
         rows.append(["total", str(sum(reasons.total() for reasons in self.jobs.values())), ""])
-        note = "A dry run: nothing was done. All that Snakemake says: --verbose"
+        note = "A dry run: nothing was done. All messages of Snakemake: --verbose"
         return [*columns(rows, right=(1,), width=width), note]
 
 

@@ -6,10 +6,14 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from octdino.audit import near_duplicates
 from octdino.audit.audit_verdict import verdict
 from octdino.audit.leakage_audit import audit
+from octdino.audit.near_duplicates import textures
 from octdino.config import AuditSettings
+from octdino.data.cohort_reader import read_cohort
 from octdino.data.csv_io import read_table
 from octdino.data.schemas.csv_schemas import FINDINGS
 from octdino.data.schemas.metadata import AuditMetadata, read_metadata
@@ -39,6 +43,16 @@ def plant(folder: Path, row: int, image: np.ndarray) -> None:
     with h5py.File(folder / "cohort/scans.h5", "r+") as file:
         file["images"][row] = image
         file["moments"][row] = image_moments(image)
+
+
+def test_textures_read_in_blocks_are_those_of_all_scans(
+    stores: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = read_cohort(stores[0])
+    whole = textures(torch.from_numpy(cohort.images(np.arange(len(cohort)))))
+    monkeypatch.setattr(near_duplicates, "BLOCK", 7)
+    assert len(cohort) > 2 * 7
+    torch.testing.assert_close(near_duplicates.textures_of(cohort), whole)
 
 
 def test_other_scans_are_no_finding(stores: tuple[Path, Path]) -> None:

@@ -166,8 +166,9 @@ def test_a_folder_without_permission_to_write(tmp_path: Path, monkeypatch: pytes
         check_out(tmp_path / "new")
 
 
-def test_a_file_that_a_library_made_for_its_owner_alone_gets_the_users_permissions(tmp_path: Path) -> None:
+def test_safetensors_files_have_the_permissions_of_other_files(tmp_path: Path) -> None:
+    """The library makes them for their owner alone, which locks out others of a shared folder."""
     (tmp_path / "plain").touch()
-    with replacing(tmp_path / "weights") as temporary:
-        temporary.touch(0o600)
-    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "plain"]

@@ -113,6 +113,26 @@ def test_benchmarks_are_of_jobs_that_the_configuration_has(job: str, asked: bool
     assert ConfiguredRuns({}).has_job(job)
 
 
+@pytest.mark.parametrize(
+    ("job", "asked"),
+    [
+        ("embed.retfound.retfound.fold0-seed0", True),
+        ("embed.retfound.resnet18.fold0-seed0", False),
+        ("classify.retfound-linear.retfound.f1.fold0-seed0", True),
+        ("classify.retfound-linear.resnet18.f1.fold0-seed0", False),
+        ("explain.retfound.retfound.fold0-seed0", True),
+        ("embed.dino.resnet18.fold0-seed0", True),
+        ("embed.dino.retfound.fold0-seed0", False),
+    ],
+)
+def test_published_weights_are_of_the_network_of_their_name(job: str, asked: bool, tmp_path: Path) -> None:
+    (tmp_path / "retfound.pth").touch()
+    published = {"timm": "vit_tiny_patch16_224", "weights": str(tmp_path / "retfound.pth"), "layout": "retfound_mae"}
+    arms = ["scratch-finetune", "dino-linear", "retfound-linear"]
+    config = configuration(models={"retfound": published}, classify={"arms": arms})
+    assert ConfiguredRuns(config).has_job(job) == asked
+
+
 @pytest.mark.parametrize("job", ["evaluate", "inference", "clinical.none.f1.fold0-seed0"])
 def test_without_arms_there_are_no_jobs_of_the_comparison(job: str) -> None:
     config = configuration(classify={"arms": []})

@@ -46,6 +46,10 @@ CASES = {
         {"external_phantom": 1, "external_cohort": 1, "score": 2, **AUDITED, **COMPARED},
     ),
     "none any more": (FEW, {**AUDITED, "report": 1}),
+    "a difference of interest between arms": (
+        configured(site("b", 1), relevant_difference=0.05),
+        {"evaluate": 1, "inference": 1, "report": 1},
+    ),
     "resamples": (configured(site("b", 1), resamples=200), {"evaluate": 1, "inference": 1, **COMPARED}),
 }
 

@@ -46,7 +46,7 @@ rule audit:
         # External cohorts are among them, so that without any the rule is as it was before there were such.
         runs=lambda wildcards, input: [
             *(str(Path(card).parent) for card in input.cards),
-            *external_words(),
+            *external_words(input.external),
         ],
         out=subpath(output.findings, parent=True),
     shell:

@@ -8,6 +8,7 @@ rule evaluate:
         store="results/{cohort}/cohort/scans.h5",
         predictions=[f"{run}/predictions.csv" for run in classify_runs()],
         cards=[f"{run}/classifier.json" for run in classify_runs()],
+        methods=[f"{run}/backbone.json" for run in starts_of_arms()],  # figures group arms by family
     output:
         metrics=report(
             "results/{cohort}/evaluate/metrics.csv",
@@ -115,7 +116,7 @@ rule external:
         version=STAGES["evaluate"],
         settings=external_settings,
         settings_file=in_file(external_settings),
-        folders=external_folders(),
+        folders=lambda wildcards, input: external_folders_of(input.cohorts),
         out=subpath(output.table, parent=True),
     shell:
         "exec octdino external --manifest {input.manifest:q} --settings {params.settings_file:q}"

@@ -11,7 +11,7 @@ from octdino.cli.planning.trials import Trials
 from octdino.cli.planning.workflow_jobs import WorkflowJob
 from octdino.config import Arm, Config
 from octdino.config.classify import Candidate
-from octdino.config.cohort_size import image_bytes, known_scans, memory_bytes, store_bytes
+from octdino.config.cohort_size import DENSITY_SCANS, image_bytes, known_scans, memory_bytes, store_bytes
 
 DISK_RATE = 300e6  # bytes per second of reading a store and writing a checkpoint
 STARTUP = [4.0, 6.0, 8.0]  # seconds until a process with torch begins to work, where no trial measured it
@@ -106,7 +106,8 @@ class CostModel:
     def _score(self, job: WorkflowJob) -> np.ndarray:
         """External scans, and internal ones: the density of the training scans, and the check of the predictions."""
         facts = self.facts
-        scans = self._external_scans(job) + facts.scans + facts.labeled_val + facts.labeled_test
+        fitted = min(facts.scans, 3 * DENSITY_SCANS)  # of training, validation and test
+        scans = self._external_scans(job) + fitted + facts.labeled_val + facts.labeled_test
         return np.asarray(np.array(self._trial(job)["embed_seconds"]) * scans + self._reading(1.0))
 
     def _external_scans(self, job: WorkflowJob) -> int:
