@@ -19,7 +19,11 @@ FEW_TOKENS = 600  # per image, below which products are faster
 
 
 def choose_attention(network: nn.Module) -> nn.Module:
-    """Let each attention layer of timm choose its form per call; where timm is set to products only, they stay."""
+    """Let each attention layer of timm choose its form per call; where timm is set to products only, they stay.
+
+    Networks in training mode use products: with GradCache the pass without gradients then has the same rounding as the
+    one with them.
+    """
     for module in network.modules():
         if getattr(module, "fused_attn", False) is True:
             module.register_forward_pre_hook(_choose)
@@ -27,13 +31,13 @@ def choose_attention(network: nn.Module) -> nn.Module:
 
 
 def products_are_faster(tokens: torch.Tensor) -> bool:
-    """Return whether two products are faster for `tokens` [B, N, D], with gradients and autocast as they are now."""
+    """Return whether two products train faster on `tokens` [B, N, D], with autocast as it is now."""
     few = tokens.ndim == 3 and tokens.shape[1] <= FEW_TOKENS
     half = torch.is_autocast_enabled("cpu") or tokens.dtype == torch.bfloat16
-    return few and half and tokens.device.type == "cpu" and torch.is_grad_enabled()
+    return few and half and tokens.device.type == "cpu"
 
 
 def _choose(module: Any, inputs: tuple[Any, ...]) -> None:
-    fused = not products_are_faster(inputs[0])
+    fused = not (module.training and products_are_faster(inputs[0]))
     if module.fused_attn != fused:  # a compiled network sees no change where there is none
         module.fused_attn = fused

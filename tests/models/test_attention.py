@@ -28,12 +28,12 @@ def counted_kernel_calls() -> Iterator[list[int]]:
         yield calls
 
 
-def calls_of(vit: nn.Module, *, bfloat16: bool, gradients: bool, size: int) -> list[int]:
+def calls_of(vit: nn.Module, *, bfloat16: bool, training: bool, size: int) -> list[int]:
     """Return the calls of the fused kernel in a forward pass."""
+    vit.train(training)
     with (
         counted_kernel_calls() as calls,
         torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
-        torch.set_grad_enabled(gradients),
     ):
         vit(torch.zeros(1, 1, size, size))
     return calls
@@ -42,11 +42,21 @@ def calls_of(vit: nn.Module, *, bfloat16: bool, gradients: bool, size: int) -> l
 def test_products_where_they_are_faster() -> None:
     """The choice is made per call, whatever the call before was."""
     vit = create_backbone(ModelSettings(timm="test_vit"), 1, 32)
-    assert not calls_of(vit, bfloat16=True, gradients=True, size=32)
-    assert calls_of(vit, bfloat16=True, gradients=False, size=32)
-    assert not calls_of(vit, bfloat16=True, gradients=True, size=32)
-    assert calls_of(vit, bfloat16=False, gradients=True, size=32)
-    assert calls_of(vit, bfloat16=True, gradients=True, size=16 * 25), "625 patches"
+    assert not calls_of(vit, bfloat16=True, training=True, size=32)
+    assert calls_of(vit, bfloat16=True, training=False, size=32)
+    assert not calls_of(vit, bfloat16=True, training=True, size=32)
+    assert calls_of(vit, bfloat16=False, training=True, size=32)
+    assert calls_of(vit, bfloat16=True, training=True, size=16 * 25), "625 patches"
+
+
+def test_both_passes_of_gradcache_have_the_same_features() -> None:
+    """The first has no gradients; the loss's gradients are taken at its features."""
+    vit = create_backbone(ModelSettings(timm="test_vit"), 1, 32).train()
+    x = torch.randn(4, 1, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            first = vit(x)
+        assert torch.equal(vit(x).detach(), first)
 
 
 def test_both_forms_have_the_same_result_and_gradient() -> None:
