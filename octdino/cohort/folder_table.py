@@ -13,9 +13,10 @@ from octdino.cohort.patient_names import PatientNames, patient_names
 from octdino.cohort.scan_lookup import ScanLookup
 from octdino.cohort.scan_table import Quarantine, RowRefused, ScanTable, build_scan_tables
 from octdino.cohort.spreadsheet import parse_identifier, parse_number
-from octdino.cohort.table_columns import KNOWN, SIDES, SPLIT_WORDS, Columns, find_meanings, parse_flag
+from octdino.cohort.table_columns import SIDES, SPLIT_WORDS, Columns, find_meanings, parse_flag
 from octdino.cohort.table_labels import find_labels
 from octdino.config.cohort import CohortSettings
+from octdino.data.column_names import KNOWN
 from octdino.data.schemas.csv_schemas import MANIFEST
 from octdino.errors import UserError
 from octdino.scans.volumes.registry import split_address

@@ -10,8 +10,9 @@ import pandas as pd
 from octdino.cohort.natural_order import natural
 from octdino.cohort.scan_table import check_labels
 from octdino.cohort.spreadsheet import find_column, require_column
-from octdino.cohort.table_columns import Columns, is_flag, loose
+from octdino.cohort.table_columns import Columns, is_flag
 from octdino.config.cohort import CohortSettings
+from octdino.data.column_names import loose
 from octdino.errors import UserError
 
 CLASS_NAMES = (

@@ -13,16 +13,15 @@ from octdino.config.external_checks import check_label_maps, external_files, ext
 from octdino.config.folder_glance import TableGlance, glance_at_table, only_images
 from octdino.config.names import Arm
 from octdino.config.published import published_notes
+from octdino.data.column_names import names_of
 from octdino.data.disk_space import SPARE, amount
 from octdino.errors import UserError
 
 if TYPE_CHECKING:
     from octdino.config import Config
 
-COLUMNS = {  # of a user's table that identify an eye or a visit, as glance_at_table spells them; folders may do as well
-    "eye": {"eye", "eyeid", "laterality", "side", "eyeside", "eyelaterality"},
-    "visit": {"visit", "visitid", "visitno", "visitnumber", "timepoint"},
-}
+# Of a user's table, they identify an eye or a visit; folders may do as well.
+COLUMNS = {"eye": names_of("eye") | names_of("laterality"), "visit": names_of("visit")}
 
 
 def check_before_run(settings: "Config", *, results: Path = Path("results")) -> None:

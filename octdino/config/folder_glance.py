@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from octdino.config.cohort import CohortSettings
+from octdino.data.column_names import loose, names_of
 
 MOST_BYTES = 64_000_000  # of a table that is read
 MOST_FILES = 20_000  # that are listed
@@ -83,8 +84,8 @@ def _parse(path: Path, changed: int, size: int) -> TableGlance | None:
         separator, lines = match[1], lines[1:]
     header = lines[0] if lines else ""
     names = next(csv.reader([header], delimiter=separator or max(",;\t", key=header.count)), [])
-    columns = {re.sub(r"[\W_]+", "", name.casefold()) for name in names}
-    if "centralsubfieldthickness" in columns:
+    columns = {loose(name) for name in names}
+    if columns & names_of("cst"):
         columns.add("cst")
     rows = lines[1:]
     return TableGlance(path, columns, len(rows), sum(len(IMAGE.findall(row)) for row in rows) >= len(rows))
