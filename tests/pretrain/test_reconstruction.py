@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from octdino.augment.view_sheet import HIDDEN
 from octdino.data.cohort_reader import read_cohort
 from octdino.pretrain.history import History
-from octdino.pretrain.methods.method import Method
 from octdino.pretrain.pretraining_data import read_data
 from octdino.pretrain.reconstruction import reconstruct, reconstruction_sheet
 from octdino.training.checkpoints import RunState
@@ -20,8 +19,8 @@ CPU = torch.device("cpu")
 ONE_EPOCH = SETTINGS.model_copy(update={"epochs": 1, "precision": "float32"})
 
 
-class Echo(Method):
-    """Reconstructs a scan as itself, and blanks its left half."""
+class Echo(torch.nn.Module):
+    """As much of a method as is called for a sheet: it reconstructs a scan as itself, and blanks its left half."""
 
     def reconstruct(self, images, generator):
         half = images.clone()
@@ -50,7 +49,7 @@ def test_figure_is_the_same_for_the_same_run(store, tmp_path):
 
 
 def test_scans_are_of_validation_patients_with_their_own_gray_levels(data):
-    pictures = reconstruct(Echo(None, torch.nn.Identity, 1), data, 32, 0, CPU)
+    pictures = reconstruct(Echo(), data, 32, 0, CPU)
     validation = data.online_eval.images[torch.from_numpy(data.online_eval.is_query)].float() / 255
     assert len(pictures["scan"]) == 6
     for scan in pictures["scan"]:
@@ -61,15 +60,15 @@ def test_scans_are_of_validation_patients_with_their_own_gray_levels(data):
 
 
 def test_method_is_back_in_training_mode(data):
-    method = Echo(None, torch.nn.Identity, 1).train()
+    method = Echo().train()
     reconstruct(method, data, 32, 0, CPU)
     assert method.training
 
 
 def test_rows_are_scans_and_blank_pixels_are_gray(data):
-    rows, caption = reconstruction_sheet(Echo(None, torch.nn.Identity, 1), data, 32, 0, CPU, "the run")
+    rows, caption = reconstruction_sheet(Echo(), data, 32, 0, CPU, "the run")
     assert caption.startswith("the run: ")
-    pictures = reconstruct(Echo(None, torch.nn.Identity, 1), data, 32, 0, CPU)
+    pictures = reconstruct(Echo(), data, 32, 0, CPU)
     ids = list(data.online_eval.scan_ids)
     assert len({row.name for row in rows}) == 6
     for index, row in enumerate(rows):
@@ -90,7 +89,7 @@ def test_scan_ids_of_the_sheet_are_those_of_the_pixels(store, data):
 
 def test_without_validation_scans_there_is_no_sheet(data, monkeypatch):
     monkeypatch.setitem(data.online_eval.__dict__, "is_query", np.zeros(len(data.online_eval.labels), bool))
-    assert reconstruction_sheet(Echo(None, torch.nn.Identity, 1), data, 32, 0, CPU, "x") is None
+    assert reconstruction_sheet(Echo(), data, 32, 0, CPU, "x") is None
 
 
 @pytest.mark.parametrize("place", ["octdino.pretrain.methods.mae.Mae.reconstruct", "PIL.Image.Image.save"])
