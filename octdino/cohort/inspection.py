@@ -15,6 +15,7 @@ from octdino.cohort.registry import READERS
 from octdino.cohort.scan_table import ScanTable
 from octdino.cohort.split import check_splittable, make_splits
 from octdino.config.cohort import CohortSettings
+from octdino.config.evaluate import EvaluateSettings
 from octdino.data.csv_io import label_matrix
 from octdino.data.schemas.csv_schemas import SPLIT_NAMES
 from octdino.errors import UserError
@@ -29,6 +30,7 @@ PER_GROUP = 6  # scans per label that are shown
 MOST_GROUPS = 24
 MOST_HASHED, MOST_BYTES = 4_000, 400_000_000  # files of equal size that are compared byte by byte
 MOST_DIVIDED = 20_000  # patients up to which the split is made and not estimated
+LEAST = ("min_positive_patients", "primary_positive_patients")  # settings of evaluate
 
 log = logging.getLogger("octdino.cohort")
 
@@ -216,11 +218,7 @@ def _find_problems(found: Inspection) -> None:
             "Patients are unknown: scans of one patient may be in training and in test, so scores may be too high; a "
             "patient column, cohort.patient_pattern or cohort.folders names them."
         )
-    for index, label in enumerate(table.labels):
-        patients = positive_patients(found, index)
-        if patients < 3:
-            what = "patients" if table.patients == "known" else "scans"
-            found.problems.append(f"{label}: {patients} {what} with it; a split needs three, one each.")
+    _find_rare_labels(found)
     if bad := [one for one in found.sample if one.scan.image is None]:
         found.problems.append(f"{len(bad)} of {len(found.sample)} sampled images would be refused.")
     sizes = Counter(one.scan.size for one in found.sample if one.scan.image is not None)
@@ -231,6 +229,20 @@ def _find_problems(found: Inspection) -> None:
             f"{sum(square.values())} of {len(found.sample)} sampled images are square and others are not: fundus "
             "photographs do not belong among scans."
         )
+
+
+def _find_rare_labels(found: Inspection) -> None:
+    """Append the labels of too few patients to be split, evaluated, or more than exploratory."""
+    least, enough = (EvaluateSettings.model_fields[name].default for name in LEAST)
+    what = "patients" if found.table.patients == "known" else "scans"
+    counts = {label: positive_patients(found, index) for index, label in enumerate(found.table.labels)}
+    for label, count in counts.items():
+        if count < 3:
+            found.problems.append(f"{label}: {count} {what} with it; a split needs three, one each.")
+    if rare := [f"{label} ({count})" for label, count in counts.items() if 3 <= count < least]:
+        found.problems.append(f"Not evaluated with fewer than {least} {what} (evaluate.{LEAST[0]}): {', '.join(rare)}.")
+    if few := [f"{label} ({count})" for label, count in counts.items() if least <= count < enough]:
+        found.problems.append(f"Exploratory with fewer than {enough} {what} (evaluate.{LEAST[1]}): {', '.join(few)}.")
 
 
 def positive_patients(found: Inspection, label: int) -> int:

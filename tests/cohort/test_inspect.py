@@ -192,6 +192,20 @@ def test_too_few_patients_are_said_and_no_error(tmp_path: Path, capsys: pytest.C
     assert "Patients are unknown: scans of one patient may be in training and in test" in words
 
 
+def test_labels_of_few_patients_are_named_with_what_evaluate_makes_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The default least numbers of positive patients of `evaluate`: 10 to be evaluated, 25 not to be exploratory."""
+    classes = {"enough": 25, "some": 24, "edge": 10, "rare": 9}
+    write_scans(tmp_path / "root", [f"{name}/{name}{n}/1.png" for name, count in classes.items() for n in range(count)])
+    argv = ["inspect", str(tmp_path / "root"), "--folders", "classes-patients", "--out", str(tmp_path / "out")]
+    assert cli.main([*argv, *LAPTOP]) == 0
+    words = " ".join(capsys.readouterr().out.split()).partition("Before a run: ")[2]
+    assert "Not evaluated with fewer than 10 patients (evaluate.min_positive_patients): rare (9)." in words
+    few = words.partition("Exploratory with fewer than 25 patients (evaluate.primary_positive_patients): ")[2]
+    assert set(few.partition(".")[0].split(", ")) == {"some (24)", "edge (10)"}
+
+
 def answers(monkeypatch: pytest.MonkeyPatch, *lines: str) -> list[str]:
     """Answer the questions with these lines; returns the questions."""
     asked: list[str] = []
