@@ -4,9 +4,11 @@ import ast
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
 from typing import Any
 
+from octdino.progress import duration
 from octdino.terminal.run_jobs import TARGETS
 from octdino.terminal.screen import columns
 
@@ -25,7 +27,40 @@ PARAMS = "Params have changed since last execution: "
 FOLLOWS = "Input files updated by another job: "
 LITERAL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|(?<![\w.])-?\d+(?:\.\d+)?(?![\w.])""")
 MOST_KEYS = 3  # of changed settings that are named
+QUEUES = ("slurm_partition", "lsf_queue")  # resources of the profiles of clusters
 AFTER = "it follows a job that runs again"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the jobs of a rule ask a cluster for, on their first attempt; of several jobs the most."""
+
+    queue: str
+    cores: int
+    gpus: int
+    memory: int  # MB
+    minutes: int
+
+    @classmethod
+    def of(cls, threads: int, resources: Mapping[str, Any]) -> "Request | None":
+        """Return what a job asks for, from its resources; None where they name no partition or queue."""
+        queue = next((resources[name] for name in QUEUES if resources.get(name)), None)
+        if queue is None:
+            return None
+        needs = [resources.get(name) for name in ("gpu", "mem_mb", "runtime")]
+        return cls(str(queue), threads, *(need if isinstance(need, int) else 0 for need in needs))  # 0: not known yet
+
+    def largest(self, other: "Request") -> "Request":
+        """Return the larger of each."""
+        pairs = zip(astuple(self)[1:], astuple(other)[1:], strict=True)
+        return Request(self.queue, *(max(pair) for pair in pairs))
+
+    def __str__(self) -> str:
+        parts = [f"{self.cores} core{'s' * (self.cores != 1)}"]
+        parts += [f"{self.gpus} GPU{'s' * (self.gpus != 1)}"] if self.gpus else []
+        parts += [f"{self.memory / 1000:.3g} GB"] if self.memory else []
+        parts += [duration(60 * self.minutes)] if self.minutes else []
+        return f"{self.queue}: {', '.join(parts)}"
 
 
 class DryRun:
@@ -33,22 +68,27 @@ class DryRun:
 
     def __init__(self) -> None:
         self.jobs: dict[str, Counter[str]] = defaultdict(Counter)
+        self.requests: dict[str, Request] = {}
 
-    def add(self, rule: str, reason: str) -> None:
-        """Add a job with the reason that Snakemake gives."""
+    def add(self, rule: str, reason: str, request: Request | None = None) -> None:
+        """Add a job with the reason that Snakemake gives, and what it asks a cluster for."""
         if rule not in TARGETS:
             self.jobs[rule][reason_words(reason)] += 1
+            if request is not None:
+                self.requests[rule] = request.largest(self.requests.get(rule, request))
 
     def lines(self, width: int | None = None) -> list[str]:
         """Return the table, or nothing if there is no job."""
         if not self.jobs:
             return []
-        rows = [["rule", "jobs", "why"]]
+        asked = "each asks for" if self.requests else ""
+        rows = [["rule", "jobs", asked, "why"]]
         for rule, reasons in self.jobs.items():
             many = len(reasons) > 1
             why = "; ".join(f"{n}: {words}" if many else words for words, n in reasons.most_common())
-            rows.append([rule, str(reasons.total()), why])
-        rows.append(["total", str(sum(reasons.total() for reasons in self.jobs.values())), ""])
+            request = self.requests.get(rule)
+            rows.append([rule, str(reasons.total()), "" if request is None else str(request), why])
+        rows.append(["total", str(sum(reasons.total() for reasons in self.jobs.values())), "", ""])
         note = "A dry run: nothing was done. All messages of Snakemake: --verbose"
         return [*columns(rows, right=(1,), width=width), note]
 

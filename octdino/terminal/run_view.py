@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from octdino.progress import duration
-from octdino.terminal.dry_run import DryRun
+from octdino.terminal.dry_run import DryRun, Request
 from octdino.terminal.job_words import job_words
 from octdino.terminal.run_end import closing_lines
 from octdino.terminal.run_jobs import TARGETS, Job, RunJobs
@@ -123,7 +123,8 @@ class RunView:
         values: dict[str, Any] = record.__dict__
         rule, number = str(values["rule_name"]), int(values["jobid"])
         if self.dry:
-            self.dry.add(rule, str(values.get("reason") or ""))
+            request = Request.of(int(values.get("threads") or 1), dict(values.get("resources") or {}))
+            self.dry.add(rule, str(values.get("reason") or ""), request)
             return
         if rule in TARGETS:
             return

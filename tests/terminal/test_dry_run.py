@@ -2,7 +2,7 @@
 
 import json
 
-from octdino.terminal.dry_run import DryRun, changed_settings, reason_words
+from octdino.terminal.dry_run import DryRun, Request, changed_settings, reason_words
 
 
 def changed(before: object, now: object) -> str:
@@ -51,3 +51,22 @@ def test_the_table_has_one_row_per_rule() -> None:
     ]
     assert max(map(len, dry.lines(40))) <= 40 + len(dry.lines()[-1])
     assert DryRun().lines() == []
+
+
+def test_a_cluster_s_queue_and_the_most_that_jobs_ask_for_are_shown() -> None:
+    dry = DryRun()
+    missing = "Missing output files: x"
+    resources = {"slurm_partition": "long", "mem_mb": 8000, "runtime": 90, "gpu": 0}
+    dry.add("cohort", missing, Request.of(1, resources))
+    dry.add("pretrain", missing, Request.of(8, {**resources, "gpu": 1, "runtime": 10}))
+    dry.add("pretrain", missing, Request.of(4, {**resources, "gpu": 2, "mem_mb": 21500}))
+    dry.add("report", missing, Request.of(1, {"lsf_queue": "normal", "mem_mb": "<TBD>"}))
+    dry.add("verdict", missing, Request.of(1, {"mem_mb": 8000, "runtime": 90}))
+    assert dry.lines()[:-1] == [
+        "rule      jobs  each asks for                               why",
+        "cohort       1  long: 1 core, 8 GB, 1 h 30 min              its results are missing",
+        "pretrain     2  long: 8 cores, 2 GPUs, 21.5 GB, 1 h 30 min  its results are missing",
+        "report       1  normal: 1 core                              its results are missing",
+        "verdict      1                                              its results are missing",
+        "total        5",
+    ]
