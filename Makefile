@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Every job is a process: without cached bytecode each would compile torch again, 10 s per job.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: all setup setup-dev test slow cluster bare dist learning fuzz benchmark check vulnerabilities licenses format \
+.PHONY: all setup setup-dev test slow cluster bare dist learning fuzz benchmark gpu check vulnerabilities licenses format \
 	lock schema docs pictures clean
 
 # Snakemake's last lines name the page, if it was written or is up to date.
@@ -75,6 +75,10 @@ dist: setup
 # Half an hour on two cores, for numbers worth keeping on a machine that does nothing else.
 benchmark: setup-dev
 	python -m benchmarks
+
+# On a machine with a CUDA device: checks of training on it, then the benchmarks that a GPU changes; one table.
+gpu: setup-dev
+	python -m benchmarks --gpu
 
 check: setup-dev
 	ruff check .

@@ -10,20 +10,29 @@ from pathlib import Path
 import torch
 
 from benchmarks import inference, stages, tables
+from benchmarks.device_checks import check_device
 from benchmarks.loops import Task
 from benchmarks.scans import write_scans
 from benchmarks.training import default_workers, time_task
+from octdino.errors import EXIT_FAILED
+from octdino.training.precision import pick_device
 
 BACKBONES = ("resnet18", "vit_small_patch16_224")
 CROPS = {"2x224+6x96": ((224, 96), 6), "2x96+4x48": ((96, 48), 4)}
 PARTS = ("training", "scale", "ingest", "evaluation", "inference")
+GPU_PARTS = ("training", "scale")  # that a GPU changes
 
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="*", choices=PARTS, help="default: all; with --gpu: those that a GPU changes")
+    parser.add_argument("--gpu", action="store_true", help="first the checks of training on a CUDA device")
+    parser.add_argument(
+        "--large-store", type=int, nargs=3, default=[78_000, 496, 504], metavar=("SCANS", "HEIGHT", "WIDTH"),
+        help="store of the checks that is held in memory whole",
+    )  # fmt: skip
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), help="timm's names")
     parser.add_argument("--crops", nargs="+", choices=CROPS, default=list(CROPS))
     parser.add_argument("--batch", type=int, default=128 if gpu else 16, help="images per step")
@@ -39,11 +48,16 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("benchmarks/.work"), help="folder for the synthetic scans")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the tables")
     parser.add_argument("--machine", help="name of the machine in the tables; default: GPU or processor")
-    return parser.parse_args(given)
+    args = parser.parse_args(given)
+    if args.gpu and not gpu:
+        parser.error("--gpu: no CUDA device; expected one, and a torch that can use it")
+    if args.parts is None:
+        args.parts = GPU_PARTS if args.gpu else PARTS
+    return args
 
 
-def main(given: list[str] | None = None) -> None:
-    """Run the chosen parts, and write the tables after each."""
+def main(given: list[str] | None = None) -> int:
+    """Run the chosen parts, and write the tables after each; return the exit code, 1 if a check failed."""
     args = parse_arguments(given)
     logging.basicConfig(level=logging.WARNING)
     torch.backends.cudnn.benchmark = True
@@ -54,6 +68,13 @@ def main(given: list[str] | None = None) -> None:
     begin = time.monotonic()
     scans = write_scans(args.work, args.patients)
     log_progress(f"synthetic scans in {args.work}", begin)
+    failed = False
+    if args.gpu:
+        count, *size = args.large_store
+        checks = list(check_device(scans.cohort / "scans.h5", pick_device(), count, tuple(size)))
+        results.checks(checks)
+        failed = any(check.passed is False for check in checks)
+        log_progress(f"{len(checks)} checks on the device", begin)
     if "training" in args.parts:
         rows = []
         for backbone in args.backbones:
@@ -75,6 +96,7 @@ def main(given: list[str] | None = None) -> None:
         results.inference(inference.inference(scans, args.work, os.cpu_count() or 1))
         log_progress("inference", begin)
     print(results.path)
+    return EXIT_FAILED if failed else 0
 
 
 def log_progress(what: str, begin: float) -> None:
@@ -83,4 +105,4 @@ def log_progress(what: str, begin: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

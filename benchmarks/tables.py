@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.device_checks import Check
 from benchmarks.training import PARTS, Row
 from octdino import __version__
 from octdino.data.atomic_files import replacing
@@ -69,6 +70,12 @@ class ResultsFile:
         self.out.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as temporary:
             temporary.write_text("\n\n## ".join([f"# {self.machine}", *parts.values()]) + "\n", encoding="utf-8")
+
+    def checks(self, checks: Sequence[Check]) -> None:
+        """Write the section of the checks of training on the device."""
+        outcomes = {True: "passed", False: "**failed**", None: "not possible here"}
+        rows = [[each.name, each.found, each.expected, outcomes[each.passed]] for each in checks]
+        self.write("Checks of pretraining on the device", table(["check", "found", "expected", "outcome"], rows))
 
     def training(self, rows: list[Row], workers: int) -> None:
         """Write the section of the three training loops."""

@@ -68,13 +68,24 @@ class Trainer:
     """Pretrains one backbone: networks, optimizer, data loader and position of a run.
 
     `position` returns everything that a checkpoint needs, `restore` sets it.
+
+    Args:
+        name: of a method or variant in `settings`.
+        device: None: the GPU if there is one.
     """
 
     def __init__(
-        self, settings: PretrainSettings, name: str, start: Start, data: PretrainData, seed: int, state: RunState
+        self,
+        settings: PretrainSettings,
+        name: str,
+        start: Start,
+        data: PretrainData,
+        seed: int,
+        state: RunState,
+        device: torch.device | None = None,
     ) -> None:
         self.settings, self.data, self.seed, self.state = settings, data, seed, state
-        self.device = pick_device()
+        self.device = device or pick_device()
         keep_freed_memory()
         self.precision = resolve_precision(self.device, settings.precision)
         self.autocast = autocast(self.device, self.precision)

@@ -1,5 +1,6 @@
 """The benchmark times contenders in interleaved rounds, and writes its tables."""
 
+import math
 import re
 from itertools import pairwise
 
@@ -7,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import device_checks
 from benchmarks.__main__ import main
 from benchmarks.ceiling import view_bytes
 from benchmarks.loops import Naive, Task
-from benchmarks.scans import many
+from benchmarks.scans import Scans, many, write_scans
 from benchmarks.tables import hours, table
 from benchmarks.timing import Contender, interleaved, ratio
 from octdino.augment import View
+from octdino.config import METHODS
 from octdino.pretrain.methods.dino import dino_loss
 
 
@@ -93,3 +96,57 @@ def test_small_benchmark_writes_all_tables(tmp_path, capsys, monkeypatch):
     sizes = [float(x) for x in re.findall(r"([\d.]+) GB \|$", text, re.M)]
     assert len(sizes) == 3 + 2 + 3 + 4
     assert all(a >= 0 for a, _ in pairwise(sizes))
+
+
+def test_checks_of_a_gpu_need_one(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--gpu"])
+    assert end.value.code == 2
+    assert "--gpu: no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("losses", "passed"), [([1, 2.03], True), ([1.001, 2], False), ([1, 2.05], False), ([1, math.nan], False)]
+)
+def test_losses_that_differ_fail(losses, passed):
+    check = device_checks.compared("x", torch.tensor(losses), torch.tensor([1.0, 2.0]), first=1e-4, largest=2e-2)
+    assert check.passed is passed
+
+
+def test_failed_check_is_in_the_table_and_the_exit_code(tmp_path, monkeypatch):
+    outcomes = [device_checks.Check(str(passed), "found", "expected", passed) for passed in (True, None, False)]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("benchmarks.__main__.write_scans", lambda *_: Scans(tmp_path, tmp_path, tmp_path))
+    monkeypatch.setattr("benchmarks.__main__.check_device", lambda *_: iter(outcomes))
+    argv = ["--gpu", "--parts", "--work", str(tmp_path / "work"), "--out", str(tmp_path), "--machine", "A"]
+    assert main(argv) == 1
+    text = (tmp_path / "a.md").read_text()
+    assert "| False | found | expected | **failed** |" in text
+    assert "| None | found | expected | not possible here |" in text
+    outcomes.pop()
+    assert main(argv) == 0
+
+
+@pytest.mark.slow
+def test_a_device_that_computes_right_passes_every_check(tmp_path, monkeypatch):
+    """The CPU against itself, two of the methods. torch's compiler is left out: it takes minutes."""
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)
+    monkeypatch.setattr(device_checks, "METHODS", {name: METHODS[name] for name in ("simclr", "mae")})
+    scans = write_scans(tmp_path, 10)
+    checks = list(device_checks.check_device(scans.cohort / "scans.h5", torch.device("cpu"), 300, (30, 40)))
+    assert [check.name for check in checks if check.passed is not True] == []
+    assert [check.name for check in checks] == [
+        "simclr, resnet18: as on the CPU",
+        "simclr, vit: as on the CPU",
+        "mae, vit: as on the CPU",
+        "dino, resnet18: bfloat16 against float32",
+        "dino, vit: bfloat16 against float32",
+        "dino, resnet18: compiled against not compiled",
+        "dino, vit: compiled against not compiled",
+        "dinov2, vit: compiled against not compiled",
+        "batches from the device's and from the host's memory",
+        "300 scans of 40 x 30 px",
+        "resnet18, deterministic: stopped and resumed",
+        "resnet18, deterministic: two runs at once",
+        "resnet18: two processes against one",
+    ]
