@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import leading_metric
+from octdino.config.names import CLINICAL
+from octdino.data.csv_io import leading_metric, one_seed
 from octdino.data.sampling_units import Unit
 from octdino.evaluate.comparable_runs import Run, TestSet
 from octdino.evaluate.curve_figures import CURVES, plot_curves, plot_pr, plot_roc
 from octdino.evaluate.forest_figures import LEAST_SPAN, plot_differences, plot_scores, share_of
-from octdino.evaluate.leading_arms import by_family, leaders, one_seed, panel_backbones, row_order, shown_beside
+from octdino.evaluate.leading_arms import by_family, leaders, panel_backbones, row_order, shown_beside
 from octdino.plotting import (
     LABEL_HEIGHT,
     WIDTH,
@@ -30,8 +31,6 @@ from octdino.plotting import (
     wide_enough,
 )
 from octdino.stats.significance import alpha
-
-CLINICAL = "clinical"
 
 
 def plot_comparison_figures(

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
+from octdino.data.csv_io import one_seed
 from octdino.data.schemas.csv_schemas import MACRO
 from octdino.evaluate.forest_figures import LEAST_SPAN, label_below, plot_forest
-from octdino.evaluate.leading_arms import one_seed
 from octdino.plotting import ArmStyle, arm_styles, figure_style, save_notice, save_svg, shortened, wide_enough
 
 SHIFT = 0.18  # of a row: internal above, external below
