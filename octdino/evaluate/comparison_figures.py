@@ -14,7 +14,8 @@ from octdino.config import EvaluateSettings
 from octdino.config.names import CLINICAL
 from octdino.data.csv_io import leading_metric, one_seed
 from octdino.data.sampling_units import Unit
-from octdino.evaluate.comparable_runs import Run, TestSet
+from octdino.evaluate.classifier_runs import Run
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.curve_figures import CURVES, plot_curves, plot_pr, plot_roc
 from octdino.evaluate.forest_figures import LEAST_SPAN, plot_differences, plot_scores, share_of
 from octdino.evaluate.leading_arms import by_family, leaders, panel_backbones, row_order, shown_beside

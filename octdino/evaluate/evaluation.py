@@ -15,7 +15,8 @@ from octdino.data.schemas.csv_schemas import COMPARISON, MACRO, METRICS, SUBGROU
 from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY, POWER
 from octdino.errors import UserError
 from octdino.evaluate.calibration_figures import plot_calibration_figures
-from octdino.evaluate.comparable_runs import NOT_EVALUABLE, Key, TestSet, read_runs
+from octdino.evaluate.classifier_runs import Key
+from octdino.evaluate.comparable_runs import NOT_EVALUABLE, TestSet, read_runs
 from octdino.evaluate.comparison_figures import plot_comparison_figures
 from octdino.evaluate.image_quality import image_qualities
 from octdino.evaluate.label_efficiency import label_efficiency_table

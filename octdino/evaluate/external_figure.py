@@ -17,7 +17,7 @@ def plot_external(table: pd.DataFrame, path: Path) -> None:
     """Write the figure of the macro AUROC at the largest fraction; a sentence where no label is evaluable.
 
     Args:
-        table: external.csv.
+        table: external.csv, whose order of arms is that of the rows.
     """
     shown = table[(table["label"] == MACRO) & (table["metric"] == "auroc")]
     shown = shown[shown["internal"].notna() & shown["external"].notna()]
@@ -30,8 +30,7 @@ def plot_external(table: pd.DataFrame, path: Path) -> None:
     panels = [
         (shortened(str(name), 60), one_seed(part)) for name, part in shown.groupby("cohort", sort=False)
     ]  # fmt: skip
-    best = one_seed(shown).groupby(["arm", "backbone"])["external"].mean().sort_values(ascending=False)
-    rows = [(str(arm), str(backbone)) for arm, backbone in best.index]
+    rows = list(dict.fromkeys(zip(shown["arm"].astype(str), shown["backbone"].astype(str), strict=True)))
     styles = arm_styles(sorted(set(shown["arm"])))
 
     def plot_row(axes: Axes, row: pd.Series, y: float) -> None:

@@ -8,7 +8,8 @@ import pandas as pd
 from octdino.config import Arm, EvaluateSettings
 from octdino.config.names import CLINICAL
 from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY
-from octdino.evaluate.comparable_runs import Key, TestSet
+from octdino.evaluate.classifier_runs import Key
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.reference_pairs import reference_of
 from octdino.evaluate.resampled_scores import interval_bounds
 from octdino.stats.label_efficiency import as_patients, log_patients_needed

@@ -7,7 +7,8 @@ import pandas as pd
 
 from octdino.config import EvaluateSettings
 from octdino.data.schemas.evaluate_schemas import POWER
-from octdino.evaluate.comparable_runs import Key, TestSet
+from octdino.evaluate.classifier_runs import Key
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.stats.power import patients_for_power, power_of
 from octdino.stats.significance import alpha
 

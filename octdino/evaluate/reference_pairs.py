@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from octdino.config.names import CLINICAL, reference_backbone
-from octdino.evaluate.comparable_runs import Key
+from octdino.evaluate.classifier_runs import Key
 
 
 def reference_of(key: Key, reference: str, classifiers: Collection[Key]) -> Key | None:

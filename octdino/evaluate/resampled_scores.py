@@ -7,7 +7,8 @@ import numpy as np
 
 from octdino.config import EvaluateSettings
 from octdino.data.schemas.csv_schemas import MACRO, WEIGHTED
-from octdino.evaluate.comparable_runs import Key, Run, TestSet
+from octdino.evaluate.classifier_runs import Key, Run
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.metrics import accuracy, by_patient, decision_metrics, ranking_metrics, rates
 from octdino.evaluate.reliability import brier, calibration_error, prevalence, slope_and_intercept
 from octdino.stats.bootstrap import (

@@ -9,7 +9,7 @@ import pandas as pd
 
 from octdino.config import EvaluateSettings
 from octdino.data.atomic_files import read_text
-from octdino.data.csv_io import read_table
+from octdino.data.csv_io import one_seed, read_table
 from octdino.data.sampling_units import unit
 from octdino.data.schemas.csv_schemas import EXTERNAL, FINDINGS, MACRO
 from octdino.data.schemas.external_metadata import ExternalMetadata, TestedCohort
@@ -95,13 +95,13 @@ def _overlaps(root: Path) -> dict[str, int]:
 def _cohort(
     name: str, tested: TestedCohort, table: pd.DataFrame, evaluated: EvaluateSettings, overlap: int
 ) -> ExternalCohort:
-    table = table.sort_values("seed", na_position="first").drop_duplicates([*KEYS, "label", "metric"])
+    table = one_seed(table).sort_values("fraction", kind="stable")  # arms stay in the order of the table
     several = len(set(table["backbone"])) > 1
     heads = ["labels", "arm", *(["backbone"] if several else [])]
     macro = table[table["label"] == MACRO]
     shares = {tuple(row[KEYS]): row for _, row in table[table["label"] == ALL_LABELS].iterrows()}
     scores, transfer = [], []
-    for key, part in macro.groupby(KEYS):
+    for key, part in macro.groupby(KEYS, sort=False):
         own = {str(row["metric"]): row for _, row in part.iterrows()}
         first = _first(key, several)
         scores.append([*first, *_three(own["auroc"]), _share(shares.get(tuple(key)))])
@@ -179,7 +179,8 @@ def _lines(tested: TestedCohort, macro: pd.DataFrame, evaluated: EvaluateSetting
     if tested.patients == "unknown":
         lines.append("Its patients are unknown, each image counts as its own: intervals may be too narrow.")
     if tested.left_out:
-        lines.append(f"Not tested, as no internal label is mapped to them: {', '.join(tested.left_out)}.")
+        others = ", or one that evaluate.labels leaves out," if evaluated.labels else ""
+        lines.append(f"Not tested, as no internal label{others} is mapped to them: {', '.join(tested.left_out)}.")
     if tested.unused:
         lines.append(f"Internal labels without a counterpart here: {', '.join(tested.unused)}.")
     if tested.not_evaluable:

@@ -10,7 +10,7 @@ from octdino.data.csv_io import one_seed, read_table
 from octdino.data.schemas.csv_schemas import COMPARISON, METRICS
 from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY
 from octdino.evaluate import evaluate
-from octdino.evaluate.comparable_runs import Key
+from octdino.evaluate.classifier_runs import Key
 from octdino.evaluate.reference_pairs import comparison_pairs, reference_of
 from octdino.plotting import notice_of
 from tests.evaluate.evaluated import SETTINGS, one

@@ -11,7 +11,8 @@ from octdino.cli.side_by_side.finished_runs import FinishedRun
 from octdino.cli.side_by_side.same_patients import on_the_same_scans
 from octdino.config import EvaluateSettings
 from octdino.data.schemas.evaluate_schemas import SIDE_BY_SIDE
-from octdino.evaluate.comparable_runs import Key, Run, TestSet
+from octdino.evaluate.classifier_runs import Key, Run
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.resampled_scores import (
     bootstrap_scores,
     complete_labels,
