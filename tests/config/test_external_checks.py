@@ -49,8 +49,8 @@ def test_labels_of_a_manifest_that_was_made_from_other_files_are_not_used(tmp_pa
 
 
 def test_a_map_to_labels_that_are_not_compared_is_refused_before_the_run(tmp_path: Path) -> None:
-    maps = dict.fromkeys(BIOMARKERS, None) | {"IRF": ["IRF", "FAVF"]}
+    maps = dict.fromkeys(BIOMARKERS, None) | {"DRIL": ["DRIL", "SHRM"]}
     site = {"name": "b", "cohort": {"name": "phantom", "phantom": {"seed": 9}}, "labels": maps}
-    check_label_maps(load_config({"evaluate": {"external": [site], "labels": ["IRF", "FAVF"]}}), tmp_path)
-    with pytest.raises(UserError, match=r"among evaluate\.labels \(IRF\), and none is mapped"):
-        check_label_maps(load_config({"evaluate": {"external": [site], "labels": ["IRF"]}}), tmp_path)
+    check_label_maps(load_config({"evaluate": {"external": [site], "labels": ["DRIL", "SHRM"]}}), tmp_path)
+    with pytest.raises(UserError, match=r"among evaluate\.labels \(DRIL\), and none is mapped"):
+        check_label_maps(load_config({"evaluate": {"external": [site], "labels": ["DRIL"]}}), tmp_path)
