@@ -19,7 +19,7 @@ from octdino.errors import UserError
 from octdino.evaluate import evaluate
 from octdino.evaluate.external_validation import external_validation
 from octdino.plotting import notice_of
-from tests.evaluate.evaluated import metrics_of, one
+from tests.evaluate.evaluated import loop_calibration_error, metrics_of, one
 from tests.external_results import write_external, write_internal
 
 MAP = {"Edema": ["IRF", "DRT/ME"]}
@@ -79,9 +79,8 @@ def test_external_numbers_are_those_of_scikit_learn(done: tuple[Path, pd.DataFra
     assert found["specificity"] == pytest.approx(recall_score(1 - truth, ~called), abs=1e-9)
     assert found["brier_calibrated"] == pytest.approx(brier_score_loss(truth, calibrated), abs=1e-7)
     assert found["calibration_slope_calibrated"] == pytest.approx(fitted.coef_[0, 0], rel=1e-3)
-    bins = pd.qcut(calibrated, 10, labels=False, duplicates="drop")
-    gaps = (truth - calibrated).groupby(bins).sum().abs().sum() / len(truth)
-    assert found["ece_calibrated"] == pytest.approx(gaps, abs=0.02)
+    assert found["ece"] == pytest.approx(loop_calibration_error(truth, p), abs=1e-6)
+    assert found["ece_calibrated"] == pytest.approx(loop_calibration_error(truth, calibrated), abs=1e-6)
 
 
 def test_a_label_that_stands_for_several_is_any_of_them_on_both_sides(
