@@ -128,7 +128,11 @@ def common_test_set(
 
 
 def compared_labels(settings: EvaluateSettings, cohort: Cohort) -> list[str]:
-    """Return the cohort's labels, or those of them that the settings name."""
+    """Return the cohort's labels, or those of them that the settings name.
+
+    Raises:
+        UserError: the cohort has no such label.
+    """
     labels = cohort.labels
     if unknown := [label for label in settings.labels or [] if label not in labels]:
         path = cohort.store.with_name("manifest.csv")

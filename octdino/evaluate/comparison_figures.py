@@ -176,13 +176,14 @@ def _plot_lines(
     for index, arm in enumerate(arms):
         line = rows[rows["arm"] == arm].sort_values("fraction")
         shift = 1 + 0.2 / max(len(arms), 10) * (index - (len(arms) - 1) / 2)
-        at = np.array([(patients.get(f) or f) for f in line["fraction"]], float) * shift
+        places = np.array([(patients.get(f) or f) for f in line["fraction"]], float) * shift
         style = styles[arm]
         axes.plot(
-            at, line["value"], color=style.color, linestyle=style.dash, marker=style.marker, markersize=4.5, label=arm
-        )
-        axes.vlines(at, line["low"], line["high"], color=style.color, linewidth=1, alpha=0.55)
-        ends.append(LineEnd(float(at[-1]), float(line["value"].iloc[-1]), str(arm), style.color))
+            places, line["value"], color=style.color, linestyle=style.dash, marker=style.marker, markersize=4.5,
+            label=arm,
+        )  # fmt: skip
+        axes.vlines(places, line["low"], line["high"], color=style.color, linewidth=1, alpha=0.55)
+        ends.append(LineEnd(float(places[-1]), float(line["value"].iloc[-1]), str(arm), style.color))
     return ends
 
 

@@ -138,10 +138,16 @@ def _in_order(keys: Iterable[Key], pair: CohortPair) -> list[Key]:
 def label_scores(
     settings: EvaluateSettings, test: TestSet, runs: list[Run], resample_weights: np.ndarray
 ) -> dict[Key, np.ndarray]:
-    """Return every metric of every classifier in every resample, float64 [metrics, C, L]; runs of one key averaged."""
+    """Return every metric of every classifier in every resample, float64 [metrics, C, L]; runs of one key averaged.
+
+    The first axis is `external_metrics`; NaN where a label is not evaluable, or has no such metric.
+
+    Args:
+        resample_weights: float64 [P, C], see `make_resample_weights`.
+    """
     place = {name: row for row, name in enumerate(external_metrics(settings))}
 
-    def of(run: Run) -> np.ndarray:
+    def score(run: Run) -> np.ndarray:
         values = np.full((len(place), resample_weights.shape[1], len(test.labels)), np.nan)
         for index in map(int, np.flatnonzero(test.evaluable)):
             found = scores_of_label(settings, test, run, resample_weights, index)
@@ -153,7 +159,7 @@ def label_scores(
                 values[place[name], :, index] = value
         return values
 
-    return mean_of_repeats(runs, of)
+    return mean_of_repeats(runs, score)
 
 
 def with_macro(scores: dict[Key, np.ndarray], complete: np.ndarray) -> dict[Key, np.ndarray]:
@@ -168,7 +174,11 @@ def with_macro(scores: dict[Key, np.ndarray], complete: np.ndarray) -> dict[Key,
 def _numbers(
     settings: EvaluateSettings, internal: np.ndarray, external: np.ndarray, n_internal: int, n_external: int
 ) -> dict[str, np.ndarray]:
-    """Return values and intervals of scores [metrics, C, L] on both sides, and of their difference: [metrics, L]."""
+    """Return values and intervals of scores [metrics, C, L] on both sides, and of their difference: [metrics, L].
+
+    Args:
+        n_internal, n_external: numbers of patients, by which intervals are corrected.
+    """
     found: dict[str, np.ndarray] = {}
     bounds: dict[str, Bounds] = {}
     for name, values, patients in (("internal", internal, n_internal), ("external", external, n_external)):
@@ -206,7 +216,9 @@ def _distribution_rows(
     shares_of = {**external, **seed_means(settings, external)}
     for key in _in_order(shares_of, pair):
         values = shares_of[key]
-        few = patients < settings.min_test_patients  # no interval: resamples of two patients say nothing
+        few = (
+            patients < settings.min_test_patients
+        )  # no interval: an interval from resamples of so few patients has no meaning
         low, high, _ = interval_bounds(settings, patients, np.full_like(values, np.nan) if few else values)
         same = [value for one, value in internal.items() if key in (one, one._replace(seed=None))]
         numbers = {"internal": float(np.mean(same)), "external": values[0, 0, 0]}

@@ -47,8 +47,8 @@ def plot_patients_needed(
     read = one_seed(efficiency)
     panels = []
     for backbone, rows in read.groupby("reference_backbone"):
-        at = rows.groupby(["arm", "backbone"])["fraction"].transform(shown_fraction) == rows["fraction"]
-        best = rows[at].sort_values(["value", "arm"], ascending=[False, True]).head(ARMS)
+        is_shown = rows.groupby(["arm", "backbone"])["fraction"].transform(shown_fraction) == rows["fraction"]
+        best = rows[is_shown].sort_values(["value", "arm"], ascending=[False, True]).head(ARMS)
         panels.append((str(backbone), scores, best))
     styles = arm_styles(sorted(set(metrics["arm"])))
     known = {fraction: number for fraction, number in patients.items() if number}
@@ -106,11 +106,11 @@ def _plot_reference(
     axes: Axes, curve: pd.DataFrame, arm: str, style: ArmStyle, patients: dict[float, int]
 ) -> LineEnd:  # fmt: skip
     """Plot the curve that is read, with the scores that it is through or near."""
-    at = np.array([patients[fraction] for fraction in curve["fraction"]], float)
-    grid, values = monotone_curve(at, curve["value"].to_numpy(float)[:, None])
+    numbers = np.array([patients[fraction] for fraction in curve["fraction"]], float)
+    grid, values = monotone_curve(numbers, curve["value"].to_numpy(float)[:, None])
     axes.plot(np.exp(grid), values[:, 0], color=style.color, linewidth=2.4)
-    axes.plot(at, curve["value"], color=style.color, linestyle="", marker=style.marker, markersize=4.5)
-    return LineEnd(float(at[-1]), float(values[-1, 0]), arm, style.color)
+    axes.plot(numbers, curve["value"], color=style.color, linestyle="", marker=style.marker, markersize=4.5)
+    return LineEnd(float(numbers[-1]), float(values[-1, 0]), arm, style.color)
 
 
 def _plot_reading(
@@ -120,8 +120,8 @@ def _plot_reading(
 
     An end beyond the curve is an arrow.
     """
-    at = np.array([patients[fraction] for fraction in own["fraction"]], float)
-    axes.plot(at, own["value"], color=style.color, linestyle=style.dash, linewidth=1, alpha=0.5)
+    numbers = np.array([patients[fraction] for fraction in own["fraction"]], float)
+    axes.plot(numbers, own["value"], color=style.color, linestyle=style.dash, linewidth=1, alpha=0.5)
     y, start, end = row["value"], row["n_train_patients"], row["reference_patients"]
     axes.plot([start, end], [y, y], color=style.color, linewidth=1, linestyle=":")
     axes.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=3, alpha=0.55, solid_capstyle="butt")
@@ -135,4 +135,4 @@ def _plot_reading(
     axes.plot(start, y, marker=style.marker, color=style.color, markersize=5.5, markerfacecolor="none")
     if row["reference_is"] == "equal":
         axes.plot(end, y, marker=style.marker, color=style.color, markersize=5.5)
-    return LineEnd(float(at[-1]), float(own["value"].iloc[-1]), str(row["arm"]), style.color)
+    return LineEnd(float(numbers[-1]), float(own["value"].iloc[-1]), str(row["arm"]), style.color)

@@ -260,10 +260,10 @@ def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], conf
     paired = tables.paired[tables.paired["reference"] == CLINICAL]
     sentences = []
     for verdict in found:
-        at = baseline[baseline["fraction"] == verdict.fraction]
-        if at.empty or not verdict.arm:
+        of_fraction = baseline[baseline["fraction"] == verdict.fraction]
+        if of_fraction.empty or not verdict.arm:
             continue
-        one = at.iloc[0]
+        one = of_fraction.iloc[0]
         where = f"At {percent(verdict.fraction)} of the labels"
         text = f"{where} the clinical baseline reaches {number(one['value'])} ({span(one['low'], one['high'])})"
         rows = paired[(paired["fraction"] == verdict.fraction) & (paired["arm"] == verdict.arm)]

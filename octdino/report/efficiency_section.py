@@ -19,12 +19,12 @@ def efficiency_section(results: Results) -> dict[str, Any]:
     table = one_seed(results.label_efficiency)
     if table.empty:
         return {}
-    at = table.groupby(["arm", "backbone"])["fraction"].transform(shown_fraction) == table["fraction"]
+    is_shown = table.groupby(["arm", "backbone"])["fraction"].transform(shown_fraction) == table["fraction"]
     several = results.tables.several_backbones
     reference = str(table["reference"].iloc[0])
     curve = results.tables.leading[results.tables.leading["arm"] == reference]
     points = curve.groupby("backbone")["fraction"].nunique().min()
-    read = table[at].sort_values(["reference_patients", "value", "arm"], ascending=[False, False, True])
+    read = table[is_shown].sort_values(["reference_patients", "value", "arm"], ascending=[False, False, True])
     heads = [
         "labels", "arm", *(["backbone"] if several else []), f"labeled {results.cohort.unit.many}",
         results.tables.metric_name, f"{reference} needs",
