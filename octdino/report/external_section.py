@@ -241,8 +241,8 @@ def external_methods(external: External | None) -> list[str]:
     return [
         f"The same classifiers were tested on {len(tested)} external {'cohort' if len(tested) == 1 else 'cohorts'} "
         f"that no training or selection used: {', '.join(tested)}. Images were prepared as the internal ones; "
-        "temperatures and thresholds were those of the internal validation set. Intervals of a drop in performance are from two "
-        "independent bootstraps, one per cohort."
+        "temperatures and thresholds were those of the internal validation set. Intervals of a drop in performance are "
+        "from two independent bootstraps, one per cohort."
     ]
 
 
