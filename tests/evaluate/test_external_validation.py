@@ -232,14 +232,14 @@ def test_the_macro_row_counts_the_scans_of_the_labels_that_it_is_the_mean_of(tmp
 def test_rows_of_table_and_figure_are_in_the_order_of_the_arms_that_were_named(tmp_path: Path) -> None:
     folders = write_internal(tmp_path, ("scratch-finetune", "dino-linear", "simclr-linear"))
     write_external(tmp_path, folders)
-    named = [folders[0], folders[2], folders[1]]
-    table = compared(tmp_path, named, settings())
-    expected = ["scratch-finetune", "simclr-linear", "dino-linear"]
-    for rows in (table, table[table["label"] == "all"]):
-        assert list(dict.fromkeys(rows["arm"])) == expected
-    words = list(ElementTree.parse(tmp_path / "evaluate/external.svg").getroot().itertext())
-    places = [words.index(arm) for arm in expected]
-    assert places == sorted(places)
+    for named in (folders, folders[::-1]):
+        table = compared(tmp_path, named, settings())
+        expected = [folder.parts[-4] for folder in named]
+        for rows in (table, table[table["label"] == "all"]):
+            assert list(dict.fromkeys(rows["arm"])) == expected
+        words = list(ElementTree.parse(tmp_path / "evaluate/external.svg").getroot().itertext())
+        places = [words.index(arm) for arm in expected]
+        assert places == sorted(places)
 
 
 def test_only_external_labels_whose_internal_labels_are_all_compared_are_tested(
