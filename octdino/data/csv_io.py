@@ -18,7 +18,8 @@ from octdino.data.schemas.column import Column, Schema
 from octdino.data.schemas.csv_schemas import MANIFEST, PROBABILITY
 from octdino.errors import UserError, short
 
-CLASSIFIER = ("cohort", "arm", "backbone", "fraction", "reference", "label", "metric")  # what a row is of, but its seed
+# What a row of a table of the evaluate stage is of, but its seed.
+ROW_OF = ("cohort", "arm", "backbone", "fraction", "reference", "subgroup", "group", "label", "metric")
 
 
 def labels_of(manifest: pd.DataFrame) -> list[str]:
@@ -35,9 +36,9 @@ def one_seed(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that are the mean over seeds where there are several, else those of the only seed.
 
     Args:
-        table: of the evaluate stage; rows that differ in a column of CLASSIFIER, if it has it, are kept apart.
+        table: of the evaluate stage; rows that differ in a column of ROW_OF, if it has it, are kept apart.
     """
-    keys = [name for name in CLASSIFIER if name in table]
+    keys = [name for name in ROW_OF if name in table]
     means_first = table.sort_values("seed", na_position="first", kind="stable")
     return means_first.drop_duplicates(keys).sort_index(kind="stable")
 
