@@ -15,10 +15,10 @@ STAGES = {
     "pretrain": 3,
     "embed": 2,
     "classify": 5,
-    "evaluate": 5,
+    "evaluate": 6,
     "audit": 3,
     "explain": 5,
-    "report": 7,
+    "report": 8,
     "inference": 2,
 }
 

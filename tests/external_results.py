@@ -1,5 +1,6 @@
 """Results with external cohorts, without training: predictions of the internal test and scores of external scans."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,18 +12,22 @@ from octdino.data.schemas.csv_schemas import EXTERNAL_SCORES, MANIFEST, SPLITS
 from octdino.data.store import read_header
 from tests.results import LABELS, write_arm, write_cohort, write_store
 
-WEIGHTS = "a" * 64
-
 
 def write_internal(
-    root: Path, arms: tuple[str, ...] = ("scratch-finetune", "dino-linear"), folds: int = 1
+    root: Path, arms: tuple[str, ...] = ("scratch-finetune", "dino-linear"), folds: int = 1, seeds: int = 1
 ) -> list[Path]:
-    """The internal cohort and its classifiers, which claim to have weights; returns their folders."""
+    """The internal cohort and its classifiers, which claim to have weights of their own; returns their folders."""
     write_cohort(root / "cohort", folds=folds)
-    found = [write_arm(root / "classify", root / "cohort", arm, fold=fold) for arm in arms for fold in range(folds)]
+    found = [
+        write_arm(root / "classify", root / "cohort", arm, fold=fold, seed=seed)
+        for arm in arms
+        for seed in range(seeds)
+        for fold in range(folds)
+    ]
     for folder in found:
         path = folder / "classifier.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "weights_sha256": WEIGHTS}))
+        weights = hashlib.sha256(folder.relative_to(root).as_posix().encode()).hexdigest()
+        path.write_text(json.dumps({**json.loads(path.read_text()), "weights_sha256": weights}))
     return found
 
 
@@ -58,7 +63,8 @@ def _write_scores(
         table[probability_column(label)] = p[:, place]
     out = folder / "scores" / Path(*classifier.parts[-4:])
     write_table(out / "scores.csv", table, EXTERNAL_SCORES)
-    kept = {name: card[name] for name in ("arm", "backbone", "fraction", "fold", "seed", "labels", "exclusive")}
+    names = ("arm", "backbone", "fraction", "fold", "seed", "labels", "exclusive", "weights_sha256")
+    kept = {name: card[name] for name in names}
     source = read_header(folder / "cohort" / "scans.h5").checked_attributes(folder / "cohort" / "scans.h5").source
-    kept |= {"cohort": folder.name, "source": source, "weights_sha256": WEIGHTS, "ood_threshold": 9.0}
+    kept |= {"cohort": folder.name, "source": source, "ood_threshold": 9.0}
     (out / "scores.json").write_text(json.dumps({**kept, "accepted_test": 0.9, "n_scans": len(p)}))

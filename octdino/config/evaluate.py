@@ -20,7 +20,7 @@ class EvaluateSettings(Settings):
 
     reference: str = Field("scratch-finetune", description="arm with which the others are compared")
     labels: list[str] | None = Field(
-        None, description="labels that are compared and averaged (macro); null: all of the cohort"
+        None, description="labels that are compared and averaged (macro), also externally; null: all of the cohort"
     )
     resamples: int = Field(1000, ge=100, description="number of bootstrap resamples of test patients")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of every confidence interval")

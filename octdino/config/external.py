@@ -17,6 +17,24 @@ def _as_names(value: Any) -> Any:
 InternalLabels = Annotated[list[str], BeforeValidator(_as_names)]
 
 
+def mapped_labels(
+    configured: dict[str, list[str]], external: list[str], internal: list[str], compared: list[str] | None
+) -> dict[str, list[str]]:
+    """Return the internal labels that each external label stands for; external labels that are not tested are left out.
+
+    Labels of the same name stand for each other unless it is configured. A label that stands for one that is not
+    compared is not tested: its ground truth would be of more labels than its probability.
+
+    Args:
+        configured: `labels` of an external cohort.
+        external, internal: the labels of the two cohorts.
+        compared: `evaluate.labels`; None: all internal labels.
+    """
+    names_of = {label: configured.get(label, [label] if label in internal else []) for label in external}
+    kept = set(internal if compared is None else compared)
+    return {label: names for label, names in names_of.items() if names and kept.issuperset(names)}
+
+
 class ExternalSettings(Settings):
     """An external cohort: it is read like the internal one, and all of it is test."""
 

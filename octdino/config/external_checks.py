@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from octdino.config.cohort import CohortSettings
+from octdino.config.external import mapped_labels
 from octdino.data.cohort_origin import check_origin
 from octdino.data.olives_names import BIOMARKERS
 from octdino.errors import UserError
@@ -40,6 +41,8 @@ def check_label_maps(settings: "Config", folder: Path) -> None:
         UserError: a label is in no cohort; names the key and the labels there are.
     """
     own = known_labels(settings.cohort, folder / "cohort" / "manifest.csv")
+    compared = settings.evaluate.labels
+    among = "" if compared is None else f" among evaluate.labels ({', '.join(compared)})"
     for place, external in enumerate(settings.evaluate.external):
         key = f"evaluate.external.{place}.labels"
         path = folder / "external" / external.name / "cohort" / "manifest.csv"
@@ -54,17 +57,12 @@ def check_label_maps(settings: "Config", folder: Path) -> None:
                     f"{key}.{label}: {unknown[0]!r} is no label of {settings.cohort.results_name}; it has "
                     f"{', '.join(own)}"
                 )
-        if own is not None and others is not None and not _mapped(external.labels, own, others):
+        if own is not None and others is not None and not mapped_labels(external.labels, others, own, compared):
             raise UserError(
                 f"{key}: no label of the external cohort {external.name} ({', '.join(others)}) has the name of one of "
-                f"{settings.cohort.results_name} ({', '.join(own)}), and none is mapped; expected a map such as "
-                f"{{{others[0]}: [{own[0]}]}}"
+                f"{settings.cohort.results_name} ({', '.join(own)}){among}, and none is mapped; expected a map such as "
+                f"{{{others[0]}: [{(compared or own)[0]}]}}"
             )
-
-
-def _mapped(labels: dict[str, list[str]], own: list[str], others: list[str]) -> bool:
-    """Whether any external label is tested."""
-    return any(labels.get(label, [label] if label in own else []) for label in others)
 
 
 def known_labels(cohort: CohortSettings, manifest: Path) -> list[str] | None:

@@ -15,6 +15,7 @@ from octdino.errors import short
 
 METHOD_NAME = r"[A-Za-z0-9_][A-Za-z0-9_+]*"  # no dash: it separates {init}-{mode}
 BACKBONE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"  # timm's names have dots
+CLINICAL = "clinical"  # the arm of the clinical baseline, which sees no image
 MODES = ("linear", "knn", "mlp", "finetune")
 NETWORK_MODES = ("linear", "finetune")  # their classifier is a network, for which saliency maps are possible
 ThresholdRule = Literal["youden", "f1"]  # octdino.stats.thresholds
@@ -72,15 +73,16 @@ def reference_backbone(arm: str, backbone: str, reference: str, known: Collectio
     """Return the backbone on which the reference arm is compared with an arm on `backbone`.
 
     That is the arm's own. Networks with published weights are used by their arms alone: these are compared with the
-    reference on the first of its backbones, by name.
+    reference on the first of its backbones, by name. So is every arm, where the reference itself is on such a network.
 
     Args:
         known: backbones on which the reference was run.
     """
-    everywhere = Arm.named(reference).init in ("scratch", "imagenet")  # run on all backbones that arms share
-    if not known or backbone in known or not (everywhere or has_own_backbone(arm, backbone)):
+    if not known or backbone in known:
         return backbone
-    return min(known)
+    everywhere = Arm.named(reference).init in ("scratch", "imagenet")  # run on all backbones that arms share
+    alone = has_own_backbone(arm, backbone) or all(has_own_backbone(reference, each) for each in known)
+    return min(known) if everywhere or alone else backbone
 
 
 def check_arm(name: str, modes: Sequence[str] = MODES) -> str:

@@ -18,6 +18,9 @@ from octdino.data.schemas.column import Column, Schema
 from octdino.data.schemas.csv_schemas import MANIFEST, PROBABILITY
 from octdino.errors import UserError, short
 
+# What a row of a table of the evaluate stage is of, but its seed.
+ROW_OF = ("cohort", "arm", "backbone", "fraction", "reference", "subgroup", "group", "label", "metric")
+
 
 def labels_of(manifest: pd.DataFrame) -> list[str]:
     """Return the label columns of a manifest, in order."""
@@ -27,6 +30,17 @@ def labels_of(manifest: pd.DataFrame) -> list[str]:
 def leading_metric(metrics: pd.DataFrame) -> tuple[str, str]:
     """Return the primary metric and its display name: accuracy where labels exclude each other, else macro AUROC."""
     return ("accuracy", "accuracy") if (metrics["metric"] == "accuracy").any() else ("auroc", "macro AUROC")
+
+
+def one_seed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are the mean over seeds where there are several, else those of the only seed.
+
+    Args:
+        table: of the evaluate stage; rows that differ in a column of ROW_OF, if it has it, are kept apart.
+    """
+    keys = [name for name in ROW_OF if name in table]
+    means_first = table.sort_values("seed", na_position="first", kind="stable")
+    return means_first.drop_duplicates(keys).sort_index(kind="stable")
 
 
 def probability_column(label: str) -> str:

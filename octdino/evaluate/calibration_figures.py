@@ -13,10 +13,11 @@ from matplotlib.ticker import MaxNLocator
 
 from octdino.config import EvaluateSettings
 from octdino.data.cohort_words import Words
-from octdino.data.csv_io import leading_metric
-from octdino.evaluate.comparable_runs import Run, TestSet
+from octdino.data.csv_io import leading_metric, one_seed
+from octdino.evaluate.classifier_runs import Run
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.forest_figures import LEAST_SPAN, Rows, label_below, plot_forest, share_of
-from octdino.evaluate.leading_arms import FEW, leaders, one_seed, row_names, row_order
+from octdino.evaluate.leading_arms import FEW, leaders, row_names, row_order
 from octdino.evaluate.reliability import bins_of
 from octdino.plotting import (
     INK,

@@ -1,10 +1,9 @@
 """Read the predictions of all runs and check that they can be compared: same test scans, same labels, no leakage."""
 
 import json
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,23 +11,14 @@ import pandas as pd
 from octdino.config import EvaluateSettings
 from octdino.data.cohort_reader import Cohort
 from octdino.data.cohort_words import SCAN_WORDS, Words
-from octdino.data.csv_io import label_matrix, probability_column
+from octdino.data.csv_io import label_matrix
 from octdino.data.predictions import Predictions, read_predictions
 from octdino.data.sampling_units import PATIENT, Unit
 from octdino.errors import UserError
-from octdino.stats.calibration import at_temperature
-from octdino.stats.thresholds import threshold_at
+from octdino.evaluate.classifier_runs import Key, MappedFold, Run, by_classifier, pooled_run, repeats_of
+from octdino.evaluate.label_maps import LabelMap
 
 PRIMARY, EXPLORATORY, NOT_EVALUABLE = "primary", "exploratory", "not evaluable"
-
-
-class Key(NamedTuple):
-    """One classifier over all its folds; `seed` None is the mean over seeds."""
-
-    arm: str
-    backbone: str
-    fraction: float
-    seed: int | None
 
 
 @dataclass(frozen=True)
@@ -68,96 +58,86 @@ class TestSet:
         return np.array([tier != NOT_EVALUABLE for tier in self.tiers], dtype=bool)
 
 
-@dataclass(frozen=True)
-class Run:
-    """One classifier's predictions on the test set; with repeated cross-validation of one repeat, all with one key.
-
-    Attributes:
-        probabilities: float64 [N, L].
-        calibrated: float64 [N, L], at the temperature of validation patients; NaN where there is none.
-        decided: float64 [N, L] each, 1 at or above the threshold, 0 below, NaN where there is no threshold: `chosen`
-            is the classifier's own, `specificity` and `sensitivity` reach the operating point on validation patients.
-        n_train_patients: number of labeled training patients, if its metadata has it.
-    """
-
-    key: Key
-    probabilities: np.ndarray
-    calibrated: np.ndarray
-    decided: dict[str, np.ndarray]
-    n_train_patients: int | None
-
-
-def read_runs(settings: EvaluateSettings, cohort: Cohort, folders: list[Path]) -> tuple[TestSet, list[Run]]:
+def read_runs(settings: EvaluateSettings, cohort: Cohort, folders: Sequence[Path]) -> tuple[TestSet, list[Run]]:
     """Return the test set and the predictions of all runs on it.
+
+    Args:
+        folders: results folders of classifiers, or the predictions.csv in them.
+
+    Raises:
+        UserError: see `read_predictions` and `common_test_set`.
+    """
+    classifiers = by_classifier(read_all_predictions(folders))
+    test = common_test_set(settings, cohort, classifiers)
+    scans, runs = test.rows["scan_id"].tolist(), []
+    repeats = repeats_of(next(iter(classifiers.values())))
+    for _, folds in sorted(classifiers.items()):
+        mapped = {
+            fold: MappedFold.of(one, LabelMap.same(one.labels, test.labels), settings.operating_point)
+            for fold, one in folds.items()
+        }
+        for repeat in repeats:
+            runs.append(pooled_run([mapped[fold] for fold in repeat], scans))
+    return test, runs
+
+
+def read_all_predictions(folders: Sequence[Path]) -> list[Predictions]:
+    """Return the predictions in the folders of classifiers, or beside the predictions.csv that are named.
+
+    Raises:
+        UserError: see `read_predictions`.
+    """
+    return [read_predictions(folder.parent if folder.is_file() else folder) for folder in folders]
+
+
+def common_test_set(
+    settings: EvaluateSettings, cohort: Cohort, classifiers: dict[Key, dict[int, Predictions]]
+) -> TestSet:  # fmt: skip
+    """Return the test set of all classifiers.
+
+    Args:
+        classifiers: their predictions by fold, see `by_classifier`.
 
     Raises:
         UserError: nothing to compare, a label without predictions, a scan that is not a test scan of the manifest,
             labels other than the manifest's, or arms tested on different scans.
     """
     manifest, manifest_file = cohort.manifest, cohort.store.with_name("manifest.csv")
-    labels = _compared(settings, cohort)
-    chosen_on: dict[Key, dict[int, Predictions]] = defaultdict(dict)
-    runs: dict[Key, dict[int, Predictions]] = defaultdict(dict)
-    for folder in folders:
-        both = read_predictions(folder.parent if folder.is_file() else folder)
-        found = both.take("test")
-        if missing := [label for label in labels if label not in found.labels]:
-            raise UserError(f"{found.folder}: no predictions of {', '.join(missing)}, a label in {manifest_file}")
-        key, fold = key_of(found)
-        if fold in runs[key]:
-            raise UserError(f"{found.folder} and {runs[key][fold].folder}: the same run, {key} fold {fold}, twice")
-        runs[key][fold], chosen_on[key][fold] = found, both.take("val")
-    if not runs:
+    labels = compared_labels(settings, cohort)
+    for one in (one for folds in classifiers.values() for one in folds.values()):
+        if missing := [label for label in labels if label not in one.labels]:
+            raise UserError(f"{one.folder}: no predictions of {', '.join(missing)}, a label in {manifest_file}")
+    if not classifiers:
         raise UserError("nothing to evaluate: name the folders of at least one classifier")
-    scans = _same_scans(runs, cohort)
-    rows = manifest.set_index("scan_id").loc[scans]
+    tested = {key: {fold: one.take("test") for fold, one in folds.items()} for key, folds in classifiers.items()}
+    rows = manifest.set_index("scan_id").loc[_same_scans(tested, cohort)]
+    for one in (one for folds in tested.values() for one in folds.values()):
+        _check_truth(one, rows, labels)
     truth = label_matrix(rows, labels)
-    test = TestSet(
-        fold=str(next(iter(first))) if len(first := next(iter(runs.values()))) == 1 else "pooled",
+    return TestSet(
+        fold=str(next(iter(first))) if len(first := next(iter(tested.values()))) == 1 else "pooled",
         labels=labels,
         truth=truth,
         patient=pd.factorize(rows["patient"])[0],
         tiers=tiers(settings, manifest, labels, truth, rows["patient"].to_numpy()),
-        exclusive=_exclusive([found for folds in runs.values() for found in folds.values()], labels, cohort),
+        exclusive=_exclusive([one for folds in tested.values() for one in folds.values()], labels, cohort),
         unit=cohort.unit,
         rows=rows.reset_index(),
         words=cohort.words,
     )
-    level = settings.operating_point
-    return test, [
-        _pooled(key, {fold: runs[key][fold] for fold in folds}, chosen_on[key], level, scans, labels, truth)
-        for key in sorted(runs)
-        for folds in repeats_of(next(iter(runs.values())))
-    ]
 
 
-def _compared(settings: EvaluateSettings, cohort: Cohort) -> list[str]:
-    """Return the cohort's labels, or those of them that the settings name."""
+def compared_labels(settings: EvaluateSettings, cohort: Cohort) -> list[str]:
+    """Return the cohort's labels, or those of them that the settings name.
+
+    Raises:
+        UserError: the cohort has no such label.
+    """
     labels = cohort.labels
     if unknown := [label for label in settings.labels or [] if label not in labels]:
         path = cohort.store.with_name("manifest.csv")
         raise UserError(f"evaluate.labels: {unknown[0]} is no label of {path}; it has {', '.join(labels)}")
     return labels if settings.labels is None else [label for label in labels if label in settings.labels]
-
-
-def repeats_of(folds: dict[int, Predictions]) -> list[list[int]]:
-    """Return the folds of each repeat of a cross-validation: a fold that tests a scan again begins the next repeat."""
-    repeats: list[list[int]] = []
-    tested: set[str] = set()
-    for fold in sorted(folds):
-        scans = set(folds[fold].table["scan_id"])
-        if not repeats or scans & tested:
-            repeats.append([])
-            tested = set()
-        repeats[-1].append(fold)
-        tested |= scans
-    return repeats
-
-
-def key_of(found: Predictions) -> tuple[Key, int]:
-    """Return the key and the fold of a run."""
-    card = found.metadata
-    return Key(card.arm, card.backbone, card.fraction, card.seed), card.fold
 
 
 def _exclusive(runs: list[Predictions], labels: list[str], cohort: Cohort) -> bool:
@@ -224,52 +204,16 @@ def _check_scans(found: Predictions, fold: int, cohort: Cohort) -> None:
         raise UserError(f"{file}: {len(left_out)} labeled test scans are missing, such as {min(left_out)}")
 
 
-def _pooled(
-    key: Key, folds: dict[int, Predictions], chosen_on: dict[int, Predictions], level: float, scans: list[str],
-    labels: list[str], truth: np.ndarray,
-) -> Run:  # fmt: skip
-    """One classifier's folds as one test set; each fold decides at its own thresholds and temperature."""
-    probabilities, calibrated, trained = [], [], []
-    decided: dict[str, list[np.ndarray]] = {"chosen": [], "specificity": [], "sensitivity": []}
-    columns = [probability_column(label) for label in labels]
-    for fold, found in folds.items():
-        p = found.table[columns].to_numpy(np.float64)
-        probabilities.append(p)
-        calibrated.append(_calibrated(found)[:, [found.labels.index(label) for label in labels]])
-        by_label = dict(zip(found.labels, found.thresholds(), strict=True))
-        y, scored = label_matrix(chosen_on[fold].table, labels), chosen_on[fold].table[columns].to_numpy(np.float64)
-        for name, at in decided.items():
-            chosen = [
-                by_label[label] if name == "chosen" else threshold_at(y[:, k], scored[:, k], name, level)
-                for k, label in enumerate(labels)
-            ]
-            threshold = np.array([np.nan if value is None else value for value in chosen], np.float64)
-            at.append(np.where(np.isnan(threshold), np.nan, p >= threshold))
-        trained.append(found.metadata.n_train_patients)
-    place = pd.Index([scan for found in folds.values() for scan in found.table["scan_id"]]).get_indexer(scans)
-    stored = np.concatenate([label_matrix(found.table, labels) for found in folds.values()])[place]
-    if not np.array_equal(stored, truth, equal_nan=True):
-        row, column = np.argwhere(~((stored == truth) | (np.isnan(stored) & np.isnan(truth))))[0]
-        folder = next(iter(folds.values())).folder
+def _check_truth(tested: Predictions, rows: pd.DataFrame, labels: list[str]) -> None:
+    """Check that the labels in predictions.csv are those of the manifest, whose rows have the scan ids as index."""
+    scans = tested.table["scan_id"].tolist()
+    stored, truth = label_matrix(tested.table, labels), label_matrix(rows.loc[scans], labels)
+    different = ~((stored == truth) | (np.isnan(stored) & np.isnan(truth)))
+    if different.any():
+        row, column = np.argwhere(different)[0]
         raise UserError(
-            f"{folder}: scan {scans[row]} has another {labels[column]} than in the manifest; classify again"
+            f"{tested.folder}: scan {scans[row]} has another {labels[column]} than in the manifest; classify again"
         )
-    known = [n for n in trained if n is not None]
-    return Run(
-        key,
-        np.concatenate(probabilities)[place],
-        np.concatenate(calibrated)[place],
-        {name: np.concatenate(at)[place] for name, at in decided.items()},
-        round(float(np.mean(known))) if known else None,
-    )
-
-
-def _calibrated(found: Predictions) -> np.ndarray:
-    """Return the probabilities [N, L] of all labels of a classifier at its temperature; NaN where it has none."""
-    p, temperature = found.probabilities(), found.temperature()
-    if temperature is None:
-        return np.full_like(p, np.nan)
-    return at_temperature(p, temperature, found.metadata.exclusive)
 
 
 def tiers(

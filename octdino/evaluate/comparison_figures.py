@@ -11,12 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import leading_metric
+from octdino.config.names import CLINICAL
+from octdino.data.csv_io import leading_metric, one_seed
 from octdino.data.sampling_units import Unit
-from octdino.evaluate.comparable_runs import Run, TestSet
+from octdino.evaluate.classifier_runs import Run
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.curve_figures import CURVES, plot_curves, plot_pr, plot_roc
 from octdino.evaluate.forest_figures import LEAST_SPAN, plot_differences, plot_scores, share_of
-from octdino.evaluate.leading_arms import by_family, leaders, one_seed, panel_backbones, row_order, shown_beside
+from octdino.evaluate.leading_arms import by_family, leaders, panel_backbones, row_order, shown_beside
 from octdino.plotting import (
     LABEL_HEIGHT,
     WIDTH,
@@ -30,8 +32,6 @@ from octdino.plotting import (
     wide_enough,
 )
 from octdino.stats.significance import alpha
-
-CLINICAL = "clinical"
 
 
 def plot_comparison_figures(
@@ -176,13 +176,14 @@ def _plot_lines(
     for index, arm in enumerate(arms):
         line = rows[rows["arm"] == arm].sort_values("fraction")
         shift = 1 + 0.2 / max(len(arms), 10) * (index - (len(arms) - 1) / 2)
-        at = np.array([(patients.get(f) or f) for f in line["fraction"]], float) * shift
+        places = np.array([(patients.get(f) or f) for f in line["fraction"]], float) * shift
         style = styles[arm]
         axes.plot(
-            at, line["value"], color=style.color, linestyle=style.dash, marker=style.marker, markersize=4.5, label=arm
-        )
-        axes.vlines(at, line["low"], line["high"], color=style.color, linewidth=1, alpha=0.55)
-        ends.append(LineEnd(float(at[-1]), float(line["value"].iloc[-1]), str(arm), style.color))
+            places, line["value"], color=style.color, linestyle=style.dash, marker=style.marker, markersize=4.5,
+            label=arm,
+        )  # fmt: skip
+        axes.vlines(places, line["low"], line["high"], color=style.color, linewidth=1, alpha=0.55)
+        ends.append(LineEnd(float(places[-1]), float(line["value"].iloc[-1]), str(arm), style.color))
     return ends
 
 

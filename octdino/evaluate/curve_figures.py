@@ -9,7 +9,8 @@ from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from octdino.config.names import has_own_backbone
-from octdino.evaluate.comparable_runs import Run, TestSet
+from octdino.evaluate.classifier_runs import Run
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.leading_arms import panel_backbones
 from octdino.plotting import INK, WIDTH, ArmStyle, grid_shape, shortened
 

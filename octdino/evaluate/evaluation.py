@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from octdino.config import EvaluateSettings
-from octdino.config.names import reference_backbone
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import write_table
 from octdino.data.pretrained_methods import pretrained_methods
@@ -16,13 +15,15 @@ from octdino.data.schemas.csv_schemas import COMPARISON, MACRO, METRICS, SUBGROU
 from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY, POWER
 from octdino.errors import UserError
 from octdino.evaluate.calibration_figures import plot_calibration_figures
-from octdino.evaluate.comparable_runs import NOT_EVALUABLE, Key, TestSet, read_runs
+from octdino.evaluate.classifier_runs import Key
+from octdino.evaluate.comparable_runs import NOT_EVALUABLE, TestSet, read_runs
 from octdino.evaluate.comparison_figures import plot_comparison_figures
 from octdino.evaluate.image_quality import image_qualities
 from octdino.evaluate.label_efficiency import label_efficiency_table
 from octdino.evaluate.label_efficiency_figure import plot_patients_needed
 from octdino.evaluate.label_figures import plot_label_figures
 from octdino.evaluate.power_table import power_table
+from octdino.evaluate.reference_pairs import comparison_pairs
 from octdino.evaluate.resampled_scores import (
     ACCURACY,
     bootstrap_scores,
@@ -41,7 +42,6 @@ from octdino.stats.significance import holm
 log = logging.getLogger("octdino.evaluate")
 
 AUROC = "auroc"
-CLINICAL = "clinical"
 
 
 def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path], out: Path) -> None:
@@ -85,7 +85,7 @@ def evaluate(settings: EvaluateSettings, manifest: Path, classifiers: list[Path]
     patients = {run.key.fraction: run.n_train_patients for run in runs}
     efficiency = sorted_rows(label_efficiency_table(settings, test, lead, leading, patients))
     write_table(out / "label_efficiency.csv", efficiency, LABEL_EFFICIENCY)
-    power = power_table(settings, test, lead, leading, pairs(settings.reference, leading))
+    power = power_table(settings, test, lead, leading, comparison_pairs(settings.reference, leading))
     write_table(out / "power.csv", sorted_rows(power), POWER)
     runs = list({run.key: run for run in reversed(runs)}.values())[::-1]  # curves are of the first repeat
     pretrained = pretrained_methods(manifest.parent.parent)
@@ -169,7 +169,7 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
     labels, metrics, counts = score_columns(test.labels), metric_names(settings, test.exclusive), _counts(test)
     kept = np.array([is_compared(metric) for metric in metrics])
     rows: list[dict[str, Any]] = []
-    for key, reference in pairs(settings.reference, scores):
+    for key, reference in comparison_pairs(settings.reference, scores):
         difference = scores[key] - scores[reference]
         low, high, resamples = interval_bounds(settings, test.patients, difference)
         replicates_only = difference[:, 1 : 1 + settings.resamples].swapaxes(0, 1)
@@ -196,24 +196,3 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
     family = table.groupby(["reference", "label", "metric", "fraction", "seed"], dropna=False)["p"]
     table["p_adjusted"] = family.transform(lambda p: holm(p.to_numpy(np.float64))).astype(float)
     return table
-
-
-def pairs(reference: str, scores: dict[Key, np.ndarray]) -> list[tuple[Key, Key]]:
-    """Return every arm with the reference arm of the same backbone, fraction and seed, and with the clinical baseline.
-
-    An arm on a network of published weights is compared with the reference on another backbone, see
-    `octdino.config.names.reference_backbone`. The clinical baseline has no backbone; where it was not run with a seed,
-    its first seed is taken.
-    """
-    found, known = [], {one.backbone for one in scores if one.arm == reference}
-    for key in scores:
-        if key.arm == CLINICAL:
-            continue
-        other = key._replace(arm=reference)
-        other = other._replace(backbone=reference_backbone(key.arm, key.backbone, reference, known))
-        if other != key and other in scores:
-            found.append((key, other))
-        baselines = [one for one in scores if one.arm == CLINICAL and one.fraction == key.fraction]
-        if baselines:
-            found.append((key, min(baselines, key=lambda one: (one.seed != key.seed, one.seed is None, one.seed or 0))))
-    return found

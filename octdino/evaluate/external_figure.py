@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
+from octdino.data.csv_io import one_seed
 from octdino.data.schemas.csv_schemas import MACRO
 from octdino.evaluate.forest_figures import LEAST_SPAN, label_below, plot_forest
-from octdino.evaluate.leading_arms import one_seed
 from octdino.plotting import ArmStyle, arm_styles, figure_style, save_notice, save_svg, shortened, wide_enough
 
 SHIFT = 0.18  # of a row: internal above, external below
@@ -17,7 +17,7 @@ def plot_external(table: pd.DataFrame, path: Path) -> None:
     """Write the figure of the macro AUROC at the largest fraction; a sentence where no label is evaluable.
 
     Args:
-        table: external.csv.
+        table: external.csv, whose order of arms is that of the rows.
     """
     shown = table[(table["label"] == MACRO) & (table["metric"] == "auroc")]
     shown = shown[shown["internal"].notna() & shown["external"].notna()]
@@ -30,8 +30,7 @@ def plot_external(table: pd.DataFrame, path: Path) -> None:
     panels = [
         (shortened(str(name), 60), one_seed(part)) for name, part in shown.groupby("cohort", sort=False)
     ]  # fmt: skip
-    best = one_seed(shown).groupby(["arm", "backbone"])["external"].mean().sort_values(ascending=False)
-    rows = [(str(arm), str(backbone)) for arm, backbone in best.index]
+    rows = list(dict.fromkeys(zip(shown["arm"].astype(str), shown["backbone"].astype(str), strict=True)))
     styles = arm_styles(sorted(set(shown["arm"])))
 
     def plot_row(axes: Axes, row: pd.Series, y: float) -> None:

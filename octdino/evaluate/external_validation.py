@@ -1,7 +1,7 @@
 """External validation: internal and external performance of the same classifiers, and the drop between them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from octdino.data.schemas.external_metadata import ExternalMetadata
 from octdino.data.schemas.external_schemas import ALL_LABELS
 from octdino.data.schemas.metadata import write_metadata
 from octdino.errors import UserError
-from octdino.evaluate.comparable_runs import Key, Run, TestSet
+from octdino.evaluate.classifier_runs import Key, Run
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.external_figure import plot_external
-from octdino.evaluate.external_runs import BothSides, read_both_sides, read_classifiers
+from octdino.evaluate.external_runs import CohortPair, read_classifiers, read_cohort_pair
 from octdino.evaluate.metrics import rates
 from octdino.evaluate.resampled_scores import (
     interval_bounds,
@@ -53,19 +54,20 @@ def external_validation(
         externals: results/{cohort}/external/{name} of each external cohort.
 
     Raises:
-        UserError: see `read_classifiers` and `read_both_sides`.
+        UserError: see `read_classifiers` and `read_cohort_pair`.
     """
     if not classifiers or not externals:
         raise UserError("nothing to compare: name the folders of at least one classifier and one external cohort")
-    known = read_classifiers(settings, manifest, classifiers)
+    internal = read_classifiers(settings, manifest, classifiers)
     tables, cohorts = [], {}
     for folder in externals:
-        both = read_both_sides(settings, known, folder)
-        tables.append(pd.DataFrame(list(external_rows(settings, both))))
-        cohorts[both.name] = _tested(both)
+        pair = read_cohort_pair(settings, internal, folder)
+        tables.append(pd.DataFrame(list(external_rows(settings, pair))))
+        cohorts[pair.name] = _cohort_metadata(pair)
         log.info(
-            "%s: %d scans of %d %s; tested: %s; left out: %s", both.name, len(both.external.truth),
-            both.external.patients, both.external.unit.many, _said(both), ", ".join(both.labels.left_out) or "none",
+            "%s: %d scans of %d %s; tested: %s; left out: %s", pair.name, len(pair.external.truth),
+            pair.external.patients, pair.external.unit.many, _mapped_labels(pair),
+            ", ".join(pair.labels.left_out) or "none",
         )  # fmt: skip
     table = pd.concat(tables, ignore_index=True)
     write_table(out / "external.csv", table, EXTERNAL)
@@ -74,24 +76,25 @@ def external_validation(
     plot_external(table, out / "external.svg")
 
 
-def _said(both: BothSides) -> str:
-    return ", ".join(f"{label} ({' + '.join(names)})" for label, names in both.labels.names.items())
+def _mapped_labels(pair: CohortPair) -> str:
+    """Return the tested labels with what they stand for: "AMD (CNV + DRUSEN), DME (DME)"."""
+    return ", ".join(f"{label} ({' + '.join(names)})" for label, names in pair.labels.names.items())
 
 
-def _tested(both: BothSides) -> dict[str, Any]:
+def _cohort_metadata(pair: CohortPair) -> dict[str, Any]:
     """Return the cohort's entry in external.json."""
-    good = both.internal.evaluable & both.external.evaluable
+    good = pair.internal.evaluable & pair.external.evaluable
     return {
-        "labels": both.labels.names,
-        "exclusive": both.exclusive,
-        "left_out": both.labels.left_out,
-        "unused": both.labels.unused,
-        "not_evaluable": [label for label, fine in zip(both.labels.labels, good, strict=True) if not fine],
-        "folds": max(map(len, both.flagged.values())),
-        "n_scans": len(both.cohort),
-        "n_labeled": len(both.external.truth),
-        "n_patients": both.external.patients,
-        "patients": both.cohort.unit.state,
+        "labels": pair.labels.names,
+        "exclusive": pair.exclusive,
+        "left_out": pair.labels.left_out,
+        "unused": pair.labels.unused,
+        "not_evaluable": [label for label, fine in zip(pair.labels.labels, good, strict=True) if not fine],
+        "folds": max(map(len, pair.flagged.values())),
+        "n_scans": len(pair.cohort),
+        "n_labeled": len(pair.external.truth),
+        "n_patients": pair.external.patients,
+        "patients": pair.cohort.unit.state,
     }
 
 
@@ -100,34 +103,51 @@ def external_metrics(settings: EvaluateSettings) -> tuple[str, ...]:
     return (*metric_names(settings, exclusive=False), *RATES)
 
 
-def external_rows(settings: EvaluateSettings, both: BothSides) -> Iterator[dict[str, Any]]:
-    """Yield the rows of external.csv of one cohort."""
+def external_rows(settings: EvaluateSettings, pair: CohortPair) -> Iterator[dict[str, Any]]:
+    """Yield the rows of external.csv of one cohort, arms in the order of the classifiers that were named."""
     other = settings.model_copy(update={"seed": settings.seed + OTHER_PATIENTS})
-    sides = []
-    for own, test, runs in ((settings, both.internal, both.internal_runs), (other, both.external, both.external_runs)):
-        sides.append(label_scores(settings, test, runs, make_resample_weights(own, test.patients)))
+    sides = [
+        label_scores(own, test, runs, make_resample_weights(own, test.patients))
+        for own, test, runs in (
+            (settings, pair.internal, pair.internal_runs), (other, pair.external, pair.external_runs)
+        )
+    ]  # fmt: skip
     complete = np.all([np.isfinite(values[:, 0]) for scores in sides for values in scores.values()], axis=0)
     sides = [with_macro(scores, complete) for scores in sides]
-    sides = [{**scores, **seed_means(settings, scores)} for scores in sides]
-    counts = [_counts(test) for test in (both.internal, both.external)]
-    for key in sorted(sides[0], key=lambda key: (key.arm, key.backbone, key.fraction, key.seed is None, key.seed or 0)):
-        numbers = _numbers(settings, sides[0][key], sides[1][key], both.internal.patients, both.external.patients)
-        for place, label in enumerate([*both.labels.labels, MACRO]):
-            names = " + ".join(both.labels.names.get(label, []))
-            first = {"cohort": both.name, **key._asdict(), "label": label, "internal_labels": names}
+    internal, external = ({**scores, **seed_means(settings, scores)} for scores in sides)
+    for key in _in_order(internal, pair):
+        numbers = _numbers(settings, internal[key], external[key], pair.internal.patients, pair.external.patients)
+        for place, label in enumerate([*pair.labels.labels, MACRO]):
+            names = " + ".join(pair.labels.names.get(label, []))
+            first = {"cohort": pair.name, **key._asdict(), "label": label, "internal_labels": names}
             for which, metric in enumerate(external_metrics(settings)):
                 cells = {name: values[which, place] for name, values in numbers.items()}
-                yield first | {"metric": metric, **cells, **_counted(counts[0][label], counts[1][label])}
-    yield from _distribution_rows(settings, other, both)
+                over = complete[which] if label == MACRO else np.arange(len(pair.labels.labels)) == place
+                yield first | {"metric": metric, **cells, **_counts(pair, over, of_mean=label == MACRO)}
+    yield from _distribution_rows(settings, other, pair)
+
+
+def _in_order(keys: Iterable[Key], pair: CohortPair) -> list[Key]:
+    """Return the classifiers by arm, as they were named, backbone, fraction and seed; the mean over seeds is last."""
+    arms = list(dict.fromkeys(run.key.arm for run in pair.external_runs))
+    return sorted(
+        keys, key=lambda key: (arms.index(key.arm), key.backbone, key.fraction, key.seed is None, key.seed or 0)
+    )  # fmt: skip
 
 
 def label_scores(
     settings: EvaluateSettings, test: TestSet, runs: list[Run], resample_weights: np.ndarray
 ) -> dict[Key, np.ndarray]:
-    """Return every metric of every classifier in every resample, float64 [metrics, C, L]; runs of one key averaged."""
+    """Return every metric of every classifier in every resample, float64 [metrics, C, L]; runs of one key averaged.
+
+    The first axis is `external_metrics`; NaN where a label is not evaluable, or has no such metric.
+
+    Args:
+        resample_weights: float64 [P, C], see `make_resample_weights`.
+    """
     place = {name: row for row, name in enumerate(external_metrics(settings))}
 
-    def of(run: Run) -> np.ndarray:
+    def score(run: Run) -> np.ndarray:
         values = np.full((len(place), resample_weights.shape[1], len(test.labels)), np.nan)
         for index in map(int, np.flatnonzero(test.evaluable)):
             found = scores_of_label(settings, test, run, resample_weights, index)
@@ -139,7 +159,7 @@ def label_scores(
                 values[place[name], :, index] = value
         return values
 
-    return mean_of_repeats(runs, of)
+    return mean_of_repeats(runs, score)
 
 
 def with_macro(scores: dict[Key, np.ndarray], complete: np.ndarray) -> dict[Key, np.ndarray]:
@@ -154,7 +174,11 @@ def with_macro(scores: dict[Key, np.ndarray], complete: np.ndarray) -> dict[Key,
 def _numbers(
     settings: EvaluateSettings, internal: np.ndarray, external: np.ndarray, n_internal: int, n_external: int
 ) -> dict[str, np.ndarray]:
-    """Return values and intervals of scores [metrics, C, L] on both sides, and of their difference: [metrics, L]."""
+    """Return values and intervals of scores [metrics, C, L] on both sides, and of their difference: [metrics, L].
+
+    Args:
+        n_internal, n_external: numbers of patients, by which intervals are corrected.
+    """
     found: dict[str, np.ndarray] = {}
     bounds: dict[str, Bounds] = {}
     for name, values, patients in (("internal", internal, n_internal), ("external", external, n_external)):
@@ -178,46 +202,46 @@ def _drop_interval(settings: EvaluateSettings, replicates: np.ndarray, patients:
 
 
 def _distribution_rows(
-    settings: EvaluateSettings, other: EvaluateSettings, both: BothSides
+    settings: EvaluateSettings, other: EvaluateSettings, pair: CohortPair
 ) -> Iterator[dict[str, Any]]:
     """Yield the share of scans out of distribution, of all external scans and of the internal test scans."""
-    patients = int(both.patient.max()) + 1
+    patients = int(pair.patient.max()) + 1
     weights = make_resample_weights(other, patients)
     external, internal = {}, {}
-    for key, folds in both.flagged.items():
+    for key, folds in pair.flagged.items():
         shares = np.stack(folds, axis=1).astype(np.float64)  # [S, folds]
-        external[key] = resampled_means(shares, both.patient, weights).mean(1)[None, :, None]
-        known = [1 - share for share in both.accepted[key] if share is not None]
+        external[key] = resampled_means(shares, pair.patient, weights).mean(1)[None, :, None]
+        known = [1 - share for share in pair.accepted[key] if share is not None]
         internal[key] = float(np.mean(known)) if known else np.nan
-    for key, values in {**external, **seed_means(settings, external)}.items():
-        few = patients < settings.min_test_patients  # no interval: resamples of two patients say nothing
+    shares_of = {**external, **seed_means(settings, external)}
+    for key in _in_order(shares_of, pair):
+        values = shares_of[key]
+        few = (
+            patients < settings.min_test_patients
+        )  # no interval: an interval from resamples of so few patients has no meaning
         low, high, _ = interval_bounds(settings, patients, np.full_like(values, np.nan) if few else values)
         same = [value for one, value in internal.items() if key in (one, one._replace(seed=None))]
         numbers = {"internal": float(np.mean(same)), "external": values[0, 0, 0]}
         yield {
-            "cohort": both.name, **key._asdict(), "label": ALL_LABELS, "internal_labels": "",
+            "cohort": pair.name, **key._asdict(), "label": ALL_LABELS, "internal_labels": "",
             "metric": OUT_OF_DISTRIBUTION, **numbers, "external_low": low[0, 0], "external_high": high[0, 0],
             "drop": numbers["internal"] - numbers["external"], "n_external_patients": patients,
-            "n_external_scans": len(both.patient),
+            "n_external_scans": len(pair.patient),
         }  # fmt: skip
 
 
-def _counts(test: TestSet) -> dict[str, dict[str, int | None]]:
-    """Return the numbers of patients, scans and positive patients of each label, and of their mean."""
-    found: dict[str, dict[str, int | None]] = {}
-    for label, column in zip(test.labels, test.truth.T, strict=True):
-        known = ~np.isnan(column)
-        found[label] = {
-            "patients": len(set(test.patient[known])), "scans": int(known.sum()),
-            "positive": len(set(test.patient[column == 1])),
-        }  # fmt: skip
-    any_known = (~np.isnan(test.truth)).any(1)
-    found[MACRO] = {
-        "patients": len(set(test.patient[any_known])), "scans": int(any_known.sum()), "positive": None,
-    }  # fmt: skip
-    return found
+def _counts(pair: CohortPair, over: np.ndarray, of_mean: bool) -> dict[str, int | None]:
+    """Return the numbers of patients, scans and positive patients on both sides.
 
-
-def _counted(internal: dict[str, int | None], external: dict[str, int | None]) -> dict[str, int | None]:
-    sides = {"internal": internal, "external": external}
-    return {f"n_{side}_{what}": count for side, counts in sides.items() for what, count in counts.items()}
+    Args:
+        over: bool [L], the label, or those that a mean is over; a scan counts if any of them is known.
+        of_mean: a mean over labels has no number of positive patients.
+    """
+    counts: dict[str, int | None] = {}
+    for side, test in (("internal", pair.internal), ("external", pair.external)):
+        truth = test.truth[:, over]
+        known = (~np.isnan(truth)).any(1)
+        counts[f"n_{side}_patients"] = len(set(test.patient[known]))
+        counts[f"n_{side}_scans"] = int(known.sum())
+        counts[f"n_{side}_positive"] = None if of_mean else len(set(test.patient[(truth == 1).any(1)]))
+    return counts

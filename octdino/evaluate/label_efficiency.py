@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 
 from octdino.config import Arm, EvaluateSettings
+from octdino.config.names import CLINICAL
 from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY
-from octdino.evaluate.comparable_runs import Key, TestSet
+from octdino.evaluate.classifier_runs import Key
+from octdino.evaluate.comparable_runs import TestSet
+from octdino.evaluate.reference_pairs import reference_of
 from octdino.evaluate.resampled_scores import interval_bounds
 from octdino.stats.label_efficiency import as_patients, log_patients_needed
 
-CLINICAL = "clinical"
 FROM_SCRATCH = "scratch-finetune"
 SUPERVISED = ("scratch", "imagenet")  # inits that no self-supervised training made, in this order
 
@@ -36,7 +38,9 @@ def label_efficiency_table(
 
     There is none where the supervised arm has fewer than two fractions of a backbone, or numbers of patients are
     unknown. The curve is read in every resample; a resample in which it does not reach the arm's score, or is above it
-    everywhere, counts as beyond the curve's end, and an end of the interval may lie there.
+    everywhere, counts as beyond the curve's end, and an end of the interval may lie there. The curve of an arm is that
+    of the supervised arm with which it is compared, see `octdino.evaluate.reference_pairs.reference_of`: an arm of
+    published weights has a backbone of its own.
 
     Args:
         metric: the leading one.
@@ -48,20 +52,21 @@ def label_efficiency_table(
     for key, score in scores.items():
         if reference is None or key.arm in (reference, CLINICAL) or not np.isfinite(score[0]):
             continue
-        points = sorted(
-            (float(number), other.fraction)
-            for other in scores
-            if other == key._replace(arm=reference, fraction=other.fraction) and (number := patients[other.fraction])
-        )
+        points = [
+            (float(number), other)
+            for fraction, number in sorted(patients.items())
+            if number and (other := reference_of(key._replace(fraction=fraction), reference, scores))
+        ]
         own, numbers = patients[key.fraction], np.array([number for number, _ in points])
         if own is None or len(set(numbers)) < 2:
             continue
-        curve = np.stack([scores[key._replace(arm=reference, fraction=fraction)] for _, fraction in points])
+        curve = np.stack([scores[other] for _, other in points])
         if not np.isfinite(curve[:, 0]).all():
             continue
         needed = log_patients_needed(numbers, curve, score)[None, :, None]
         low, high, resamples = interval_bounds(settings, test.patients, needed)
         where = {**key._asdict(), "fold": test.fold, "metric": metric, "reference": reference}
+        where["reference_backbone"] = points[0][1].backbone
         counts = {"n_train_patients": own, "n_patients": test.patients, "n_resamples": int(resamples[0, 0])}
         rows.append({**where, "value": score[0], **counts})
         for name, value in (("reference", needed[0, 0, 0]), ("low", low[0, 0]), ("high", high[0, 0])):

@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from octdino.config import EvaluateSettings
-from octdino.data.csv_io import leading_metric
+from octdino.data.csv_io import leading_metric, one_seed
 from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.comparison_figures import fraction_axis
 from octdino.evaluate.forest_figures import LEAST_SPAN
-from octdino.evaluate.leading_arms import one_seed
 from octdino.plotting import (
     LABEL_HEIGHT,
     WIDTH,
@@ -47,10 +46,10 @@ def plot_patients_needed(
     scores = one_seed(metrics[(metrics["label"] == "macro") & (metrics["metric"] == metric)])
     read = one_seed(efficiency)
     panels = []
-    for backbone, rows in read.groupby("backbone"):
-        at = rows.groupby("arm")["fraction"].transform(shown_fraction) == rows["fraction"]
-        best = rows[at].sort_values(["value", "arm"], ascending=[False, True]).head(ARMS)
-        panels.append((str(backbone), scores[scores["backbone"] == backbone], best))
+    for backbone, rows in read.groupby("reference_backbone"):
+        is_shown = rows.groupby(["arm", "backbone"])["fraction"].transform(shown_fraction) == rows["fraction"]
+        best = rows[is_shown].sort_values(["value", "arm"], ascending=[False, True]).head(ARMS)
+        panels.append((str(backbone), scores, best))
     styles = arm_styles(sorted(set(metrics["arm"])))
     known = {fraction: number for fraction, number in patients.items() if number}
     with figure_style():
@@ -77,14 +76,16 @@ def _figure(
     labeled, values = [], []
     for axes, (backbone, scores, read) in zip(cells, panels, strict=False):
         reference = str(read["reference"].iloc[0])
-        curve = scores[(scores["arm"] == reference) & scores["value"].notna()].sort_values("fraction")
+        curve = _line(scores, reference, backbone)
         ends = [_plot_reference(axes, curve, reference, styles[reference], patients)]
+        fractions = set(curve["fraction"])
         for _, row in read.iterrows():
-            own = scores[(scores["arm"] == row["arm"]) & scores["value"].notna()].sort_values("fraction")
+            own = _line(scores, row["arm"], row["backbone"])
             ends.append(_plot_reading(axes, row, own, styles[row["arm"]], patients))
             values += [*own["value"]]
+            fractions.update(own["fraction"])
         values += [*curve["value"]]
-        fraction_axis(axes, sorted(set(scores["fraction"])), dict(patients))
+        fraction_axis(axes, sorted(fractions), dict(patients))
         axes.set_title(f"{words}{f', {backbone}' if len(panels) > 1 else ''}")
         axes.set_xlabel(f"labeled training {many}", loc="left")
         axes.tick_params(labelbottom=True, labelleft=True)
@@ -95,15 +96,21 @@ def _figure(
     return figure
 
 
+def _line(scores: pd.DataFrame, arm: str, backbone: str) -> pd.DataFrame:
+    """Return the scores of an arm by ascending fraction, without missing ones."""
+    own = scores[(scores["arm"] == arm) & (scores["backbone"] == backbone) & scores["value"].notna()]
+    return own.sort_values("fraction")
+
+
 def _plot_reference(
     axes: Axes, curve: pd.DataFrame, arm: str, style: ArmStyle, patients: dict[float, int]
 ) -> LineEnd:  # fmt: skip
     """Plot the curve that is read, with the scores that it is through or near."""
-    at = np.array([patients[fraction] for fraction in curve["fraction"]], float)
-    grid, values = monotone_curve(at, curve["value"].to_numpy(float)[:, None])
+    numbers = np.array([patients[fraction] for fraction in curve["fraction"]], float)
+    grid, values = monotone_curve(numbers, curve["value"].to_numpy(float)[:, None])
     axes.plot(np.exp(grid), values[:, 0], color=style.color, linewidth=2.4)
-    axes.plot(at, curve["value"], color=style.color, linestyle="", marker=style.marker, markersize=4.5)
-    return LineEnd(float(at[-1]), float(values[-1, 0]), arm, style.color)
+    axes.plot(numbers, curve["value"], color=style.color, linestyle="", marker=style.marker, markersize=4.5)
+    return LineEnd(float(numbers[-1]), float(values[-1, 0]), arm, style.color)
 
 
 def _plot_reading(
@@ -113,8 +120,8 @@ def _plot_reading(
 
     An end beyond the curve is an arrow.
     """
-    at = np.array([patients[fraction] for fraction in own["fraction"]], float)
-    axes.plot(at, own["value"], color=style.color, linestyle=style.dash, linewidth=1, alpha=0.5)
+    numbers = np.array([patients[fraction] for fraction in own["fraction"]], float)
+    axes.plot(numbers, own["value"], color=style.color, linestyle=style.dash, linewidth=1, alpha=0.5)
     y, start, end = row["value"], row["n_train_patients"], row["reference_patients"]
     axes.plot([start, end], [y, y], color=style.color, linewidth=1, linestyle=":")
     axes.plot([row["low"], row["high"]], [y, y], color=style.color, linewidth=3, alpha=0.55, solid_capstyle="butt")
@@ -128,4 +135,4 @@ def _plot_reading(
     axes.plot(start, y, marker=style.marker, color=style.color, markersize=5.5, markerfacecolor="none")
     if row["reference_is"] == "equal":
         axes.plot(end, y, marker=style.marker, color=style.color, markersize=5.5)
-    return LineEnd(float(at[-1]), float(own["value"].iloc[-1]), str(row["arm"]), style.color)
+    return LineEnd(float(numbers[-1]), float(own["value"].iloc[-1]), str(row["arm"]), style.color)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from octdino.config import EvaluateSettings
 from octdino.data.cohort_words import Words
+from octdino.data.csv_io import one_seed
 from octdino.evaluate.forest_figures import (
     LEAST_SPAN,
     Rows,
@@ -17,7 +18,7 @@ from octdino.evaluate.forest_figures import (
     plot_differences,
     plot_forest,
 )
-from octdino.evaluate.leading_arms import by_family, one_seed, row_order
+from octdino.evaluate.leading_arms import by_family, row_order
 from octdino.plotting import INK, ArmStyle, arm_styles, figure_style, save_notice, save_svg, wide_enough
 from octdino.stats.significance import alpha
 

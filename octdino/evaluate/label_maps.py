@@ -1,9 +1,11 @@
 """Label maps of external validation: which internal labels an external one stands for, and how they are combined."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
+from octdino.config.external import mapped_labels
 from octdino.errors import UserError
 from octdino.stats.calibration import at_temperature
 
@@ -17,24 +19,25 @@ class LabelMap:
         labels: M external labels.
         groups: for each external label the positions of its internal labels.
         left_out: external labels that are not tested.
+        unused: internal labels that are compared (`evaluate.labels`), and that no external label stands for.
     """
 
     internal: list[str]
     labels: list[str]
     groups: list[list[int]]
-    left_out: list[str]
+    left_out: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    @classmethod
+    def same(cls, internal: list[str], labels: list[str]) -> Self:
+        """Return the map in which each of `labels` stands for the internal label of its name."""
+        return cls(internal, labels, [[internal.index(label)] for label in labels])
 
     @property
     def names(self) -> dict[str, list[str]]:
         """Return the internal labels per external label."""
         pairs = zip(self.labels, self.groups, strict=True)
         return {label: [self.internal[place] for place in group] for label, group in pairs}
-
-    @property
-    def unused(self) -> list[str]:
-        """Return the internal labels that no external label stands for."""
-        used = {place for group in self.groups for place in group}
-        return [label for place, label in enumerate(self.internal) if place not in used]
 
     def truth(self, truth: np.ndarray) -> np.ndarray:
         """Return ground truth [N, M] of internal ground truth [N, L].
@@ -71,18 +74,22 @@ class LabelMap:
         return self.probabilities(at_temperature(p, temperature, exclusive), exclusive)
 
 
-def label_map(given: dict[str, list[str]], external: list[str], internal: list[str], where: str) -> LabelMap:
-    """Return the map of an external cohort; labels of the same name stand for each other unless `given` differs.
+def label_map(
+    configured: dict[str, list[str]], external: list[str], internal: list[str], where: str,
+    compared: list[str] | None = None,
+) -> LabelMap:  # fmt: skip
+    """Return the map of an external cohort, see `octdino.config.external.mapped_labels`.
 
     Args:
-        given: `labels` of its settings.
+        configured: `labels` of its settings.
         external, internal: the labels of the two cohorts.
         where: the external cohort's name, for messages.
+        compared: `evaluate.labels`; None: all internal labels.
 
     Raises:
         UserError: an unknown label, or none that can be tested.
     """
-    for label, names in given.items():
+    for label, names in configured.items():
         if label not in external:
             raise UserError(f"evaluate.external: {where}: labels: {label!r} is none of its labels: {_listed(external)}")
         if unknown := [name for name in names if name not in internal]:
@@ -90,15 +97,21 @@ def label_map(given: dict[str, list[str]], external: list[str], internal: list[s
                 f"evaluate.external: {where}: labels.{label}: {unknown[0]!r} is no label of the internal cohort: "
                 f"{_listed(internal)}"
             )
-    names_of = {label: given.get(label, [label] if label in internal else []) for label in external}
-    tested = [label for label in external if names_of[label]]
-    if not tested:
+    names_of = mapped_labels(configured, external, internal, compared)
+    if not names_of:
+        among = "" if compared is None else f" among evaluate.labels ({_listed(compared)})"
         raise UserError(
             f"evaluate.external: {where}: none of its labels ({_listed(external)}) has the name of an internal one "
-            f"({_listed(internal)}), and none is mapped; expected a map in labels"
+            f"({_listed(internal)}){among}, and none is mapped; expected a map in labels"
         )
-    groups = [[internal.index(name) for name in names_of[label]] for label in tested]
-    return LabelMap(internal, tested, groups, [label for label in external if not names_of[label]])
+    used = {name for names in names_of.values() for name in names}
+    return LabelMap(
+        internal=internal,
+        labels=list(names_of),
+        groups=[[internal.index(name) for name in names] for names in names_of.values()],
+        left_out=[label for label in external if label not in names_of],
+        unused=[label for label in internal if label not in used and (compared is None or label in compared)],
+    )
 
 
 def _listed(labels: list[str]) -> str:

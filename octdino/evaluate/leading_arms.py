@@ -6,17 +6,11 @@ import pandas as pd
 
 from octdino.config.families import family_of, family_rank
 from octdino.config.names import has_own_backbone
-from octdino.data.csv_io import leading_metric
+from octdino.data.csv_io import leading_metric, one_seed
 from octdino.plotting import shortened
 
 HEADING = ""  # in place of an arm: the row is the heading of a family, whose name is in place of the backbone
 FEW = 3  # arms that are shown where there is no room for all; the reference is among them
-
-
-def one_seed(table: pd.DataFrame) -> pd.DataFrame:
-    """Return per classifier the mean over seeds where there are several, else its only seed."""
-    keys = ["arm", "backbone", "fraction"]
-    return table.sort_values("seed", na_position="first").groupby(keys, as_index=False).head(1).sort_values(keys)
 
 
 def leaders(metrics: pd.DataFrame, reference: str) -> list[tuple[str, str]]:

@@ -27,11 +27,12 @@ def ranking_metrics(
     """
     order = np.argsort(-score, kind="stable")
     truth, score, patient = truth[order], score[order], patient[order]
-    positive, negative, at, falling = patient[truth], patient[~truth], -score[truth], -score[~truth]
+    positive, negative = patient[truth], patient[~truth]
+    falling_positive, falling_negative = -score[truth], -score[~truth]  # ascending, as searchsorted takes them
     # For each positive scan: the positives, and the negatives, at or above it; the negatives strictly above it.
-    hits = Ahead(positive, np.searchsorted(at, at, side="right"), len(resample_weights))
-    alarms = Ahead(negative, np.searchsorted(falling, at, side="right"), len(resample_weights))
-    above = Ahead(negative, np.searchsorted(falling, at, side="left"), len(resample_weights))
+    hits = Ahead(positive, np.searchsorted(falling_positive, falling_positive, side="right"), len(resample_weights))
+    alarms = Ahead(negative, np.searchsorted(falling_negative, falling_positive, side="right"), len(resample_weights))
+    above = Ahead(negative, np.searchsorted(falling_negative, falling_positive, side="left"), len(resample_weights))
     width = max(1, CELLS // max(1, len(positive)))
     chunks = [resample_weights[:, low : low + width] for low in range(0, resample_weights.shape[1], width)]
     found = [_ranking(chunk[positive], hits.of(chunk), alarms.of(chunk), above.of(chunk)) for chunk in chunks]

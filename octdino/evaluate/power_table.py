@@ -7,7 +7,8 @@ import pandas as pd
 
 from octdino.config import EvaluateSettings
 from octdino.data.schemas.evaluate_schemas import POWER
-from octdino.evaluate.comparable_runs import Key, TestSet
+from octdino.evaluate.classifier_runs import Key
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.stats.power import patients_for_power, power_of
 from octdino.stats.significance import alpha
 
@@ -30,10 +31,10 @@ def power_table(
         difference = scores[key] - scores[reference]
         if not np.isfinite(difference[0]):
             continue
-        both = _variance(settings, difference)
-        fixed = _variance(settings, _seed_mean(key, scores) - _seed_mean(reference, scores))
+        total = _variance(settings, difference)
+        over_patients = _variance(settings, _seed_mean(key, scores) - _seed_mean(reference, scores))
         small = patients / (patients - 1) if patients > 1 else np.nan  # the bootstrap's variance is too small by that
-        error, seed_error = float(np.sqrt(fixed * small)), float(np.sqrt(max(both - fixed, 0.0)))
+        error, seed_error = float(np.sqrt(over_patients * small)), float(np.sqrt(max(total - over_patients, 0.0)))
         rows.append(
             {
                 **key._asdict(), "reference": reference.arm, "fold": test.fold, "metric": metric,
@@ -50,8 +51,8 @@ def power_table(
         levels = (table["level"] / divisor).to_numpy(float)
         errors = table[["standard_error", "seed_error"]].to_numpy(float)
         needed = [
-            patients_for_power(patients, error, settings.relevant_difference, settings.power, float(at), seeds)
-            for (error, seeds), at in zip(errors, levels, strict=True)
+            patients_for_power(patients, error, settings.relevant_difference, settings.power, float(level), seeds)
+            for (error, seeds), level in zip(errors, levels, strict=True)
         ]
         table[column] = pd.Series(needed, dtype=float, index=table.index).replace(np.inf, np.nan)
     return table

@@ -7,7 +7,8 @@ import numpy as np
 
 from octdino.config import EvaluateSettings
 from octdino.data.schemas.csv_schemas import MACRO, WEIGHTED
-from octdino.evaluate.comparable_runs import Key, Run, TestSet
+from octdino.evaluate.classifier_runs import Key, Run
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.metrics import accuracy, by_patient, decision_metrics, ranking_metrics, rates
 from octdino.evaluate.reliability import brier, calibration_error, prevalence, slope_and_intercept
 from octdino.stats.bootstrap import (
@@ -40,8 +41,8 @@ def rate_names(settings: EvaluateSettings, kept: str) -> tuple[str, str]:
 
     The threshold is chosen on validation patients; `kept` is specificity or sensitivity.
     """
-    at = f"@{kept[:4]}{100 * settings.operating_point:g}"
-    return f"sensitivity{at}", f"specificity{at}"
+    suffix = f"@{kept[:4]}{100 * settings.operating_point:g}"
+    return f"sensitivity{suffix}", f"specificity{suffix}"
 
 
 def score_columns(labels: list[str]) -> list[str]:
@@ -50,7 +51,7 @@ def score_columns(labels: list[str]) -> list[str]:
 
 
 def is_compared(metric: str) -> bool:
-    """Return whether a difference of two arms in this metric says which one is better."""
+    """Return whether a difference of two arms in this metric shows which one is better."""
     return metric.removesuffix("_calibrated").removeprefix("patient_") not in ALONE
 
 
@@ -101,7 +102,7 @@ def bootstrap_scores(
     macro, weighted = where.index(MACRO), where.index(WEIGHTED)
     of_patients = np.array([metric in PATIENT for metric in metrics])
 
-    def of(run: Run) -> np.ndarray:
+    def score(run: Run) -> np.ndarray:
         values = np.full((len(metrics), resample_weights.shape[1], len(where)), np.nan)
         labels = _of_labels(settings, test, run, resample_weights)
         values[:, :, : len(test.labels)] = labels
@@ -114,14 +115,14 @@ def bootstrap_scores(
             values[metrics.index(ACCURACY), :, macro] = accuracy(right, test.patient, resample_weights)
         return values
 
-    return mean_of_repeats(runs, of)
+    return mean_of_repeats(runs, score)
 
 
-def mean_of_repeats(runs: list[Run], of: Callable[[Run], np.ndarray]) -> dict[Key, np.ndarray]:
-    """Return `of` each run; for the repeats of a cross-validation, which share a key, the mean per resample."""
+def mean_of_repeats(runs: list[Run], score: Callable[[Run], np.ndarray]) -> dict[Key, np.ndarray]:
+    """Return the score of each run; for the repeats of a cross-validation, which share a key, the mean per resample."""
     found: dict[Key, np.ndarray] = {}
     for key, repeats in groupby(sorted(runs, key=lambda run: run.key), lambda run: run.key):
-        values = [of(run) for run in repeats]
+        values = [score(run) for run in repeats]
         found[key] = sum(values[1:], start=values[0]) / len(values)
     return found
 
@@ -158,11 +159,11 @@ def scores_of_label(
     for kind, decisions in run.decided.items():
         if np.isnan(called := decisions[known, index]).any():
             continue
-        of, metrics = (decision_metrics, DECISION) if kind == "chosen" else (rates, rate_names(settings, kind))
-        found |= zip(metrics, of(truth, called == 1, patient, resample_weights), strict=True)
-    for suffix, said in (("", p), ("_calibrated", run.calibrated[known, index])):
-        if not np.isnan(said).any():
-            scores = _calibration(settings, truth, said, patient, resample_weights)
+        score, metrics = (decision_metrics, DECISION) if kind == "chosen" else (rates, rate_names(settings, kind))
+        found |= zip(metrics, score(truth, called == 1, patient, resample_weights), strict=True)
+    for suffix, probabilities in (("", p), ("_calibrated", run.calibrated[known, index])):
+        if not np.isnan(probabilities).any():
+            scores = _calibration(settings, truth, probabilities, patient, resample_weights)
             found |= {f"{name}{suffix}": value for name, value in scores.items()}
     positive, pooled, patients = by_patient(truth, p, patient, settings.pooling)
     if min(positive.sum(), (~positive).sum()) >= settings.min_test_patients:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from octdino.config import EvaluateSettings
 from octdino.data.schemas.csv_schemas import MACRO, SUBGROUPS
-from octdino.evaluate.comparable_runs import Key, Run, TestSet
+from octdino.evaluate.classifier_runs import Key, Run
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.metrics import accuracy, ranking_metrics
 from octdino.evaluate.resampled_scores import ACCURACY, interval_bounds, mean_of_known, mean_of_repeats, seed_means
 

@@ -18,7 +18,7 @@ from octdino.data.schemas.csv_schemas import EXTERNAL_SCORES
 from octdino.data.schemas.external_metadata import ExternalScoresMetadata
 from octdino.data.schemas.metadata import write_metadata
 from octdino.errors import UserError
-from octdino.inference.model_writer import check_predictions, features_of, fitted_density
+from octdino.inference.model_writer import checked_density, features_of
 from octdino.inference.scan_model import Network
 from octdino.inference.trained_network import open_classifier
 from octdino.training.determinism import set_determinism
@@ -45,8 +45,7 @@ def score_external(classifier: Path, results: Path, store: Path, out: Path) -> N
     opened = open_classifier(results, predictions)
     assert metadata.weights_sha256 is not None, "a classifier that was opened has weights"
     _check_image(external, opened.network)
-    check_predictions(predictions, cohort, opened.network, opened.readout, opened.head)
-    density, ood = fitted_density(cohort, metadata.fold, opened.network)
+    density, ood = checked_density(predictions, cohort, opened)
     probabilities = np.empty((len(external), len(metadata.labels)))
     distances = np.empty(len(external))
     for features, part in features_of(external, opened.network, np.arange(len(external))):

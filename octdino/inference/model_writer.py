@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from octdino import __version__
 from octdino.config.cohort_size import DENSITY_SCANS
-from octdino.config.names import Readout
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import read_table
 from octdino.data.intended_use import NOT_FOR, RESEARCH
@@ -20,9 +20,8 @@ from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, 
 from octdino.data.schemas.model_folder import BACKBONE, DENSITY, HEAD, ModelMetadata
 from octdino.data.weights_file import write_weights
 from octdino.errors import UserError
-from octdino.inference.heads import Head
 from octdino.inference.scan_model import Network, density_tensors
-from octdino.inference.trained_network import open_classifier
+from octdino.inference.trained_network import OpenedClassifier, open_classifier
 from octdino.inference.trained_runs import TrainedRun
 from octdino.stats.feature_density import FeatureDensity, accepting_threshold, fit_density
 from octdino.training.determinism import set_determinism
@@ -52,8 +51,7 @@ def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
     metadata = run.predictions.metadata
     opened = open_classifier(results, run.predictions)
     model, spec, pretraining = opened.model, opened.spec, opened.pretraining
-    check_predictions(run.predictions, cohort, opened.network, opened.readout, opened.head)
-    density, ood = fitted_density(cohort, metadata.fold, opened.network)
+    density, ood = checked_density(run.predictions, cohort, opened)
     weights = {
         BACKBONE: opened.network.backbone.state_dict(), HEAD: opened.tensors, DENSITY: density_tensors(density)
     }  # fmt: skip
@@ -88,26 +86,48 @@ def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
     return written
 
 
-def check_predictions(predictions: Predictions, cohort: Cohort, network: Network, readout: Readout, head: Head) -> None:
-    """Check that network and head give the probabilities of predictions.csv.
+def checked_density(
+    predictions: Predictions, cohort: Cohort, opened: OpenedClassifier
+) -> tuple[FeatureDensity, dict[str, Any]]:
+    """Return the density of the training scans' features, and what model.json says about it.
+
+    The network and the head are checked against predictions.csv in the same pass: no scan is read twice.
 
     Raises:
-        UserError: they differ, or a scan is not in the store.
+        UserError: they give other probabilities, or a scan of predictions.csv is not in the store.
     """
-    table, path = predictions.table, predictions.folder / "predictions.csv"
-    places = cohort.manifest["scan_id"].reset_index().set_index("scan_id")["index"].reindex(table["scan_id"])
-    if places.isna().any():
-        raise UserError(f"{path}: scan {places.index[int(np.argmax(places.isna()))]} is not in the store")
-    rows = places.to_numpy(np.int64)
-    order = np.argsort(rows)
-    found = np.empty((len(rows), len(predictions.labels)))
-    for features, part in features_of(cohort, network, rows[order]):
-        found[order[part]] = head(network.part(features, readout))
-    difference = np.abs(found - predictions.probabilities()).max(axis=1)
+    predicted_rows = _rows_of(predictions, cohort)
+    sampled = _density_rows(cohort, predictions.metadata.fold)
+    rows = np.unique(np.concatenate([predicted_rows, *sampled.values()]))
+    in_density, in_predictions = np.isin(rows, np.concatenate(list(sampled.values()))), np.isin(rows, predicted_rows)
+    probabilities, blocks = np.full((len(rows), len(predictions.labels)), np.nan), []
+    for features, part in features_of(cohort, opened.network, rows):
+        tested = in_predictions[part]
+        if tested.any():
+            probabilities[part][tested] = opened.head(opened.network.part(features[tested], opened.readout))
+        blocks.append(features[in_density[part]])
+    _check_predictions(predictions, probabilities[np.searchsorted(rows, predicted_rows)])
+    features, places = np.concatenate(blocks), rows[in_density]
+    return _fitted_density(cohort, sampled, features, places, opened.network)
+
+
+def _rows_of(predictions: Predictions, cohort: Cohort) -> np.ndarray:
+    """Return the row in the store of each scan of predictions.csv, int [N]."""
+    places = pd.Index(cohort.manifest["scan_id"]).get_indexer(predictions.table["scan_id"])
+    if (places < 0).any():
+        scan = predictions.table["scan_id"].iloc[int(np.argmin(places))]
+        raise UserError(f"{predictions.folder / 'predictions.csv'}: scan {scan} is not in the store")
+    return np.asarray(places)
+
+
+def _check_predictions(predictions: Predictions, probabilities: np.ndarray) -> None:
+    """Check that probabilities [N, L] are those of predictions.csv."""
+    difference = np.abs(probabilities - predictions.probabilities()).max(axis=1)
     if (worst := float(difference.max(initial=0))) > CLOSE:
-        scan = table["scan_id"].iloc[int(np.argmax(difference))]
+        scan = predictions.table["scan_id"].iloc[int(np.argmax(difference))]
         raise UserError(
-            f"{path}: scan {scan}: the weights give another probability, by {worst:.2g}; run classify again"
+            f"{predictions.folder / 'predictions.csv'}: scan {scan}: the weights give another probability, by "
+            f"{worst:.2g}; run classify again"
         )
 
 
@@ -118,29 +138,36 @@ def features_of(cohort: Cohort, network: Network, rows: np.ndarray) -> Iterator[
         yield network.features(cohort.images(rows[part])), part
 
 
-def fitted_density(cohort: Cohort, fold: int, network: Network) -> tuple[FeatureDensity, dict[str, Any]]:
-    """Return the density of the training scans' features, and what model.json says about it."""
+def _density_rows(cohort: Cohort, fold: int) -> dict[str, np.ndarray]:
+    """Return the rows of each split, evenly spaced, from which the density and its threshold are computed."""
     split = cohort.split_of(fold).to_numpy()
-    features, patients = {}, {}
+    sampled = {}
     for name in SPLIT_NAMES:
         rows = np.flatnonzero(split == name)
-        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), DENSITY_SCANS)).astype(int)] if len(rows) else rows
-        blocks = [block for block, _ in features_of(cohort, network, rows)]
-        features[name] = np.concatenate(blocks) if blocks else np.zeros((0, 1))
-        patients[name] = cohort.manifest["patient"].iloc[rows].to_numpy()
-    density = fit_density(features["train"])
-    distances = density.distances(features["val"])
-    threshold = accepting_threshold(distances, patients["val"], ACCEPTED)
-    accepted_test = None
-    if len(features["test"]):
-        accepted_test = float((density.distances(features["test"]) <= threshold).mean())
+        sampled[name] = rows[np.linspace(0, len(rows) - 1, min(len(rows), DENSITY_SCANS)).astype(int)]
+    return sampled
+
+
+def _fitted_density(
+    cohort: Cohort, sampled: dict[str, np.ndarray], features: np.ndarray, rows: np.ndarray, network: Network
+) -> tuple[FeatureDensity, dict[str, Any]]:
+    """Return the density of the training scans' features, and what model.json says about it.
+
+    Args:
+        sampled: see `_density_rows`.
+        features: float32 [S, D] of the scans at `rows` [S], ascending, which contain all sampled ones.
+    """
+    train, val, test = (features[np.searchsorted(rows, sampled[name])] for name in SPLIT_NAMES)
+    density = fit_density(train)
+    distances = density.distances(val)
+    threshold = accepting_threshold(distances, cohort.manifest["patient"].iloc[sampled["val"]].to_numpy(), ACCEPTED)
     return density, {
         "readout": network.widest,
         "threshold": threshold,
         "accepted": ACCEPTED,
-        "accepted_test": accepted_test,
-        "n_train_scans": len(features["train"]),
-        "n_val_scans": len(distances),
+        "accepted_test": float((density.distances(test) <= threshold).mean()) if len(test) else None,
+        "n_train_scans": len(train),
+        "n_val_scans": len(val),
     }
 
 

@@ -34,7 +34,11 @@ class Leaks:
 
 
 def leaks(root: Path) -> Leaks | None:
-    """Return the section from results/{cohort}/audit; None where there was no audit."""
+    """Return the section from results/{cohort}/audit; None where there was no audit.
+
+    Raises:
+        UserError: audit.json or findings.csv is damaged.
+    """
     folder = root / "audit"
     if not (folder / "audit.json").is_file():
         return None

@@ -71,14 +71,14 @@ def operating_table(results: Results) -> dict[str, Any]:
 
 def _reached_last(name: str) -> tuple[bool, str]:
     """Return a sort key that puts the rate fixed on validation patients after the other one."""
-    what, _, at = name.partition("@")
-    return what[:4] == at[:4], name
+    what, _, point = name.partition("@")
+    return what[:4] == point[:4], name
 
 
 def _in_words(name: str) -> str:
     """Return sensitivity@spec90 as "sensitivity @ 90 % spec.", and specificity@spec90 as "specificity reached"."""
-    what, _, at = name.partition("@")
-    return f"{what} reached" if what[:4] == at[:4] else f"{what} @ {at[4:]} % {at[:4]}."
+    what, _, point = name.partition("@")
+    return f"{what} reached" if what[:4] == point[:4] else f"{what} @ {point[4:]} % {point[:4]}."
 
 
 def calibration_table(results: Results) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from octdino.config import Arm
-from octdino.config.names import has_own_backbone
+from octdino.config.names import CLINICAL, has_own_backbone
 from octdino.data.sampling_units import PATIENT, Unit
-from octdino.report.prepared_tables import CLINICAL, PreparedTables
+from octdino.report.prepared_tables import PreparedTables, beside_reference
 from octdino.stats.significance import Outcome, alpha, outcome
 
 NOTHING = "\N{EN DASH}"
@@ -31,6 +31,8 @@ class Verdict:
         gap: an arm and its difference to the reference in words: of the winner, or else of the nearest arm.
         published: the arms that start from published weights, each on a backbone of its own.
         network: the backbone of the best arm, which may be another than that of the reference.
+        name: the best arm in sentences, with its backbone where the arm is compared on several. `winner`, `shown` and
+            `gap` have such names.
     """
 
     fraction: float
@@ -46,9 +48,11 @@ class Verdict:
     gap: tuple[str, str] = ("", "")
     published: tuple[str, ...] = ()
     network: str = ""
+    name: str = ""
 
-    def is_pretrained(self, arm: str) -> bool:
+    def is_pretrained(self, name: str) -> bool:
         """Return whether an arm starts from a pretraining of this run: neither from random nor from others' weights."""
+        arm = name.split(" ")[0]
         return arm not in self.published and Arm.named(arm).init not in ("scratch", "imagenet", CLINICAL)
 
 
@@ -98,15 +102,17 @@ def outcome_of(row: pd.Series, confidence: float) -> Outcome:
 def verdicts(
     tables: PreparedTables, reference: str, confidence: float = 0.95, unit: Unit = PATIENT
 ) -> list[Verdict]:  # fmt: skip
-    """Return the best arm per fraction against the reference on the same backbone, by the leading metric.
+    """Return the best arm per fraction against the reference, by the leading metric.
+
+    The reference is that on the same backbone, or that of `octdino.config.names.reference_backbone`.
 
     The adjusted p decides: below 1 - `confidence` a difference is shown. Sorted by backbone, then fraction.
     """
     leading = tables.leading[tables.leading["arm"] != CLINICAL]
-    pairs_known = tables.paired[tables.paired["reference"] == reference]
     known = set(leading.loc[leading["arm"] == reference, "backbone"])
-    apart = {key for key in zip(pairs_known["arm"], pairs_known["backbone"], strict=True) if key[1] not in known}
-    macro, paired = (_beside_reference(table, apart, known) for table in (leading, pairs_known))
+    paired = tables.paired[tables.paired["reference"] == reference]
+    compared = set(zip(paired["arm"], paired["backbone"], strict=True))
+    macro, paired = (beside_reference(table, reference, known, compared) for table in (leading, paired))
     rows = zip(leading["arm"], leading["backbone"], strict=True)
     published = tuple(sorted({arm for arm, backbone in rows if has_own_backbone(arm, backbone)}))
     backbones = sorted(set(macro["backbone"]))
@@ -117,22 +123,9 @@ def verdicts(
             scored = arms[(arms["fraction"] == fraction) & arms["value"].notna()]
             of_fraction = pairs[pairs["fraction"] == fraction]
             verdict = _verdict(float(fraction), tables.metric_name, scored, of_fraction, reference, confidence, unit)
-            best = scored.loc[scored["arm"] == verdict.arm, "network"]
-            verdict = replace(verdict, published=published, network=str(best.iloc[0]) if len(best) else "")
+            verdict = replace(verdict, published=published)
             found.append(replace(verdict, backbone=str(backbone)) if len(backbones) > 1 else verdict)
     return found
-
-
-def _beside_reference(table: pd.DataFrame, apart: set[tuple[str, str]], known: set[str]) -> pd.DataFrame:
-    """Return the rows under the backbone on which they are compared with the reference; `network` is their own.
-
-    Args:
-        apart: arms and backbones, of published weights, that are compared with the reference on another backbone.
-        known: backbones on which the reference was run.
-    """
-    rows = zip(table["arm"], table["backbone"], strict=True)
-    beside = [min(known) if known and (arm, backbone) in apart else backbone for arm, backbone in rows]
-    return table.assign(network=table["backbone"], backbone=beside)
 
 
 def _verdict(
@@ -142,23 +135,24 @@ def _verdict(
         nan = float("nan")
         text = f"no label has enough positive {unit.many} for a number."
         return Verdict(fraction, "alone", "", nan, nan, nan, text)
-    best = arms.sort_values(["value", "arm"], ascending=[False, True]).iloc[0]
-    name = str(best["arm"])
+    best = arms.sort_values(["value", "name"], ascending=[False, True]).iloc[0]
+    name = str(best["name"])
     scored = f"{words} {number(best['value'])} (interval {span(best['low'], best['high'])})"
     winner = ""
     if name == reference:
         result, text = _reference_leads(pairs, reference, scored, confidence)
-    elif name not in set(pairs["arm"]):
+    elif name not in set(pairs["name"]):
         result, text = "alone", f"{name} scores best, {scored}; {reference} was not run, so there is no comparison."
     else:
         winner, text = _arm_leads(name, pairs, reference, scored, confidence)
         result = "better" if winner else "open"
     ranked = pairs.sort_values("difference", ascending=False)
-    better = tuple(str(row["arm"]) for _, row in ranked.iterrows() if outcome_of(row, confidence) == "better")
-    nearest = pairs[pairs["arm"] == winner] if winner else ranked
-    gap = (str(nearest.iloc[0]["arm"]), _difference(nearest.iloc[0])) if len(nearest) else ("", "")
+    better = tuple(str(row["name"]) for _, row in ranked.iterrows() if outcome_of(row, confidence) == "better")
+    nearest = pairs[pairs["name"] == winner] if winner else ranked
+    gap = (str(nearest.iloc[0]["name"]), _difference(nearest.iloc[0])) if len(nearest) else ("", "")
     return Verdict(
-        fraction, result, name, best["value"], best["low"], best["high"], text, winner=winner, shown=better, gap=gap
+        fraction, result, str(best["arm"]), best["value"], best["low"], best["high"], text, winner=winner, shown=better,
+        gap=gap, network=str(best["network"]), name=name,
     )  # fmt: skip
 
 
@@ -172,7 +166,7 @@ def _arm_leads(
     name: str, pairs: pd.DataFrame, reference: str, scored: str, confidence: float
 ) -> tuple[str, str]:  # fmt: skip
     """Return the arm that beats the reference (empty if none does) and the text about the best-scoring arm `name`."""
-    row = pairs[pairs["arm"] == name].iloc[0]
+    row = pairs[pairs["name"] == name].iloc[0]
     against, why = f"{_difference(row)} against {reference}", grounds(row, confidence)
     if outcome_of(row, confidence) == "better":
         return name, f"{name} is best, {scored}: {against}{f'; {why}' if why else ''}."
@@ -181,7 +175,7 @@ def _arm_leads(
     better = [one for _, one in order.iterrows() if outcome_of(one, confidence) == "better"]
     if not better:
         return "", text
-    return str(better[0]["arm"]), f"{text} Shown to be better is {better[0]['arm']}: {_difference(better[0])}."
+    return str(better[0]["name"]), f"{text} Shown to be better is {better[0]['name']}: {_difference(better[0])}."
 
 
 def _reference_leads(pairs: pd.DataFrame, reference: str, scored: str, confidence: float) -> tuple[str, str]:
@@ -190,12 +184,12 @@ def _reference_leads(pairs: pd.DataFrame, reference: str, scored: str, confidenc
     order = pairs.sort_values("difference", ascending=False)
     nearest, worse = order.iloc[0], [outcome_of(row, confidence) == "worse" for _, row in order.iterrows()]
     text = (
-        f"no arm scores above {reference}, {scored}. The nearest, {nearest['arm']}, differs by {_difference(nearest)}"
+        f"no arm scores above {reference}, {scored}. The nearest, {nearest['name']}, differs by {_difference(nearest)}"
     )
     why = grounds(nearest, confidence)
     text += f"; {why}." if why else "."
     if any(worse) and not all(worse):
-        names = ", ".join(str(arm) for arm, below in zip(order["arm"], worse, strict=True) if below)
+        names = ", ".join(str(arm) for arm, below in zip(order["name"], worse, strict=True) if below)
         text += f" Shown to score below {reference}: {names}."
     return "worse" if all(worse) else "open", text
 
@@ -266,15 +260,14 @@ def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], conf
     paired = tables.paired[tables.paired["reference"] == CLINICAL]
     sentences = []
     for verdict in found:
-        at = baseline[baseline["fraction"] == verdict.fraction]
-        if at.empty or not verdict.arm:
+        of_fraction = baseline[baseline["fraction"] == verdict.fraction]
+        if of_fraction.empty or not verdict.arm:
             continue
-        one = at.iloc[0]
+        one = of_fraction.iloc[0]
         where = f"At {percent(verdict.fraction)} of the labels"
         text = f"{where} the clinical baseline reaches {number(one['value'])} ({span(one['low'], one['high'])})"
         rows = paired[(paired["fraction"] == verdict.fraction) & (paired["arm"] == verdict.arm)]
-        if verdict.backbone:
-            rows = rows[rows["backbone"] == verdict.network]
+        rows = rows[rows["backbone"] == verdict.network]
         if len(rows):
             row = rows.iloc[0]
             means = {
@@ -282,7 +275,7 @@ def against_clinical_baseline(tables: PreparedTables, found: list[Verdict], conf
                 "open": ": the image is not shown to add anything",
             }[outcome_of(row, confidence)]  # fmt: skip
             why = grounds(row, confidence)
-            name = f"{verdict.arm} ({verdict.network})" if verdict.backbone else verdict.arm
+            name = f"{verdict.arm} ({verdict.network})" if verdict.backbone else verdict.name
             text += f"; {name} differs from it by {_difference(row)}{f'; {why}' if why else ''}{means}"
         sentences.append(text + ".")
     return sentences

@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from octdino.config.names import CLINICAL
 from octdino.data.cohort_words import Words
+from octdino.data.csv_io import one_seed
 from octdino.data.intended_use import NOT_FOR, RESEARCH
 from octdino.report.audit_section import Leaks
 from octdino.report.conclusions import NOTHING, number, percent, span
-from octdino.report.prepared_tables import CLINICAL
 from octdino.report.results_reader import Results
 from octdino.report.tables import (
     cohort_counts,
@@ -234,8 +235,7 @@ def comparison_part(results: Results, arm: str, fraction: float, backbone: str) 
 def rows_of(table: pd.DataFrame, arm: str, fraction: float, backbone: str) -> pd.DataFrame:
     """Return the rows of one arm: the mean over seeds where there are several, else its only seed."""
     own = table[(table["arm"] == arm) & (table["fraction"] == fraction) & (table["backbone"] == backbone)]
-    means = own[own["seed"].isna()]
-    return means if len(means) else own
+    return one_seed(own)
 
 
 def _scored(found: pd.DataFrame) -> str:

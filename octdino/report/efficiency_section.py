@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from octdino.config.names import has_own_backbone
+from octdino.data.csv_io import one_seed
 from octdino.data.sampling_units import Unit
 from octdino.report.conclusions import NOTHING, number, percent
 from octdino.report.results_reader import Results
@@ -14,15 +16,15 @@ from octdino.stats.label_efficiency import shown_fraction
 
 def efficiency_section(results: Results) -> dict[str, Any]:
     """Return sentences, heads and rows of label_efficiency.csv; empty where it has no row."""
-    table = _one_seed(results.label_efficiency)
+    table = one_seed(results.label_efficiency)
     if table.empty:
         return {}
-    at = table.groupby(["arm", "backbone"])["fraction"].transform(shown_fraction) == table["fraction"]
+    is_shown = table.groupby(["arm", "backbone"])["fraction"].transform(shown_fraction) == table["fraction"]
     several = results.tables.several_backbones
     reference = str(table["reference"].iloc[0])
     curve = results.tables.leading[results.tables.leading["arm"] == reference]
     points = curve.groupby("backbone")["fraction"].nunique().min()
-    read = table[at].sort_values(["reference_patients", "value", "arm"], ascending=[False, False, True])
+    read = table[is_shown].sort_values(["reference_patients", "value", "arm"], ascending=[False, False, True])
     heads = [
         "labels", "arm", *(["backbone"] if several else []), f"labeled {results.cohort.unit.many}",
         results.tables.metric_name, f"{reference} needs",
@@ -34,12 +36,6 @@ def efficiency_section(results: Results) -> dict[str, Any]:
         "heads": heads,
         "rows": [_row(row, several) for _, row in table.sort_values(["fraction", "arm", "backbone"]).iterrows()],
     }
-
-
-def _one_seed(table: pd.DataFrame) -> pd.DataFrame:
-    """Return per classifier and reference the mean over seeds where there are several, else its only seed."""
-    keys = ["arm", "backbone", "fraction", "reference"]
-    return table.sort_values("seed", na_position="first").groupby(keys, as_index=False, sort=True).head(1)
 
 
 def _number(row: pd.Series, column: str, name: str) -> str:
@@ -54,15 +50,19 @@ def _interval(row: pd.Series) -> str:
 
 def _sentence(row: pd.Series, results: Results, several: bool) -> str:
     """Return "{arm} with 30 labeled patients equals {reference} with 110 [70, 190]", and what it shows."""
-    where = f" on {row['backbone']}" if several else ""
+    where, needing = f" on {row['backbone']}" if several else "", str(row["reference"])
+    if has_own_backbone(row["arm"], row["backbone"]):
+        where = ""
+    if several and row["reference_backbone"] != row["backbone"]:
+        needing += f" on {row['reference_backbone']}"
     many, own = results.cohort.unit.many, int(row["n_train_patients"])
     needed = _number(row, "reference_patients", "reference")
     text = (
-        f"{row['arm']}{where} with {own} labeled {many} ({percent(row['fraction'])}) equals {row['reference']} with "
+        f"{row['arm']}{where} with {own} labeled {many} ({percent(row['fraction'])}) equals {needing} with "
         f"{needed} {_interval(row)}: {results.tables.metric_name} {number(row['value'])}"
     )
     if row["high"] < own or (row["high_is"] == "fewer than" and row["high"] == own):
-        return f"{text}; {row['reference']} needs fewer {many}."
+        return f"{text}; {needing} needs fewer {many}."
     if not (row["low"] > own or (row["low_is"] == "more than" and row["low"] == own)):
         return f"{text}; the interval does not exclude {own}, so no saving of labels is shown."
     return f"{text}."
@@ -88,7 +88,7 @@ def power_section(results: Results, reference: str) -> dict[str, Any]:
     Empty where it has no row.
     """
     table = results.power
-    table = _one_seed(table[table["reference"] == reference])
+    table = one_seed(table[table["reference"] == reference])
     if table.empty:
         return {}
     several = results.tables.several_backbones

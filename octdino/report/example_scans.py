@@ -71,6 +71,9 @@ def examples(
     """Return up to `count` test scans with the predictions of `arm` at `fraction`, and the folder of its first run.
 
     Without `backbone` the run is of the arm's first backbone.
+
+    Raises:
+        UserError: its predictions are missing or damaged.
     """
     folders = [
         folder
@@ -144,8 +147,8 @@ def decide(found: Predictions) -> Decided:
         p = p if temperature is None else at_temperature(p, temperature, exclusive=True)
         others = np.stack([np.delete(p, index, axis=1).max(1) for index in range(p.shape[1])], axis=1)
         return Decided(called, p, np.abs(p - others), [None] * len(found.labels))
-    at = np.array([0.5 if threshold is None else threshold for threshold in thresholds])
-    return Decided(p >= at, p, np.abs(p - at), thresholds)
+    cuts = np.array([0.5 if threshold is None else threshold for threshold in thresholds])
+    return Decided(p >= cuts, p, np.abs(p - cuts), thresholds)
 
 
 def _kinds(found: Predictions, labels: list[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

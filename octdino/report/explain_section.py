@@ -265,7 +265,7 @@ def _value(table: pd.DataFrame, key: str) -> Cell:
 
 def _words(metric: str) -> str:
     """Return iou@10 as "IoU at 10 %", precision@5 as "precision at 5"."""
-    name, _, at = metric.partition("@")
+    name, _, level = metric.partition("@")
     if name == "iou":
-        return f"IoU at {at} %"
-    return METRICS.get(metric, f"{name.replace('_', ' ')} at {at}")
+        return f"IoU at {level} %"
+    return METRICS.get(metric, f"{name.replace('_', ' ')} at {level}")

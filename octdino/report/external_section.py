@@ -9,7 +9,7 @@ import pandas as pd
 
 from octdino.config import EvaluateSettings
 from octdino.data.atomic_files import read_text
-from octdino.data.csv_io import read_table
+from octdino.data.csv_io import one_seed, read_table
 from octdino.data.sampling_units import unit
 from octdino.data.schemas.csv_schemas import EXTERNAL, FINDINGS, MACRO
 from octdino.data.schemas.external_metadata import ExternalMetadata, TestedCohort
@@ -64,6 +64,9 @@ def external_section(root: Path, config: dict[str, Any], evaluated: EvaluateSett
 
     Args:
         config: the settings of all stages; with a section `evaluate` only its external cohorts are shown.
+
+    Raises:
+        UserError: external.csv, external.json, external.svg or findings.csv is missing or damaged.
     """
     path = root / "evaluate" / "external.csv"
     asked = section(config, "evaluate")
@@ -95,24 +98,24 @@ def _overlaps(root: Path) -> dict[str, int]:
 def _cohort(
     name: str, tested: TestedCohort, table: pd.DataFrame, evaluated: EvaluateSettings, overlap: int
 ) -> ExternalCohort:
-    table = table.sort_values("seed", na_position="first").drop_duplicates([*KEYS, "label", "metric"])
+    table = one_seed(table).sort_values("fraction", kind="stable")  # arms stay in the order of the table
     several = len(set(table["backbone"])) > 1
     heads = ["labels", "arm", *(["backbone"] if several else [])]
     macro = table[table["label"] == MACRO]
     shares = {tuple(row[KEYS]): row for _, row in table[table["label"] == ALL_LABELS].iterrows()}
     scores, transfer = [], []
-    for key, part in macro.groupby(KEYS):
+    for key, part in macro.groupby(KEYS, sort=False):
         own = {str(row["metric"]): row for _, row in part.iterrows()}
-        first = _first(key, several)
-        scores.append([*first, *_three(own["auroc"]), _share(shares.get(tuple(key)))])
-        transfer.append([*first, *(cell for metric in TRANSFER for cell in _three(own[metric])[:2])])
+        first = _key_cells(key, several)
+        scores.append([*first, *_value_cells(own["auroc"]), _distribution_cell(shares.get(tuple(key)))])
+        transfer.append([*first, *(cell for metric in TRANSFER for cell in _value_cells(own[metric])[:2])])
     largest = table["fraction"].max()
     auroc = table[(table["metric"] == "auroc") & (table["fraction"] == largest) & (table["label"] != MACRO)]
     labels = [
         [
             _label(str(row["label"]), str(row["internal_labels"])),
-            *_first((row["fraction"], row["arm"], row["backbone"]), several)[1:],
-            *_three(row),
+            *_key_cells((row["fraction"], row["arm"], row["backbone"]), several)[1:],
+            *_value_cells(row),
             Cell(f"{row['n_internal_positive']} / {row['n_internal_patients']}", sort=int(row["n_internal_positive"])),
             Cell(f"{row['n_external_positive']} / {row['n_external_patients']}", sort=int(row["n_external_positive"])),
         ]
@@ -133,13 +136,14 @@ def _label(label: str, internal: str) -> Cell:
     return Cell(label, "" if internal == label else internal, label)
 
 
-def _first(key: Any, several: bool) -> list[Cell]:
+def _key_cells(key: Any, several: bool) -> list[Cell]:
+    """Return the cells of fraction and arm, and of the backbone where there are several."""
     fraction, arm, backbone = key
     cells = [Cell(percent(float(fraction)), sort=float(fraction)), Cell(str(arm), sort=str(arm))]
     return [*cells, *([Cell(str(backbone), sort=str(backbone))] if several else [])]
 
 
-def _three(row: pd.Series) -> list[Cell]:
+def _value_cells(row: pd.Series) -> list[Cell]:
     """Return the cells of the internal value, the external one and the drop."""
     found = []
     for side in ("internal", "external", "drop"):
@@ -149,7 +153,7 @@ def _three(row: pd.Series) -> list[Cell]:
     return found
 
 
-def _share(row: pd.Series | None) -> Cell:
+def _distribution_cell(row: pd.Series | None) -> Cell:
     """Return the share of external scans out of distribution, with that of internal test scans below it."""
     if row is None or pd.isna(row["external"]):
         return Cell(NOTHING, sort=-math.inf)
@@ -159,10 +163,10 @@ def _share(row: pd.Series | None) -> Cell:
 
 def mapping_words(tested: TestedCohort) -> str:
     """Return what each tested label stands for: "AMD: CNV or DRUSEN; DME"."""
-    said = [
+    texts = [
         label if names == [label] else f"{label}: {' or '.join(names)}" for label, names in tested.labels.items()
     ]  # fmt: skip
-    return "; ".join(said)
+    return "; ".join(texts)
 
 
 def _lines(tested: TestedCohort, macro: pd.DataFrame, evaluated: EvaluateSettings, overlap: int) -> list[str]:
@@ -179,7 +183,8 @@ def _lines(tested: TestedCohort, macro: pd.DataFrame, evaluated: EvaluateSetting
     if tested.patients == "unknown":
         lines.append("Its patients are unknown, each image counts as its own: intervals may be too narrow.")
     if tested.left_out:
-        lines.append(f"Not tested, as no internal label is mapped to them: {', '.join(tested.left_out)}.")
+        others = ", or one that evaluate.labels leaves out," if evaluated.labels else ""
+        lines.append(f"Not tested, as no internal label{others} is mapped to them: {', '.join(tested.left_out)}.")
     if tested.unused:
         lines.append(f"Internal labels without a counterpart here: {', '.join(tested.unused)}.")
     if tested.not_evaluable:
@@ -228,16 +233,16 @@ def external_methods(external: External | None) -> list[str]:
     """Return the paragraph of the methods text; empty without an external cohort."""
     if external is None:
         return []
-    said = [
+    tested = [
         f"{one.name} ({one.tested.n_labeled:,} scans of {one.tested.n_patients:,} {unit(one.tested.patients).many}; "
         f"{mapping_words(one.tested)})"
         for one in external.cohorts
     ]
     return [
-        f"The same classifiers were tested on {len(said)} external {'cohort' if len(said) == 1 else 'cohorts'} that no "
-        f"training or selection used: {', '.join(said)}. Images were prepared as the internal ones; temperatures and "
-        "thresholds were those of the internal validation set. Intervals of a drop in performance are from two "
-        "independent bootstraps, one per cohort."
+        f"The same classifiers were tested on {len(tested)} external {'cohort' if len(tested) == 1 else 'cohorts'} "
+        f"that no training or selection used: {', '.join(tested)}. Images were prepared as the internal ones; "
+        "temperatures and thresholds were those of the internal validation set. Intervals of a drop in performance are "
+        "from two independent bootstraps, one per cohort."
     ]
 
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from octdino.config.names import CLINICAL
 from octdino.data.cohort_words import SCAN_WORDS, Words
 from octdino.report.results_reader import Results
 
@@ -54,7 +55,7 @@ def limits(results: Results, reference: str, protocol: str = "holdout") -> list[
         "One seed was run: the variation from one training to the next is not in the intervals."
         if seeds < 2
         else f"{seeds} seeds were run and averaged; the intervals resample {many} and seeds. So few seeds give only a "
-        "rough estimate of the variation between trainings."
+        f"rough estimate of the variation between trainings.{_single_seeds(metrics)}"
     )
     if set(metrics["fold"]) == {"pooled"}:
         found.append(
@@ -71,10 +72,17 @@ def limits(results: Results, reference: str, protocol: str = "holdout") -> list[
     return [sentence for sentence in found if sentence]
 
 
+def _single_seeds(metrics: pd.DataFrame) -> str:
+    """Return a sentence on the arms that were run with one seed only, where others were run with several."""
+    counts = metrics[metrics["arm"] != CLINICAL].groupby(["arm", "backbone"])["seed"].nunique()
+    alone = list(dict.fromkeys(arm for arm, _ in counts.index[counts == 1]))
+    return f" Run with one seed only, whose variation is in no interval: {', '.join(alone)}." if alone else ""
+
+
 def _comparisons(results: Results, reference: str) -> str:
     """Return how many arms, fractions and labels were compared, and what the adjustment of p covers."""
     metrics, words, tiers = results.metrics, results.cohort.words, results.tables.tiers
-    arms = metrics.loc[metrics["arm"] != "clinical", "arm"].nunique()
+    arms = metrics.loc[metrics["arm"] != CLINICAL, "arm"].nunique()
     labels = int((tiers == "primary").sum() + (tiers == "exploratory").sum())
     counted = f"{labels} {words.label if labels == 1 else words.labels}"
     return (

@@ -7,8 +7,8 @@ import pandas as pd
 
 from octdino import __version__
 from octdino.config import Arm, EvaluateSettings
+from octdino.config.names import CLINICAL
 from octdino.report.conclusions import percent
-from octdino.report.prepared_tables import CLINICAL
 from octdino.report.pretraining_text import listed, pretraining_text
 from octdino.report.published import published_sentence
 from octdino.report.references import cite, references_of

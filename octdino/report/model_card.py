@@ -88,15 +88,15 @@ def _what(results: Results, best: Verdict, backbone: str, runs: Runs) -> list[st
     if not runs:
         return [*lines, f"Backbone {backbone}; its folder is not among these results."]
     folder, metadata = runs[0]
-    model, given = metadata.get("model") or {}, metadata.get("input") or {}
+    model, inputs = metadata.get("model") or {}, metadata.get("input") or {}
     if model:
         arguments = f" with {json.dumps(model['args'])}" if model.get("args") else ""
         lines.append(f"Backbone {backbone}: timm's {model.get('timm')}{arguments}.")
-    if given:
+    if inputs:
         published = (metadata.get("published") or {}).get("standardized_by") == "published"
         lines.append(
-            f"Input: {given['size']} x {given['size']} px, standardized with mean {_numbers(given['mean'])} and "
-            f"deviation {_numbers(given['std'])} of the {'published network' if published else f'training {many}'}."
+            f"Input: {inputs['size']} x {inputs['size']} px, standardized with mean {_numbers(inputs['mean'])} and "
+            f"deviation {_numbers(inputs['std'])} of the {'published network' if published else f'training {many}'}."
         )
     names = ", ".join(map(str, metadata.get("labels", [])))
     kind = (
@@ -132,8 +132,8 @@ def _training(results: Results, arm: str, backbone: str, runs: Runs) -> list[str
     for run in pretrained:
         lines += _pretraining(run, results.cohort.words)
     if not pretrained:
-        given = {"scratch": "Random weights at the start: no pretraining.", "imagenet": "Starts from ImageNet weights."}
-        lines += [given[start]] if start in given else [published_sentence(metadata) for _, metadata in runs[:1]]
+        known = {"scratch": "Random weights at the start: no pretraining.", "imagenet": "Starts from ImageNet weights."}
+        lines += [known[start]] if start in known else [published_sentence(metadata) for _, metadata in runs[:1]]
     return lines
 
 

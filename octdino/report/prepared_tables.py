@@ -1,13 +1,12 @@
 """The tables of the evaluate stage, filtered once for the whole page: one seed, macro, leading metric, tiers."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
 
-from octdino.data.csv_io import leading_metric
-
-CLINICAL = "clinical"  # the arm of the clinical baseline
-KEYS = ["fraction", "arm", "backbone", "label", "metric"]
+from octdino.config.names import reference_backbone
+from octdino.data.csv_io import leading_metric, one_seed
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class PreparedTables:
 
     Attributes:
         metric, metric_name: the leading metric, and its name in a sentence.
-        scores: metrics.csv with one row per KEYS: the mean over seeds where there are several, else the only seed.
+        scores: metrics.csv with one row per classifier, label and metric, see `octdino.data.csv_io.one_seed`.
         macro: `scores` of the mean over labels.
         leading: `macro` of the leading metric.
         comparisons: comparison.csv of the mean over labels in the leading metric, all seeds.
@@ -58,12 +57,28 @@ def prepare(metrics: pd.DataFrame, comparison: pd.DataFrame) -> PreparedTables:
         macro=macro,
         leading=macro[macro["metric"] == metric],
         comparisons=comparisons,
-        paired=one_seed(comparisons, ("reference",)),
+        paired=one_seed(comparisons),
         tiers=metrics.drop_duplicates("label").set_index("label")["tier"],
         backbones=sorted(set(metrics["backbone"]) - {"none"}),
     )
 
 
-def one_seed(table: pd.DataFrame, extra: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Return per classifier the mean over seeds where there are several, else its only seed."""
-    return table.sort_values("seed", na_position="first").groupby([*KEYS, *extra], as_index=False, sort=True).head(1)
+def beside_reference(
+    table: pd.DataFrame, reference: str, known: set[str], compared: set[tuple[str, str]]
+) -> pd.DataFrame:
+    """Return the rows under the backbone on which they are compared with the reference; `network` is their own.
+
+    `name` is the arm, with its own backbone where several backbones of one arm are compared with the same reference.
+
+    Args:
+        known: backbones on which the reference was run.
+        compared: arms and backbones that comparison.csv compares with it; others stay under their own backbone.
+    """
+    rows = list(zip(table["arm"].astype(str), table["backbone"].astype(str), strict=True))
+    beside = [reference_backbone(*row, reference, known) if row in compared else row[1] for row in rows]
+    networks = Counter((arm, compared_on) for (arm, _), compared_on in set(zip(rows, beside, strict=True)))
+    names = [
+        f"{arm} on {backbone}" if networks[arm, compared_on] > 1 else arm
+        for (arm, backbone), compared_on in zip(rows, beside, strict=True)
+    ]
+    return table.assign(network=table["backbone"], backbone=beside, name=names)

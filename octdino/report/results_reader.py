@@ -173,6 +173,9 @@ def read_benchmarks(folder: Path) -> pd.DataFrame:
     """Return Snakemake's benchmark tables, one row per job; the rule is the file's name up to its first dot.
 
     Seconds in `s`, peak resident memory in `max_rss` (MiB); NaN where the job was too short to be measured.
+
+    Raises:
+        UserError: a table cannot be read.
     """
     rows = []
     for path in sorted(folder.rglob("*.tsv")):

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from octdino.config.families import family_of, family_rank
+from octdino.config.names import CLINICAL, has_own_backbone
 from octdino.data.schemas.csv_schemas import REASONS, SPLIT_NAMES
 from octdino.report.conclusions import NOTHING, number, outcome_of, pair, percent
-from octdino.report.prepared_tables import CLINICAL
 from octdino.report.results_reader import Results
 
 SHORT = {
@@ -42,8 +42,9 @@ def _shown(results: Results) -> dict[str, str]:
 def backbone_tables(results: Results, reference: str, confidence: float = 0.95) -> list[dict[str, Any]]:
     """Return one table per fraction where there are several backbones: one row per arm, two columns per backbone.
 
-    The columns are the leading metric and its difference to the reference arm on the same backbone; a dash where the
-    arm was not run. Arms are grouped by family; the reference is the first of its own.
+    The columns are the leading metric and its difference to the reference arm, see
+    `octdino.config.names.reference_backbone`; a dash where the arm was not run. Arms are grouped by family; the
+    reference is the first of its own.
     """
     tables = results.tables
     if not tables.several_backbones:
@@ -67,6 +68,13 @@ def backbone_tables(results: Results, reference: str, confidence: float = 0.95) 
         heads = ["arm", *[SHORT[tables.metric], f"minus {reference}"] * len(tables.backbones)]
         found.append({"fraction": percent(fraction), "groups": tables.backbones, "heads": heads, "rows": rows})
     return found
+
+
+def is_on_own_backbone(results: Results, reference: str) -> bool:
+    """Return whether the reference arm was run on a backbone of its own only, so that no other arm can share it."""
+    leading = results.tables.leading
+    known = leading.loc[leading["arm"] == reference, "backbone"]
+    return bool(len(known)) and all(has_own_backbone(reference, backbone) for backbone in known)
 
 
 def comparison_heads(results: Results, reference: str) -> list[str]:

@@ -201,6 +201,7 @@ def comparison_tables(found: Results, reference: str, confidence: float) -> dict
         "comparison_heads": tables.comparison_heads(found, reference),
         "comparison": tables.comparison_rows(found, reference, confidence),
         "backbone_tables": tables.backbone_tables(found, reference, confidence),
+        "reference_alone": tables.is_on_own_backbone(found, reference),
     }
 
 

@@ -21,7 +21,7 @@ Bound = Literal["equal", "more than", "fewer than"]
 
 
 class Patients(NamedTuple):
-    """A number of patients: `bound` says whether it is that number, or more or fewer than the end of the curve."""
+    """A number of patients: `bound`: whether it is that number, or more or fewer than the end of the curve."""
 
     number: float
     bound: Bound
@@ -80,7 +80,7 @@ def log_patients_needed(patients: np.ndarray, curve: np.ndarray, score: np.ndarr
     grid, values = monotone_curve(patients, np.where(unknown, 0.0, curve))
     below = (values < score).sum(axis=0)  # the curve reaches the score between grid points below - 1 and below
     right = np.clip(below, 1, len(grid) - 1)
-    low, high = (np.take_along_axis(values, at[None], axis=0)[0] for at in (right - 1, right))
+    low, high = (np.take_along_axis(values, place[None], axis=0)[0] for place in (right - 1, right))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.clip(np.nan_to_num((score - low) / (high - low)), 0, 1)
     needed = grid[right - 1] + share * (grid[right] - grid[right - 1])

@@ -11,13 +11,15 @@ def patients_for_power(
     """Return the number of test patients with which a two-sided test shows a difference with this power.
 
     The standard error of a paired difference falls with the square root of the number of patients. A normal
-    approximation; half the squared quantile is added, because the test of few patients has Student's quantiles.
+    approximation; half the squared quantile is added, because the test of few patients has Student's quantiles
+    (Guenther 1981, "Sample size formulas for normal theory t tests", The American Statistician 35, 243-244).
 
     Args:
         patients: number of test patients of the standard error.
-        error: standard error of the difference over patients.
-        difference: the true difference that is to be shown, above 0.
-        level: two-sided significance level of the test.
+        error: standard error of the difference over patients, in the unit of the metric.
+        difference: the true difference that is to be shown, above 0, in the same unit.
+        power: probability of showing it, a share between 0 and 1.
+        level: two-sided significance level of the test, a share.
         constant_error: standard error that more patients do not reduce, such as that between seeds.
 
     Returns:
@@ -33,7 +35,12 @@ def patients_for_power(
 
 
 def power_of(error: float, difference: float, level: float) -> float:
-    """Return the power of a two-sided test at this standard error and true difference, by a normal approximation."""
+    """Return the power of a two-sided test at this standard error and true difference, by a normal approximation.
+
+    Args:
+        error, difference: in the unit of the metric.
+        level: significance level, a share.
+    """
     if math.isnan(error):
         return math.nan
     if error == 0:

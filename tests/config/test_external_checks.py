@@ -9,6 +9,7 @@ import pytest
 from octdino.config import load_config
 from octdino.config.external_checks import check_label_maps, known_labels
 from octdino.data.cohort_origin import origin_text
+from octdino.data.olives_names import BIOMARKERS
 from octdino.errors import UserError
 
 
@@ -45,3 +46,11 @@ def test_labels_of_a_manifest_that_was_made_from_other_files_are_not_used(tmp_pa
     (folder / "origin.json").write_text(json.dumps({**origin, "root": str(tmp_path / "old"), "files": {"2.png": 7}}))
     assert known_labels(cohort, folder / "manifest.csv") is None
     check_label_maps(settings, tmp_path / "results")
+
+
+def test_a_map_to_labels_that_are_not_compared_is_refused_before_the_run(tmp_path: Path) -> None:
+    maps = dict.fromkeys(BIOMARKERS, None) | {"DRIL": ["DRIL", "SHRM"]}
+    site = {"name": "b", "cohort": {"name": "phantom", "phantom": {"seed": 9}}, "labels": maps}
+    check_label_maps(load_config({"evaluate": {"external": [site], "labels": ["DRIL", "SHRM"]}}), tmp_path)
+    with pytest.raises(UserError, match=r"among evaluate\.labels \(DRIL\), and none is mapped"):
+        check_label_maps(load_config({"evaluate": {"external": [site], "labels": ["DRIL"]}}), tmp_path)

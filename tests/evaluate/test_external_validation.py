@@ -2,24 +2,24 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit, logit, softmax
+from scipy.special import expit, logit
 from scipy.stats import norm, t
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, recall_score, roc_auc_score
 
-from octdino.config import EvaluateSettings, ExternalSettings
-from octdino.data.csv_io import probability_column, read_table
-from octdino.data.schemas.csv_schemas import EXTERNAL
+from octdino.config import EvaluateSettings
+from octdino.data.csv_io import probability_column, read_table, write_table
+from octdino.data.schemas.csv_schemas import EXTERNAL, MANIFEST
 from octdino.errors import UserError
 from octdino.evaluate import evaluate
 from octdino.evaluate.external_validation import external_validation
-from octdino.evaluate.label_maps import label_map
 from octdino.plotting import notice_of
-from tests.evaluate.evaluated import metrics_of, one
+from tests.evaluate.evaluated import loop_calibration_error, metrics_of, one
 from tests.external_results import write_external, write_internal
 
 MAP = {"Edema": ["IRF", "DRT/ME"]}
@@ -48,10 +48,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, 
     return root, compared(root, folders, settings()), folders
 
 
-def external_scans(root: Path, arm: str = ARM, fold: int = 0) -> pd.DataFrame:
+def external_scans(root: Path, arm: str = ARM, fold: int = 0, seed: int = 0) -> pd.DataFrame:
     """Ground truth and scores of the external scans, by pandas alone."""
     folder = root / "external/b"
-    scores = pd.read_csv(folder / f"scores/{arm}/resnet18/f1/fold{fold}-seed0/scores.csv")
+    scores = pd.read_csv(folder / f"scores/{arm}/resnet18/f1/fold{fold}-seed{seed}/scores.csv")
     return pd.read_csv(folder / "cohort/manifest.csv", dtype={"patient": str}).merge(scores.drop(columns="patient"))
 
 
@@ -79,9 +79,8 @@ def test_external_numbers_are_those_of_scikit_learn(done: tuple[Path, pd.DataFra
     assert found["specificity"] == pytest.approx(recall_score(1 - truth, ~called), abs=1e-9)
     assert found["brier_calibrated"] == pytest.approx(brier_score_loss(truth, calibrated), abs=1e-7)
     assert found["calibration_slope_calibrated"] == pytest.approx(fitted.coef_[0, 0], rel=1e-3)
-    bins = pd.qcut(calibrated, 10, labels=False, duplicates="drop")
-    gaps = (truth - calibrated).groupby(bins).sum().abs().sum() / len(truth)
-    assert found["ece_calibrated"] == pytest.approx(gaps, abs=0.02)
+    assert found["ece"] == pytest.approx(loop_calibration_error(truth, p), abs=1e-6)
+    assert found["ece_calibrated"] == pytest.approx(loop_calibration_error(truth, calibrated), abs=1e-6)
 
 
 def test_a_label_that_stands_for_several_is_any_of_them_on_both_sides(
@@ -180,24 +179,6 @@ def test_two_patients_give_no_number_and_a_sentence_in_place_of_the_figure(tmp_p
     assert notice_of((tmp_path / "evaluate/external.svg").read_text()).startswith("Nothing to plot")
 
 
-def test_probabilities_of_exclusive_classes_add_up_also_at_a_temperature() -> None:
-    labels = label_map({"AMD": ["CNV", "DRUSEN"]}, ["AMD", "DME"], ["CNV", "DME", "DRUSEN", "NORMAL"], "b")
-    p = softmax(np.random.default_rng(0).normal(size=(50, 4)), axis=1)
-    combined = labels.probabilities(p, exclusive=True)
-    assert combined[:, 0] == pytest.approx(p[:, 0] + p[:, 2])
-    assert combined[:, 1] == pytest.approx(p[:, 1])
-    warmer = p ** (1 / 2.0) / (p ** (1 / 2.0)).sum(1, keepdims=True)
-    assert labels.calibrated(p, 2.0, exclusive=True)[:, 0] == pytest.approx(warmer[:, 0] + warmer[:, 2])
-    independent = labels.calibrated(p, 2.0, exclusive=False)[:, 0]
-    assert independent == pytest.approx(1 - (1 - expit(logit(p[:, 0]) / 2)) * (1 - expit(logit(p[:, 2]) / 2)))
-
-
-def test_ground_truth_of_several_labels_is_unknown_only_where_an_unknown_one_decides() -> None:
-    labels = label_map({"any": ["a", "b"]}, ["any"], ["a", "b"], "site")
-    truth = np.array([[1, np.nan], [0, np.nan], [0, 0], [0, 1], [np.nan, np.nan]])
-    assert labels.truth(truth)[:, 0] == pytest.approx([1, np.nan, 0, 1, np.nan], nan_ok=True)
-
-
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -214,6 +195,84 @@ def test_a_wrong_map_is_one_line(
         compared(root, folders, settings(given))
 
 
+def test_seeds_are_averaged_on_both_sides(tmp_path: Path) -> None:
+    folders = write_internal(tmp_path, seeds=2)
+    write_external(tmp_path, folders)
+    table = compared(tmp_path, folders, settings())
+    auroc = table[(table["label"] == "FAVF") & (table["metric"] == "auroc") & (table["arm"] == ARM)]
+    assert auroc["seed"].fillna(-1).tolist() == [0, 1, -1]
+    each = [external_scans(tmp_path, seed=seed).dropna(subset="FAVF") for seed in range(2)]
+    expected = [roc_auc_score(scans["FAVF"], scans["prob:FAVF"]) for scans in each]
+    assert auroc["external"].tolist() == pytest.approx([*expected, np.mean(expected)], abs=1e-9)
+    assert auroc["internal"].iloc[2] == pytest.approx(auroc["internal"].iloc[:2].mean(), abs=1e-12)
+    assert auroc["drop"].iloc[2] == pytest.approx(auroc["drop"].iloc[:2].mean(), abs=1e-12)
+    shares = table[(table["label"] == "all") & (table["arm"] == ARM)]
+    flagged = [(external_scans(tmp_path, seed=seed)["out_of_distribution"] > 1).mean() for seed in range(2)]
+    assert shares["external"].tolist() == pytest.approx([*flagged, np.mean(flagged)])
+
+
+def test_the_macro_row_counts_the_scans_of_the_labels_that_it_is_the_mean_of(tmp_path: Path) -> None:
+    folders = write_internal(tmp_path)
+    path = write_external(tmp_path, folders) / "cohort/manifest.csv"
+    manifest = read_table(path, MANIFEST)
+    few = manifest["patient"].isin(sorted(set(manifest["patient"]))[:2])
+    manifest["VMT"] = np.where(few, 1.0, np.nan)  # no patient without it: not evaluable
+    only = manifest["patient"].isin(sorted(set(manifest["patient"]))[:1])
+    manifest.loc[only, ["Edema", "FAVF"]] = None
+    write_table(path, manifest, MANIFEST)
+    row = one(compared(tmp_path, folders, settings()), arm=ARM, label="macro", metric="auroc")
+    known = manifest[manifest[["Edema", "FAVF"]].notna().any(axis=1)]
+    assert (row["n_external_patients"], row["n_external_scans"]) == (known["patient"].nunique(), len(known))
+    inside = pd.read_csv(tmp_path / f"classify/{ARM}/resnet18/f1/fold0-seed0/predictions.csv")
+    inside = inside[(inside["split"] == "test") & inside[["IRF", "FAVF"]].notna().any(axis=1)]
+    assert (row["n_internal_patients"], row["n_internal_scans"]) == (inside["patient"].nunique(), len(inside))
+    assert pd.isna(row["n_external_positive"])
+
+
+def test_rows_of_table_and_figure_are_in_the_order_of_the_arms_that_were_named(tmp_path: Path) -> None:
+    folders = write_internal(tmp_path, ("scratch-finetune", "dino-linear", "simclr-linear"))
+    write_external(tmp_path, folders)
+    for named in (folders, folders[::-1]):
+        table = compared(tmp_path, named, settings())
+        expected = [folder.parts[-4] for folder in named]
+        for rows in (table, table[table["label"] == "all"]):
+            assert list(dict.fromkeys(rows["arm"])) == expected
+        words = list(ElementTree.parse(tmp_path / "evaluate/external.svg").getroot().itertext())
+        places = [words.index(arm) for arm in expected]
+        assert places == sorted(places)
+
+
+def test_only_external_labels_whose_internal_labels_are_all_compared_are_tested(
+    done: tuple[Path, pd.DataFrame, list[Path]], tmp_path: Path
+) -> None:
+    root, table, folders = done
+    for name in ("cohort", "external"):
+        (tmp_path / name).symlink_to(root / name)
+    chosen = settings().model_copy(update={"labels": ["FAVF", "IRF", "VMT"]})
+    found = compared(tmp_path, folders, chosen)
+    assert set(found["label"]) == {"FAVF", "macro", "all"}, "Edema stands for DRT/ME, too"
+    row, macro = (one(found, arm=ARM, label=label, metric="auroc") for label in ("FAVF", "macro"))
+    before = one(table, arm=ARM, label="FAVF", metric="auroc")
+    assert row["external"] == macro["external"] == before["external"]
+    tested = json.loads((tmp_path / "evaluate/external.json").read_text())["cohorts"]["b"]
+    assert (tested["left_out"], tested["unused"]) == (["Edema", "Scar"], ["IRF", "VMT"])
+    for labels, words in (
+        (["VMT"], r"among evaluate\.labels \(VMT\)"),
+        (["IRFF"], "evaluate.labels: IRFF is no label"),
+    ):
+        with pytest.raises(UserError, match=words):
+            compared(tmp_path, folders, settings().model_copy(update={"labels": labels}))
+
+
+def test_scores_of_two_classifiers_that_were_swapped_are_refused(tmp_path: Path) -> None:
+    folders = write_internal(tmp_path)
+    scores = write_external(tmp_path, folders) / "scores"
+    for old, new in ((ARM, "aside"), ("scratch-finetune", ARM), ("aside", "scratch-finetune")):
+        (scores / old).rename(scores / new)
+    with pytest.raises(UserError, match="by other weights"):
+        compared(tmp_path, folders, settings())
+
+
 def test_scores_by_other_weights_or_of_other_scans_are_refused(tmp_path: Path) -> None:
     folders = write_internal(tmp_path)
     path = write_external(tmp_path, folders) / f"scores/{ARM}/resnet18/f1/fold0-seed0/scores.json"
@@ -224,9 +283,3 @@ def test_scores_by_other_weights_or_of_other_scans_are_refused(tmp_path: Path) -
     path.write_text(json.dumps({**card, "source": "another"}))
     with pytest.raises(UserError, match="of other scans"):
         compared(tmp_path, folders, settings())
-
-
-def test_settings_take_one_label_without_brackets_and_null_for_none() -> None:
-    cohort = {"name": "phantom", "phantom": {"seed": 9}}
-    found = ExternalSettings.model_validate({"name": "b", "cohort": cohort, "labels": {"DME": "DME", "VMT": None}})
-    assert found.labels == {"DME": ["DME"], "VMT": []}

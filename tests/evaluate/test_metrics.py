@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from octdino.config import EvaluateSettings
-from octdino.evaluate import comparable_runs, metrics, resampled_scores
+from octdino.evaluate import classifier_runs, comparable_runs, metrics, resampled_scores
 from octdino.evaluate.resampled_scores import bootstrap_scores, complete_labels, make_resample_weights
 from octdino.stats.bootstrap import resample_patients
 
@@ -108,7 +108,7 @@ def test_all_metrics_of_a_real_test_set_take_seconds() -> None:
     for arm in ("scratch-finetune", "dino-linear"):
         p = rng.random(truth.shape)
         decided = dict.fromkeys(("chosen", "specificity", "sensitivity"), (p > 0.5).astype(float))
-        runs.append(comparable_runs.Run(comparable_runs.Key(arm, "resnet18", 1.0, 0), p, p, decided, 9))
+        runs.append(classifier_runs.Run(classifier_runs.Key(arm, "resnet18", 1.0, 0), p, p, decided, 9))
     chosen = EvaluateSettings()
     times = make_resample_weights(chosen, test.patients)
     began = time.process_time()
@@ -127,8 +127,8 @@ def test_scores_stand_where_their_names_do(monkeypatch: pytest.MonkeyPatch) -> N
     decided = {
         name: (p > cut).astype(float) for name, cut in (("chosen", 0.3), ("specificity", 0.5), ("sensitivity", 0.2))
     }
-    key = comparable_runs.Key("dino-linear", "b", 1.0, 0)
-    run = comparable_runs.Run(key, p, p**2 / (p**2).sum(1, keepdims=True), decided, 9)
+    key = classifier_runs.Key("dino-linear", "b", 1.0, 0)
+    run = classifier_runs.Run(key, p, p**2 / (p**2).sum(1, keepdims=True), decided, 9)
     chosen = EvaluateSettings(resamples=100, min_test_patients=2)
     times = make_resample_weights(chosen, test.patients)
 

@@ -11,6 +11,7 @@ from sklearn.metrics import brier_score_loss
 from octdino.evaluate.reliability import bins_of, brier, calibration_error, prevalence, slope_and_intercept
 from octdino.stats.bootstrap import resample_patients
 from octdino.stats.calibration import logit
+from tests.evaluate.evaluated import loop_calibration_error
 
 Case = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -32,6 +33,15 @@ def test_brier_and_prevalence_are_scikit_learns_in_every_resample(case: Case) ->
         weight = times[patient, column]
         assert found[column] == pytest.approx(brier_score_loss(truth, p, sample_weight=weight), abs=1e-12)
         assert share[column] == pytest.approx(np.average(truth, weights=weight), abs=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [1, 9], ids=["ties", "no ties"])
+@pytest.mark.parametrize("scans", [720, 23], ids=["many scans", "few scans"])
+def test_calibration_error_is_that_of_a_loop_over_scans(case: Case, decimals: int, scans: int) -> None:
+    truth, p, patient, times = case
+    truth, p = truth[:scans], np.round(p[:scans], decimals)
+    found = calibration_error(truth, p, patient[:scans], times, 10)[0]
+    assert found == pytest.approx(loop_calibration_error(truth, p), abs=1e-6)
 
 
 @pytest.mark.parametrize("decimals", [1, 9], ids=["ties", "no ties"])

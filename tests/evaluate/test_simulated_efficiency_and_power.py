@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from octdino.config import EvaluateSettings
 from octdino.evaluate import comparable_runs
-from octdino.evaluate.comparable_runs import Key
+from octdino.evaluate.classifier_runs import Key
 from octdino.evaluate.label_efficiency import label_efficiency_table
 from octdino.evaluate.metrics import ranking_metrics
 from octdino.evaluate.power_table import power_table

@@ -12,7 +12,7 @@ from octdino.data.cohort_reader import read_cohort
 from octdino.errors import UserError
 from octdino.inference.external_scores import score_external
 from octdino.inference.model_writer import write_model
-from octdino.inference.scan_model import load_scan_model
+from octdino.inference.scan_model import Network, load_scan_model
 from octdino.inference.trained_runs import Wanted, choose, read_runs
 from tests.small import write_small_cohort
 
@@ -43,6 +43,21 @@ def test_scores_are_those_of_the_model_folder(
     model = json.loads((tmp_path / "model/model.json").read_text())
     assert card["ood_threshold"] == model["out_of_distribution"]["threshold"]
     assert card["accepted_test"] == model["out_of_distribution"]["accepted_test"]
+
+
+def test_no_scan_passes_the_network_twice(
+    run: Path, external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, features = [], Network.features
+
+    def counted(network: Network, images: np.ndarray) -> np.ndarray:
+        counts.append(len(images))
+        return features(network, images)
+
+    monkeypatch.setattr(Network, "features", counted)
+    folder = choose(read_runs(run), Wanted(arm="dino-linear")).predictions.folder
+    score_external(folder, run, external, tmp_path / "scores")
+    assert sum(counts) == len(read_cohort(run / "cohort/scans.h5")) + len(read_cohort(external))
 
 
 def test_a_store_with_other_image_settings_is_refused(run: Path, tmp_path: Path) -> None:

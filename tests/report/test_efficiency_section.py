@@ -29,6 +29,7 @@ def with_row(results: Results, **values: object) -> Results:
     """The results with one row of label efficiency: 30 patients of dino-linear equal 110 [70, 190]."""
     row = {
         "arm": "dino-linear", "backbone": "resnet18", "fraction": 0.1, "reference": "scratch-finetune",
+        "reference_backbone": "resnet18",
         "n_train_patients": 30, "value": 0.8, "reference_patients": 110.2, "reference_is": "equal", "low": 70.4,
         "low_is": "equal", "high": 190.0, "high_is": "equal", **values,
     }  # fmt: skip
@@ -93,3 +94,15 @@ def test_results_of_an_earlier_version_have_neither_section(results: Results) ->
     bare = replace(results, label_efficiency=results.label_efficiency.iloc[:0], power=results.power.iloc[:0])
     assert efficiency_section(bare) == {}
     assert power_section(bare, "scratch-finetune") == {}
+
+
+def test_an_arm_of_published_weights_is_named_without_its_backbone_and_the_reference_with_its_own(
+    results: Results,
+) -> None:
+    row = {"arm": "retfound-linear", "backbone": "retfound", "reference_backbone": "resnet18"}
+    scored = results.metrics[results.metrics["arm"] == "dino-linear"].assign(arm=row["arm"], backbone=row["backbone"])
+    several = replace(results, metrics=pd.concat([results.metrics, scored]))
+    (sentence,) = efficiency_section(with_row(several, **row))["sentences"]
+    assert sentence.startswith(
+        "retfound-linear with 30 labeled patients (10 %) equals scratch-finetune on resnet18 with 110 [70, 190]"
+    )

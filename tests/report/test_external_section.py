@@ -71,6 +71,7 @@ def test_numbers_on_the_page_are_those_of_the_table(root: Path) -> None:
     table = pd.read_csv(root / "evaluate/external.csv")
     own = table[(table["cohort"] == "b") & (table["label"] == "macro") & (table["metric"] == "auroc")]
     shown = {row[1].text: [cell.sort for cell in row[2:5]] for row in section.cohorts[0].scores}
+    assert list(shown) == ["scratch-finetune", "dino-linear"], "as the classifiers were named"
     for _, row in own.iterrows():
         assert shown[row["arm"]] == pytest.approx([row["internal"], row["external"], row["drop"]])
     assert [cell.text for cell in section.cohorts[1].scores[0][2:5]] == ["n/e"] * 3

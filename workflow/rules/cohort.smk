@@ -53,28 +53,19 @@ rule cohort:
         " --out {params.out:q} > {log:q} 2>&1"
 
 
-rule external_phantom:
+use rule phantom as external_phantom with:
     output:
         files=directory("results/{cohort}/external/{external}/cohort/files"),
     log:
         "logs/{cohort}/external/{external}/external_phantom.log",
     benchmark:
         "results/{cohort}/benchmarks/external_phantom.{external}.tsv"
-    conda:
-        "../../envs/octdino.yaml"
-    threads: 8
-    resources:
-        mem_mb=grows(2000),
-        runtime=grows(60),
-        gpu=0,
     params:
-        version=STAGES["cohort"],
         settings=external_phantom_settings,
         settings_file=in_file(external_phantom_settings),
-    shell:
-        "exec octdino phantom --settings {params.settings_file:q} --workers {threads} --out {output.files:q} > {log:q} 2>&1"
 
 
+# Its command and its memory differ from those of `cohort`.
 rule external_cohort:
     input:
         external_tables,

@@ -107,7 +107,8 @@ class CostModel:
         """External scans, and internal ones: the density of the training scans, and the check of the predictions."""
         facts = self.facts
         fitted = min(facts.scans, 3 * DENSITY_SCANS)  # of training, validation and test
-        scans = self._external_scans(job) + fitted + facts.labeled_val + facts.labeled_test
+        checked = sum(max(0, labeled - DENSITY_SCANS) for labeled in (facts.labeled_val, facts.labeled_test))
+        scans = self._external_scans(job) + fitted + checked
         return np.asarray(np.array(self._trial(job)["embed_seconds"]) * scans + self._reading(1.0))
 
     def _external_scans(self, job: WorkflowJob) -> int:

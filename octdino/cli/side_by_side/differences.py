@@ -11,7 +11,8 @@ from octdino.cli.side_by_side.finished_runs import FinishedRun
 from octdino.cli.side_by_side.same_patients import on_the_same_scans
 from octdino.config import EvaluateSettings
 from octdino.data.schemas.evaluate_schemas import SIDE_BY_SIDE
-from octdino.evaluate.comparable_runs import Key, Run, TestSet
+from octdino.evaluate.classifier_runs import Key, Run
+from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.resampled_scores import (
     bootstrap_scores,
     complete_labels,
@@ -118,14 +119,14 @@ def _scores(
 def _rows(first: Compared, one: Compared, key: Key, before: np.ndarray, after: np.ndarray) -> list[dict[str, Any]]:
     """Return the rows of one classifier: scores in both runs and their difference, of every label and metric."""
     settings, patients = one.settings, min(first.test.patients, one.test.patients)
-    both = 1 + settings.resamples
+    columns = 1 + settings.resamples
     if one.paired:
         difference = after - before
     else:  # the jackknife of BCa leaves out other patients in each run
         settings = settings.model_copy(update={"interval": "percentile"})
-        difference = after[:, :both] - before[:, :both]
+        difference = after[:, :columns] - before[:, :columns]
     low, high, resamples = interval_bounds(settings, patients, difference)
-    p = p_value(difference[:, 1:both].swapaxes(0, 1), patients if settings.small_sample_correction else None)
+    p = p_value(difference[:, 1:columns].swapaxes(0, 1), patients if settings.small_sample_correction else None)
     ends = [interval_bounds(part.settings, part.test.patients, values)[:2] for part, values in
             ((one, after), (first, before))]  # fmt: skip
     metrics, labels = metric_names(settings, one.test.exclusive), score_columns(one.test.labels)
@@ -136,8 +137,8 @@ def _rows(first: Compared, one: Compared, key: Key, before: np.ndarray, after: n
         "n_reference_seeds": seeds_of(first, key),
     }  # fmt: skip
     rows = []
-    for at in np.argwhere(np.isfinite(difference[:, 0])):
-        which, index = int(at[0]), int(at[1])
+    for place in np.argwhere(np.isfinite(difference[:, 0])):
+        which, index = int(place[0]), int(place[1])
         if not is_compared(metrics[which]):
             continue
         (value_low, value_high), (reference_low, reference_high) = ((end[which, index] for end in two) for two in ends)

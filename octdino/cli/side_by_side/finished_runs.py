@@ -7,7 +7,8 @@ import numpy as np
 
 from octdino.config import EvaluateSettings
 from octdino.errors import UserError
-from octdino.evaluate.comparable_runs import NOT_EVALUABLE, Run, TestSet, read_runs
+from octdino.evaluate.classifier_runs import Run
+from octdino.evaluate.comparable_runs import NOT_EVALUABLE, TestSet, read_runs
 from octdino.report.results_reader import Results, read_results
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from octdino.cli.side_by_side.finished_runs import FinishedRun
-from octdino.evaluate.comparable_runs import Run
+from octdino.evaluate.classifier_runs import Run
 
 
 class Match(NamedTuple):

@@ -13,6 +13,12 @@ LABEL_EFFICIENCY = Schema(
         Column("seed", "Int64", "empty: the mean over seeds, where there are several", low=0),
         Column("metric", "string", "the leading metric: auroc (macro), or accuracy of exclusive labels"),
         Column("reference", "string", "the supervised arm whose curve over fractions is read", needed=True),
+        Column(
+            "reference_backbone",
+            "string",
+            "its backbone: that of the arm, or where the supervised arm was not run on it its first one by name",
+            needed=True,
+        ),
         Column("n_train_patients", "Int64", "labeled training patients of the arm", low=1, needed=True),
         Column("value", "Float64", "the arm's score, which the reference has to reach"),
         Column("reference_patients", "Float64", "labeled training patients with which the reference reaches it", low=1),
