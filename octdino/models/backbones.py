@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from octdino.config import ModelSettings
-from octdino.config.models import PublishedInput
+from octdino.config.preprocessor import PublishedInput
+from octdino.config.timm_models import has_image_size
 from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata, write_metadata
 from octdino.data.weights_file import read_weights, write_weights
 from octdino.errors import UserError, one_line
@@ -65,7 +66,7 @@ def create_backbone(
 
 def timm_arguments(model: ModelSettings, size: int) -> dict[str, Any]:
     """Return the arguments of `timm.create_model` that shape the network, but in_chans and num_classes."""
-    sizes = {"img_size": size, "dynamic_img_size": True} if "vit" in model.timm or "deit" in model.timm else {}
+    sizes = {"img_size": size, "dynamic_img_size": True} if has_image_size(model) else {}
     return {**sizes, **model.args}
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from octdino.config import ModelSettings
-from octdino.config.models import PublishedInput
+from octdino.config.preprocessor import PublishedInput
 from octdino.data.safetensors_torch import read_tensors
 from octdino.data.weights_file import check_finite
 from octdino.errors import UserError
@@ -101,9 +101,9 @@ def load_weights(backbone: nn.Module, model: ModelSettings, published: Published
         check_config(path.with_name("config.json"), backbone)
     tensors, wrapper = _unwrapped(_read(path), path)
     inside = f", its {wrapper!r}" if wrapper else ""
-    if reader := READERS.get(model.form.reader):
+    if reader := READERS.get(model.layout_info.reader):
         own, outside = reader(tensors, backbone, str(path))
-        source = f"{path} ({model.form.title}'s names{inside})"
+        source = f"{path} ({model.layout_info.title}'s names{inside})"
     else:
         form, prefix, own = _recognise(tensors, backbone)
         outside = {key.split(".")[0] for key in tensors if not key.startswith(prefix)}
