@@ -18,8 +18,8 @@ STAGES = {
     "evaluate": 5,
     "audit": 3,
     "explain": 5,
-    "report": 7,
-    "inference": 2,
+    "report": 8,
+    "inference": 3,
 }
 
 
