@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from timm.models import VisionTransformer
 from torch import nn
 
 from octdino.config import AugmentSettings, MethodSettings, ModelSettings
@@ -13,7 +12,7 @@ from octdino.config.models import published_input, starts_published
 from octdino.config.timm_models import check_patches
 from octdino.data.weights_file import sha256_of
 from octdino.errors import UserError
-from octdino.models.backbones import create_backbone, load_backbone
+from octdino.models.backbones import create_backbone, load_backbone, set_image_size
 from octdino.training.random_seeds import seed_of
 
 INHERITED = (
@@ -128,9 +127,7 @@ class Start:
         spec = metadata.spec
         if spec.in_chans != in_chans:
             raise UserError(f"{self._folder}: takes {spec.in_chans} channel(s), the store has {in_chans}")
-        if spec.size != size and isinstance(network, VisionTransformer):  # its position embeddings
-            network.set_input_size(img_size=size)
-        return network
+        return set_image_size(network, size)
 
 
 def layout_and_license(model: ModelSettings) -> dict[str, str]:
