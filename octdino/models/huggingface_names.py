@@ -85,7 +85,7 @@ def from_huggingface(tensors: Tensors) -> tuple[Tensors, set[str]]:
 
 
 def _outside(key: str, third: bool) -> str:
-    """The name of a tensor outside of the layers."""
+    """Return the project's name of a tensor outside of the layers; `third`: of DINOv3."""
     if key == "embeddings.register_tokens":
         return "storage_tokens" if third else "register_tokens"
     return OUTSIDE.get(key, key)

@@ -183,8 +183,8 @@ def _pairs(manifest: pd.DataFrame, columns: Tensor, limits: VisitLimits) -> tupl
     )
     visits["start"] = visits["count"].cumsum() - visits["count"]
     pairs = visits.merge(visits, on="eye", suffixes=("", "_other"))
-    times = (columns[torch.tensor(pairs[name].to_numpy())] for name in ("row", "row_other"))
-    pairs = pairs[(pairs["visit"] != pairs["visit_other"]) & near(*times, limits).numpy()]
+    one, other = (columns[torch.tensor(pairs[name].to_numpy())] for name in ("row", "row_other"))
+    pairs = pairs[(pairs["visit"] != pairs["visit_other"]) & near(one, other, limits).numpy()]
     asked = scans.merge(pairs.drop(columns=["eye", "row"]), on="visit").sort_values(["row", "visit_other"])
     return asked["row"].to_numpy(np.int64), scans["row"].to_numpy(np.int64)[_nearest(asked, scans)]
 
