@@ -19,7 +19,7 @@ STAGES = {
     "audit": 3,
     "explain": 5,
     "report": 8,
-    "inference": 2,
+    "inference": 3,
 }
 
 

@@ -11,7 +11,7 @@ def embeddings_of(wildcards):
 
     Those of weights from outside depend on no seed: the first classifier seed stands for all.
     """
-    init = wildcards.get("init") or init_of(wildcards.arm)
+    init = init_in(wildcards)
     if wildcards.get("arm") and trains_backbone(wildcards):
         return []
     seed, seeds = int(wildcards.seed), settings.pretrain.seeds
@@ -32,7 +32,7 @@ def classify_model(wildcards):
     """The backbone of an arm that trains it; the others have it from their embeddings. It takes no input: tracked."""
     if not trains_backbone(wildcards):
         return ""
-    return f"--model {shlex.quote(model_json(wildcards.backbone))}"
+    return f"--model {shlex.quote(init_model(wildcards))}"
 
 
 def classify_start(wildcards, input):

@@ -104,19 +104,30 @@ def whole_config(wildcards):
     return as_json(settings.shown())
 
 
-def model_json(backbone):
-    """Return the backbone without its weights, which are an input of the arms that start from them."""
-    return as_json(
-        settings.model(backbone).model_dump(mode="json", exclude={"weights"})
-    )
+def model_json(model):
+    """Return a backbone without its weights, which are an input of the jobs that start from them."""
+    return as_json(model.model_dump(mode="json", exclude={"weights"}))
+
+
+def pretrain_model(wildcards):
+    """Return what a pretraining depends on of its backbone."""
+    variant = settings.pretrain.variant(wildcards.method)
+    named = variant.starts_from_file(wildcards.backbone)
+    return model_json(settings.model(wildcards.backbone).needed(license_named=named))
+
+
+def init_model(wildcards):
+    """Return what an arm, or embeddings or maps of an init, depend on of the backbone."""
+    published = settings.published(init_in(wildcards))
+    return model_json(settings.model(wildcards.backbone).needed(as_init=published))
 
 
 def start_flag(wildcards, input):
     """Return the flag for the input `start`: the folder of a run, or a file of weights."""
     if not input.start:
         return ""
-    if needs_no_run(wildcards.get("init") or init_of(wildcards.arm)):
-        return f"--model.weights {shlex.quote(str(input.start))}"
+    if needs_no_run(init_in(wildcards)):
+        return f"--model.weights {shlex.quote(str(input.start[0]))}"
     return f"--pretrained {shlex.quote(str(Path(input.start[0]).parent))}"
 
 
@@ -128,9 +139,11 @@ def pretrain_flags(wildcards, threads, resources):
     flags += " --extend" if chosen.extend else ""
     flags += tracking_flag(chosen)
     flags += time_flag(resources) + processes_flag(resources)
-    if chosen.variant(wildcards.method).starts_from_file(wildcards.backbone):
-        for weights in first_weights(wildcards):
-            flags += f" --model.weights {shlex.quote(weights)}"
+    weights = settings.model(wildcards.backbone).weights_file
+    if weights and chosen.variant(wildcards.method).starts_from_file(
+        wildcards.backbone
+    ):
+        flags += f" --model.weights {shlex.quote(str(weights))}"
     return flags
 
 

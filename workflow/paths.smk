@@ -19,6 +19,11 @@ def init_of(arm):
     return Arm.parse(arm).init
 
 
+def init_in(wildcards):
+    """Return the init of a job: its wildcard, or that of its arm."""
+    return wildcards.get("init") or init_of(wildcards.arm)
+
+
 def backbones_of(init):
     """Return the backbones that are used with an init: its own, those of the method, or all."""
     return settings.backbones_of(init)
@@ -193,28 +198,28 @@ def tables_of(cohort):
     return [str(path) for path in dict.fromkeys([*found, *given]) if path]
 
 
-def weights_from_outside(backbone):
-    """Return the local file of a backbone's ImageNet or published weights as a list; empty: timm downloads them."""
-    weights = settings.model(backbone).weights_file
-    return [str(weights)] if weights else []
-
-
 def first_weights(wildcards):
     """Return the files that a pretraining starts from: weights from outside, or those of an earlier run."""
     variant = settings.pretrain.variant(wildcards.method)
     if variant.init is None:
         return []
     if variant.starts_from_file(wildcards.backbone):
-        return weights_from_outside(wildcards.backbone)
+        return settings.model(wildcards.backbone).weights_files
     folder = variant.start_folder(wildcards.backbone, wildcards.fold, wildcards.seed)
     return [f"{folder}/backbone.safetensors", f"{folder}/backbone.json"]
 
 
 def start_of(wildcards):
-    """Return the files that an arm or an explained network starts from: a run's, weights from outside, or none."""
-    init = wildcards.get("init") or init_of(wildcards.arm)
+    """Return the files that an arm or an explained network starts from: a run's, weights from outside, or none.
+
+    Weights from outside may have several files, their own first; none where timm downloads them.
+    """
+    init = init_in(wildcards)
+    model = settings.model(wildcards.backbone)
+    if settings.published(init) and model.preprocessor_file:
+        return [*model.weights_files, model.preprocessor_file]
     if init == "imagenet" or settings.published(init):
-        return weights_from_outside(wildcards.backbone)
+        return model.weights_files
     if init == "scratch":
         return []
     run = pretrain_run(init, wildcards.backbone, int(wildcards.seed), wildcards.fold)

@@ -5,7 +5,6 @@ nearly is the label DRT/ME.
 """
 
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from octdino import made_by
 from octdino.data.cohort_reader import read_cohort
 from octdino.data.csv_io import fraction_patients
 from octdino.data.predictions import write_predictions
+from octdino.data.visit_times import visit_time
 from octdino.errors import UserError
 from octdino.stats.calibration import calibration_of
 from octdino.stats.thresholds import choose_threshold
@@ -98,12 +98,16 @@ def clinical_features(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def visit_order(manifest: pd.DataFrame) -> np.ndarray:
-    """Return the position of each scan's visit among those of its eye, from 0, by the number in its name (W0, V7)."""
+    """Return the position of each scan's visit among those of its eye by time, from 0; NaN where visits are unknown.
+
+    The time is that in the visit's name, see `octdino.data.visit_times`; names without one come last, by the alphabet.
+    """
     eye = manifest["eye"].where(manifest["eye"].fillna("") != "", manifest["patient"])
     visits = pd.DataFrame({"eye": eye, "visit": manifest["visit"]})
     known = visits[visits["visit"].fillna("") != ""].drop_duplicates()
-    number = known["visit"].map(lambda name: float(found[0]) if (found := re.search(r"\d+", name)) else np.inf)
-    known = known.assign(number=number).sort_values(["eye", "number", "visit"])
+    times = {name: visit_time(str(name)) for name in known["visit"].unique()}
+    known = known.assign(time=[time.value if (time := times[name]) else np.inf for name in known["visit"]])
+    known = known.sort_values(["eye", "time", "visit"])
     known["order"] = known.groupby("eye").cumcount()
     order: np.ndarray = visits.merge(known, on=["eye", "visit"], how="left")["order"].to_numpy(np.float64)
     return order

@@ -12,7 +12,7 @@ from octdino.classify.labeled_scans import Labeled, read_labeled
 from octdino.classify.probe import train_probe
 from octdino.classify.trained_classifier import TrainedClassifier, write_classifier
 from octdino.config import Arm, ClassifySettings, ModelSettings, fraction_text
-from octdino.config.models import published_part
+from octdino.config.models import published_part, starts_published
 from octdino.data.schemas.metadata import Input
 from octdino.errors import UserError
 from octdino.models.adapters import check_adapters_installed
@@ -136,13 +136,15 @@ def _finetuned(
     size, mean, std = start_input(arm.init, model, pretrained, settings.augment.global_size, data.mean, data.std)
     data, tuning = dataclasses.replace(data, mean=mean, std=std), settings.at_input_size(size)
     channels = data.images.shape[1]
+    published = starts_published(arm.init, model, pretrained=pretrained is not None)
     network, origin = start_backbone(arm.init, model, channels, size, pretrained=pretrained, seed=run["seed"])
     fingerprint = {
         "arm": run["arm"],
         "run": [run[name] for name in ("backbone", "fraction", "fold", "seed")],
-        "model": model.model_dump(mode="json"),
+        "model": model.needed(as_init=published).model_dump(mode="json"),
         "settings": settings.needed(run["arm"]),
         "origin": origin,
+        **({"input": [size, mean, std]} if published else {}),  # of all other arms it follows from source and settings
         "source": data.source,
         "patients": sorted(set(data.manifest["patient"].iloc[data.rows("train")])),
         "version": made_by("classify"),

@@ -19,6 +19,7 @@ from octdino.cli.flags import Parser, Verbs, add_flags, given, settings_of
 from octdino.cli.new_scans import add_new_scans, run_embed_scans
 from octdino.config import (
     METHODS,
+    Arm,
     AuditSettings,
     ClassifySettings,
     EmbedSettings,
@@ -51,11 +52,17 @@ def _add_pretrain(parser: Parser) -> None:
 
 def run_pretrain(args: argparse.Namespace) -> None:
     """Pretrain a backbone without labels; a stopped run resumes from its checkpoint."""
-    settings = _pretrain_settings(args)
+    settings, model = _pretrain_settings(args), _model(args)
+    variant = settings.variant(args.method)
+    if model.weights is not None and not variant.starts_from_file(args.backbone):
+        raise UserError(
+            f"--model.weights: {args.method} starts from {variant.init or 'random weights'}; expected "
+            f"--{variant.method}.init imagenet, or {args.backbone} as its init, to start from a file"
+        )
     from octdino.pretrain import pretrain
 
     pretrain(
-        args.method, settings, store=args.store, backbone=args.backbone, model=_model(args),
+        args.method, settings, store=args.store, backbone=args.backbone, model=model,
         fold=args.fold, seed=args.seed, out=args.out, max_minutes=args.max_minutes,
     )  # fmt: skip
 
@@ -96,12 +103,13 @@ def run_embed(args: argparse.Namespace) -> int:
     if args.inputs:
         return run_embed_scans(args)
     args.parser.need(args, store="--store", backbone="--backbone")
-    settings = settings_of(args, EmbedSettings)
+    settings, start = settings_of(args, EmbedSettings), args.parser.read(init, "INIT", args.init)
+    model = _start_model(args, start)
     from octdino.embed.embedding_stage import embed
 
     embed(
-        args.parser.read(init, "INIT", args.init), settings, store=args.store, backbone=args.backbone,
-        model=_model(args), pretrained=args.pretrained, fold=args.fold, seed=args.seed, out=args.out,
+        start, settings, store=args.store, backbone=args.backbone, model=model, pretrained=args.pretrained,
+        fold=args.fold, seed=args.seed, out=args.out,
     )  # fmt: skip
     return 0
 
@@ -118,11 +126,11 @@ def _add_classify(parser: Parser) -> None:
 
 def run_classify(args: argparse.Namespace) -> None:
     """Train the classifier of one arm and predict scans of validation and test patients."""
-    settings = settings_of(args, ClassifySettings)
+    settings, model = settings_of(args, ClassifySettings), _start_model(args, Arm.parse(args.arm).init)
     from octdino.classify.train_arm import classify
 
     classify(
-        args.arm, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
+        args.arm, settings, store=args.store, backbone=args.backbone, model=model, pretrained=args.pretrained,
         embeddings=args.embeddings, fraction=args.fraction, fold=args.fold, seed=args.seed, out=args.out,
     )  # fmt: skip
 
@@ -211,11 +219,11 @@ def _add_explain(parser: Parser) -> None:
 
 def run_explain(args: argparse.Namespace) -> None:
     """Compute attention and saliency maps, their overlap with lesion masks, and retrieval of similar scans."""
-    settings = settings_of(args, ExplainSettings)
+    settings, model = settings_of(args, ExplainSettings), _start_model(args, args.init)
     from octdino.explain import explain
 
     explain(
-        args.init, settings, store=args.store, backbone=args.backbone, model=_model(args), pretrained=args.pretrained,
+        args.init, settings, store=args.store, backbone=args.backbone, model=model, pretrained=args.pretrained,
         embeddings=args.embeddings, classifiers=args.classifier, masks_root=args.masks_root, seed=args.seed,
         out=args.out,
     )  # fmt: skip
@@ -242,6 +250,25 @@ def run_report(args: argparse.Namespace) -> None:
 def _model(args: argparse.Namespace) -> ModelSettings:
     values = merged(args.model, given(args, "model."))
     return ModelSettings.parse({"timm": args.backbone, **values}, "model")
+
+
+def _start_model(args: argparse.Namespace, start: str) -> ModelSettings:
+    """Return the backbone of an arm or of an explained network, with weights only where it starts from them.
+
+    Raises:
+        UserError: it starts from a pretraining run.
+    """
+    model = _model(args)
+    if model.weights is None:
+        return model
+    if args.pretrained is not None:
+        raise UserError(f"--model.weights: {start} starts from --pretrained {args.pretrained}; expected one of them")
+    if start in METHODS:
+        raise UserError(
+            f"--model.weights: {start} is a pretraining method, whose weights are those of --pretrained; expected an "
+            f"init of another name for published weights, such as {start}_published"
+        )
+    return model
 
 
 TRAINING_VERBS: Verbs = {

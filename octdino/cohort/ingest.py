@@ -19,7 +19,7 @@ from octdino.cohort.exclusive import check_exclusive, exclusive_labels
 from octdino.cohort.published_split import leak_attribute, leave_out_tested, without_tested
 from octdino.cohort.registry import READERS
 from octdino.cohort.scan_table import Quarantine, ScanTable
-from octdino.cohort.split import check_splittable, make_splits, test_only_splits
+from octdino.cohort.split import check_splittable, external_splits, make_splits
 from octdino.config.cohort import CohortSettings
 from octdino.data.cohort_origin import NAME as ORIGIN
 from octdino.data.cohort_origin import origin_text
@@ -90,7 +90,7 @@ def build_cohort(settings: CohortSettings, out: Path, workers: int = 1, test_onl
 def _splits(scans: pd.DataFrame, table: ScanTable, settings: CohortSettings, test_only: bool) -> pd.DataFrame:
     """Return splits.csv."""
     if test_only:
-        return test_only_splits(scans)
+        return external_splits(scans)
     return make_splits(scans, table.truth.loc[scans.index], settings.split, table.unlabeled)
 
 

@@ -73,7 +73,7 @@ def make_splits(
     return pd.DataFrame(folds, columns=[c.name for c in SPLITS]).astype({c.name: c.dtype for c in SPLITS})
 
 
-def test_only_splits(scans: pd.DataFrame) -> pd.DataFrame:
+def external_splits(scans: pd.DataFrame) -> pd.DataFrame:
     """Return splits.csv of an external cohort: one fold in which every patient is test, whatever its tables say.
 
     Args:

@@ -29,7 +29,7 @@ from octdino.config.external import ExternalSettings
 from octdino.config.implied import with_implied, with_own_backbones
 from octdino.config.method_settings import MethodSettings
 from octdino.config.methods import METHODS
-from octdino.config.models import ModelSettings
+from octdino.config.models import ModelSettings, starts_published
 from octdino.config.names import BACKBONE_NAME, FRACTION_TEXT, METHOD_NAME, Arm, check_backbone_name, fraction_text
 from octdino.config.networks import NAME_RULE, is_timm_name
 from octdino.config.pretrain import PretrainSettings
@@ -134,8 +134,8 @@ class Config(Settings):
     def published(self, init: str) -> bool:
         """Whether an init is the name of an entry of `models` with weights: it then has a backbone of its own."""
         pretrain = self.pretrain
-        methods = {"scratch", "imagenet", *METHODS, *pretrain.methods, *pretrain.variants}
-        return init in self.models and init not in methods and self.models[init].published
+        pretrained = init in {*pretrain.methods, *pretrain.variants}
+        return init in self.models and starts_published(init, self.models[init], pretrained=pretrained)
 
     def backbones_of(self, init: str) -> list[str]:
         """Return the backbones that are used with an init: its own, those of the method, or all."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from octdino.config.models import ModelSettings
 from octdino.config.names import Arm
 from octdino.config.settings_base import checked
-from octdino.config.timm_models import check_timm_model, patch_sides
+from octdino.config.timm_models import check_patches, check_timm_model, may_mask_patches
 
 if TYPE_CHECKING:
     from octdino.config import Config
@@ -52,7 +52,7 @@ def check_methods(settings: "Config") -> None:
     for name in chosen.methods:
         variant = settings.pretrain.variant(name)
         for backbone in chosen.backbones_of(name):
-            if variant.needs_patches and patch_sides(settings.model(backbone)) is None:
+            if variant.needs_patches and not may_mask_patches(settings.model(backbone)):
                 raise ValueError(
                     f"pretrain.methods: {name} masks patches and needs vision transformers (vit_*), and {backbone} is "
                     f"none; name those that it may train in pretrain.variants.{name}.backbones"
@@ -76,7 +76,7 @@ def without_values(settings: "Config", method: str, lacking: list[str], why: str
 
 
 def check_view_sizes(settings: "Config") -> None:
-    """Check that a vision transformer's patches divide its inputs."""
+    """Check that a transformer's patches divide its inputs; `check_published` checks those of published networks."""
     pretrain, classify = settings.pretrain, settings.classify
     views = {"pretrain.augment.global_size": pretrain.augment.global_size}
     if pretrain.augment.local_views:
@@ -84,27 +84,16 @@ def check_view_sizes(settings: "Config") -> None:
     for name in pretrain.methods:
         for backbone in pretrain.backbones_of(name):
             for key, size in views.items():
-                _check_divisible(settings, backbone, key, size)
+                check_patches(settings.model(backbone), key, size, backbone, padded=False)
     inputs = {}
     if any(Arm.parse(arm).mode == "finetune" for arm in classify.arms) or (classify.arms and not settings.embed.size):
         inputs["classify.augment.global_size"] = classify.augment.global_size
     if settings.embed.size and (classify.arms or settings.explain.inits != []):
         inputs["embed.size"] = settings.embed.size
-    for backbone in pretrain.backbones:
-        padded = settings.model(backbone).args.get("dynamic_img_pad")
-        for key, size in {} if padded else inputs.items():
-            _check_divisible(settings, backbone, key, size)
-
-
-def _check_divisible(settings: "Config", backbone: str, key: str, size: int) -> None:
-    model = settings.model(backbone)
-    sides = patch_sides(model) or ()
-    if not sides or not ("vit" in model.timm or "deit" in model.timm):  # others have one size, of their own
-        return
-    if any(size % side for side in sides):
-        side = max(sides)
-        low = max(side, size - size % side)
-        raise ValueError(f"{key}: {size} px; {backbone} takes multiples of {side}, such as {low} or {low + side}")
+    started = [backbone for name in pretrain.methods for backbone in pretrain.backbones_of(name)]
+    for backbone in dict.fromkeys([*pretrain.backbones, *started]):
+        for key, size in inputs.items():
+            check_patches(settings.model(backbone), key, size, backbone)
 
 
 def check_folds(settings: "Config") -> None:

@@ -77,14 +77,16 @@ def check_paths(settings: "Config") -> None:
         "cohort.split.file": cohort.split.file,
     }
     files |= external_files(settings)
-    files |= {f"models.{name}.weights": model.weights_file for name, model in settings.models.items()}
+    weights = [
+        (f"models.{name}.weights", path) for name, model in settings.models.items() for path in model.weights_files
+    ]
     for key, each in {"cohort.root": cohort, **external_roots(settings)}.items():
         if each.local and each.root is not None:
             if not each.root.is_dir():
                 raise UserError(f"{key}: no such folder: {each.root.absolute()}")
             if next(each.root.iterdir(), None) is None:
                 raise UserError(f"{key}: empty folder: {each.root.absolute()}; expected the files of the cohort")
-    for key, path in files.items():
+    for key, path in [*files.items(), *weights]:
         if path and not path.is_file():
             raise UserError(f"{key}: no such file: {path.absolute()}")
 

@@ -52,7 +52,11 @@ def with_implied(
 
 
 def published_names(models: Any) -> list[str]:
-    """Return the names of entries with weights of the section `models`, as read from a file."""
+    """Return the names of entries with weights of the section `models`, as read from a file.
+
+    They are those whose `ModelSettings.published` is true, and those that lack the file of their layout, which
+    `check_published` refuses.
+    """
     if not isinstance(models, dict):
         return []
     entries = {name: entry for name, entry in models.items() if isinstance(name, str) and isinstance(entry, dict)}

@@ -1,18 +1,22 @@
 """Settings of backbones: timm name, arguments of timm.create_model, published weights and their input."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from octdino.config.methods import METHODS
 from octdino.config.networks import TimmArgs, TimmName
+from octdino.config.preprocessor import PublishedInput, read_preprocessor
 from octdino.config.settings_base import Settings
 from octdino.config.weights_layouts import LAYOUTS, Layout, LayoutName
 
 NEWER = ("layout", "input_size", "mean", "std", "license")  # than existing results: left out at their default
-SAFETENSORS = "model.safetensors"  # of a Hugging Face folder
+OF_INPUT = ("input_size", "mean", "std")  # of arms whose init is the name of the entry
+SAFETENSORS, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"  # of Hugging Face
+# Keys of preprocessor_config.json that the entry's own settings replace
+SIZED = ("size", "crop_size")
+NORMALIZED = ("image_mean", "image_std", "do_normalize", "do_rescale", "rescale_factor")
 
 
 class ModelSettings(Settings):
@@ -80,7 +84,7 @@ class ModelSettings(Settings):
     @property
     def published(self) -> bool:
         """Whether arms can start from this entry by its name: it has weights, or timm downloads them."""
-        return self.weights is not None or self.layout == "timm"
+        return self.weights is not None or (self.layout != "auto" and not self.layout_info.needs_file)
 
     @property
     def weights_file(self) -> Path | None:
@@ -90,73 +94,69 @@ class ModelSettings(Settings):
         return self.weights / SAFETENSORS
 
     @property
-    def form(self) -> Layout:
-        """The layout of the weights."""
+    def weights_files(self) -> list[Path]:
+        """The files that the weights are read from: their own and, of a Hugging Face folder, config.json."""
+        if self.weights_file is None:
+            return []
+        config = [self.weights_file.with_name(CONFIG)] if self.layout == "huggingface" else []
+        return [self.weights_file, *config]
+
+    @property
+    def preprocessor_file(self) -> Path | None:
+        """The preprocessor_config.json of a Hugging Face folder, which has the input; None where there is none."""
+        if self.weights_file is None or self.layout != "huggingface":
+            return None
+        path = self.weights_file.with_name(PREPROCESSOR)
+        return path if path.exists() else None
+
+    @property
+    def layout_info(self) -> Layout:
+        """What is known of the layout of the weights."""
         return LAYOUTS[self.layout]
+
+    def needed(self, *, as_init: bool = False, license_named: bool = False) -> Self:
+        """Return a copy without the settings that a run does not depend on.
+
+        Args:
+            as_init: of an arm whose init is the name of this entry, on which everything depends.
+            license_named: of a run whose metadata name the license.
+        """
+        if as_init:
+            return self
+        unused = OF_INPUT if license_named else (*OF_INPUT, "license")
+        return self.model_copy(update=dict.fromkeys(unused))
 
     @property
     def weights_license(self) -> str | None:
         """The license of the weights, as far as it is known."""
-        return self.license or self.form.license
-
-
-class PublishedInput(NamedTuple):
-    """The input of a published network; None: as the other arms have it.
-
-    Attributes:
-        size: px, the side.
-        mean, std: per channel of the published network, of pixels in [0, 1].
-    """
-
-    size: int | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-
-    def for_channels(self, channels: int) -> tuple[list[float], list[float]] | None:
-        """Return mean and std for a store with this number of channels; their means where the numbers differ."""
-        if self.mean is None or self.std is None:
-            return None
-        return _as_channels(self.mean, channels), _as_channels(self.std, channels)
-
-
-def _as_channels(values: Sequence[float], channels: int) -> list[float]:
-    return list(values) if len(values) == channels else [round(sum(values) / len(values), 6)] * channels
+        return self.license or self.layout_info.license
 
 
 def published_input(model: ModelSettings) -> PublishedInput:
     """Return the input of arms whose init is the name of this entry: its settings, or its folder's, or its layout's.
 
-    Reads preprocessor_config.json of a Hugging Face folder, where it exists.
+    Raises:
+        UserError: preprocessor_config.json of its Hugging Face folder has a value that it may not have.
     """
-    form = model.form
-    size, mean, std = form.size, form.mean, form.std
-    if model.layout == "huggingface" and (file := model.weights_file) is not None:
-        size, mean, std = _preprocessing(file.with_name("preprocessor_config.json"))
+    info = model.layout_info
+    found = PublishedInput(info.size, info.mean, info.std)
+    if model.preprocessor_file is not None:
+        sized = SIZED if model.input_size else ()
+        found = read_preprocessor(model.preprocessor_file, (*sized, *(NORMALIZED if model.mean else ())))
     if model.mean is not None and model.std is not None:
-        mean, std = tuple(model.mean), tuple(model.std)
-    return PublishedInput(model.input_size or size, mean, std)
+        found = found._replace(mean=tuple(model.mean), std=tuple(model.std))
+    return found._replace(size=model.input_size or found.size)
 
 
-def _preprocessing(path: Path) -> tuple[int | None, tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Return size, mean and std as transformers' image processors write them; None where they do not."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None, None, None
-    if not isinstance(found, dict):
-        return None, None, None
-    size = found.get("crop_size") if found.get("do_center_crop") else found.get("size")
-    size = size.get("height") or size.get("shortest_edge") if isinstance(size, dict) else size
-    mean, std = (_numbers(found.get(key)) for key in ("image_mean", "image_std"))
-    if found.get("do_normalize") is False or not mean or not std or len(mean) != len(std) or min(std) <= 0:
-        mean = std = None
-    return size if isinstance(size, int) and size >= 16 else None, mean, std
+def starts_published(init: str, model: ModelSettings, *, pretrained: bool) -> bool:
+    """Whether a network of an init starts from the published weights of its backbone's entry in `models`.
 
-
-def _numbers(values: Any) -> tuple[float, ...] | None:
-    if not isinstance(values, list) or not all(isinstance(each, float | int) for each in values):
-        return None
-    return tuple(map(float, values))
+    Args:
+        init: of an arm, of embeddings or of an explained network.
+        model: the entry of its backbone.
+        pretrained: it starts from a pretraining run.
+    """
+    return model.published and not pretrained and init not in ("scratch", "imagenet", *METHODS)
 
 
 def published_part(init: str, model: ModelSettings, sha256: str | None) -> dict[str, Any] | None:
@@ -165,8 +165,7 @@ def published_part(init: str, model: ModelSettings, sha256: str | None) -> dict[
     Args:
         sha256: of the file of the first weights; None: timm's download, or random weights.
     """
-    downloaded = model.layout == "timm" and sha256 is None
-    if init in ("scratch", "imagenet") or not (model.weights or downloaded):
+    if not starts_published(init, model, pretrained=model.weights is None and sha256 is not None):
         return None
     used = published_input(model)
     return {
@@ -174,6 +173,6 @@ def published_part(init: str, model: ModelSettings, sha256: str | None) -> dict[
         "license": model.weights_license,
         "file": model.weights_file.name if model.weights_file else None,
         "sha256": sha256,
-        "data": model.form.data or None,
+        "data": model.layout_info.data or None,
         "standardized_by": "cohort" if used.mean is None else "published",
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from octdino.config.models import ModelSettings, published_input
 from octdino.config.names import Arm
-from octdino.config.timm_models import find_timm_model, patch_sides
+from octdino.config.timm_models import check_patches, find_timm_model, patch_sides
 
 if TYPE_CHECKING:
     from octdino.config import Config
@@ -28,42 +28,26 @@ def check_published(settings: "Config") -> None:
         ValueError: one line that begins with the key.
     """
     for name, model in settings.models.items():
-        form = model.form
+        info = model.layout_info
         found = find_timm_model(model.timm)
-        if found and form.networks and found.cls not in form.networks:
-            such = f", such as {form.example}" if form.example else ""
+        if found and info.networks and found.cls not in info.networks:
+            such = f", such as {info.example}" if info.example else ""
             raise ValueError(
                 f"models.{name}.timm: {model.timm} is no network of the layout {model.layout}{such}; its weights are "
-                f"of timm's {' or '.join(form.networks)}"
+                f"of timm's {' or '.join(info.networks)}"
             )
-        if model.layout in ("retfound_mae", "retfound_dinov2", "mirage", "dinov3", "huggingface") and not model.weights:
+        if info.needs_file and not model.weights:
             raise ValueError(f"models.{name}.weights: missing; the layout {model.layout} needs a local file")
     for init in dict.fromkeys(Arm.parse(arm).init for arm in settings.classify.arms):
         if settings.published(init):
-            _check_size(init, settings.models[init], settings.classify.augment.global_size)
+            model = settings.models[init]
+            size = published_input(model).size or settings.classify.augment.global_size
+            check_patches(model, f"models.{init}.input_size", size, model.timm)
         elif init in set(settings.models) - set(settings.pretrain.backbones) and settings.models[init].published:
             raise ValueError(
                 f"models.{init}: an arm {init}-… would start from the pretraining method {init}, not from these "
                 f"weights; give the entry another name, such as {init}_published"
             )
-
-
-def _check_size(name: str, model: ModelSettings, common: int) -> None:
-    size, sides = published_input(model).size or common, sides_of(model)
-    if model.args.get("dynamic_img_pad") or not any(size % side for side in sides):
-        return
-    side = max(sides)
-    low = max(side, size - size % side)
-    raise ValueError(f"models.{name}.input_size: {size} px; {model.timm} takes multiples of {side}, such as {low}")
-
-
-def sides_of(model: ModelSettings) -> tuple[int, ...]:
-    """Return height and width of a transformer's patches in px, by the table or by the name; () if not known."""
-    if sides := patch_sides(model):
-        return sides
-    named = re.search(r"vit.*_patch(\d+)", model.timm)
-    given = model.args.get("patch_size", int(named[1]) if named else None)
-    return (given, given) if isinstance(given, int) and given > 0 else ()
 
 
 class TransformerSize(NamedTuple):
@@ -89,7 +73,7 @@ def transformer_size(model: ModelSettings) -> TransformerSize | None:
 def finetune_bytes(settings: "Config", init: str) -> int | None:
     """Estimate the device memory of fine-tuning: weights, optimizer, activations; None: not known."""
     model = settings.models[init]
-    found, sides = transformer_size(model), sides_of(model)
+    found, sides = transformer_size(model), patch_sides(model)
     if found is None or not sides:
         return None
     chosen = settings.classify

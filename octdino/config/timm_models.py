@@ -8,6 +8,7 @@ import difflib
 import functools
 import importlib.metadata
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,16 +59,51 @@ def check_timm_model(model: ModelSettings) -> None:
         raise ValueError(fault)
 
 
-def patch_sides(model: ModelSettings) -> tuple[int, ...] | None:
-    """Return height and width of a VisionTransformer's patches in px; () if not known; None: another network."""
+def may_mask_patches(model: ModelSettings) -> bool:
+    """Whether a network is, as far as is known, a VisionTransformer of timm, which methods that mask patches need."""
     found = find_timm_model(model.timm)
-    if found is None:
+    return found is None or found.patch_size is not None or found.cls == "NaFlexVit"
+
+
+def patch_sides(model: ModelSettings) -> tuple[int, ...]:
+    """Return height and width in px of the patches that have to divide a transformer's input.
+
+    They are from the table or, of others than VisionTransformers, from the name. () where there are none, where they
+    are not known, and for networks whose input has one size, of their own.
+    """
+    found, named = find_timm_model(model.timm), re.search(r"_patch(\d+)", model.timm)
+    if not has_image_size(model) or (found and found.cls == "NaFlexVit"):
         return ()
-    if found.patch_size is None:
-        return None if found.cls != "NaFlexVit" else ()
-    side = model.args.get("patch_size", found.patch_size)
+    if found and found.patch_size is not None:
+        side = model.args.get("patch_size", found.patch_size) if found.patch_size else 0
+    else:
+        side = model.args.get("patch_size", int(named[1]) if named else 0)
     sides = tuple(side) if isinstance(side, list | tuple) else (side, side)
     return sides if all(isinstance(each, int) and each > 0 for each in sides) else ()
+
+
+def has_image_size(model: ModelSettings) -> bool:
+    """Whether the network is built for the side of its input; others take any, or one of their own."""
+    return "vit" in model.timm or "deit" in model.timm
+
+
+def check_patches(model: ModelSettings, key: str, size: int, name: str, *, padded: bool = True) -> None:
+    """Check that a transformer's patches divide the side of its input.
+
+    Args:
+        key: of the side in the configuration, which begins the message.
+        size: px.
+        name: of the backbone, for the message.
+        padded: whether the network may pad images (timm's `dynamic_img_pad`); not in pretraining.
+
+    Raises:
+        ValueError: they do not.
+    """
+    sides = () if padded and model.args.get("dynamic_img_pad") else patch_sides(model)
+    if any(size % side for side in sides):
+        side = max(sides)
+        low = max(side, size - size % side)
+        raise ValueError(f"{key}: {size} px; {name} takes multiples of {side}, such as {low} or {low + side}")
 
 
 def _fault(model: ModelSettings) -> str | None:

@@ -37,6 +37,7 @@ class Layout(NamedTuple):
         example: a timm name, for messages.
         data: what the published weights were trained on.
         reader: of `octdino.models.published_layouts`; "": the names are recognized.
+        needs_file: whether `weights` has to name a local file.
     """
 
     title: str
@@ -49,12 +50,13 @@ class Layout(NamedTuple):
     example: str = ""
     data: str = ""
     reader: str = ""
+    needs_file: bool = True
 
 
 VIT = ("VisionTransformer",)
 LAYOUTS: dict[str, Layout] = {
-    "auto": Layout("a layout that is recognized"),
-    "timm": Layout("timm"),
+    "auto": Layout("a layout that is recognized", needs_file=False),
+    "timm": Layout("timm", needs_file=False),
     "torchvision": Layout("torchvision", 224, IMAGENET_MEAN, IMAGENET_STD, "BSD 3-Clause", data=NATURAL),
     "dino": Layout("DINO", 224, IMAGENET_MEAN, IMAGENET_STD, "Apache 2.0", data=NATURAL),
     "dinov2": Layout(

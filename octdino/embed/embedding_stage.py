@@ -10,6 +10,7 @@ from torch import nn
 
 from octdino import made_by
 from octdino.config import ClassifySettings, EmbedSettings, ModelSettings
+from octdino.config.models import starts_published
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.embeddings import EmbeddingAttributes, write_embeddings
 from octdino.models.backbones import num_features
@@ -58,13 +59,14 @@ def embed(
     set_determinism(True)
     cohort = read_cohort(store)
     channels = cohort.header.shape[1]
+    published = starts_published(init, model, pretrained=pretrained is not None)
     common = settings.size or ClassifySettings().augment.global_size
     size, mean, std = start_input(init, model, pretrained, common, *cohort.statistics(fold))
     network, weights_sha256 = start_backbone(init, model, channels, size, pretrained=pretrained, seed=seed)
     attributes = EmbeddingAttributes(
         init=init,
         backbone=backbone,
-        model=model.model_dump(mode="json"),
+        model=model.needed(as_init=published).model_dump(mode="json"),
         readout=settings.readout,
         pooled=num_features(network),
         size=size,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from octdino import made_by
 from octdino.config import ExplainSettings, ModelSettings
+from octdino.config.models import starts_published
 from octdino.data.csv_io import write_table
 from octdino.data.embeddings import read_embeddings
 from octdino.data.safetensors_torch import write_tensors
@@ -29,7 +30,7 @@ from octdino.explain.regions import Maps
 from octdino.explain.retrieval import nearest, precision, same_patient
 from octdino.explain.scan_projection import project
 from octdino.explain.summary import summarize
-from octdino.models.initial_weights import is_published, start_backbone
+from octdino.models.initial_weights import start_backbone
 from octdino.models.input_batches import input_batches
 from octdino.models.saliency import attention, attention_query, has_attention, label_maps, last_map, whole_patches
 from octdino.training.precision import pick_device
@@ -75,7 +76,7 @@ def explain(
     embedded.check_run(init, backbone, fold=0)
     images = shown.scans.images
     size = settings.size or input_size(classifiers) or min(images.shape[2:])
-    if is_published(init, model, pretrained):
+    if starts_published(init, model, pretrained=pretrained is not None):
         used = embedded.attributes
         size, shown = settings.size or used.size, dataclasses.replace(shown, mean=used.mean, std=used.std)
     network, weights_sha256 = start_backbone(init, model, images.shape[1], size, pretrained=pretrained, seed=seed)

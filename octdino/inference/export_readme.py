@@ -181,8 +181,10 @@ def provenance_section(model: ScanModel) -> str:
     ]
     if found.published:
         layout, license_name = cell(found.published.layout), cell(found.published.license or "unknown")
+        by = f", continued by {cell(found.published.continued_by)}" if found.published.continued_by else ""
         lines.append(
-            f"- **first weights published by others** (layout {layout}), license: {license_name}; it binds this model"
+            f"- **first weights published by others** (layout {layout}{by}), license: {license_name}; it binds this "
+            "model"
         )
     if found.kind == "phantom":
         lines.append("- **trained on synthetic scans: it has not seen a patient**")

@@ -18,6 +18,7 @@ from octdino.data.predictions import Predictions
 from octdino.data.schemas.csv_schemas import METRICS, SPLIT_NAMES
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, write_metadata
 from octdino.data.schemas.model_folder import BACKBONE, DENSITY, HEAD, ModelMetadata
+from octdino.data.schemas.published_part import continued_part
 from octdino.data.weights_file import write_weights
 from octdino.errors import UserError
 from octdino.inference.scan_model import Network, density_tensors
@@ -191,6 +192,10 @@ def _metrics(results: Path, metadata: ClassifierMetadata) -> list[dict[str, Any]
 def _provenance(
     cohort: Cohort, metadata: ClassifierMetadata, pretraining: tuple[Path, BackboneMetadata] | None
 ) -> dict[str, Any]:
+    published = metadata.published
+    if pretraining is not None:
+        folder, run = pretraining
+        published = continued_part(run.plain(), str(folder / "backbone.json"))
     return {
         "cohort": cohort.name,
         "kind": cohort.kind,
@@ -202,7 +207,7 @@ def _provenance(
         "n_train_patients": metadata.n_train_patients,
         "n_train_scans": metadata.n_train_scans,
         "pretrained": metadata.pretrained,
-        **({"published": metadata.published.model_dump(mode="json")} if metadata.published else {}),
+        **({"published": published.model_dump(mode="json", exclude_unset=True)} if published else {}),
         "classifier": metadata.weights_sha256,
         "versions": {"octdino": __version__, **{name: version(name) for name in ("torch", "timm")}},
     }

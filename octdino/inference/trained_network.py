@@ -15,7 +15,7 @@ from octdino.data.weights_file import read_weights
 from octdino.errors import UserError
 from octdino.inference.heads import MAY_LACK, Head, make_head
 from octdino.inference.scan_model import Network
-from octdino.models.backbones import create_backbone
+from octdino.models.backbones import create_backbone, fit_positions, set_image_size
 from octdino.models.initial_weights import start_backbone
 from octdino.training.precision import pick_device
 
@@ -107,7 +107,7 @@ def trained_backbone(
         backbone = create_backbone(model, channels, size)
         state = {name.removeprefix("0."): value for name, value in tensors.items() if name.startswith("0.")}
         try:
-            backbone.load_state_dict(state)
+            backbone.load_state_dict(fit_positions(state, backbone))
         except RuntimeError as error:
             raise UserError(f"classifier.safetensors of {metadata.arm}: does not fit {model.timm}: {error}") from None
         return backbone
@@ -117,7 +117,7 @@ def trained_backbone(
         raise UserError(
             f"{model.weights_file}: other weights than those that {metadata.arm} started from; run it again"
         )
-    return backbone
+    return set_image_size(backbone, size)  # of its training, where it was pretrained at another size
 
 
 def trained_head(metadata: ClassifierMetadata, tensors: dict[str, Tensor]) -> tuple[HeadSpec, dict[str, Tensor]]:

@@ -6,10 +6,13 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from timm.layers import resample_abs_pos_embed
+from timm.models import VisionTransformer
+from torch import Tensor, nn
 
 from octdino.config import ModelSettings
-from octdino.config.models import PublishedInput
+from octdino.config.preprocessor import PublishedInput
+from octdino.config.timm_models import has_image_size
 from octdino.data.schemas.metadata import BackboneMetadata, BackboneSpec, read_metadata, write_metadata
 from octdino.data.weights_file import read_weights, write_weights
 from octdino.errors import UserError, one_line
@@ -65,7 +68,7 @@ def create_backbone(
 
 def timm_arguments(model: ModelSettings, size: int) -> dict[str, Any]:
     """Return the arguments of `timm.create_model` that shape the network, but in_chans and num_classes."""
-    sizes = {"img_size": size, "dynamic_img_size": True} if "vit" in model.timm or "deit" in model.timm else {}
+    sizes = {"img_size": size, "dynamic_img_size": True} if has_image_size(model) else {}
     return {**sizes, **model.args}
 
 
@@ -81,6 +84,25 @@ def _check_forward(backbone: nn.Module, in_chans: int, size: int) -> None:
     training = backbone.training
     backbone.eval()(torch.zeros(1, in_chans, size, size))  # changes no buffers and draws no random numbers
     backbone.train(training)
+
+
+def set_image_size(backbone: nn.Module, size: int) -> nn.Module:
+    """Resample a vision transformer's position embeddings for a side of `size` px, in place, and return it.
+
+    It then computes what timm computes where it resamples them in every forward pass. Other networks stay as they are.
+    """
+    if isinstance(backbone, VisionTransformer):
+        backbone.set_input_size(img_size=(size, size))
+    return backbone
+
+
+def fit_positions(tensors: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """Return a state dict with position embeddings resampled, if necessary, for the side of a backbone's input."""
+    stored = tensors.get("pos_embed")
+    if not isinstance(backbone, VisionTransformer) or stored is None or backbone.pos_embed is None:
+        return tensors
+    prefix, grid = 0 if backbone.no_embed_class else backbone.num_prefix_tokens, list(backbone.patch_embed.grid_size)
+    return tensors | {"pos_embed": resample_abs_pos_embed(stored, new_size=grid, num_prefix_tokens=prefix)}
 
 
 def num_features(backbone: nn.Module) -> int:

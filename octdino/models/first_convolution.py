@@ -4,7 +4,7 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from octdino.config.models import PublishedInput
+from octdino.config.preprocessor import PublishedInput
 
 Tensors = dict[str, Tensor]
 

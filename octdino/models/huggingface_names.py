@@ -5,13 +5,16 @@ What config.json says of the network and its tensors do not show, such as the nu
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octdino.errors import UserError
+from octdino.errors import UserError, short
 
 Tensors = dict[str, Tensor]
 LAYER = re.compile(r"(?:encoder\.|model\.)*layer\.(\d+)\.")
@@ -30,6 +33,16 @@ NAMES = (  # below a layer; query, key and value are joined before
 GATED = ((r"mlp\.gate_proj\.", "mlp.w1."), (r"mlp\.up_proj\.", "mlp.w2."), (r"mlp\.down_proj\.", "mlp.w3."))
 PLAIN = ((r"mlp\.up_proj\.", "mlp.fc1."), (r"mlp\.down_proj\.", "mlp.fc2."))  # DINOv3's without a gate
 PARTS = re.compile(r"attention\.(?:attention\.)?(query|key|value|q_proj|k_proj|v_proj)\.(weight|bias)$")
+EPSILON_TOLERANCE = 1e-6
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # transformers' names
+    "gelu": F.gelu,
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+}
 OUTSIDE = {
     "embeddings.cls_token": "cls_token",
     "embeddings.position_embeddings": "pos_embed",
@@ -72,14 +85,14 @@ def from_huggingface(tensors: Tensors) -> tuple[Tensors, set[str]]:
 
 
 def _outside(key: str, third: bool) -> str:
-    """The name of a tensor outside of the layers."""
+    """Return the project's name of a tensor outside of the layers; `third`: of DINOv3."""
     if key == "embeddings.register_tokens":
         return "storage_tokens" if third else "register_tokens"
     return OUTSIDE.get(key, key)
 
 
 def check_config(path: Path, backbone: nn.Module) -> None:
-    """Check that a folder's config.json is of the backbone: width, heads, blocks, patches, rotary base.
+    """Check that a folder's config.json is of the backbone: sizes, rotary base, activation, epsilon of layer norms.
 
     Raises:
         UserError: it is missing, no JSON object, or of another network.
@@ -96,10 +109,45 @@ def check_config(path: Path, backbone: nn.Module) -> None:
         if key == "rope_theta" and isinstance(config.get("rope_parameters"), dict):
             found = config["rope_parameters"].get(key, found)
         if found is not None and found != expected:
-            raise UserError(f"{path}: {key} is {found}, {expected} in the backbone; expected its timm model")
+            raise UserError(f"{path}: {key} is {short(found)}, {expected} in the backbone; expected its timm model")
+    _check_epsilon(path, config.get("layer_norm_eps"), backbone)
+    if not config.get("use_swiglu_ffn"):  # of Dinov2: its MLP is gated by SiLU, whatever hidden_act says
+        _check_activation(path, config.get("hidden_act"), backbone)
+
+
+def _check_epsilon(path: Path, found: Any, backbone: nn.Module) -> None:
+    """Check the epsilon of layer norms; transformers' ViT has 1e-12 where timm's has 1e-6, which changes no feature."""
+    blocks: Any = backbone.blocks
+    expected = getattr(blocks[0].norm1, "eps", None)
+    if found is None or expected is None:
+        return
+    if not isinstance(found, float) or abs(found - expected) > EPSILON_TOLERANCE:
+        raise UserError(
+            f"{path}: layer_norm_eps is {short(found)}, {expected:g} in the backbone; expected a timm model that has "
+            f"that of the file within {EPSILON_TOLERANCE:g}"
+        )
+
+
+@torch.no_grad()
+def _check_activation(path: Path, found: Any, backbone: nn.Module) -> None:
+    """Check the activation function of the MLPs by its values."""
+    blocks: Any = backbone.blocks
+    act = getattr(blocks[0].mlp, "act", None)
+    if found is None or act is None:
+        return
+    points = torch.linspace(-4, 4, 81)
+    values = act(points.clone())
+    same = [name for name, function in ACTIVATIONS.items() if torch.allclose(function(points), values, atol=1e-5)]
+    if found not in same:
+        expected = " or ".join(same) or f"that of {type(act).__name__}"
+        raise UserError(
+            f"{path}: hidden_act is {short(found)}, {expected} in the backbone; expected args with another act_layer, "
+            "or the timm model of the file"
+        )
 
 
 def _known(backbone: nn.Module) -> dict[str, Any]:
+    """Return what config.json has to say of a backbone, by its keys."""
     blocks: Any = backbone.blocks
     patches: Any = backbone.patch_embed
     known = {

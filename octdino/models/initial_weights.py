@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from timm.models import VisionTransformer
 from torch import nn
 
 from octdino.config import AugmentSettings, MethodSettings, ModelSettings
 from octdino.config.cohort import UNPUBLISHED
-from octdino.config.models import published_input
+from octdino.config.models import published_input, starts_published
+from octdino.config.timm_models import check_patches
 from octdino.data.weights_file import sha256_of
 from octdino.errors import UserError
-from octdino.models.backbones import create_backbone, load_backbone
+from octdino.models.backbones import create_backbone, load_backbone, set_image_size
 from octdino.training.random_seeds import seed_of
 
 INHERITED = (
@@ -59,7 +59,11 @@ class Start:
                 raise UserError(
                     f"init: {method.init}: the backbone has no published weights; name them in --model.weights"
                 )
-            self.origin = {"from": str(method.init), "sha256": sha256_of(file) if file else None, **_card(model)}
+            self.origin = {
+                "from": str(method.init),
+                "sha256": sha256_of(file) if file else None,
+                **layout_and_license(model),
+            }
         if self._folder is None:
             return
         _, metadata = load_backbone(self._folder)
@@ -101,22 +105,19 @@ class Start:
             origin = origin.get("start")
 
     def check_views(self, augment: AugmentSettings) -> None:
-        """Check that the sizes of views are multiples of a vision transformer's patch size.
+        """Check that the sizes of views are multiples of a transformer's patch size.
 
         Raises:
             UserError: a size is not.
         """
-        with torch.device("meta"):
-            network = create_backbone(self.model, 1, augment.global_size)
-        if not isinstance(network, VisionTransformer):
-            return
-        height, width = network.patch_embed.patch_size
         sizes = {"global_size": augment.global_size}
         if augment.local_views:
             sizes["local_size"] = augment.local_size
         for name, size in sizes.items():
-            if size % height or size % width:
-                raise UserError(f"augment.{name}: {size} px; {self.model.timm} takes multiples of {max(height, width)}")
+            try:
+                check_patches(self.model, f"augment.{name}", size, self.model.timm, padded=False)
+            except ValueError as error:
+                raise UserError(str(error)) from None
 
     def backbone(self, in_chans: int, size: int) -> nn.Module:
         """Return a new backbone with the initial weights; random ones from torch's global generator."""
@@ -126,24 +127,13 @@ class Start:
         spec = metadata.spec
         if spec.in_chans != in_chans:
             raise UserError(f"{self._folder}: takes {spec.in_chans} channel(s), the store has {in_chans}")
-        if spec.size != size and isinstance(network, VisionTransformer):  # its position embeddings
-            network.set_input_size(img_size=size)
-        return network
+        return set_image_size(network, size)
 
 
-def _card(model: ModelSettings) -> dict[str, Any]:
-    """Layout and license of published weights, for metadata; nothing where neither is known."""
+def layout_and_license(model: ModelSettings) -> dict[str, str]:
+    """Return layout and license of published weights, for metadata; without what is not known."""
     known = {"layout": None if model.layout == "auto" else model.layout, "license": model.weights_license}
     return {key: each for key, each in known.items() if each is not None}
-
-
-def is_published(init: str, model: ModelSettings, pretrained: Path | None) -> bool:
-    """Whether an init is the name of an entry of `models`, which has weights of its own.
-
-    Args:
-        pretrained: folder of a pretraining run that was given; None: there is none.
-    """
-    return init not in ("scratch", "imagenet") and pretrained is None and model.published
 
 
 class StartInput(NamedTuple):
@@ -165,10 +155,10 @@ def start_input(
     """Return the input of an arm: that of the published network where it starts from one, else that of all arms.
 
     Args:
-        pretrained: as in `is_published`.
+        pretrained: folder of the pretraining run that it starts from; None: it starts from none.
         size, mean, std: of all other arms.
     """
-    if not is_published(init, model, pretrained):
+    if not starts_published(init, model, pretrained=pretrained is not None):
         return StartInput(size, mean, std)
     used = published_input(model)
     return StartInput(used.size or size, *(used.for_channels(len(mean)) or (mean, std)))
@@ -189,7 +179,7 @@ def start_backbone(
     Raises:
         UserError: no folder given, no weights found, or weights for another number of channels.
     """
-    published = is_published(init, model, pretrained)
+    published = starts_published(init, model, pretrained=pretrained is not None)
     if init in ("scratch", "imagenet") or published:
         torch.manual_seed(seed_of(seed, "weights"))
         used = published_input(model) if published else None

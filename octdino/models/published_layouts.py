@@ -43,10 +43,13 @@ def split_off(tensors: Tensors, *first: str) -> tuple[Tensors, set[str]]:
 
 
 def from_retfound_mae(tensors: Tensors, backbone: nn.Module, where: str) -> tuple[Tensors, set[str]]:
-    """RETFound's masked autoencoder: the encoder of MAE; decoder and mask token are dropped.
+    """Return the encoder of RETFound's masked autoencoder, which is MAE's; decoder and mask token are dropped.
 
     Where the backbone pools patches and then norms (`global_pool: avg`), as RETFound's own fine-tuning does, the norm
     of the autoencoder has no place: `fc_norm` is that of a fine-tuned file, or begins at weight 1 and bias 0.
+
+    Raises:
+        UserError: there is no such encoder.
     """
     own, dropped = split_off(
         below(tensors, "patch_embed.proj.weight", "RETFound (MAE)", where), "decoder_", "mask_token"
@@ -62,9 +65,12 @@ def from_retfound_mae(tensors: Tensors, backbone: nn.Module, where: str) -> tupl
 
 
 def from_mirage(tensors: Tensors, backbone: nn.Module, where: str) -> tuple[Tensors, set[str]]:
-    """MIRAGE's encoder with the input adapter of OCT B-scans; other modalities and all output adapters are dropped.
+    """Return MIRAGE's encoder with the input adapter of OCT B-scans; other modalities and output adapters are dropped.
 
     The encoder has no norm at its end; MIRAGE's classifier begins with a new one, here weight 1 and bias 0.
+
+    Raises:
+        UserError: no input adapter of B-scans, or position embeddings that are not those of a square image.
     """
     found = below(tensors, "global_tokens", "MIRAGE", where)
     adapter = f"input_adapters.{BSCAN}."
@@ -93,7 +99,9 @@ def from_mirage(tensors: Tensors, backbone: nn.Module, where: str) -> tuple[Tens
 
 
 def from_dinov3(tensors: Tensors, backbone: nn.Module, where: str) -> tuple[Tensors, set[str]]:
-    """DINOv3's vision transformer; timm's filter renames. Its key biases are masked and dropped, as DINOv3 does.
+    """Return DINOv3's vision transformer or ConvNeXt, whose names timm's filter changes.
+
+    Biases of keys are masked and dropped, as DINOv3 does.
 
     Raises:
         UserError: query or value biases that the backbone has no place for, or another rotary embedding than timm's.
@@ -116,7 +124,11 @@ def from_dinov3(tensors: Tensors, backbone: nn.Module, where: str) -> tuple[Tens
 
 
 def _without_biases(tensors: Tensors, where: str) -> Tensors:
-    """Drop the biases of queries, keys and values, which have to be zero but for the masked ones of keys."""
+    """Return the tensors without biases of queries, keys and values, which have to be zero but for those of keys.
+
+    Raises:
+        UserError: a bias of queries or values is not zero.
+    """
     for key in [key for key in tensors if key.endswith("attn.qkv.bias")]:
         query, _, value = tensors[key].chunk(3)
         if query.any() or value.any():
@@ -133,6 +145,7 @@ def width_of(tensors: Tensors) -> int:
 
 
 def _huggingface(tensors: Tensors, backbone: nn.Module, where: str) -> tuple[Tensors, set[str]]:
+    """Return what a vision transformer of transformers has, of DINOv3 by way of its own project's names."""
     named, dropped = from_huggingface(below(tensors, "embeddings.cls_token", "Hugging Face transformers", where))
     if "storage_tokens" in named:
         named, more = from_dinov3(named, backbone, where)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from octdino.config import ModelSettings
-from octdino.config.models import PublishedInput
+from octdino.config.preprocessor import PublishedInput
 from octdino.data.safetensors_torch import read_tensors
 from octdino.data.weights_file import check_finite
 from octdino.errors import UserError
@@ -42,7 +42,7 @@ HEADS = ("head", "heads", "head_dist", "fc", "classifier", "pre_logits", "masked
 
 
 @dataclass(frozen=True)
-class Form:
+class NameScheme:
     """How a project names a backbone's tensors: `anchor` is in every such file, `names` lead to timm's."""
 
     title: str
@@ -55,7 +55,7 @@ class Form:
         return key
 
 
-TORCHVISION_VIT = Form(
+TORCHVISION_VIT = NameScheme(
     "torchvision's vision transformer",
     "conv_proj.weight",
     (
@@ -71,7 +71,7 @@ TORCHVISION_VIT = Form(
         (r"^encoder\.ln\.", "norm."),
     ),
 )
-LIGHTLY_RESNET = Form(
+LIGHTLY_RESNET = NameScheme(
     "a torchvision ResNet as nn.Sequential, lightly's way",
     "4.0.conv1.weight",
     ((r"^0\.", "conv1."), (r"^1\.", "bn1."), (r"^4\.", "layer1."), (r"^5\.", "layer2."), (r"^6\.", "layer3."),
@@ -101,13 +101,13 @@ def load_weights(backbone: nn.Module, model: ModelSettings, published: Published
         check_config(path.with_name("config.json"), backbone)
     tensors, wrapper = _unwrapped(_read(path), path)
     inside = f", its {wrapper!r}" if wrapper else ""
-    if reader := READERS.get(model.form.reader):
+    if reader := READERS.get(model.layout_info.reader):
         own, outside = reader(tensors, backbone, str(path))
-        source = f"{path} ({model.form.title}'s names{inside})"
+        source = f"{path} ({model.layout_info.title}'s names{inside})"
     else:
-        form, prefix, own = _recognise(tensors, backbone)
+        title, prefix, own = _recognized(tensors, backbone)
         outside = {key.split(".")[0] for key in tensors if not key.startswith(prefix)}
-        source = f"{path} ({form}{inside}{f', below {prefix!r}' if prefix else ''})"
+        source = f"{path} ({title}{inside}{f', below {prefix!r}' if prefix else ''})"
         if "register_tokens" in own and getattr(backbone, "reg_token", None) is None:
             raise UserError(f"{source}: has register tokens, {model.timm} has none; expected a timm model with reg4")
     check_finite(own, str(path))
@@ -131,7 +131,11 @@ def load_download(backbone: nn.Module, name: str, published: PublishedInput | No
 
 
 def _read(path: Path) -> Any:
-    """What the file holds; nothing in it is executed (safetensors, or torch's unpickler of plain values)."""
+    """Return what the file contains; nothing in it is executed (safetensors, or torch's unpickler of plain values).
+
+    Raises:
+        UserError: no such file, unreadable, or not a checkpoint of plain values.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
     try:
@@ -156,7 +160,11 @@ def _read(path: Path) -> Any:
 
 
 def _unwrapped(data: Any, path: Path) -> tuple[Tensors, str]:
-    """The state dict, and the keys below which it stood."""
+    """Return the state dict, and the keys below which it was, joined by dots.
+
+    Raises:
+        UserError: there are no tensors by name.
+    """
     found, trail = data, []
     while isinstance(found, dict) and (key := next((k for k in WRAPPERS if isinstance(found.get(k), dict)), None)):
         found = found[key]
@@ -168,25 +176,28 @@ def _unwrapped(data: Any, path: Path) -> tuple[Tensors, str]:
     return tensors, ".".join(trail)
 
 
-def _recognise(tensors: Tensors, backbone: nn.Module) -> tuple[str, str, Tensors]:
-    """The form, the prefix, and what stands below it under timm's names; the pair that covers most of the backbone."""
+def _recognized(tensors: Tensors, backbone: nn.Module) -> tuple[str, str, Tensors]:
+    """Return the title of a scheme, a prefix, and the tensors below it under timm's names.
+
+    It is the pair of scheme and prefix whose names cover most of the backbone.
+    """
     wanted = set(backbone.state_dict())
-    forms = (
-        Form(
+    schemes = (
+        NameScheme(
             "timm's names", f"{first_convolutions(backbone)[0]}.weight", BLOCK_CHUNKS if "cls_token" in wanted else ()
         ),
         TORCHVISION_VIT,
         LIGHTLY_RESNET,
     )
     best = (0, (False, False, 0)), "names as their project has them", "", tensors  # some of which timm's filters know
-    for form in forms:
-        prefixes = {key.removesuffix(form.anchor) for key in tensors if key.endswith(form.anchor)}
+    for scheme in schemes:
+        prefixes = {key.removesuffix(scheme.anchor) for key in tensors if key.endswith(scheme.anchor)}
         for prefix in sorted(p for p in prefixes if not p or p.endswith(".")):
-            own = {form.renamed(k.removeprefix(prefix)): v for k, v in tensors.items() if k.startswith(prefix)}
+            own = {scheme.renamed(k.removeprefix(prefix)): v for k, v in tensors.items() if k.startswith(prefix)}
             online = not re.search("student|momentum|encoder_k|ema", prefix)
             score = len(wanted & own.keys()), ("teacher" in prefix, online, -len(prefix))
             if score > best[0]:
-                best = score, form.title, prefix, own
+                best = score, scheme.title, prefix, own
     return best[1:]
 
 
@@ -230,7 +241,11 @@ def _load(
 
 
 def _fitted(tensors: Tensors, backbone: nn.Module, source: str, name: str) -> Tensors:
-    """Through timm's filter of the model's family: embeddings, other projects' names."""
+    """Return the tensors after timm's filter of the model's family: embeddings resampled, other projects' names.
+
+    Raises:
+        UserError: the filter fails on them.
+    """
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
     if convert:
         try:

@@ -52,7 +52,7 @@ class BatchLoader:
         self._local = local_slice(self.batch_size)
         self._augment = Augment(augment, data.mean, data.std, device)
         self._targets = method.targets(data.manifest).to(device)
-        self._partners = method.partners(data.manifest)
+        self._partners = data.partners
         self._images = DeviceLoader(data.images, device)
         self._order = functools.lru_cache(2)(functools.partial(batch_order, count, self.batch_size, seed))
 

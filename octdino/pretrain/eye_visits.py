@@ -4,9 +4,6 @@ Eyes are those of a patient: whatever a table calls them, no pair crosses patien
 training scans, so no pair contains a scan of another patient.
 """
 
-from collections.abc import Iterator
-from itertools import product
-
 import numpy as np
 import pandas as pd
 import torch
@@ -14,16 +11,18 @@ from torch import Tensor
 
 from octdino.config.eye_visits import VisitLimits, VisitViews
 from octdino.config.method_settings import MethodSettings
-from octdino.data.visit_times import VisitTime, visit_times
+from octdino.data.visit_times import Scale, visit_time, visit_time_fault
 from octdino.errors import UserError
 from octdino.training.counter_rng import CounterRng, image_keys
 from octdino.training.random_seeds import seed_of
 
 UNKNOWN = -1
-SCALES = ("weeks", "visits")  # coded by their position
-STEP = 1000  # times are whole thousandths of a week or of a visit
-
-Place = tuple[np.ndarray, np.ndarray]  # rows of one visit of one eye, in the order of their slices, and these
+LIMITS: dict[Scale, str] = {  # the setting of each scale, which is coded by its position
+    "weeks": "positives_weeks",
+    "visits": "positives_visits",
+    "dates": "positives_weeks",
+}
+STEP = 7000  # times are whole parts of a week or of a visit, so that those of days are exact
 
 
 def eye_codes(manifest: pd.DataFrame) -> np.ndarray:
@@ -35,57 +34,80 @@ def eye_codes(manifest: pd.DataFrame) -> np.ndarray:
     eye = manifest["eye"].replace("", pd.NA)
     if eye.isna().all():
         raise UserError("positives: no scan has a known eye, so none is a positive; expected a column eye with values")
-    return np.where(eye.isna(), UNKNOWN, manifest.groupby(["patient", eye], sort=True).ngroup())
+    codes = manifest.groupby(["patient", eye], sort=True).ngroup()  # float64 where an eye is not known
+    return codes.where(eye.notna(), UNKNOWN).to_numpy(np.int64)
 
 
 def eye_visit_columns(manifest: pd.DataFrame, limits: VisitLimits) -> Tensor:
-    """Return code of the eye, time of the visit and its scale, int64 [N, 3], for `same_eye`.
+    """Return code of the eye, time of the visit in STEP-ths and its scale, int64 [N, 3], for `same_eye`.
 
     Raises:
-        UserError: no eye is known, or visits are on a scale that has no limit although the other one has.
+        UserError: no eye is known, or there are limits and visits whose times cannot be compared with them.
     """
-    unused: list[VisitTime | None] = [None] * len(manifest)
-    times = visit_times(manifest["visit"]) if limits.limited else unused
-    check_limits(manifest, times, limits)
-    columns = [
-        torch.from_numpy(eye_codes(manifest).astype("int64")),
-        torch.tensor([round(time.value * STEP) if time else 0 for time in times], dtype=torch.int64),
-        torch.tensor([SCALES.index(time.scale) if time else UNKNOWN for time in times], dtype=torch.int64),
-    ]
-    return torch.stack(columns, dim=1)
+    columns = np.zeros((len(manifest), 3), np.int64)
+    columns[:, 0] = eye_codes(manifest)
+    if limits.limited:
+        columns[:, 1:] = _visit_times(manifest, columns[:, 0], limits)
+    return torch.from_numpy(columns)
 
 
 def same_eye(columns: Tensor, limits: VisitLimits) -> Tensor:
     """Return which scans [B, 3] are of one eye, at visits within the limits: bool [B, B]."""
-    eye, time, scale = columns.unbind(1)
-    same = (eye[:, None] == eye[None, :]) & (eye[:, None] != UNKNOWN)
+    return near(columns[:, None], columns[None, :], limits)
+
+
+def near(scans: Tensor, others: Tensor, limits: VisitLimits) -> Tensor:
+    """Return whether scans [..., 3] and others [..., 3] are of one eye, at visits within the limits: bool [...]."""
+    same = (scans[..., 0] == others[..., 0]) & (scans[..., 0] != UNKNOWN)
     if not limits.limited:
         return same
-    apart = (time[:, None] - time[None, :]).abs()
-    near = torch.zeros_like(same)
-    for code, limit in enumerate((limits.positives_weeks, limits.positives_visits)):
-        if limit is not None:
-            near |= (scale[:, None] == code) & (scale[None, :] == code) & (apart <= round(limit * STEP))
-    return same & near
+    apart = (scans[..., 1] - others[..., 1]).abs()
+    within = torch.zeros_like(same)
+    for code, key in enumerate(LIMITS.values()):
+        if (limit := getattr(limits, key)) is not None:
+            within |= (scans[..., 2] == code) & (others[..., 2] == code) & (apart <= round(limit * STEP))
+    return same & within
 
 
-def check_limits(manifest: pd.DataFrame, times: list[VisitTime | None], limits: VisitLimits) -> None:
-    """Check that every visit is on a scale that has a limit, where there is any."""
-    if not limits.limited:
-        return
-    values = {"weeks": limits.positives_weeks, "visits": limits.positives_visits}
-    if not any(times):
+def _visit_times(manifest: pd.DataFrame, eyes: np.ndarray, limits: VisitLimits) -> np.ndarray:
+    """Return time and scale of each scan's visit, int64 [N, 2]; UNKNOWN scale where eye or visit is not known.
+
+    Raises:
+        UserError: a visit has no time, or one on a scale without a limit, or an eye has visits on two scales.
+    """
+    visits, scales = manifest["visit"].fillna("").astype(str), list(LIMITS)
+    known = (eyes != UNKNOWN) & (visits != "").to_numpy()
+    if not known.any():
         raise UserError(
-            "positives: no scan has a visit whose name has a number, so none is near another; expected such as W12 or "
-            "V3, or no positives_weeks and positives_visits"
+            "positives: no scan has a known eye and a visit, so none is near another; expected columns eye and visit "
+            "with values, or no positives_weeks and positives_visits"
         )
-    for name, time in zip(manifest["visit"], times, strict=True):
-        if time is not None and values[time.scale] is None:
-            other = next(scale for scale in SCALES if scale != time.scale)
+    found = np.full((len(manifest), 2), UNKNOWN)
+    codes, names = pd.factorize(visits[known], sort=True)
+    times = []
+    for code, name in enumerate(names):
+        time, fault = visit_time(name), visit_time_fault(name)
+        if time is None or fault is not None:
+            of = manifest["patient"][known].iloc[np.argmax(codes == code)]
+            raise UserError(f"positives: visit {name!r} of patient {of}: {fault}; or no limits of time between visits")
+        if getattr(limits, LIMITS[time.scale]) is None:
+            given = next(key for key in LIMITS.values() if getattr(limits, key) is not None)
             raise UserError(
-                f"positives_{other}: {values[other]:g}, but visits such as {name!r} are in {time.scale}; expected a "
-                f"limit for them, too: positives_{time.scale}"
+                f"{given}: {getattr(limits, given):g}, but visits such as {name!r} are in {time.scale}; expected a "
+                f"limit for them, too: {LIMITS[time.scale]}"
             )
+        times.append((round(time.value * STEP), scales.index(time.scale)))
+    found[known] = np.array(times, np.int64).reshape(-1, 2)[codes]
+    several = pd.Series(found[known, 1]).groupby(eyes[known]).agg(["min", "max"])
+    if (mixed := several.index[several["min"] != several["max"]]).size:
+        own = known & (eyes == mixed[0])
+        first, last = (visits[own & (found[:, 1] == several.loc[mixed[0], end])].iloc[0] for end in ("min", "max"))
+        raise UserError(
+            f"positives: eye {manifest['eye'][own].iloc[0]} of patient {manifest['patient'][own].iloc[0]} has visits "
+            f"{first!r} and {last!r}, whose times cannot be compared; expected weeks, dates or numbers for all visits "
+            "of an eye"
+        )
+    return found
 
 
 class VisitPartners:
@@ -102,21 +124,19 @@ class VisitPartners:
     """
 
     def __init__(self, manifest: pd.DataFrame, limits: VisitLimits) -> None:
-        eyes = eye_codes(manifest)
+        columns = eye_visit_columns(manifest, limits)
         if manifest["visit"].fillna("").eq("").all():
             raise UserError("positives: eye: no scan has a visit; expected a column visit with known values")
-        pairs = list(_pairs(manifest, eyes, limits))
-        if not pairs:
+        rows, partners = _pairs(manifest, columns, limits)
+        if not len(rows):
             raise UserError(
                 "positives: eye: no eye has scans of two visits"
                 f"{' within positives_weeks and positives_visits' if limits.limited else ''}, so there are no pairs; "
                 "expected some among the training patients"
             )
-        rows, partners = (np.concatenate(each) for each in zip(*pairs, strict=True))
-        order = np.argsort(rows, kind="stable")
         self._counts = torch.from_numpy(np.bincount(rows, minlength=len(manifest)))
         self._first = self._counts.cumsum(0) - self._counts
-        self._partners = torch.from_numpy(partners[order])
+        self._partners = torch.from_numpy(partners)
 
     def choose(self, rows: Tensor, seed: int) -> Tensor:
         """Return a partner of each scan, int64 [B], uniform over visits; the scan itself where it has none.
@@ -132,8 +152,8 @@ class VisitPartners:
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """Return every scan that may be chosen for any of `rows`, ascending."""
-        spans = [self._partners[self._first[row] : self._first[row] + self._counts[row]] for row in rows.tolist()]
-        return np.unique(torch.cat(spans).numpy()) if spans else np.empty(0, np.int64)
+        asked = np.isin(np.arange(len(self._counts)), rows)
+        return np.unique(self._partners.numpy()[np.repeat(asked, self._counts.numpy())])
 
     @property
     def with_partner(self) -> int:
@@ -146,31 +166,45 @@ def visit_partners(settings: MethodSettings, manifest: pd.DataFrame) -> VisitPar
     return VisitPartners(manifest, settings) if isinstance(settings, VisitViews) and settings.positives else None
 
 
-def _pairs(manifest: pd.DataFrame, eyes: np.ndarray, limits: VisitLimits) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield rows of one visit and their partners at another one, per ordered pair of visits of an eye."""
-    visits = manifest["visit"].fillna("").astype(str).to_numpy()
-    columns = eye_visit_columns(manifest, limits)
-    known = np.flatnonzero((eyes != UNKNOWN) & (visits != ""))
-    for _, rows in pd.Series(known).groupby(eyes[known]):
-        places = [_place(manifest, part.to_numpy()) for _, part in rows.groupby(visits[rows])]
-        for one, other in product(places, places):
-            first = columns[torch.from_numpy(np.stack([one[0][0], other[0][0]]))]
-            if one is not other and same_eye(first, limits)[0, 1]:
-                yield one[0], _nearest(one, other)
+def _pairs(manifest: pd.DataFrame, columns: Tensor, limits: VisitLimits) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and their partners, int64 [M] each: per scan one per other visit of its eye, by row and visit."""
+    eyes, names = columns[:, 0].numpy(), manifest["visit"].fillna("").astype(str).to_numpy()
+    known = np.flatnonzero((eyes != UNKNOWN) & (names != ""))
+    slices = manifest["slice"].to_numpy(np.float64, na_value=np.nan)
+    scans = pd.DataFrame({"row": known, "eye": eyes[known], "name": names[known], "slice": slices[known]})
+    scans = scans.sort_values(["eye", "name", "slice"], kind="stable", ignore_index=True)
+    scans["visit"] = scans.groupby(["eye", "name"]).ngroup()
+    scans["position"] = scans.groupby("visit").cumcount()
+    visits = scans.groupby("visit", as_index=False).agg(
+        eye=("eye", "first"),
+        row=("row", "first"),
+        count=("row", "size"),
+        unknown=("slice", lambda each: each.isna().any()),
+    )
+    visits["start"] = visits["count"].cumsum() - visits["count"]
+    pairs = visits.merge(visits, on="eye", suffixes=("", "_other"))
+    one, other = (columns[torch.tensor(pairs[name].to_numpy())] for name in ("row", "row_other"))
+    pairs = pairs[(pairs["visit"] != pairs["visit_other"]) & near(one, other, limits).numpy()]
+    asked = scans.merge(pairs.drop(columns=["eye", "row"]), on="visit").sort_values(["row", "visit_other"])
+    return asked["row"].to_numpy(np.int64), scans["row"].to_numpy(np.int64)[_nearest(asked, scans)]
 
 
-def _place(manifest: pd.DataFrame, rows: np.ndarray) -> Place:
-    """Return the rows of one visit in the order of their slices, and slices as float64, NaN where unknown."""
-    slices = manifest["slice"].iloc[rows].to_numpy(np.float64, na_value=np.nan)
-    order = np.argsort(slices, kind="stable")
-    return rows[order], slices[order]
+def _nearest(asked: pd.DataFrame, scans: pd.DataFrame) -> np.ndarray:
+    """Return the places among `scans` of the nearest slices at the other visits, int64 [M]; of two the lower one.
 
+    Where slices of either visit are not known, it is the scan at the same position, or the last.
 
-def _nearest(one: Place, other: Place) -> np.ndarray:
-    """Return for each row of one visit that of the nearest slice at the other."""
-    (_, slices), (rows, others) = one, other
-    if np.isnan(slices).any() or np.isnan(others).any():
-        return rows[np.minimum(np.arange(len(slices)), len(rows) - 1)]
-    right = np.searchsorted(others, slices).clip(1, len(others) - 1) if len(others) > 1 else np.zeros(len(slices), int)
-    left = np.maximum(right - 1, 0)
-    return rows[np.where(slices - others[left] <= others[right] - slices, left, right)]
+    Args:
+        asked: per scan and other visit, with the place where that visit begins, and its number of scans.
+        scans: ordered by visit and slice.
+    """
+    start, last = asked["start_other"].to_numpy(), (asked["start_other"] + asked["count_other"] - 1).to_numpy()
+    slices, wanted = scans["slice"].to_numpy(), asked["slice"].to_numpy()
+    levels = np.unique(slices)  # NaN last
+    key = scans["visit"].to_numpy() * (len(levels) + 1) + np.searchsorted(levels, slices)
+    sought = asked["visit_other"].to_numpy() * (len(levels) + 1) + np.searchsorted(levels, wanted)
+    right = np.searchsorted(key, sought).clip(np.minimum(start + 1, last), last)
+    left = np.maximum(right - 1, start)
+    nearest = np.where(wanted - slices[left] <= slices[right] - wanted, left, right)
+    by_position = np.minimum(start + asked["position"].to_numpy(), last)
+    return np.where(asked["unknown"] | asked["unknown_other"], by_position, nearest)

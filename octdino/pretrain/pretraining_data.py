@@ -36,6 +36,8 @@ class PretrainData:
         image: how a file became one of the images.
         kind: cohort.name of the configuration.
         unit: whether the scans have patients, and the noun for them.
+        partners: per training scan, others of which one is the image of the second large view; None where it is the
+            scan itself.
     """
 
     images: Tensor
@@ -48,6 +50,7 @@ class PretrainData:
     image: ImageSettings
     kind: str
     unit: Unit
+    partners: VisitPartners | None = None
 
     @property
     def title(self) -> str:
@@ -100,7 +103,7 @@ def read_data(
         fold: its training patients' scans train; None: every scan, with the statistics of fold 0's training patients.
         online_eval_max_scans: upper limit of labeled scans in the online-evaluation set.
         needed_rows: which of N training scans this process needs, ascending.
-        partners: of a method, of the manifest rows of the training scans; this process needs those of its scans, too.
+        partners: of a method, by the manifest rows of the training scans; this process needs those of its scans, too.
 
     Raises:
         UserError: a table is missing, or no scan is left to train on.
@@ -110,8 +113,9 @@ def read_data(
     mean, std = cohort.statistics(fold or 0)
     rows = np.arange(len(cohort)) if fold is None else np.flatnonzero(split == "train")
     labels = cohort.truth if cohort.labels else np.full((len(cohort), 1), np.nan, np.float32)
-    needed = needed_rows(len(rows))
-    if len(needed) < len(rows) and (others := partners(cohort.manifest.iloc[rows].reset_index(drop=True))):
+    manifest, needed = cohort.manifest.iloc[rows].reset_index(drop=True), needed_rows(len(rows))
+    others = partners(manifest)
+    if others is not None:
         needed = np.union1d(needed, others.of(needed))
     evaluated = _online_eval_rows(labels, split, online_eval_max_scans)[: None if is_rank0() else 0]
     held = np.union1d(rows[needed], evaluated)
@@ -121,7 +125,7 @@ def read_data(
     return PretrainData(
         images=images,
         rows=torch.from_numpy(places),
-        manifest=cohort.manifest.iloc[rows].reset_index(drop=True),
+        manifest=manifest,
         mean=mean,
         std=std,
         online_eval=OnlineEvalSet(
@@ -136,6 +140,7 @@ def read_data(
         image=cohort.image,
         kind=cohort.kind,
         unit=cohort.unit,
+        partners=others,
     )
 
 

@@ -14,7 +14,7 @@ from octdino.data.sampling_units import Unit
 from octdino.report.cautions import of_run
 from octdino.report.conclusions import Verdict, number, percent, span
 from octdino.report.data_card import Card, Part, comparison_part, label_part, rows_of
-from octdino.report.published import published_sentence
+from octdino.report.published import continued_sentence, published_sentence
 from octdino.report.results_reader import Pretraining, Results
 
 Runs = list[tuple[Path, dict[str, Any]]]
@@ -157,7 +157,8 @@ def _pretraining(run: Pretraining, words: Words) -> list[str]:
         f"precision {metadata.get('precision') or 'not given'}, "
         f"{metadata.get('images_seen', 'unknown')} images seen."
     )
-    return [line, *(f"{run.method} {run.run}: {text}" for text in [*(metadata.get("alarms") or []), *of_run(run)])]
+    warned = [f"{run.method} {run.run}: {text}" for text in [*(metadata.get("alarms") or []), *of_run(run)]]
+    return [line, *filter(None, [continued_sentence(metadata)]), *warned]
 
 
 def failures(results: Results, arm: str, fraction: float, backbone: str) -> list[str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from octdino.config import METHODS
 from octdino.config.eye_visits import VisitViews
+from octdino.report.published import continued_sentence
 from octdino.report.references import cite, references_of
 from octdino.report.results_reader import Pretraining, Results
 
@@ -16,7 +17,10 @@ def listed(names: list[str]) -> str:
 
 
 def pretraining_text(results: Results) -> list[str]:
-    """Return one sentence per network, scans and settings of pretraining, with all methods that share them."""
+    """Return one sentence per network, scans and settings of pretraining, with all methods that share them.
+
+    After these, one per published weights that methods continue from.
+    """
     networks: dict[tuple[str, str], list[Pretraining]] = {}
     for run in results.pretraining:
         networks.setdefault((run.method, run.backbone), []).append(run)
@@ -24,10 +28,11 @@ def pretraining_text(results: Results) -> list[str]:
     for runs in networks.values():
         network = _backbone(runs[0].metadata.get("spec") or {}, runs[0].backbone)
         alike.setdefault((network, _how(results, runs)), []).append(_method(runs[0]))
-    return [
+    lines = [
         f"{network} was pretrained without labels by {listed(names)}, {'each ' if len(names) > 1 else ''}{how}."
         for (network, how), names in alike.items()
     ]
+    return lines + list(dict.fromkeys(filter(None, (continued_sentence(run.metadata) for run in results.pretraining))))
 
 
 def _method(run: Pretraining) -> str:

@@ -119,6 +119,21 @@ def test_visits_are_ordered_by_number_within_their_eye() -> None:
     np.testing.assert_array_equal(visit_order(manifest), [1, 0, 0, 1, np.nan, 0, 0])
 
 
+@pytest.mark.parametrize(
+    "visits",
+    [
+        ["2019-12-30", "20200107", "2020-01-08 09:00", "2020-03-01"],
+        ["D7", "W2", "day 21", "week 12"],
+        ["visit 1 of 12", "visit 2 of 12", "visit 10 of 12"],
+    ],
+)
+def test_visits_are_ordered_by_time_whatever_the_order_of_the_rows(visits: list[str]) -> None:
+    manifest = pd.DataFrame({"eye": "a", "visit": visits, "patient": "p"}, dtype="string")
+    for seed in range(5):
+        shuffled = manifest.sample(frac=1, random_state=seed)
+        np.testing.assert_array_equal(visit_order(shuffled), shuffled.index.to_numpy())
+
+
 def test_features_keep_missing_values_missing(tmp_path: Path) -> None:
     write_cohort(tmp_path)
     features = clinical_features(read_table(tmp_path / "manifest.csv", MANIFEST))

@@ -82,10 +82,37 @@ def test_settings_from_a_file(stage: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["--weights", "--model.weights"])
 def test_weights_have_a_short_flag(stage: Any, flag: str) -> None:
-    for argv, verb in ((["pretrain", "dino"], "pretrain"), (["classify", "imagenet-linear"], "classify")):
+    started = ["pretrain", "dino", "--dino.init", "imagenet"]
+    for argv, verb in ((started, "pretrain"), (["classify", "imagenet-linear"], "classify")):
         called = stage("octdino.classify.train_arm" if verb == "classify" else f"octdino.{verb}", verb)
         assert cli.main([*argv, *RUN, flag, "w.pth"]) == 0
         assert called.named["model"].weights == Path("w.pth")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["pretrain", "dino"], "--model.weights: dino starts from random weights; expected --dino.init imagenet, or "
+         "resnet18 as its init, to start from a file"),
+        (["pretrain", "dino", "--dino.init", "earlier"], "--model.weights: dino starts from earlier; expected"),
+        (["classify", "dino-finetune"], "--model.weights: dino is a pretraining method, whose weights are those of "
+         "--pretrained; expected an init of another name for published weights, such as dino_published"),
+        (["embed", "dino"], "--model.weights: dino is a pretraining method"),
+        (["explain", "simclr", "--embeddings", "e.h5"], "--model.weights: simclr is a pretraining method"),
+        (["classify", "own-finetune", "--pretrained", "run"], "--model.weights: own starts from --pretrained run; "
+         "expected one of them"),
+    ],
+)  # fmt: skip
+def test_weights_that_a_run_would_not_start_from_are_refused(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in failing(capsys, *argv, *RUN, "--model.weights", "w.pth")
+
+
+def test_weights_of_a_backbone_start_a_run_by_its_name(stage: Any) -> None:
+    called = stage("octdino.pretrain", "pretrain")
+    assert cli.main(["pretrain", "dino", *RUN, "--dino.init", "resnet18", "--model.weights", "w.pth"]) == 0
+    assert called.named["model"].weights == Path("w.pth")
 
 
 def test_pretrain(stage: Any) -> None:

@@ -98,6 +98,10 @@ def test_what_is_named_must_exist(root: Path, tmp_path: Path) -> None:
     assert refused(merged(values, table), tmp_path) == f"cohort.table: no such file: {root}/no.csv"
     weights = {"models": {"a": {"timm": "resnet18", "weights": str(root / "w.pth")}}}
     assert refused(values | weights, tmp_path) == f"models.a.weights: no such file: {root}/w.pth"
+    weights = {"models": {"a": {"timm": "vit_tiny_patch16_224", "layout": "huggingface", "weights": str(root / "hf")}}}
+    (root / "hf").mkdir()
+    (root / "hf/model.safetensors").touch()
+    assert refused(values | weights, tmp_path) == f"models.a.weights: no such file: {root}/hf/config.json"
 
 
 def test_an_earlier_run_that_is_not_there(root: Path, tmp_path: Path) -> None:

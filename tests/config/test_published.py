@@ -8,8 +8,9 @@ import timm
 import torch
 
 from octdino.config import Config, ModelSettings, load_config, notes_before_run
-from octdino.config.models import published_input
+from octdino.config.models import published_input, starts_published
 from octdino.config.published import finetune_bytes, transformer_size
+from octdino.config.weights_layouts import LAYOUTS
 from octdino.errors import UserError
 
 RETFOUND = {"timm": "vit_large_patch16_224", "layout": "retfound_mae", "weights": "retfound.pth"}
@@ -65,6 +66,55 @@ def test_a_dinov3_network_takes_multiples_of_its_patches_too() -> None:
         config({"dinov3": entry}, ["scratch-finetune", "dinov3-linear"])
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"pretrain": {"augment": {"global_size": 100}}}, r"pretrain.augment.global_size: 100 px; dinov3 takes"),
+        ({"classify": {"augment": {"global_size": 100}}}, r"classify.augment.global_size: 100 px; dinov3 takes"),
+        ({"embed": {"size": 100}}, r"embed.size: 100 px; dinov3 takes"),
+    ],
+)
+def test_patches_divide_views_and_inputs_of_a_pretraining_that_continues(more: dict[str, Any], message: str) -> None:
+    """Its backbone is not among pretrain.backbones, and is no VisionTransformer of timm."""
+    entry = {"timm": "vit_small_patch16_dinov3", "layout": "dinov3", "weights": "w.pth"}
+    pretrain = {"variants": {"more": {"method": "simclr", "init": "dinov3"}}, **more.pop("pretrain", {})}
+    with pytest.raises(UserError, match=message):
+        config({"dinov3": entry}, ["scratch-finetune", "more-linear"], pretrain=pretrain, **more)
+
+
+@pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"auto", "timm"}))
+def test_layouts_of_other_projects_need_a_file(layout: str) -> None:
+    entry = {"timm": LAYOUTS[layout].example or "vit_tiny_patch16_224", "layout": layout}
+    with pytest.raises(UserError, match=rf"models.own.weights: missing; the layout {layout} needs a local file"):
+        config({"own": entry}, ["scratch-finetune", "own-linear"])
+
+
+def test_timm_downloads_its_own_layout() -> None:
+    found = config({"own": {"timm": "vit_tiny_patch16_224", "layout": "timm"}}, ["scratch-finetune", "own-linear"])
+    assert found.published_inits == ["own"]
+
+
+def test_a_run_depends_only_on_the_settings_of_an_entry_that_it_uses() -> None:
+    own = ModelSettings(**RETFOUND, input_size=96, mean=[0.5], std=[0.25], license="x")
+    unset = ModelSettings(**RETFOUND)
+    assert own.needed() == unset
+    assert own.needed(license_named=True) == unset.model_copy(update={"license": "x"})
+    assert own.needed(as_init=True) == own
+
+
+@pytest.mark.parametrize(
+    ("init", "pretrained", "expected"),
+    [("own", False, True), ("own", True, False), ("scratch", False, False), ("imagenet", False, False),
+     ("dino", False, False)],
+)  # fmt: skip
+def test_a_network_starts_from_published_weights_by_the_name_of_its_entry(
+    init: str, pretrained: bool, expected: bool
+) -> None:
+    model = ModelSettings(timm="resnet18", weights=Path("w.pth"))
+    assert starts_published(init, model, pretrained=pretrained) is expected
+    assert not starts_published(init, ModelSettings(timm="resnet18"), pretrained=pretrained)
+
+
 def test_a_name_that_is_a_methods_is_no_init_of_weights() -> None:
     entry = {"timm": "vit_small_patch14_dinov2", "weights": "w.pth"}
     with pytest.raises(
@@ -81,6 +131,8 @@ def test_an_init_that_is_neither_method_nor_entry_is_refused() -> None:
 def test_a_variant_continues_from_an_entry_on_its_backbone_alone() -> None:
     variants = {"more": {"method": "simclr", "init": "retfound"}}
     found = config({"retfound": RETFOUND}, ["scratch-finetune", "more-linear"], pretrain={"variants": variants})
+    explicit = {"more": variants["more"] | {"backbones": ["retfound"]}}
+    assert found == config({"retfound": RETFOUND}, found.classify.arms, pretrain={"variants": explicit})
     assert found.pretrain.methods == ["more"]
     assert found.backbones_of("more") == ["retfound"]
     assert found.pretrain.backbones == ["resnet18"]

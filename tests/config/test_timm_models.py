@@ -1,17 +1,19 @@
 """The table of timm's models: that of the installed timm, and what is refused with it before any job."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
+import torch
 import yaml
 
 from octdino.config import ModelSettings, load_config
-from octdino.config.timm_models import check_timm_model, find_timm_model, patch_sides
+from octdino.config.timm_models import check_timm_model, find_timm_model, may_mask_patches, patch_sides
 from octdino.errors import UserError
-from octdino.models.backbones import create_backbone
+from octdino.models.backbones import create_backbone, timm_arguments
 from octdino.models.timm_registry import timm_table_text
 
 ROOT = Path(__file__).parents[2]
@@ -69,11 +71,30 @@ def test_another_installed_timm_decides_for_itself(monkeypatch: pytest.MonkeyPat
     check_timm_model(ModelSettings(timm="resnet1234"))
 
 
-def test_patches_are_those_of_vision_transformers() -> None:
-    assert patch_sides(ModelSettings(timm="resnet18")) is None
+def test_patches_are_those_of_transformers() -> None:
+    assert patch_sides(ModelSettings(timm="resnet18")) == ()
     assert patch_sides(ModelSettings(timm="vit_small_patch14_dinov2")) == (14, 14)
     assert patch_sides(ModelSettings(timm="vit_tiny_patch16_224", args={"patch_size": [8, 4]})) == (8, 4)
     assert patch_sides(ModelSettings(timm="vit_base_r50_s16_224")) == ()  # patches of a ResNet's features
+    assert patch_sides(ModelSettings(timm="vit_small_patch16_dinov3")) == (16, 16)
+    assert patch_sides(ModelSettings(timm="vit_small_patch16_dinov3", args={"patch_size": 8})) == (8, 8)
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("size", [64, 72])
+def test_inputs_that_patches_do_not_divide_are_those_that_timm_refuses(name: str, size: int) -> None:
+    model = ModelSettings(timm=name, args={"depth": 1})
+    network = timm.create_model(name, num_classes=0, **timm_arguments(model, 64)).eval()
+    fits = not any(size % side for side in patch_sides(model))
+    with nullcontext() if fits else pytest.raises(AssertionError):
+        network(torch.zeros(1, 3, size, size))
+
+
+def test_only_vision_transformers_may_mask_patches() -> None:
+    assert may_mask_patches(ModelSettings(timm="vit_tiny_patch16_224"))
+    assert not may_mask_patches(ModelSettings(timm="vit_small_patch16_dinov3"))
+    assert not may_mask_patches(ModelSettings(timm="resnet18"))
+    assert may_mask_patches(ModelSettings(timm="of_another_timm"))
     assert find_timm_model("hf_hub") is None
 
 

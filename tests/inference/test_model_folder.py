@@ -21,6 +21,7 @@ from tests.embedded import train_arm
 from tests.small import write_small_backbone, write_small_cohort
 
 from .conftest import ARMS, MODEL, SETTINGS
+from .model_folders import VIT
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -174,6 +175,27 @@ def test_weights_that_no_longer_give_the_predictions_make_no_folder(run, tmp_pat
     with pytest.raises(UserError, match=f"scan {cells[0]}: the weights give another probability"):
         write_model(copied, choose(read_runs(copied), Wanted(arm="dino-linear")), tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("arm", ["dino-linear", "dino-finetune"])
+def test_a_transformer_that_was_pretrained_at_another_size_makes_a_folder(arm, tmp_path):
+    results = tmp_path / "results"
+    store = write_small_cohort(results / "cohort")
+    pretrained = write_small_backbone(results / "pretrain" / "dino" / "b" / "fold0-seed0", VIT)  # for 32 px
+    augment = SETTINGS.augment.model_copy(update={"global_size": 48})
+    train_arm(
+        arm, SETTINGS.model_copy(update={"augment": augment}), store=store, backbone="b", model=VIT, fraction=1.0,
+        pretrained=pretrained, fold=0, seed=0, out=results / "classify" / arm / "b" / "f1" / "fold0-seed0",
+    )  # fmt: skip
+    shutil.rmtree(results / "classify" / arm / "b" / "f1" / "fold0-seed0-embed", ignore_errors=True)
+    chosen = choose(read_runs(results), Wanted())
+    write_model(results, chosen, tmp_path / "model")
+    model = load_scan_model(tmp_path / "model")
+    assert model.metadata.spec.size == 48
+    cohort = read_cohort(store)
+    rows = np.flatnonzero(cohort.manifest["scan_id"].isin(chosen.predictions.table["scan_id"]))
+    found = model.outputs(cohort.images(rows)).raw
+    np.testing.assert_allclose(found, chosen.predictions.probabilities(), atol=1e-5)
 
 
 def test_neighbors_with_missing_labels_make_a_folder(tmp_path):

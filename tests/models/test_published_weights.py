@@ -1,5 +1,6 @@
 """Published weights: the backbone computes what the published network computes, or the file is refused in one line."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.models.published import (
     checkpoint,
     forward,
     model_of,
+    random_vit,
     write_huggingface,
 )
 
@@ -189,6 +191,32 @@ def test_a_hugging_face_folder_gives_network_and_input(kind: str, tmp_path: Path
         features(model, gray())
 
 
+@pytest.mark.parametrize(
+    ("config", "args", "message"),
+    [
+        ({"hidden_act": "gelu", "layer_norm_eps": 1e-6}, {}, ""),
+        ({"layer_norm_eps": 1e-12}, {}, ""),  # of transformers' ViT
+        ({"hidden_act": "quick_gelu"}, {"act_layer": "quick_gelu"}, ""),
+        ({"hidden_act": "gelu_pytorch_tanh"}, {"act_layer": "gelu_tanh"}, ""),
+        ({"hidden_act": "relu", "use_swiglu_ffn": True}, {}, ""),  # which has no use for it
+        ({"hidden_act": "quick_gelu"}, {}, r"hidden_act is 'quick_gelu', gelu in the backbone; expected args with"),
+        ({"hidden_act": "gelu_new"}, {}, r"hidden_act is 'gelu_new', gelu in"),
+        ({"hidden_act": "gelu"}, {"act_layer": "silu"}, r"hidden_act is 'gelu', silu or swish in"),
+        ({"hidden_act": ["gelu"]}, {}, r"hidden_act is \['gelu'\], gelu in"),
+        ({"layer_norm_eps": 1e-5}, {}, r"layer_norm_eps is 1e-05, 1e-06 in the backbone"),
+        ({"layer_norm_eps": "small"}, {}, r"layer_norm_eps is 'small', 1e-06 in"),
+    ],
+)  # fmt: skip
+def test_config_of_a_hugging_face_folder_agrees_with_the_backbone(
+    config: dict[str, Any], args: dict[str, Any], message: str, tmp_path: Path
+):
+    tensors = huggingface_vit(random_vit(0), "", "vit")
+    folder = write_huggingface(tmp_path, tensors, CONFIG | config)
+    entry = model_of("dinov2", folder, args=args) | {"timm": "vit_tiny_patch16_224", "layout": "huggingface"}
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        assert features(ModelSettings(**entry), gray()).isfinite().all()
+
+
 def test_dinov3_as_transformers_names_it(tmp_path: Path):
     saved = checkpoint("dinov3")
     found = {"embeddings.cls_token": saved["cls_token"], "embeddings.register_tokens": saved["storage_tokens"],
@@ -209,7 +237,9 @@ def test_dinov3_as_transformers_names_it(tmp_path: Path):
         for old, new in names.items():
             rest = rest.replace(old, new)
         found[f"layer.{index}.{rest}"] = each
-    folder = write_huggingface(tmp_path / "v3", found, CONFIG | {"rope_theta": 100.0})
+    folder = write_huggingface(
+        tmp_path / "v3", found, CONFIG | {"rope_theta": 100.0, "hidden_act": "gelu", "layer_norm_eps": 1e-5}
+    )
     entry = model_of("dinov3", folder, args={"global_pool": "token"}, mean=[0.5], std=[0.25])
     expected = forward("dinov3", saved, ((gray() - 0.5) / 0.25).expand(-1, 3, -1, -1))
     found_features = features(ModelSettings(**(entry | {"layout": "huggingface"})), gray())

@@ -17,7 +17,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 from octdino.config import ModelSettings
 from octdino.data.schemas.metadata import BackboneSpec
 from octdino.models.backbones import create_backbone, save_backbone
-from octdino.models.weights import _load, _recognise
+from octdino.models.weights import _load, _recognized
 from tests.small import BACKBONE_CARD
 
 SIZE = 32
@@ -218,7 +218,7 @@ def test_torchvisions_whole_models_fit_timms(ours, name):
     with torch.device("meta"):
         state = getattr(torchvision.models, name)(weights=None).state_dict()
         backbone = create_backbone(ModelSettings(timm=ours), 3, 224)
-        _load(backbone, _recognise(state, backbone)[2], name, ours, set())
+        _load(backbone, _recognized(state, backbone)[2], name, ours, set())
 
 
 def test_what_was_read_and_dropped_is_told(tmp_path, caplog):

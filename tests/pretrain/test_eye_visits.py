@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from octdino.config.methods import DinoSettings, SimclrSettings, SupconSettings
 from octdino.errors import UserError
-from octdino.pretrain.eye_visits import VisitPartners, eye_visit_columns, same_eye
+from octdino.pretrain.eye_visits import VisitPartners, eye_codes, eye_visit_columns, same_eye
 from octdino.pretrain.methods.simclr import Simclr, nt_xent
 from octdino.pretrain.methods.supcon import Supcon, supcon_loss
 from tests.pretrain.test_methods import loss_of, make_batch, tiny
@@ -73,6 +73,26 @@ def test_partners_are_within_the_limits() -> None:
     }  # fmt: skip
 
 
+DAYS = pd.to_datetime(pd.Series(["2019-12-30", "2020-02-24", "2020-02-29", "2020-03-02", "2021-03-01"]))
+
+
+@pytest.mark.parametrize("days", [3, 4, 7, 8, 29, 60, 366, 367])
+@pytest.mark.parametrize("written", ["%Y-%m-%d", "%Y%m%d", "%Y-%m-%d %H:%M:%S", "days"])
+def test_dates_and_days_are_near_by_the_days_between_them(days: int, written: str) -> None:
+    """pandas counts the days; whatever the weekday, exactly `days` apart is within the limit."""
+    since = (DAYS - DAYS[0]).dt.days
+    names = "D" + since.astype(str) if written == "days" else DAYS.dt.strftime(written)
+    table = pd.DataFrame({"patient": "p", "eye": "e", "visit": names})
+    settings = SimclrSettings(positives=["eye"], positives_weeks=days / 7)
+    expected = (since.to_numpy()[:, None] - since.to_numpy()[None, :]).__abs__() <= days
+    np.testing.assert_array_equal(same_eye(eye_visit_columns(table, settings), settings).numpy(), expected)
+
+
+def test_codes_of_eyes_are_64_bit_integers_also_where_an_eye_is_unknown() -> None:
+    assert eye_codes(TABLE).dtype == np.int64
+    assert eye_codes(TABLE).tolist() == [0, 0, 0, 0, 0, 2, 2, 3, -1, 1]
+
+
 def test_partner_is_a_function_of_seed_and_scan() -> None:
     partners = VisitPartners(TABLE, NO_LIMIT)
     whole = partners.choose(torch.arange(10), 3)
@@ -126,7 +146,34 @@ def test_supcon_takes_near_visits_of_an_eye_only() -> None:
         ({}, {"positives_weeks": 1, "positives_visits": 1}, "two visits within positives_weeks"),
         ({}, {"positives_weeks": 4}, "positives_weeks: 4, but visits such as 'V1' are in visits"),
         ({}, {"positives_visits": 2}, "positives_visits: 2, but visits such as 'W0' are in weeks"),
-        ({"visit": "baseline"}, {"positives_weeks": 4}, "no scan has a visit whose name has a number"),
+        (
+            {"visit": "baseline"},
+            {"positives_weeks": 4},
+            "visit 'baseline' of patient p: no number; expected such as W12",
+        ),
+        ({"visit": ""}, {"positives_weeks": 4}, "no scan has a known eye and a visit, so none is near another"),
+        ({"visit": "2019-13-01"}, {"positives_weeks": 4}, "visit '2019-13-01' of patient p: no date that can be read"),
+        ({"visit": "01.03.2019"}, {"positives_weeks": 4}, "visit '01.03.2019' of patient p: no date that can be read"),
+        (
+            {"visit": "2019-03-01T23:30Z"},
+            {"positives_weeks": 4},
+            "patient p: a date with a time zone; expected the day",
+        ),
+        (
+            {"visit": "2019-03-01"},
+            {"positives_visits": 4},
+            "visits such as '2019-03-01' are in dates; .*positives_weeks",
+        ),
+        (
+            {"visit": [*["W0", "2019-03-01"] * 5]},
+            {"positives_weeks": 4},
+            "eye e of patient p has visits 'W0' and '2019-03",
+        ),
+        (
+            {"visit": [*["W0", "V3"] * 5]},
+            {"positives_weeks": 4, "positives_visits": 1},
+            "has visits 'W0' and 'V3', whose",
+        ),
     ],
 )
 def test_cohort_without_pairs_is_one_clear_line(changes: dict, limits: dict, message: str) -> None:

@@ -1,6 +1,8 @@
 """Runs whose second large view is of another visit: what the batch loader makes, whose scans it uses, two processes."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,8 +48,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trainer(name: str, store: Path, folder: Path, settings: PretrainSettings = SETTINGS) -> Trainer:
-    start = Start(settings.variant(name), MODELS["resnet"], "b", 0, 0)
-    return Trainer(settings, name, start, read_data(store, 0), 0, RunState(folder / "state", {}, 1e9))
+    variant = settings.variant(name)
+    data, start = (
+        read_data(store, 0, partners=partial(visit_partners, variant)),
+        Start(variant, MODELS["resnet"], "b", 0, 0),
+    )
+    return Trainer(settings, name, start, data, 0, RunState(folder / "state", {}, 1e9))
 
 
 @pytest.mark.parametrize("name", ["simclr", "dino"])
@@ -95,13 +101,26 @@ def test_each_process_holds_its_scans_and_their_partners(
     for rank in range(world):
         monkeypatch.setattr("octdino.training.distributed.rank", lambda r=rank: r)
         data = read_data(
-            store, 0, needed_rows=lambda count: held_rows(8, 0, count), partners=lambda m: visit_partners(variant, m)
+            store, 0, needed_rows=lambda count: held_rows(8, 0, count), partners=partial(visit_partners, variant)
         )
         own = held_rows(8, 0, len(data.manifest))
         wanted = np.union1d(own, VisitPartners(data.manifest, variant).of(own))
         assert (data.rows[torch.from_numpy(wanted)] >= 0).all()
         whole = read_data(store, 0)
         assert torch.equal(data.images[data.rows[wanted]], whole.images[whole.rows[wanted]])
+
+
+def test_partners_are_made_once_per_run(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    first = VisitPartners.__init__
+
+    def counting(self: VisitPartners, *args: Any) -> None:
+        made.append(args)
+        first(self, *args)
+
+    monkeypatch.setattr(VisitPartners, "__init__", counting)
+    run(store, tmp_path / "run", name="simclr", settings=SETTINGS)
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("name", ["simclr", "dino"])

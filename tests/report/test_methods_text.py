@@ -67,6 +67,20 @@ def test_every_citation_is_in_the_bibliography_and_nothing_else(results: Path) -
     assert "bardes2022vicreg" not in found, "it was not run"
 
 
+def test_license_of_weights_that_a_pretraining_continued_from_is_named(tmp_path: Path) -> None:
+    root = make_results(tmp_path / "phantom", ("scratch-finetune", "dino-linear"))
+    start = {"from": "mirage", "sha256": "a" * 64, "layout": "mirage", "license": "CC BY-NC-ND 4.0"}
+    for path in root.glob("pretrain/*/*/*/backbone.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "start": start}))
+    write_report(ReportSettings(examples=0), root, CONFIG, root / "report" / "report.html")
+    said = (
+        "dino continues from published weights in the layout of MIRAGE, trained on retinal OCT and SLO, SHA-256 "
+        "aaaaaaaaaaaa…; license: CC BY-NC-ND 4.0, which binds what is made of them, too."
+    )
+    for name in ("methods.md", "model_card.md"):
+        assert (root / "report" / name).read_text().count(said) == 1
+
+
 def test_every_entry_has_what_a_reference_needs() -> None:
     found = parsed(bibliography(entries()))
     assert (

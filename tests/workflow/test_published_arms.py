@@ -78,19 +78,30 @@ def test_the_page_compares_them_with_the_reference_and_names_their_licenses(flow
     against = compared[compared["reference"] == "scratch-finetune"]
     assert {"retfound-linear", "mirage-finetune", "dinov3-mlp"} <= set(against["arm"])
     page = (results / "report/report.html").read_text()
-    for said in ("CC BY-NC 4.0", "CC BY-NC-ND 4.0", "DINOv3 License", "retfound starts from published weights"):
+    continued = "mirage_more continues from published weights in the layout of MIRAGE"
+    for said in (
+        "CC BY-NC 4.0",
+        "CC BY-NC-ND 4.0",
+        "DINOv3 License",
+        "retfound starts from published weights",
+        continued,
+    ):
         assert said in page
     assert (results / "audit/passed").exists()
     assert not flow.rules()
 
 
-@pytest.mark.parametrize("arm", ["retfound-linear", "mirage-finetune", "dinov3-mlp"])
+@pytest.mark.parametrize("arm", ["retfound-linear", "mirage-finetune", "dinov3-mlp", "mirage_more-linear"])
 def test_a_model_folder_of_such_an_arm_predicts_and_is_exported(flow: Workflow, arm: str, tmp_path: Path) -> None:
     results = flow.folder / "results/phantom"
     written = write_model(results, choose(read_runs(results), Wanted(arm=arm)), tmp_path / arm)
-    assert written.provenance.published is not None
+    published = written.provenance.published
+    assert published is not None
+    assert published.continued_by == ("mirage_more" if arm == "mirage_more-linear" else None)
     files = (path for path in flow.folder.rglob("*.png") if "results" not in path.relative_to(flow.folder).parts)
     scan = next((path for path in files if "masks" not in path.parts), None) or next(results.rglob("*.png"))
     assert len(octdino.load(tmp_path / arm).predict([scan])) == len(written.labels)
     export(tmp_path / arm, "timm", tmp_path / "exported", ExportOptions(backbone_only=True))
-    assert "published by others" in (tmp_path / "exported/README.md").read_text()
+    readme = (tmp_path / "exported/README.md").read_text()
+    assert "published by others" in readme
+    assert f"license: {published.license}; it binds this model" in readme

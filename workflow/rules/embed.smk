@@ -24,7 +24,7 @@ rule embed:
         version=STAGES["embed"],
         settings=embed_settings,
         settings_file=in_file(embed_settings),
-        model=lambda wildcards: model_json(wildcards.backbone),
+        model=init_model,
         start=start_flag,
         out=subpath(output[0], parent=True),
     shell:

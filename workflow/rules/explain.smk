@@ -32,7 +32,7 @@ rule explain:
         version=STAGES["explain"],
         settings=explain_settings,
         settings_file=in_file(explain_settings),
-        model=lambda wildcards: model_json(wildcards.backbone),
+        model=init_model,
         start=start_flag,
         flags=explain_flags,
         out=subpath(output.card, parent=True),

@@ -29,7 +29,7 @@ rule pretrain:
         version=STAGES["pretrain"],
         settings=pretrain_settings,
         settings_file=in_file(pretrain_settings),
-        model=lambda wildcards: model_json(wildcards.backbone),
+        model=pretrain_model,
         flags=pretrain_flags,
         srun=over_nodes,
         out=subpath(output.weights, parent=True),

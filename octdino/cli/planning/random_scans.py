@@ -7,16 +7,24 @@ import pandas as pd
 import torch
 
 from octdino.classify.labeled_scans import Labeled
+from octdino.config import MethodSettings
 from octdino.config.cohort import ImageSettings
+from octdino.config.eye_visits import VisitLimits
 from octdino.data.cohort_reader import Cohort
 from octdino.data.sampling_units import unit
+from octdino.pretrain.eye_visits import visit_partners
 from octdino.pretrain.pretraining_data import OnlineEvalSet, PretrainData
 
 HELD = 256  # scans in memory; the rows of more scans point to them
 
 
-def random_data(scans: int, image: ImageSettings) -> PretrainData:
-    """Return `scans` training scans, a few of them in memory, so that settings by the number of scans are real."""
+def random_data(scans: int, image: ImageSettings, method: MethodSettings | None = None) -> PretrainData:
+    """Return `scans` training scans, a few of them in memory, so that settings by the number of scans are real.
+
+    Args:
+        image: settings of the store.
+        method: that trains on them; None: classifiers do.
+    """
     held = min(scans, HELD)
     shape = (held, image.channels, *image.size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -25,15 +33,21 @@ def random_data(scans: int, image: ImageSettings) -> PretrainData:
     evaluated = OnlineEvalSet(
         chosen, np.zeros((len(chosen), 1), np.float32), torch.arange(len(chosen)), np.arange(len(chosen)) % 2 == 0
     )
+    manifest = random_manifest(scans, method)
+    partners = visit_partners(method, manifest) if method else None
     return PretrainData(
-        images, torch.arange(scans) % held, random_manifest(scans), mean, std, evaluated, "", image, "trial",
-        unit("known"),
-    )  # fmt: skip
+        images, torch.arange(scans) % held, manifest, mean, std, evaluated, "", image, "trial", unit("known"), partners
+    )
 
 
-def random_manifest(scans: int) -> pd.DataFrame:
-    """Return the manifest rows of so many scans, ten per eye, with clinical values."""
+def random_manifest(scans: int, method: MethodSettings | None = None) -> pd.DataFrame:
+    """Return the manifest rows of so many scans, ten per eye and five per visit, with clinical values.
+
+    The two visits of an eye are at the same time, on a scale for which `method` has a limit, if it has any.
+    """
     number, rng = np.arange(scans), np.random.default_rng(0)
+    numbered = isinstance(method, VisitLimits) and method.limited and method.positives_weeks is None
+    names = ("V0", "v0") if numbered else ("W0", "w0")
     eyes = pd.Series([f"p{n // 10}-OD" for n in number], dtype="string")
     return pd.DataFrame(
         {
@@ -41,6 +55,8 @@ def random_manifest(scans: int) -> pd.DataFrame:
             "cohort": "trial",
             "patient": eyes.str.removesuffix("-OD"),
             "eye": eyes,
+            "visit": pd.Series([names[n // 5 % 2] for n in number], dtype="string"),
+            "slice": pd.Series(number % 5 + 1, dtype="Int64"),
             "cst": rng.integers(200, 600, scans).astype("float64"),
             "bcva": rng.integers(20, 90, scans).astype("float64"),
             "split": "train",

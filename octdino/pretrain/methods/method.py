@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from octdino.augment import View
 from octdino.config import AugmentSettings
-from octdino.pretrain.eye_visits import VisitPartners, visit_partners
 from octdino.training.distributed import local_slice
 
 Features = dict[str, Tensor]  # by name, each [V, B, ...]: the second axis is that of the images
@@ -96,10 +95,6 @@ class Method(nn.Module, ABC):
     def targets(self, manifest: pd.DataFrame) -> Tensor:
         """Return integers per scan for the loss (groups, clinical values), int64 [N, T]; none by default."""
         return torch.zeros(len(manifest), 0, dtype=torch.int64)
-
-    def partners(self, manifest: pd.DataFrame) -> VisitPartners | None:
-        """Return, per scan, others of which one is the image of the second large view; None where it is the scan."""
-        return visit_partners(self.settings, manifest)
 
     def sample(self, batch: int, generator: torch.Generator) -> Features:
         """Sample random choices for a batch beyond its views (masks, orders), each [V, batch, ...].
