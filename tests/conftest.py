@@ -1,9 +1,12 @@
 """Fixtures for all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.warm_server import warm_programs
 
 # Before torch is imported: small tensors on several threads are slower than on one, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,3 +20,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real tables and images here: set OCTDINO_SHARED_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with `octdino`, `snakemake` and `warm-python` that start warm."""
+    folder = tmp_path_factory.mktemp("warm")
+    with warm_programs(folder):
+        yield folder
