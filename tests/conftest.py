@@ -1,7 +1,8 @@
 """Fixtures for all tests."""
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,22 @@ from tests.warm_server import warm_programs
 
 # Before torch is imported: small tensors on several threads are slower than on one, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import and collect without the garbage collector, whose later passes leave out what is there by then."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the garbage collector see everything again; nanobind reports as leaks what it leaves out at the end."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
