@@ -44,8 +44,9 @@ endif
 	$(INSTALL) --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
+# In the order of the files: by default, files of few tests come last, and one of a minute keeps one process alone.
 test: setup-dev
-	python -m pytest -n auto --dist loadfile
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: setup-dev
 	python -m pytest -m slow -n auto --dist loadfile

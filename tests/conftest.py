@@ -1,12 +1,32 @@
 """Fixtures for all tests."""
 
+import gc
 import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.warm_server import warm_programs
+
 # Before torch is imported: small tensors on several threads are slower than on one, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import and collect without the garbage collector, whose later passes leave out what is there by then."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the garbage collector see everything again; nanobind reports as leaks what it leaves out at the end."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +37,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real tables and images here: set OCTDINO_SHARED_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with `octdino`, `snakemake` and `warm-python` that start warm."""
+    folder = tmp_path_factory.mktemp("warm")
+    with warm_programs(folder):
+        yield folder

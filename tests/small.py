@@ -18,6 +18,8 @@ from octdino.models.backbones import create_backbone, save_backbone
 
 LABELS = ["square", "stripes"]
 INPUT = {"image": {"size": [32, 32]}, "size": 32, "mean": [0.2], "std": [0.2]}
+# A ResNet of one narrow block per stage.
+TINY_RESNET = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]})
 BACKBONE_CARD = {  # what `save_backbone` wants beside the spec
     "name": "dino", "backbone": "b", "fold": 0, "seed": 0, "cohort": "small", "scope": "train_patients", "input": INPUT,
 }  # fmt: skip

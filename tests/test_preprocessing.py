@@ -13,7 +13,6 @@ from octdino.config import (
     AugmentSettings,
     ClassifySettings,
     CohortSettings,
-    ModelSettings,
     PhantomSettings,
     PretrainSettings,
 )
@@ -24,8 +23,8 @@ from octdino.phantom import write_phantom
 from octdino.pretrain import pretrain
 from octdino.scans.preprocess import decode_scan  # only tests may join two stages
 from tests.embedded import train_arm
+from tests.small import TINY_RESNET
 
-MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SIZE = 32  # px, of the network's input
 IMAGE = {"size": (48, 40), "crop": "retina", "channels": 1, "percentiles": (1.0, 99.0)}
 
@@ -37,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_phantom(PhantomSettings(patients=8, visits=2, slices=2, flaws=False), root / "files", 1)
     build_cohort(CohortSettings.model_validate({"root": root / "files", "image": IMAGE}), root / "cohort")
     augment = AugmentSettings(global_size=SIZE, local_size=16, local_views=2)
-    where = {"store": root / "cohort" / "scans.h5", "backbone": "b", "model": MODEL, "fold": 0, "seed": 0}
+    where = {"store": root / "cohort" / "scans.h5", "backbone": "b", "model": TINY_RESNET, "fold": 0, "seed": 0}
     settings = PretrainSettings(
         epochs=1,
         batch_size=8,

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -42,10 +43,10 @@ def timm_table() -> dict[str, Any]:
     with _substituted_builder():
         for name in sorted(registry._model_entrypoints):
             cls, given = _class_of(name)
-            known = _arguments_of(cls)
+            known, module = _arguments_of(cls), registry._model_entrypoints[name].__module__
             before = classes.setdefault(cls.__name__, known)
             if known is not None and before is not None:
-                classes[cls.__name__] = sorted({*before, *known, *_read_in_module(name)})
+                classes[cls.__name__] = sorted({*before, *known, *_read_in_module(module)})
             patch_size = None
             if issubclass(cls, VisionTransformer):
                 patch_size = 0 if "embed_layer" in given else given.get("patch_size", 16)
@@ -89,16 +90,16 @@ def _arguments_of(cls: type) -> list[str] | None:
     return [each.name for each in parameters]
 
 
-def _read_in_module(name: str) -> set[str]:
-    """Return what functions of the model's module take beside the class: parameters, and keywords that they read."""
-    module = sys.modules[registry._model_entrypoints[name].__module__]
+@cache
+def _read_in_module(module: str) -> frozenset[str]:
+    """Return what functions of a module of timm take beside the class: parameters, and keywords that they read."""
     found: set[str] = set()
-    for function in vars(module).values():
+    for function in vars(sys.modules[module]).values():
         if inspect.isfunction(function) and function.__module__.startswith("timm."):
             parameters = inspect.signature(function).parameters
             if "kwargs" in parameters:
                 found |= set(parameters) | set(READ_FROM_KEYWORDS.findall(inspect.getsource(function)))
-    return found - {"kwargs", "variant", "pretrained"}
+    return frozenset(found - {"kwargs", "variant", "pretrained"})
 
 
 def _tags(name: str) -> list[str]:

@@ -17,6 +17,14 @@ def store(tmp_path_factory):
     return write_small_cohort(tmp_path_factory.mktemp("cohort"), patients=12, exclusive=True)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(store, tmp_path_factory):
+    """Return the bytes of the classifier of a run that was not stopped."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    classify("scratch-finetune", store, out, settings=SHORT)
+    return (out / "classifier.safetensors").read_bytes()
+
+
 def stopped(monkeypatch, call, *arguments):
     """Stop a run after its third step."""
     calls = iter(range(10**6))
@@ -45,8 +53,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_finetuning_starts_again(store, tmp_path, monkeypatch, caplog, change):
-    classify("scratch-finetune", store, tmp_path / "whole", settings=SHORT)
+def test_a_finetuning_starts_again(store, undisturbed, tmp_path, monkeypatch, caplog, change):
     parts = tmp_path / "parts"
     stopped(monkeypatch, lambda: classify("scratch-finetune", store, parts, settings=SHORT))
     (path,) = (parts / "state").glob("step-*.pt")
@@ -55,5 +62,4 @@ def test_a_finetuning_starts_again(store, tmp_path, monkeypatch, caplog, change)
     torch.save(state, path)
     classify("scratch-finetune", store, parts, settings=SHORT)
     assert f"{path}: " in caplog.text
-    name = "classifier.safetensors"
-    assert (parts / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert (parts / "classifier.safetensors").read_bytes() == undisturbed

@@ -16,15 +16,14 @@ from octdino.classify.finetune import Finetune, schedule_of
 from octdino.classify.labeled_scans import read_labeled
 from octdino.classify.linear import fit_linear
 from octdino.classify.losses import balance, masked_bce
-from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
+from octdino.config import AugmentSettings, ClassifySettings
 from octdino.data.predictions import read_predictions
 from octdino.errors import UserError
 from octdino.models.backbones import create_backbone
 from octdino.stats.calibration import fit_temperature
 from tests.embedded import train_arm
-from tests.small import LABELS, write_small_backbone, write_small_cohort
+from tests.small import LABELS, TINY_RESNET, write_small_backbone, write_small_cohort
 
-MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SETTINGS = ClassifySettings(
     augment=AugmentSettings(global_size=32, global_scale=(0.6, 1.0)),
     epochs=3,
@@ -42,11 +41,11 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    return write_small_backbone(tmp_path_factory.mktemp("pretrained"), MODEL)
+    return write_small_backbone(tmp_path_factory.mktemp("pretrained"), TINY_RESNET)
 
 
 def run(arm, store, out, pretrained=None, settings=SETTINGS, fraction=1.0, seed=0):
-    where = {"store": store, "backbone": "b", "model": MODEL, "pretrained": pretrained, "out": out}
+    where = {"store": store, "backbone": "b", "model": TINY_RESNET, "pretrained": pretrained, "out": out}
     train_arm(arm, settings, fraction=fraction, fold=0, seed=seed, **where)
     return read_predictions(out)
 
@@ -62,7 +61,7 @@ def test_random_features_are_the_floor_and_the_same_for_a_seed(store, tmp_path):
 def test_finetuning_moves_every_weight(store):
     data = read_labeled(store, 1.0, 0)
     schedule = schedule_of(SETTINGS, SETTINGS.candidates()[0], 72)
-    backbone = create_backbone(MODEL, 1, 32)
+    backbone = create_backbone(TINY_RESNET, 1, 32)
     tuned = Finetune(SETTINGS, data, backbone, lr=3e-3, schedule=schedule, pretrained=False, seed=0)
     before = {name: p.clone() for name, p in tuned.network.named_parameters()}
     for _ in range(3):
@@ -136,7 +135,7 @@ def test_an_arm_predicts_validation_and_test_patients(store, pretrained, tmp_pat
 def test_saved_weights_give_the_predictions(store, pretrained, tmp_path):
     found = run("dino-finetune", store, tmp_path, pretrained)
     tensors = load_file(tmp_path / "classifier.safetensors")
-    network = nn.Sequential(create_backbone(MODEL, 1, 32), nn.Linear(16, 2))
+    network = nn.Sequential(create_backbone(TINY_RESNET, 1, 32), nn.Linear(16, 2))
     network.load_state_dict(tensors)
     data = read_labeled(store, 1.0, 0)
     rows = data.rows("val", "test")
@@ -204,7 +203,7 @@ def test_users_mistakes_are_one_line(store, tmp_path):
 def test_weights_from_a_file_are_named_by_their_content(store, pretrained, tmp_path):
     """So that a fine-tuning of other weights under the same name does not go on from this one."""
     file = pretrained / "backbone.safetensors"
-    model = MODEL.model_copy(update={"weights": file})
+    model = TINY_RESNET.model_copy(update={"weights": file})
     where = {"store": store, "backbone": "b", "model": model, "pretrained": None, "out": tmp_path}
     train_arm("imagenet-linear", SETTINGS, fraction=1.0, fold=0, seed=0, **where)
     assert read_predictions(tmp_path).metadata.plain()["pretrained"] == hashlib.sha256(file.read_bytes()).hexdigest()

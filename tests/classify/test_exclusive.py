@@ -11,15 +11,14 @@ from sklearn.utils.class_weight import compute_class_weight
 from octdino.classify.linear import fit_linear
 from octdino.classify.losses import balance, loss_of
 from octdino.classify.mlp import fit_mlp
-from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
+from octdino.config import AugmentSettings, ClassifySettings
 from octdino.data.predictions import read_predictions
 from octdino.models.mlp import mlp_logits
 from octdino.stats.calibration import probabilities
 from octdino.stats.validation_score import validation_score
 from tests.embedded import train_arm
-from tests.small import write_small_cohort
+from tests.small import TINY_RESNET, write_small_cohort
 
-MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SETTINGS = ClassifySettings(
     augment=AugmentSettings(global_size=32, global_scale=(0.6, 1.0)), epochs=3, min_steps=80, batch_size=16, lr=3e-3,
     mlp_hidden=32, inverse_regularization=[1.0],
@@ -95,7 +94,16 @@ def test_every_mode_gives_probabilities_that_beat_chance(arm, exclusive, tmp_pat
     store = write_small_cohort(tmp_path / "cohort", patients=40, exclusive=exclusive)
     out = tmp_path / "out"
     train_arm(
-        arm, SETTINGS, store=store, backbone="b", model=MODEL, pretrained=None, fraction=1.0, fold=0, seed=0, out=out
+        arm,
+        SETTINGS,
+        store=store,
+        backbone="b",
+        model=TINY_RESNET,
+        pretrained=None,
+        fraction=1.0,
+        fold=0,
+        seed=0,
+        out=out,
     )
     found = read_predictions(out)
     assert found.metadata.plain()["exclusive"] is exclusive

@@ -18,11 +18,10 @@ from octdino.tracking.wandb_run import WandbRun
 from octdino.training.checkpoints import RunState
 from octdino.training.run_monitor import RunMonitor
 from octdino.training.signals import Stopper
-from tests.classify.test_classify import MODEL
 from tests.classify.test_classify import SETTINGS as ONE
 from tests.classify.test_classify import run as classify
 from tests.fake_trackers import install_fake_trackers
-from tests.small import write_small_cohort
+from tests.small import TINY_RESNET, write_small_cohort
 
 SETTINGS = ONE.model_copy(update={"min_steps": [8], "epochs": 2, "lr": [1e-3, 1e-2], "precision": "float32"})
 SERIES = ["lr0.001-steps8", "lr0.01-steps8"]
@@ -170,7 +169,7 @@ def test_pictures_and_trackers_change_no_weight(store: Path, tmp_path: Path, mon
 def test_shown_views_are_those_of_the_batches(store: Path) -> None:
     data = read_labeled(store, 1.0, 0)
     schedule = schedule_of(SETTINGS, SETTINGS.candidates()[0], len(data.rows("train")))
-    backbone = create_backbone(MODEL, 1, 32)
+    backbone = create_backbone(TINY_RESNET, 1, 32)
     tuned = Finetune(SETTINGS, data, backbone, lr=1e-3, schedule=schedule, pretrained=False, seed=0)
     rows, caption = first_views(tuned, data, NAME)
     assert caption.startswith(NAME)

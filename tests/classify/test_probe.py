@@ -21,9 +21,9 @@ from octdino.models.mlp import mlp_logits
 from octdino.models.readouts import extract_features
 from octdino.stats.calibration import probabilities
 from octdino.stats.neighbors import knn_scores
-from tests.classify.test_classify import MODEL, SETTINGS
+from tests.classify.test_classify import SETTINGS
 from tests.embedded import write_embedded
-from tests.small import write_small_cohort
+from tests.small import TINY_RESNET, write_small_cohort
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,13 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def embeddings(store, tmp_path_factory):
-    return write_embedded("scratch", 32, store=store, backbone="b", model=MODEL, out=tmp_path_factory.mktemp("embed"))
+    return write_embedded(
+        "scratch", 32, store=store, backbone="b", model=TINY_RESNET, out=tmp_path_factory.mktemp("embed")
+    )
 
 
 def run(arm, store, embeddings, out, backbone="b", fold=0, **more):
-    named = {"fraction": 1.0, "seed": 0, "model": MODEL, **more}
+    named = {"fraction": 1.0, "seed": 0, "model": TINY_RESNET, **more}
     classify(arm, SETTINGS, store=store, backbone=backbone, embeddings=embeddings, fold=fold, out=out, **named)
     return read_predictions(out)
 
@@ -58,7 +60,7 @@ def knn_of_best_validation(data, queries, gallery, labels, patient):
 def test_predictions_are_those_of_features_computed_directly(mode, store, embeddings, tmp_path):
     """Of the labeled scans alone, in batches of their own; as arms computed them before there were embeddings."""
     data = read_labeled(store, 1.0, 0)
-    network, _ = start_backbone("scratch", MODEL, 1, 32, pretrained=None, seed=0)
+    network, _ = start_backbone("scratch", TINY_RESNET, 1, 32, pretrained=None, seed=0)
 
     def features(rows):
         batches = input_batches(data.images, data.mean, data.std, 32, torch.device("cpu"), rows)
@@ -85,7 +87,7 @@ def test_metadata_tell_what_the_embeddings_were_made_of(store, embeddings, tmp_p
     attributes = read_embeddings(embeddings, read_labeled(store, 1.0, 0).cohort).attributes
     assert metadata["input"]["size"] == 32
     assert (metadata["input"]["mean"], metadata["input"]["std"]) == (attributes.mean, attributes.std)
-    assert metadata["model"] == MODEL.model_dump(mode="json")
+    assert metadata["model"] == TINY_RESNET.model_dump(mode="json")
     assert metadata["embeddings"] == {"readout": "layers", "seed": 0, "octdino": attributes.octdino}
     assert "pretrained" in metadata
 

@@ -1,6 +1,7 @@
 """`octdino plan`: its schedule, its words, and a plan of a small phantom with and without trials."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,10 @@ def test_a_plan_has_the_jobs_of_external_cohorts(tmp_path: Path, capsys: pytest.
     assert "Total    22 jobs" in text
 
 
-def test_a_plan_tries_each_kind_of_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_tries_each_kind_of_job(
+    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(programs / "warm-python"))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(SMALL))
     code = cli.main(["plan", "--directory", str(tmp_path), "--cores", "2"])
     text = capsys.readouterr().out

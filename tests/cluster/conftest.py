@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.box import Box, missing
+from tests.workflow.conftest import warm
+
+__all__ = ["warm"]  # workflows of these tests start warm, too
 
 
 @pytest.fixture(scope="session")

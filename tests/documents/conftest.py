@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 from tests.documents.blocks import ROOT, Block, read_blocks
-from tests.documents.warm_server import write_clients
 
 ROOTS = ("data/OLIVES", "data/OCT2017", "data/OCTDL")  # of the presets of published cohorts
 LINKED = ("Snakefile", "workflow", "config", "config.yaml", "profiles", "envs", "replication", "Makefile", "octdino")
@@ -52,28 +50,12 @@ class Reader:
         text = block.text
         if block.decision == "run shortened":
             text = "\n".join(f"{line} short.yaml" if "--configfile" in line else line for line in text.splitlines())
-        command = ["bash", "-euo", "pipefail", "-c", text] if block.language == "sh" else ["run-python", text]
+        command = ["bash", "-euo", "pipefail", "-c", text] if block.language == "sh" else ["warm-python", "-c", text]
         done = subprocess.run(
             command, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, timeout=900,
         )  # fmt: skip
         assert done.returncode == 0, f"{block}: exit code {done.returncode}\n{text}\n{done.stdout[-4000:]}"
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with `octdino`, `snakemake` and `run-python` that start warm."""
-    folder = tmp_path_factory.mktemp("warm")
-    write_clients(folder, folder / "socket")
-    command = [sys.executable, str(ROOT / "tests/documents/warm_server.py"), str(folder / "socket")]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline() == "ready\n"
-            yield folder
-        finally:
-            server.terminate()
 
 
 @pytest.fixture(scope="session")

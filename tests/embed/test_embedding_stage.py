@@ -21,9 +21,8 @@ from octdino.embed.embedding_stage import embed
 from octdino.errors import UserError
 from octdino.models.backbones import create_backbone, load_backbone
 from octdino.models.initial_weights import start_backbone
-from tests.small import write_small_backbone, write_small_cohort
+from tests.small import TINY_RESNET, write_small_backbone, write_small_cohort
 
-CNN = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 VIT = ModelSettings(timm="test_vit", args={"patch_size": 8})
 
 
@@ -34,10 +33,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_backbone(tmp_path_factory.mktemp("pretrained"), CNN)
+    return write_small_backbone(tmp_path_factory.mktemp("pretrained"), TINY_RESNET)
 
 
-def run(init: str, store: Path, out: Path, model: ModelSettings = CNN, size: int = 32, **more: Any) -> Path:
+def run(init: str, store: Path, out: Path, model: ModelSettings = TINY_RESNET, size: int = 32, **more: Any) -> Path:
     named: dict[str, Any] = {"pretrained": None, "fold": 0, "seed": 0, **more}
     embed(init, EmbedSettings(size=size), store=store, backbone="b", model=model, out=out, **named)
     return out / "embeddings.h5"
@@ -54,7 +53,7 @@ def naive(network: nn.Module, store: Path) -> np.ndarray:
     return torch.stack(rows).numpy()
 
 
-@pytest.mark.parametrize("model", [CNN, VIT])
+@pytest.mark.parametrize("model", [TINY_RESNET, VIT])
 def test_features_are_those_of_a_loop_over_scans(
     store: Path, tmp_path: Path, model: ModelSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +100,7 @@ def test_the_same_seed_gives_the_same_bytes(store: Path, tmp_path: Path) -> None
 
 def test_a_diverged_pretraining_is_one_line(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> tuple[nn.Module, None]:
-        network = create_backbone(CNN, 1, 32)
+        network = create_backbone(TINY_RESNET, 1, 32)
         nn.init.constant_(network.conv1.weight, float("nan"))
         return network, None
 
@@ -130,7 +129,7 @@ def test_memory_of_a_batch_does_not_grow_with_the_input(store: Path, monkeypatch
 
 def test_the_command_writes_what_the_linear_arm_reads_without_timm(store: Path, tmp_path: Path) -> None:
     """By hand, as the README has it; the classifier's process imports no backbone."""
-    model = CNN.model_dump_json(exclude={"weights"})
+    model = TINY_RESNET.model_dump_json(exclude={"weights"})
     run = ["--store", str(store), "--backbone", "b"]
     out = tmp_path / "embed"
     assert main(["embed", "scratch", *run, "--model", model, "--size", "32", "--out", str(out)]) == 0

@@ -16,8 +16,8 @@ from octdino.inference.scan_model import Network, density_tensors
 from octdino.models.backbones import create_backbone
 from octdino.models.mlp import Mlp
 from octdino.stats.feature_density import fit_density
+from tests.small import TINY_RESNET
 
-RESNET = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 VIT = ModelSettings(
     timm="vit_tiny_patch16_224", args={"patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
 )  # fmt: skip
@@ -34,7 +34,7 @@ SCORES = [
 class Recipe:
     """What distinguishes a model folder."""
 
-    model: ModelSettings = RESNET
+    model: ModelSettings = TINY_RESNET
     kind: str = "linear"
     readout: str = "pooled"
     exclusive: bool = False

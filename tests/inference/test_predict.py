@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -188,8 +187,8 @@ def test_inputs_that_name_nothing_are_refused(inputs, message, run, model, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_two_commands_never_write_to_one_folder(run, model, tmp_path):
-    command = [sys.executable, "-m", "octdino.cli", "predict", str(model), str(run.parent / "files"), "--out"]
+def test_two_commands_never_write_to_one_folder(run, model, tmp_path, programs):
+    command = [programs / "octdino", "predict", str(model), str(run.parent / "files"), "--out"]
     out = tmp_path / "out"
     with module.PartFiles(out, {}).locked():
         done = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)

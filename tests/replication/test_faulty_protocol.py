@@ -7,16 +7,15 @@ import pytest
 import torch
 
 from octdino.classify.labeled_scans import read_labeled
-from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
+from octdino.config import AugmentSettings, ClassifySettings
 from octdino.errors import StoppedEarly, UserError
 from octdino.models.backbones import create_backbone
 from octdino.training.checkpoint_reader import CheckpointError
 from octdino.training.signals import Stopper
 from replication.faulty_protocol import FaultyProtocol, faulty_protocol, sample_rows
 from replication.settings import ProtocolSettings
-from tests.small import write_small_cohort
+from tests.small import TINY_RESNET, write_small_cohort
 
-MODEL = ModelSettings(timm="resnet18", args={"channels": [8, 8, 16, 16]})
 SETTINGS = ClassifySettings(
     augment=AugmentSettings(global_size=32, global_scale=(0.6, 1.0)), batch_size=16, lr=3e-3
 )  # fmt: skip
@@ -29,7 +28,7 @@ def store(tmp_path_factory):
 
 
 def run(arm, store, out, protocol=PROTOCOL, settings=SETTINGS):
-    where = {"store": store, "backbone": "b", "model": MODEL, "pretrained": None, "out": out}
+    where = {"store": store, "backbone": "b", "model": TINY_RESNET, "pretrained": None, "out": out}
     faulty_protocol(arm, settings, protocol, fraction=1.0, fold=0, seed=0, **where)
     return json.loads((out / "protocol.json").read_text()), pd.read_csv(out / "protocol.csv")
 
@@ -58,7 +57,7 @@ def test_the_frozen_probe_is_of_a_backbone_that_was_tuned_before(store, tmp_path
 
 def test_frozen_weights_stay_and_batch_norm_follows(store):
     data = read_labeled(store, 1.0, 0)
-    backbone = create_backbone(MODEL, 1, 32)
+    backbone = create_backbone(TINY_RESNET, 1, 32)
     weights = {name: value.clone() for name, value in backbone.named_parameters()}
     means = backbone.bn1.running_mean.clone()
     frozen = FaultyProtocol(SETTINGS, 6, data, backbone, True, 0, test=data.rows("test"), frozen=True)

@@ -1,6 +1,5 @@
 """Real Snakemake in a folder of its own, with the real `octdino` or a stub of it."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,8 +7,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -26,20 +26,22 @@ FEW: dict[str, Any] = {  # few runs, for the stub
 class Workflow:
     """One working directory; its config.yaml, if there is one, is laid over the built-in defaults."""
 
+    programs: ClassVar[Path]  # those that start warm
+
     def __init__(self, folder: Path, stub: bool, snakefile: Path = ROOT / "Snakefile") -> None:
         self.folder = folder
         self.snakefile = snakefile
         path = f"{BIN}:{os.environ['PATH']}"
         self.env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+        self.stub = folder / "bin"
         if stub:
-            programs = folder / "bin"
-            programs.mkdir()
-            script = programs / "octdino"
+            self.stub.mkdir()
+            script = self.stub / "octdino"
             script.write_text(
                 f'#!/bin/sh\nexec {sys.executable} -I -S {ROOT / "tests/workflow/octdino_stub.py"} "$@"\n'
             )
             script.chmod(0o755)
-            self.env["PATH"] = f"{programs}:{self.env['PATH']}"
+            self.env["PATH"] = f"{self.stub}:{path}"
 
     def configure(self, values: dict[str, Any]) -> None:
         """Write the working directory's own config.yaml."""
@@ -50,9 +52,18 @@ class Workflow:
         return [str(BIN / "snakemake"), "--snakefile", str(self.snakefile), "--directory", str(self.folder), *args]
 
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-        """Snakemake with `args`, to its end."""
+        """Snakemake with `args`, to its end; it and the commands of its jobs start warm."""
+        return self._run_warm("snakemake", *self.command(*args)[1:], **env)
+
+    def run_after(self, statement: str, *args: str) -> subprocess.CompletedProcess[str]:
+        """Snakemake with `args`, to its end, after a Python statement in its process."""
+        text = f"import snakemake.cli\n{statement}\nsnakemake.cli.main({self.command(*args)[1:]!r})"
+        return self._run_warm("warm-python", "-c", text)
+
+    def _run_warm(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+        path = f"{self.stub}:{self.programs}:{self.env['PATH']}"
         return subprocess.run(
-            self.command(*args), cwd=ROOT, env={**self.env, **env}, capture_output=True, text=True, timeout=600
+            command, cwd=ROOT, env={**self.env, "PATH": path, **env}, capture_output=True, text=True, timeout=600
         )
 
     def rules(self, *args: str) -> Counter[str]:
@@ -60,14 +71,10 @@ class Workflow:
         return jobs(self.many([["-n", *args]])[0])
 
     def many(self, wanted: list[list[str]]) -> list[tuple[int, str]]:
-        """Exit code and output of Snakemake with each of `wanted`, quicker than one by one."""
-        commands = [self.command(*args)[1:] for args in wanted]
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "tests/workflow/many.py")],
-            cwd=ROOT, env=self.env, input=json.dumps(commands), stdout=subprocess.PIPE, text=True, timeout=600,
-            check=True,
-        )  # fmt: skip
-        return [(code, output) for code, output in json.loads(done.stdout)]
+        """Exit code and output of Snakemake with each of `wanted`, two at a time."""
+        with ThreadPoolExecutor(2) as pool:
+            done = list(pool.map(lambda args: self.run(*args), wanted))
+        return [(each.returncode, each.stdout + each.stderr) for each in done]
 
     def calls(self) -> list[str]:
         """The calls of the stub so far."""
@@ -91,6 +98,12 @@ def jobs(done: tuple[int, str]) -> Counter[str]:
     assert table or "Nothing to be done" in output, output
     rows = [line.split()[:2] for line in table[1].splitlines()] if table else []
     return Counter({name: int(count) for name, count in rows if name != "all"})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm(programs: Path) -> None:
+    """Let all workflows run in the programs that start warm."""
+    Workflow.programs = programs
 
 
 @pytest.fixture(scope="session")

@@ -131,9 +131,8 @@ AFTER = {
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_whose_results_have_changed_runs_again(stage: str, finished: Workflow, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(f"import octdino\noctdino.STAGES[{stage!r}] += 1\n")
-    done = finished.run("-n", PYTHONPATH=str(tmp_path))
+def test_a_stage_whose_results_have_changed_runs_again(stage: str, finished: Workflow) -> None:
+    done = finished.run_after(f"import octdino; octdino.STAGES[{stage!r}] += 1", "-n")
     assert jobs((done.returncode, done.stdout + done.stderr)) == AFTER[stage]
 
 

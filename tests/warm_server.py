@@ -1,0 +1,158 @@
+"""Runs `octdino`, `snakemake`, and Python texts and modules, in forks of a process that has imported their modules.
+
+Importing torch and timm takes seconds per command, and a small workflow has twenty of them. The clients stand for the
+real programs on PATH: they pass their arguments, folder, environment and streams to this server, and end with the exit
+code of the fork. The server imports the modules of a program when it is first asked for, and ends with its starter.
+"""
+
+import array
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+CLIENT = """#!{python} -IS
+import array, json, os, socket, struct, sys
+with socket.socket(socket.AF_UNIX) as link:
+    link.connect({address!r})
+    said = json.dumps([{program!r}, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+    streams = array.array("i", [0, 1, 2]).tobytes()
+    link.sendmsg([struct.pack("!I", len(said))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+    link.sendall(said)
+    code = link.recv(4)
+sys.exit(struct.unpack("!i", code)[0] if code else 1)
+"""
+ROOT = Path(__file__).parents[1]
+STAGES = (
+    "matplotlib.pyplot", "sklearn.linear_model", "octdino.augment.batch_augment", "octdino.inference.api",
+    "octdino.inference.export_graph", "octdino.pretrain.trainer", "octdino.report",
+)  # fmt: skip
+WORKFLOW = ("snakemake.cli", "smart_open", "octdino.config", "octdino.snakemake_results", "octdino.terminal.run_view")
+PROGRAMS = ("octdino", "snakemake", "warm-python")
+
+
+@contextmanager
+def warm_programs(folder: Path) -> Iterator[None]:
+    """Write one client per program into `folder`, which answers within this context."""
+    address = folder / "socket"
+    for program in PROGRAMS:
+        path = folder / program
+        path.write_text(CLIENT.format(python=sys.executable, address=str(address), program=program))
+        path.chmod(0o755)
+    command = [sys.executable, str(Path(__file__)), str(address)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        yield
+
+
+def _receive(link: socket.socket) -> tuple[list[Any], list[int]]:
+    """Return one request and the three streams that came with it."""
+    head, control, _, _ = link.recvmsg(4, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+    streams = array.array("i")
+    streams.frombytes(control[0][2])
+    size, said = struct.unpack("!I", head)[0], b""
+    while len(said) < size:
+        said += link.recv(size - len(said))
+    return json.loads(said), list(streams)
+
+
+def _run(program: str, arguments: list[str]) -> int:
+    """Run a program in this process and return its exit code."""
+    sys.argv = [program, *arguments]
+    try:
+        if program == "octdino":
+            from octdino.cli import main
+
+            return main(arguments)
+        if program == "snakemake":
+            from snakemake.cli import main as snakemake
+
+            snakemake(arguments)
+            return 0
+        kind, text, *sys.argv[1:] = arguments
+        if kind == "-m":
+            runpy.run_module(text, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(text, "document", "exec"), {"__name__": "__main__"})
+        return 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        return 1
+
+
+def _prepare(program: str, arguments: list[str]) -> None:
+    """Import what a program needs."""
+    if program == "snakemake":
+        for name in WORKFLOW:
+            importlib.import_module(name)
+        from snakemake.cli import get_argument_parser
+
+        get_argument_parser()  # loads the plugins
+    elif program == "octdino" or arguments[0] == "-m":
+        for name in STAGES:
+            importlib.import_module(name)
+
+
+def _answer(link: socket.socket, request: list[Any], streams: list[int]) -> None:
+    """Run the program of a request in a fork, and send its exit code."""
+    program, arguments, folder, environment = request
+    process = os.fork()
+    if not process:
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        link.close()
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        code = _run(program, arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    _, status = os.waitpid(process, 0)
+    link.sendall(struct.pack("!i", os.waitstatus_to_exitcode(status) & 0xFF))
+
+
+def _reap(*_: object) -> None:
+    """Wait for the forks that have ended, so that their time counts as the server's."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def serve(address: str) -> None:
+    """Answer until standard input is closed; prints one line when clients may begin."""
+    signal.signal(signal.SIGCHLD, _reap)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        print("ready", flush=True)
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+            link, _ = listener.accept()
+            with link:
+                request, streams = _receive(link)
+                _prepare(*request[:2])
+                if not os.fork():
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    listener.close()
+                    _answer(link, request, streams)
+                    os._exit(0)
+                for stream in streams:
+                    os.close(stream)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
