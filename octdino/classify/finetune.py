@@ -99,6 +99,7 @@ class Finetune:
             group["lr_scale"] = group.get("lr_scale", 1.0) * (settings.backbone_lr if pretrained else 1.0)
         self.optimizer = make_optimizer("adamw", [*groups, *parameter_groups(linear)])
         self.feed = DeviceLoader(data.images, self.device)
+        self.truth = torch.from_numpy(data.truth).to(self.device)
         self.train_rows = data.rows("train")
         self.lr, self.schedule = lr, schedule
         self.step, self.diverged = 0, False
@@ -190,13 +191,13 @@ class Finetune:
         rows = self.batch(self.step)
         torch.manual_seed(seed_of(self.seed, "step", self.step, rank()))  # dropout and drop path
         s = self.settings
-        places = torch.from_numpy(rows[local_slice(len(rows))])
-        images = self.views(self.step, self.feed.take(places), places.to(self.device))
+        local = local_slice(len(rows))
+        places = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        images = self.views(self.step, self.feed.take(torch.from_numpy(rows[local])), places[local])
         self.network.train()
         with autocast(self.device, s.precision):
             logits = all_gather(self.network(images.contiguous(memory_format=torch.channels_last)))
-        truth = torch.from_numpy(self.data.truth[rows]).to(self.device)
-        loss = loss_of(logits.float(), truth, self.data.exclusive, self.class_weight)
+        loss = loss_of(logits.float(), self.truth[places], self.data.exclusive, self.class_weight)
         self.loss_sum += loss.detach()
         torch.autograd.backward(loss)
         average_gradients(self.network)
