@@ -195,17 +195,19 @@ def _reference_leads(pairs: pd.DataFrame, reference: str, scored: str, confidenc
 
 
 def headline(found: list[Verdict], reference: str, unit: Unit = PATIENT) -> str:
-    """Return the headline of the page: one sentence, or one per backbone where there are several."""
+    """Return the headline of the page: one sentence, or one per answer where backbones have different ones."""
     if not found or all(not verdict.arm for verdict in found):
         return f"This cohort cannot answer: no label has enough positive {unit.many}."
     if all(verdict.outcome == "alone" for verdict in found):
         return "There is nothing to compare: only one arm was run."
-    sentences = []
+    answers: dict[tuple[str, str], list[str]] = {}
     for backbone in dict.fromkeys(verdict.backbone for verdict in found):
-        short, rest = _short([verdict for verdict in found if verdict.backbone == backbone], reference, unit)
-        opening = (
-            f"On {backbone}, {short}" if backbone else {"yes": "Here, yes"}.get(short, short[:1].upper() + short[1:])
-        )
+        answer = _short([verdict for verdict in found if verdict.backbone == backbone], reference, unit)
+        answers.setdefault(answer, []).append(backbone)
+    sentences = []
+    for (short, rest), backbones in answers.items():
+        alone = {"yes": "Here, yes"}.get(short, short[:1].upper() + short[1:])
+        opening = f"On {_joined(backbones)}, {short}" if all(backbones) else alone
         sentences.append(f"{opening}: {rest}.")
     return " ".join(sentences)
 

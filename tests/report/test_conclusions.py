@@ -212,6 +212,14 @@ def test_each_backbone_has_its_own_answer() -> None:
     assert "dino-linear" not in of_vit, "of vit the reference is best"
 
 
+def test_backbones_of_one_answer_share_a_sentence() -> None:
+    metrics, comparison = tables({1.0: (0.1, 0.05, 0.2)})
+    metrics, comparison = (pd.concat([table, table.assign(backbone="vit")]) for table in (metrics, comparison))
+    assert headline(verdicts(prepare(metrics, comparison), REFERENCE), REFERENCE) == (
+        "On resnet18 and vit, yes: dino-linear beats training from scratch at 100 % of the labeled patients."
+    )
+
+
 def test_a_backbone_without_the_reference_is_not_compared() -> None:
     metrics, comparison = two_backbones()
     metrics = metrics[(metrics["backbone"] != "vit") | (metrics["arm"] != REFERENCE)]
