@@ -71,8 +71,10 @@ def main(given: list[str] | None = None) -> int:
     failed = False
     if args.gpu:
         count, *size = args.large_store
-        checks = list(check_device(scans.cohort / "scans.h5", pick_device(), count, tuple(size)))
-        results.checks(checks)
+        checks = []
+        for check in check_device(scans.cohort / "scans.h5", pick_device(), count, tuple(size)):
+            checks.append(check)
+            results.checks(checks)  # after each, so that a crash leaves the others
         failed = any(check.passed is False for check in checks)
         log_progress(f"{len(checks)} checks on the device", begin)
     if "training" in args.parts:

@@ -242,7 +242,9 @@ def _find_rare_labels(found: Inspection) -> None:
     if rare := [f"{label} ({count})" for label, count in counts.items() if 3 <= count < least]:
         found.problems.append(f"Not evaluated with fewer than {least} {what} (evaluate.{LEAST[0]}): {', '.join(rare)}.")
     if few := [f"{label} ({count})" for label, count in counts.items() if least <= count < enough]:
-        found.problems.append(f"Exploratory with fewer than {enough} {what} (evaluate.{LEAST[1]}): {', '.join(few)}.")
+        found.problems.append(
+            f"At most exploratory, with fewer than {enough} {what} (evaluate.{LEAST[1]}): {', '.join(few)}."
+        )
 
 
 def positive_patients(found: Inspection, label: int) -> int:

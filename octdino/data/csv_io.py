@@ -18,8 +18,8 @@ from octdino.data.schemas.column import Column, Schema
 from octdino.data.schemas.csv_schemas import MANIFEST, PROBABILITY
 from octdino.errors import UserError, short
 
-# What a row of a table of the evaluate stage is of, but its seed.
-ROW_OF = ("cohort", "arm", "backbone", "fraction", "reference", "subgroup", "group", "label", "metric")
+# Columns that identify a row in a table of the evaluate stage, except the seed.
+ROW_KEYS = ("cohort", "arm", "backbone", "fraction", "reference", "subgroup", "group", "label", "metric")
 
 
 def labels_of(manifest: pd.DataFrame) -> list[str]:
@@ -36,9 +36,9 @@ def one_seed(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that are the mean over seeds where there are several, else those of the only seed.
 
     Args:
-        table: of the evaluate stage; rows that differ in a column of ROW_OF, if it has it, are kept apart.
+        table: of the evaluate stage; rows that differ in one of its columns of ROW_KEYS are kept apart.
     """
-    keys = [name for name in ROW_OF if name in table]
+    keys = [name for name in ROW_KEYS if name in table]
     means_first = table.sort_values("seed", na_position="first", kind="stable")
     return means_first.drop_duplicates(keys).sort_index(kind="stable")
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from octdino.config import EvaluateSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
-from octdino.data.csv_io import write_table
+from octdino.data.csv_io import one_seed, write_table
 from octdino.data.pretrained_methods import pretrained_methods
 from octdino.data.schemas.csv_schemas import COMPARISON, MACRO, METRICS, SUBGROUPS, WEIGHTED
 from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY, POWER
@@ -192,7 +192,10 @@ def comparison_table(settings: EvaluateSettings, test: TestSet, scores: dict[Key
                 }
             )
     table = pd.DataFrame(rows, columns=[column.name for column in COMPARISON])
-    # One family: all arms (and backbones) against the same reference in the same label, metric, fraction and seed.
-    family = table.groupby(["reference", "label", "metric", "fraction", "seed"], dropna=False)["p"]
+    # One family: all arms (and backbones) against the same reference in the same label, metric, fraction and seed. The
+    # only seed of an arm is shown, and so counted, among the means over seeds of the others.
+    family_seed = table["seed"].mask(table.index.isin(one_seed(table).index))
+    keys = [table["reference"], table["label"], table["metric"], table["fraction"], family_seed]
+    family = table.groupby(keys, dropna=False)["p"]
     table["p_adjusted"] = family.transform(lambda p: holm(p.to_numpy(np.float64))).astype(float)
     return table

@@ -216,9 +216,7 @@ def _distribution_rows(
     shares_of = {**external, **seed_means(settings, external)}
     for key in _in_order(shares_of, pair):
         values = shares_of[key]
-        few = (
-            patients < settings.min_test_patients
-        )  # no interval: an interval from resamples of so few patients has no meaning
+        few = patients < settings.min_test_patients  # then no interval: it would have no meaning
         low, high, _ = interval_bounds(settings, patients, np.full_like(values, np.nan) if few else values)
         same = [value for one, value in internal.items() if key in (one, one._replace(seed=None))]
         numbers = {"internal": float(np.mean(same)), "external": values[0, 0, 0]}

@@ -49,6 +49,8 @@ def plot_patients_needed(
     for backbone, rows in read.groupby("reference_backbone"):
         is_shown = rows.groupby(["arm", "backbone"])["fraction"].transform(shown_fraction) == rows["fraction"]
         best = rows[is_shown].sort_values(["value", "arm"], ascending=[False, True]).head(ARMS)
+        several = best["arm"].duplicated(keep=False)
+        best = best.assign(name=best["arm"].mask(several, best["arm"] + " · " + best["backbone"]))
         panels.append((str(backbone), scores, best))
     styles = arm_styles(sorted(set(metrics["arm"])))
     known = {fraction: number for fraction, number in patients.items() if number}
@@ -135,4 +137,4 @@ def _plot_reading(
     axes.plot(start, y, marker=style.marker, color=style.color, markersize=5.5, markerfacecolor="none")
     if row["reference_is"] == "equal":
         axes.plot(end, y, marker=style.marker, color=style.color, markersize=5.5)
-    return LineEnd(float(numbers[-1]), float(own["value"].iloc[-1]), str(row["arm"]), style.color)
+    return LineEnd(float(numbers[-1]), float(own["value"].iloc[-1]), str(row["name"]), style.color)

@@ -90,7 +90,7 @@ def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
 def checked_density(
     predictions: Predictions, cohort: Cohort, opened: OpenedClassifier
 ) -> tuple[FeatureDensity, dict[str, Any]]:
-    """Return the density of the training scans' features, and what model.json says about it.
+    """Return the density of the training scans' features, and its section of model.json.
 
     The network and the head are checked against predictions.csv in the same pass: no scan is read twice.
 
@@ -152,7 +152,7 @@ def _density_rows(cohort: Cohort, fold: int) -> dict[str, np.ndarray]:
 def _fitted_density(
     cohort: Cohort, sampled: dict[str, np.ndarray], features: np.ndarray, rows: np.ndarray, network: Network
 ) -> tuple[FeatureDensity, dict[str, Any]]:
-    """Return the density of the training scans' features, and what model.json says about it.
+    """Return the density of the training scans' features, and its section of model.json.
 
     Args:
         sampled: see `_density_rows`.

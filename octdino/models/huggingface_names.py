@@ -1,6 +1,6 @@
 """Names of tensors in Hugging Face transformers' vision transformers (ViT, ViTMAE, Dinov2, DINOv3) as their projects'.
 
-What config.json says of the network and its tensors do not show, such as the number of heads, is compared here, too.
+Contents of config.json that the tensors do not show, such as the number of heads, are compared here, too.
 """
 
 import json
@@ -111,7 +111,7 @@ def check_config(path: Path, backbone: nn.Module) -> None:
         if found is not None and found != expected:
             raise UserError(f"{path}: {key} is {short(found)}, {expected} in the backbone; expected its timm model")
     _check_epsilon(path, config.get("layer_norm_eps"), backbone)
-    if not config.get("use_swiglu_ffn"):  # of Dinov2: its MLP is gated by SiLU, whatever hidden_act says
+    if not config.get("use_swiglu_ffn"):  # of Dinov2: its MLP is gated by SiLU, with any hidden_act
         _check_activation(path, config.get("hidden_act"), backbone)
 
 
@@ -147,7 +147,7 @@ def _check_activation(path: Path, found: Any, backbone: nn.Module) -> None:
 
 
 def _known(backbone: nn.Module) -> dict[str, Any]:
-    """Return what config.json has to say of a backbone, by its keys."""
+    """Return the values of config.json that a backbone requires, by key."""
     blocks: Any = backbone.blocks
     patches: Any = backbone.patch_embed
     known = {

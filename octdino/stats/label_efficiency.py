@@ -21,7 +21,7 @@ Bound = Literal["equal", "more than", "fewer than"]
 
 
 class Patients(NamedTuple):
-    """A number of patients: `bound`: whether it is that number, or more or fewer than the end of the curve."""
+    """A number of patients; with another `bound` than equal it is more or fewer than this end of the curve."""
 
     number: float
     bound: Bound

@@ -33,7 +33,7 @@ AFTER = "it follows a job that runs again"
 
 @dataclass(frozen=True)
 class Request:
-    """What the jobs of a rule ask a cluster for, on their first attempt; of several jobs the most."""
+    """What the jobs of a rule request from a cluster on their first attempt; of several jobs the most."""
 
     queue: str
     cores: int
@@ -43,7 +43,7 @@ class Request:
 
     @classmethod
     def of(cls, threads: int, resources: Mapping[str, Any]) -> "Request | None":
-        """Return what a job asks for, from its resources; None where they name no partition or queue."""
+        """Return the request of a job, from its resources; None where they name no partition or queue."""
         queue = next((resources[name] for name in QUEUES if resources.get(name)), None)
         if queue is None:
             return None
@@ -58,7 +58,7 @@ class Request:
     def __str__(self) -> str:
         parts = [f"{self.cores} core{'s' * (self.cores != 1)}"]
         parts += [f"{self.gpus} GPU{'s' * (self.gpus != 1)}"] if self.gpus else []
-        parts += [f"{self.memory / 1000:.3g} GB"] if self.memory else []
+        parts += [f"{round(self.memory / 1000, 1):,g} GB"] if self.memory else []
         parts += [duration(60 * self.minutes)] if self.minutes else []
         return f"{self.queue}: {', '.join(parts)}"
 
@@ -71,7 +71,7 @@ class DryRun:
         self.requests: dict[str, Request] = {}
 
     def add(self, rule: str, reason: str, request: Request | None = None) -> None:
-        """Add a job with the reason that Snakemake gives, and what it asks a cluster for."""
+        """Add a job with the reason that Snakemake gives, and the resources that it requests from a cluster."""
         if rule not in TARGETS:
             self.jobs[rule][reason_words(reason)] += 1
             if request is not None:
@@ -81,7 +81,7 @@ class DryRun:
         """Return the table, or nothing if there is no job."""
         if not self.jobs:
             return []
-        asked = "each asks for" if self.requests else ""
+        asked = "requested per job" if self.requests else ""
         rows = [["rule", "jobs", asked, "why"]]
         for rule, reasons in self.jobs.items():
             many = len(reasons) > 1

@@ -202,7 +202,7 @@ def test_labels_of_few_patients_are_named_with_what_evaluate_makes_of_them(
     assert cli.main([*argv, *LAPTOP]) == 0
     words = " ".join(capsys.readouterr().out.split()).partition("Before a run: ")[2]
     assert "Not evaluated with fewer than 10 patients (evaluate.min_positive_patients): rare (9)." in words
-    few = words.partition("Exploratory with fewer than 25 patients (evaluate.primary_positive_patients): ")[2]
+    few = words.partition("At most exploratory, with fewer than 25 patients (evaluate.primary_positive_patients): ")[2]
     assert set(few.partition(".")[0].split(", ")) == {"some (24)", "edge (10)"}
 
 

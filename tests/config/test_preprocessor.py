@@ -1,4 +1,4 @@
-"""preprocessor_config.json of a Hugging Face folder: what it says of the input, and values that it may not have."""
+"""preprocessor_config.json of a Hugging Face folder: the input that it describes, and values that it may not have."""
 
 import json
 from pathlib import Path

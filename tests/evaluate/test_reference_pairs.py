@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from octdino.config.names import reference_backbone
 from octdino.data.csv_io import one_seed, read_table
 from octdino.data.schemas.csv_schemas import COMPARISON, METRICS
 from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY
-from octdino.evaluate import evaluate
+from octdino.evaluate import comparable_runs, evaluate
 from octdino.evaluate.classifier_runs import Key
+from octdino.evaluate.evaluation import comparison_table
 from octdino.evaluate.reference_pairs import comparison_pairs, reference_of
+from octdino.evaluate.resampled_scores import metric_names, score_columns
 from octdino.plotting import notice_of
 from tests.evaluate.evaluated import SETTINGS, one
 from tests.results import write_arm, write_cohort
@@ -112,3 +116,22 @@ def test_a_reference_with_its_own_backbone_is_compared_with_every_arm(published:
             one(macro, arm=arm, fraction=row["fraction"])["value"] for arm in (row["arm"], "retfound-linear")
         ]  # fmt: skip
         assert row["difference"] == pytest.approx(scores[0] - scores[1])
+
+
+def test_the_only_seed_of_an_arm_is_adjusted_with_the_means_of_the_others() -> None:
+    """Three comparisons are shown: the means of two arms over their seeds, and an arm with one seed."""
+    rng = np.random.default_rng(0)
+    test = comparable_runs.TestSet("0", ["a"], np.arange(40.0)[:, None] % 2, np.arange(40), [comparable_runs.PRIMARY])
+    keys = [Key(arm, "b", 1.0, seed) for arm in ("dino-linear", "simclr-linear") for seed in (0, 1, None)]
+    keys += [Key(arm, "b", 1.0, 0) for arm in ("byol-linear", "scratch-finetune")]
+    width = 1 + SETTINGS.resamples
+    shape = (len(metric_names(SETTINGS, exclusive=False)), width, len(score_columns(test.labels)))
+    scores = {key: rng.normal(0.01 * place, 0.01, shape) for place, key in enumerate(keys)}
+    table = comparison_table(SETTINGS, test, scores)
+    table = table[(table["label"] == "macro") & (table["metric"] == "auroc")]
+    shown = table[table["seed"].isna() | (table["arm"] == "byol-linear")]
+    assert len(shown) == 3
+    expected = multipletests(shown["p"], method="holm")[1]
+    np.testing.assert_allclose(shown["p_adjusted"].to_numpy(float), expected)
+    for _, single in table.drop(shown.index).groupby("seed"):
+        np.testing.assert_allclose(single["p_adjusted"].to_numpy(float), multipletests(single["p"], method="holm")[1])

@@ -49,10 +49,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trainer(name: str, store: Path, folder: Path, settings: PretrainSettings = SETTINGS) -> Trainer:
     variant = settings.variant(name)
-    data, start = (
-        read_data(store, 0, partners=partial(visit_partners, variant)),
-        Start(variant, MODELS["resnet"], "b", 0, 0),
-    )
+    data = read_data(store, 0, partners=partial(visit_partners, variant))
+    start = Start(variant, MODELS["resnet"], "b", 0, 0)
     return Trainer(settings, name, start, data, 0, RunState(folder / "state", {}, 1e9))
 
 

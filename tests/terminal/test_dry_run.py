@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from octdino.terminal.dry_run import DryRun, Request, changed_settings, reason_words
 
 
@@ -53,7 +55,14 @@ def test_the_table_has_one_row_per_rule() -> None:
     assert DryRun().lines() == []
 
 
-def test_a_cluster_s_queue_and_the_most_that_jobs_ask_for_are_shown() -> None:
+@pytest.mark.parametrize(
+    ("memory", "expected"), [(500, "0.5 GB"), (8000, "8 GB"), (21_480, "21.5 GB"), (1_500_000, "1,500 GB")]
+)
+def test_memory_is_written_out(memory: int, expected: str) -> None:
+    assert str(Request("long", 1, 0, memory, 0)) == f"long: 1 core, {expected}"
+
+
+def test_a_cluster_s_queue_and_the_largest_request_of_a_rule_s_jobs_are_shown() -> None:
     dry = DryRun()
     missing = "Missing output files: x"
     resources = {"slurm_partition": "long", "mem_mb": 8000, "runtime": 90, "gpu": 0}
@@ -63,7 +72,7 @@ def test_a_cluster_s_queue_and_the_most_that_jobs_ask_for_are_shown() -> None:
     dry.add("report", missing, Request.of(1, {"lsf_queue": "normal", "mem_mb": "<TBD>"}))
     dry.add("verdict", missing, Request.of(1, {"mem_mb": 8000, "runtime": 90}))
     assert dry.lines()[:-1] == [
-        "rule      jobs  each asks for                               why",
+        "rule      jobs  requested per job                           why",
         "cohort       1  long: 1 core, 8 GB, 1 h 30 min              its results are missing",
         "pretrain     2  long: 8 cores, 2 GPUs, 21.5 GB, 1 h 30 min  its results are missing",
         "report       1  normal: 1 core                              its results are missing",

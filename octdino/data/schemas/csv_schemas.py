@@ -161,7 +161,7 @@ COMPARISON = Schema(
         Column(
             "p_adjusted",
             "Float64",
-            "Holm over the arms with the same reference, label, metric, fraction and seed",
+            "Holm over the arms with the same reference, label, metric, fraction and seed, or mean over seeds",
             low=0,
             high=1,
         ),
