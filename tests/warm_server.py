@@ -2,7 +2,12 @@
 
 Importing torch and timm takes seconds per command, and a small workflow has twenty of them. The clients stand for the
 real programs on PATH: they pass their arguments, folder, environment and streams to this server, and end with the exit
-code of the fork. The server imports the modules of a program when it is first asked for, and ends with its starter.
+code of the fork. The server imports the modules of a program when it is first asked for, and ends with its starter. A
+program ends with its client.
+
+Limits: all forks have the server's hash seed and its state of the global random generators, so equal files of two warm
+runs do not prove that these have no effect; and an environment variable that is read at import has no effect. So
+tests/workflow/test_resume.py and tests/workflow/test_kills.py, which compare files byte by byte, run the real programs.
 """
 
 import array
@@ -16,9 +21,12 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 CLIENT = """#!{python} -IS
@@ -42,30 +50,45 @@ PROGRAMS = ("octdino", "snakemake", "warm-python")
 
 
 @contextmanager
-def warm_programs(folder: Path) -> Iterator[None]:
-    """Write one client per program into `folder`, which answers within this context."""
-    address = folder / "socket"
-    for program in PROGRAMS:
-        path = folder / program
-        path.write_text(CLIENT.format(python=sys.executable, address=str(address), program=program))
-        path.chmod(0o755)
-    command = [sys.executable, str(Path(__file__)), str(address)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
-    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
-        yield
+def warm_programs(folder: Path) -> Iterator[Path]:
+    """Write one client per program into `folder`, which answers within this context; yields the server's socket."""
+    with tempfile.TemporaryDirectory(prefix="warm-") as short:  # the path of a socket has at most 107 bytes
+        address = Path(short) / "socket"
+        for program in PROGRAMS:
+            path = folder / program
+            path.write_text(CLIENT.format(python=sys.executable, address=str(address), program=program))
+            path.chmod(0o755)
+        command = [sys.executable, str(Path(__file__)), str(address)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
+        with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            yield address
 
 
 def _receive(link: socket.socket) -> tuple[list[Any], list[int]]:
-    """Return one request and the three streams that came with it."""
+    """Return one request and the three streams that came with it.
+
+    Raises:
+        ConnectionError: the client ended before it had sent all of them.
+    """
     head, control, _, _ = link.recvmsg(4, socket.CMSG_SPACE(3 * array.array("i").itemsize))
+    if not control:
+        raise ConnectionError("no request")
     streams = array.array("i")
     streams.frombytes(control[0][2])
-    size, said = struct.unpack("!I", head)[0], b""
-    while len(said) < size:
-        said += link.recv(size - len(said))
+    (size,) = struct.unpack("!I", head)
+    with link.makefile("rb") as file:
+        said = file.read(size)
+    if len(said) < size:
+        _close(streams)
+        raise ConnectionError("part of a request")
     return json.loads(said), list(streams)
+
+
+def _close(streams: Iterable[int]) -> None:
+    for stream in streams:
+        os.close(stream)
 
 
 def _run(program: str, arguments: list[str]) -> int:
@@ -108,8 +131,9 @@ def _prepare(program: str, arguments: list[str]) -> None:
 
 
 def _answer(link: socket.socket, request: list[Any], streams: list[int]) -> None:
-    """Run the program of a request in a fork, and send its exit code."""
+    """Run the program of a request in a fork, and send its exit code; the program ends with its client."""
     program, arguments, folder, environment = request
+    os.setpgrp()  # of this process, the program, and the processes that it starts
     process = os.fork()
     if not process:
         for number, stream in enumerate(streams):
@@ -122,8 +146,22 @@ def _answer(link: socket.socket, request: list[Any], streams: list[int]) -> None
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    Thread(target=_kill_group_after_client, args=[link], daemon=True).start()
     _, status = os.waitpid(process, 0)
-    link.sendall(struct.pack("!i", os.waitstatus_to_exitcode(status) & 0xFF))
+    _send(link, os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+def _kill_group_after_client(link: socket.socket) -> None:
+    """Wait until the client has ended, then kill this process and all others of its group."""
+    with suppress(ConnectionError):
+        link.recv(1)  # clients send nothing after their request
+    os.killpg(0, signal.SIGKILL)
+
+
+def _send(link: socket.socket, code: int) -> None:
+    """Send an exit code to a client that may have ended."""
+    with suppress(BrokenPipeError):
+        link.sendall(struct.pack("!i", code))
 
 
 def _reap(*_: object) -> None:
@@ -143,15 +181,23 @@ def serve(address: str) -> None:
         while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             link, _ = listener.accept()
             with link:
-                request, streams = _receive(link)
-                _prepare(*request[:2])
-                if not os.fork():
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    listener.close()
-                    _answer(link, request, streams)
-                    os._exit(0)
-                for stream in streams:
-                    os.close(stream)
+                try:
+                    request, streams = _receive(link)
+                except ConnectionError:
+                    continue
+                try:
+                    _prepare(*request[:2])
+                except Exception:
+                    with suppress(BrokenPipeError):
+                        os.write(streams[2], traceback.format_exc().encode())
+                    _send(link, 1)
+                else:
+                    if not os.fork():
+                        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                        listener.close()
+                        _answer(link, request, streams)
+                        os._exit(0)
+                _close(streams)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,8 @@ def jobs(done: tuple[int, str]) -> Counter[str]:
     """The jobs per rule in the exit code and output of a dry run, without `all`; the table is ours or Snakemake's."""
     code, output = done
     assert code == 0, output
-    table = re.search(r"^(?:rule +jobs +why|job +count\n-+ +-+)\n(.*?)\ntotal ", output, re.DOTALL | re.MULTILINE)
+    heading = r"(?:rule +jobs +(?:each asks for +)?why|job +count\n-+ +-+)"
+    table = re.search(rf"^{heading}\n(.*?)\ntotal ", output, re.DOTALL | re.MULTILINE)
     assert table or "Nothing to be done" in output, output
     rows = [line.split()[:2] for line in table[1].splitlines()] if table else []
     return Counter({name: int(count) for name, count in rows if name != "all"})

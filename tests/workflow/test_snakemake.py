@@ -189,7 +189,8 @@ def test_a_run_has_one_path_only(stubbed: Workflow) -> None:
 
 def test_a_mistake_takes_less_than_five_seconds(stubbed: Workflow) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(stubbed.command("--cores", "1", "--config", "cohort={nam: x}"), cwd=ROOT, env=stubbed.env)
+    command = stubbed.command("--cores", "1", "--config", "cohort={nam: x}")
+    done = subprocess.run(command, cwd=ROOT, env=stubbed.env, timeout=600)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 2
     # CPU time, so that a busy machine does not fail the test
