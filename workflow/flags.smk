@@ -112,14 +112,18 @@ def model_json(model):
 def pretrain_model(wildcards):
     """Return what a pretraining depends on of its backbone."""
     variant = settings.pretrain.variant(wildcards.method)
-    named = variant.starts_from_file(wildcards.backbone)
-    return model_json(settings.model(wildcards.backbone).needed(license_named=named))
+    starts = variant.starts_from_file(wildcards.backbone)
+    return model_json(settings.model(wildcards.backbone).needed(as_start=starts))
 
 
 def init_model(wildcards):
     """Return what an arm, or embeddings or maps of an init, depend on of the backbone."""
-    published = settings.published(init_in(wildcards))
-    return model_json(settings.model(wildcards.backbone).needed(as_init=published))
+    init = init_in(wildcards)
+    return model_json(
+        settings.model(wildcards.backbone).needed(
+            as_init=settings.published(init), as_imagenet=init == "imagenet"
+        )
+    )
 
 
 def start_flag(wildcards, input):

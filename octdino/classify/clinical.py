@@ -98,17 +98,30 @@ def clinical_features(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def visit_order(manifest: pd.DataFrame) -> np.ndarray:
-    """Return the position of each scan's visit among those of its eye by time, from 0; NaN where visits are unknown.
+    """Return the position of each scan's visit among those of its eye by time, from 0; NaN where it is unknown.
 
-    The time is that in the visit's name, see `octdino.data.visit_times`; names without one come last, by the alphabet.
+    The time is that in the visit's name, see `octdino.data.visit_times`. The order is unknown where a scan has no
+    visit, and for all visits of an eye of which one has no time, or whose times are on several scales.
     """
     eye = manifest["eye"].where(manifest["eye"].fillna("") != "", manifest["patient"])
     visits = pd.DataFrame({"eye": eye, "visit": manifest["visit"]})
     known = visits[visits["visit"].fillna("") != ""].drop_duplicates()
-    times = {name: visit_time(str(name)) for name in known["visit"].unique()}
-    known = known.assign(time=[time.value if (time := times[name]) else np.inf for name in known["visit"]])
+    times = [visit_time(str(name)) for name in known["visit"]]
+    known["time"] = [time.value if time else np.nan for time in times]
+    known["scale"] = [time.scale if time else None for time in times]
     known = known.sort_values(["eye", "time", "visit"])
-    known["order"] = known.groupby("eye").cumcount()
+    by_eye = known.groupby("eye")
+    timeless = by_eye["time"].transform("count") < by_eye["visit"].transform("count")
+    mixed = (timeless | (by_eye["scale"].transform("nunique") > 1)) & (by_eye["visit"].transform("count") > 1)
+    known["order"] = by_eye.cumcount().where(~mixed)
+    if mixed.any():
+        unknown = known[mixed]
+        example = unknown["visit"][unknown["eye"] == unknown["eye"].iloc[0]]
+        log.warning(
+            "clinical baseline: the order of visits is unknown for %d eye(s), whose visits have no times that can be "
+            "compared, such as %s; expected weeks, days, dates (2019-03-01) or numbers for all visits of an eye",
+            unknown["eye"].nunique(), ", ".join(map(repr, example[:3])),
+        )  # fmt: skip
     order: np.ndarray = visits.merge(known, on=["eye", "visit"], how="left")["order"].to_numpy(np.float64)
     return order
 

@@ -141,7 +141,7 @@ def _finetuned(
     fingerprint = {
         "arm": run["arm"],
         "run": [run[name] for name in ("backbone", "fraction", "fold", "seed")],
-        "model": model.needed(as_init=published).model_dump(mode="json"),
+        "model": model.needed(as_init=published, as_imagenet=arm.init == "imagenet").model_dump(mode="json"),
         "settings": settings.needed(run["arm"]),
         "origin": origin,
         **({"input": [size, mean, std]} if published else {}),  # of all other arms it follows from source and settings

@@ -127,6 +127,10 @@ def _add_classify(parser: Parser) -> None:
 def run_classify(args: argparse.Namespace) -> None:
     """Train the classifier of one arm and predict scans of validation and test patients."""
     settings, model = settings_of(args, ClassifySettings), _start_model(args, Arm.parse(args.arm).init)
+    if model.weights is not None and args.embeddings is not None:
+        raise UserError(
+            f"--model.weights: the features are those of --embeddings {args.embeddings}; expected one of them"
+        )
     from octdino.classify.train_arm import classify
 
     classify(
@@ -256,11 +260,16 @@ def _start_model(args: argparse.Namespace, start: str) -> ModelSettings:
     """Return the backbone of an arm or of an explained network, with weights only where it starts from them.
 
     Raises:
-        UserError: it starts from a pretraining run.
+        UserError: it starts from random weights or from a pretraining run.
     """
     model = _model(args)
     if model.weights is None:
         return model
+    if start == "scratch":
+        raise UserError(
+            "--model.weights: scratch starts from random weights; expected imagenet, or an init of another name, to "
+            "start from a file"
+        )
     if args.pretrained is not None:
         raise UserError(f"--model.weights: {start} starts from --pretrained {args.pretrained}; expected one of them")
     if start in METHODS:

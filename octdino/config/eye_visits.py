@@ -14,8 +14,8 @@ class VisitLimits(MethodSettings):
     positives_weeks: float | None = Field(
         None,
         gt=0,
-        description="with positives: eye, visits that are named by weeks or dates (W12) are at most so far apart; "
-        "null: no limit",
+        description="with positives: eye, visits that are named by weeks, days or dates (W12, D84) are at most so far "
+        "apart; null: no limit",
     )
     positives_visits: int | None = Field(
         None,

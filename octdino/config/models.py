@@ -114,17 +114,19 @@ class ModelSettings(Settings):
         """What is known of the layout of the weights."""
         return LAYOUTS[self.layout]
 
-    def needed(self, *, as_init: bool = False, license_named: bool = False) -> Self:
-        """Return a copy without the settings that a run does not depend on.
+    def needed(self, *, as_init: bool = False, as_start: bool = False, as_imagenet: bool = False) -> Self:
+        """Return a copy in which the settings that a run does not depend on have their defaults.
 
         Args:
-            as_init: of an arm whose init is the name of this entry, on which everything depends.
-            license_named: of a run whose metadata name the license.
+            as_init: of an arm whose init is the name of this entry, which depends on all settings.
+            as_start: of a pretraining that starts from this entry's weights: on all but the input.
+            as_imagenet: of an arm whose init is imagenet: on all but input and license. Without any of the three the
+                run does not start from this entry's weights, and does not depend on their layout.
         """
         if as_init:
             return self
-        unused = OF_INPUT if license_named else (*OF_INPUT, "license")
-        return self.model_copy(update=dict.fromkeys(unused))
+        unused = [*OF_INPUT, *(() if as_start else ("license",)), *(() if as_start or as_imagenet else ("layout",))]
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in unused})
 
     @property
     def weights_license(self) -> str | None:

@@ -59,7 +59,11 @@ Side = Annotated[int | None, BeforeValidator(_side)]
 
 
 class Preprocessor(Settings):
-    """The keys of preprocessor_config.json that shape the input; absent ones have the defaults of transformers."""
+    """The keys of preprocessor_config.json that shape the input.
+
+    Where `size`, or `image_mean` and `image_std`, are absent, the input is that of the other arms; without
+    `do_center_crop` nothing is cropped. The other keys have the defaults of transformers.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -96,7 +100,7 @@ class Preprocessor(Settings):
 
 
 def read_preprocessor(path: Path, unused: Collection[str] = ()) -> PublishedInput:
-    """Return the input that a preprocessor_config.json describes; all None where there is no such file.
+    """Return the input that a preprocessor_config.json describes.
 
     Args:
         unused: keys that are not read, because the configuration has their values.
@@ -106,8 +110,6 @@ def read_preprocessor(path: Path, unused: Collection[str] = ()) -> PublishedInpu
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return PublishedInput(None, None, None)
     except (OSError, ValueError, RecursionError) as error:
         why = (error.strerror or "unreadable") if isinstance(error, OSError) else "no JSON"
         raise UserError(f"{path}: {why}; expected what transformers' save_pretrained writes") from None

@@ -13,6 +13,7 @@ DATE = re.compile(  # 2019-03-01, 20190301, 2019-03-01 10:30:00, 2019-03-01T10:3
 )
 OTHER_DATE = re.compile(r"\d{1,2}([-_./])\d{1,2}\1\d{4}|\d{4}[-_./]\d{1,2}[-_./]\d{1,2}")  # 01.03.2019, 2019-3-1
 VISIT = re.compile(r"(?<![a-z])(?:v|visit)[-_ ]?(\d+)", re.IGNORECASE)  # V3, visit 2 of 5
+OF_ALL = re.compile(r"(\d+)(?:st|nd|rd|th)?[-_ ]?of[-_ ]?\d+", re.IGNORECASE)  # 3rd of 12
 NUMBER = re.compile(r"\d+")
 
 Scale = Literal["weeks", "visits", "dates"]
@@ -33,8 +34,9 @@ class VisitTime(NamedTuple):
 def visit_time(name: str) -> VisitTime | None:
     """Return the time in a visit's name: weeks of W12, day 84 or a date, else the number of the visit.
 
-    That is the number after v or visit, else the last number. Time of day and time zone of a date are left out: the
-    day is that which is written. A name without a number has no time, and neither has a date that is none.
+    That is the number after v or visit, else the first of "3 of 12", else the last number. Time of day and time zone of
+    a date are left out: the day is that which is written. A name without a number has no time, and neither has a date
+    that is none.
     """
     name = name.strip()
     if match := WEEK.fullmatch(name):
@@ -48,7 +50,7 @@ def visit_time(name: str) -> VisitTime | None:
             return None
     if OTHER_DATE.fullmatch(name):
         return None
-    numbers = VISIT.findall(name) or NUMBER.findall(name)[-1:]
+    numbers = VISIT.findall(name) or OF_ALL.findall(name) or NUMBER.findall(name)[-1:]
     return VisitTime(float(numbers[0]), "visits") if numbers else None
 
 

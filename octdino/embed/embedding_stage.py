@@ -66,7 +66,7 @@ def embed(
     attributes = EmbeddingAttributes(
         init=init,
         backbone=backbone,
-        model=model.needed(as_init=published).model_dump(mode="json"),
+        model=model.needed(as_init=published, as_imagenet=init == "imagenet").model_dump(mode="json"),
         readout=settings.readout,
         pooled=num_features(network),
         size=size,

@@ -24,6 +24,7 @@ from octdino.errors import UserError
 from octdino.inference.scan_model import Network, density_tensors
 from octdino.inference.trained_network import OpenedClassifier, open_classifier
 from octdino.inference.trained_runs import TrainedRun
+from octdino.models.backbones import image_size
 from octdino.stats.feature_density import FeatureDensity, accepting_threshold, fit_density
 from octdino.training.determinism import set_determinism
 
@@ -62,7 +63,7 @@ def write_model(results: Path, run: TrainedRun, out: Path) -> ModelMetadata:
         "backbone": metadata.backbone,
         "spec": {
             "timm": model.timm, "args": model.args, "in_chans": opened.network.input.image.channels,
-            "size": opened.network.input.size,
+            "size": image_size(opened.network.backbone, opened.network.input.size),
         },
         "input": opened.network.input.plain(),
         "readout": opened.readout,

@@ -15,7 +15,7 @@ from octdino.data.weights_file import read_weights
 from octdino.errors import UserError
 from octdino.inference.heads import MAY_LACK, Head, make_head
 from octdino.inference.scan_model import Network
-from octdino.models.backbones import create_backbone, fit_positions, set_image_size
+from octdino.models.backbones import create_backbone, load_backbone, set_image_size
 from octdino.models.initial_weights import start_backbone
 from octdino.training.precision import pick_device
 
@@ -104,20 +104,20 @@ def trained_backbone(
     channels, size = metadata.input.image.channels, metadata.input.size
     init, mode = Arm.named(metadata.arm)
     if mode == "finetune":
-        backbone = create_backbone(model, channels, size)
+        backbone = load_backbone(pretrained)[0] if pretrained else create_backbone(model, channels, size)
         state = {name.removeprefix("0."): value for name, value in tensors.items() if name.startswith("0.")}
         try:
-            backbone.load_state_dict(fit_positions(state, backbone))
+            backbone.load_state_dict(state)
         except RuntimeError as error:
             raise UserError(f"classifier.safetensors of {metadata.arm}: does not fit {model.timm}: {error}") from None
-        return backbone
+        return set_image_size(backbone, size)  # of its training, where it was pretrained at another size
     seed = metadata.embeddings.seed if metadata.embeddings and metadata.embeddings.seed is not None else metadata.seed
     backbone, sha256 = start_backbone(init, model, channels, size, pretrained=pretrained, seed=seed)
     if metadata.published and sha256 != metadata.pretrained:
         raise UserError(
             f"{model.weights_file}: other weights than those that {metadata.arm} started from; run it again"
         )
-    return set_image_size(backbone, size)  # of its training, where it was pretrained at another size
+    return set_image_size(backbone, size)
 
 
 def trained_head(metadata: ClassifierMetadata, tensors: dict[str, Tensor]) -> tuple[HeadSpec, dict[str, Tensor]]:

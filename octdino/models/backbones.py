@@ -6,9 +6,8 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed
 from timm.models import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
 from octdino.config import ModelSettings
 from octdino.config.preprocessor import PublishedInput
@@ -89,20 +88,23 @@ def _check_forward(backbone: nn.Module, in_chans: int, size: int) -> None:
 def set_image_size(backbone: nn.Module, size: int) -> nn.Module:
     """Resample a vision transformer's position embeddings for a side of `size` px, in place, and return it.
 
-    It then computes what timm computes where it resamples them in every forward pass. Other networks stay as they are.
+    It then computes what timm computes where it resamples them in every forward pass. It stays as it is where it pads
+    images of this side (timm's `dynamic_img_pad`): timm then resamples for the padded image in any case, and positions
+    that are resampled twice are others. Networks without such embeddings stay as they are.
     """
-    if isinstance(backbone, VisionTransformer):
+    if isinstance(backbone, VisionTransformer) and not _pads(backbone, size):
         backbone.set_input_size(img_size=(size, size))
     return backbone
 
 
-def fit_positions(tensors: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """Return a state dict with position embeddings resampled, if necessary, for the side of a backbone's input."""
-    stored = tensors.get("pos_embed")
-    if not isinstance(backbone, VisionTransformer) or stored is None or backbone.pos_embed is None:
-        return tensors
-    prefix, grid = 0 if backbone.no_embed_class else backbone.num_prefix_tokens, list(backbone.patch_embed.grid_size)
-    return tensors | {"pos_embed": resample_abs_pos_embed(stored, new_size=grid, num_prefix_tokens=prefix)}
+def _pads(backbone: VisionTransformer, size: int) -> bool:
+    patches = backbone.patch_embed
+    return patches.dynamic_img_pad and any(size % side for side in patches.feat_ratio(as_scalar=False))
+
+
+def image_size(backbone: nn.Module, size: int) -> int:
+    """Return the side in px that a vision transformer's position embeddings are for; `size` for other networks."""
+    return int(backbone.patch_embed.img_size[0]) if isinstance(backbone, VisionTransformer) else size
 
 
 def num_features(backbone: nn.Module) -> int:

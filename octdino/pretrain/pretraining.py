@@ -87,7 +87,7 @@ def pretrain(
     needed = settings.needed(name)
     fingerprint = {
         "settings": {key: value for key, value in needed.items() if key != "epochs"},
-        "model": model.needed(license_named=variant.starts_from_file(backbone)).model_dump(mode="json"),
+        "model": model.needed(as_start=variant.starts_from_file(backbone)).model_dump(mode="json"),
         "run": [backbone, fold, seed],
         "start": start.origin,
         "source": data.source,

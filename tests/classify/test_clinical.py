@@ -125,6 +125,7 @@ def test_visits_are_ordered_by_number_within_their_eye() -> None:
         ["2019-12-30", "20200107", "2020-01-08 09:00", "2020-03-01"],
         ["D7", "W2", "day 21", "week 12"],
         ["visit 1 of 12", "visit 2 of 12", "visit 10 of 12"],
+        ["3rd of 12", "10th of 12"],
     ],
 )
 def test_visits_are_ordered_by_time_whatever_the_order_of_the_rows(visits: list[str]) -> None:
@@ -132,6 +133,20 @@ def test_visits_are_ordered_by_time_whatever_the_order_of_the_rows(visits: list[
     for seed in range(5):
         shuffled = manifest.sample(frac=1, random_state=seed)
         np.testing.assert_array_equal(visit_order(shuffled), shuffled.index.to_numpy())
+
+
+@pytest.mark.parametrize(
+    "visits", [["W20", "V3"], ["V1", "2019-03-01"], ["15.02.2019", "01.03.2019"], ["baseline", "W4", "W8"]]
+)
+def test_an_eye_with_times_that_cannot_be_compared_has_no_order_of_visits(
+    visits: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    names, eyes = [*visits, "V2", "V1"], ["a"] * len(visits) + ["b", "b"]
+    manifest = pd.DataFrame({"eye": eyes, "visit": names, "patient": "p"}, dtype="string")
+    np.testing.assert_array_equal(visit_order(manifest), [np.nan] * len(visits) + [1, 0])
+    (line,) = caplog.messages
+    assert "order of visits is unknown for 1 eye(s)" in line
+    assert all(repr(name) in line for name in visits)
 
 
 def test_features_keep_missing_values_missing(tmp_path: Path) -> None:

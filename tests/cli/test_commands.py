@@ -101,6 +101,11 @@ def test_weights_have_a_short_flag(stage: Any, flag: str) -> None:
         (["explain", "simclr", "--embeddings", "e.h5"], "--model.weights: simclr is a pretraining method"),
         (["classify", "own-finetune", "--pretrained", "run"], "--model.weights: own starts from --pretrained run; "
          "expected one of them"),
+        (["embed", "scratch"], "--model.weights: scratch starts from random weights; expected imagenet, or an init"),
+        (["classify", "scratch-finetune"], "--model.weights: scratch starts from random weights"),
+        (["explain", "scratch", "--embeddings", "e.h5"], "--model.weights: scratch starts from random weights"),
+        (["classify", "own-linear", "--embeddings", "e.h5"], "--model.weights: the features are those of --embeddings "
+         "e.h5; expected one of them"),
     ],
 )  # fmt: skip
 def test_weights_that_a_run_would_not_start_from_are_refused(

@@ -97,8 +97,9 @@ def test_timm_downloads_its_own_layout() -> None:
 def test_a_run_depends_only_on_the_settings_of_an_entry_that_it_uses() -> None:
     own = ModelSettings(**RETFOUND, input_size=96, mean=[0.5], std=[0.25], license="x")
     unset = ModelSettings(**RETFOUND)
-    assert own.needed() == unset
-    assert own.needed(license_named=True) == unset.model_copy(update={"license": "x"})
+    assert own.needed() == unset.model_copy(update={"layout": "auto"})
+    assert own.needed(as_imagenet=True) == unset
+    assert own.needed(as_start=True) == unset.model_copy(update={"license": "x"})
     assert own.needed(as_init=True) == own
 
 

@@ -17,6 +17,8 @@ from octdino.data.visit_times import visit_time, visit_time_fault
         ("V27", (27.0, "visits")),
         ("3", (3.0, "visits")),
         ("visit 2 of 5", (2.0, "visits")),
+        ("3rd of 12", (3.0, "visits")),
+        ("10 of 12", (10.0, "visits")),
         ("TREX2 V3", (3.0, "visits")),
         ("TREX2_3", (3.0, "visits")),
         ("D84", (12.0, "weeks")),

@@ -178,20 +178,23 @@ def test_weights_that_no_longer_give_the_predictions_make_no_folder(run, tmp_pat
 
 
 @pytest.mark.parametrize("arm", ["dino-linear", "dino-finetune"])
-def test_a_transformer_that_was_pretrained_at_another_size_makes_a_folder(arm, tmp_path):
+@pytest.mark.parametrize(("size", "built"), [(48, 48), (44, 32)], ids=["divided", "padded"])
+def test_a_transformer_that_was_pretrained_at_another_size_makes_a_folder(arm, size, built, tmp_path):
+    """Positions are resampled once for the classifier's input: by the folder, or by timm for a padded image."""
+    vit = VIT.model_copy(update={"args": {**VIT.args, "dynamic_img_pad": True}})
     results = tmp_path / "results"
     store = write_small_cohort(results / "cohort")
-    pretrained = write_small_backbone(results / "pretrain" / "dino" / "b" / "fold0-seed0", VIT)  # for 32 px
-    augment = SETTINGS.augment.model_copy(update={"global_size": 48})
+    pretrained = write_small_backbone(results / "pretrain" / "dino" / "b" / "fold0-seed0", vit)  # for 32 px
+    augment = SETTINGS.augment.model_copy(update={"global_size": size})
     train_arm(
-        arm, SETTINGS.model_copy(update={"augment": augment}), store=store, backbone="b", model=VIT, fraction=1.0,
+        arm, SETTINGS.model_copy(update={"augment": augment}), store=store, backbone="b", model=vit, fraction=1.0,
         pretrained=pretrained, fold=0, seed=0, out=results / "classify" / arm / "b" / "f1" / "fold0-seed0",
     )  # fmt: skip
     shutil.rmtree(results / "classify" / arm / "b" / "f1" / "fold0-seed0-embed", ignore_errors=True)
     chosen = choose(read_runs(results), Wanted())
     write_model(results, chosen, tmp_path / "model")
     model = load_scan_model(tmp_path / "model")
-    assert model.metadata.spec.size == 48
+    assert model.metadata.spec.size == built
     cohort = read_cohort(store)
     rows = np.flatnonzero(cohort.manifest["scan_id"].isin(chosen.predictions.table["scan_id"]))
     found = model.outputs(cohort.images(rows)).raw

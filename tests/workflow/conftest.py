@@ -94,7 +94,7 @@ def jobs(done: tuple[int, str]) -> Counter[str]:
     """The jobs per rule in the exit code and output of a dry run, without `all`; the table is ours or Snakemake's."""
     code, output = done
     assert code == 0, output
-    heading = r"(?:rule +jobs +(?:each asks for +)?why|job +count\n-+ +-+)"
+    heading = r"(?:rule +jobs +(?:requested per job +)?why|job +count\n-+ +-+)"
     table = re.search(rf"^{heading}\n(.*?)\ntotal ", output, re.DOTALL | re.MULTILINE)
     assert table or "Nothing to be done" in output, output
     rows = [line.split()[:2] for line in table[1].splitlines()] if table else []

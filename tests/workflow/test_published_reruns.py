@@ -64,6 +64,10 @@ def test_commands_name_the_weights_alone(flow: Workflow) -> None:
         ({"input_size": 64}, ARM),
         ({"mean": [0.5], "std": [0.5]}, ARM),
         ({"license": "CC0"}, {"pretrain": 1, **ARM, "embed": 2, "classify": 2, "explain": 2}),
+        (
+            {"layout": "timm", "weights": "own/model.safetensors"},
+            {"pretrain": 1, **ARM, "embed": 2, "classify": 2, "explain": 2},
+        ),
     ],
 )
 def test_an_edited_setting_reruns_what_uses_it(flow: Workflow, entry: dict[str, Any], expected: dict[str, int]) -> None:
