@@ -108,11 +108,24 @@ def read_preprocessor(path: Path, unused: Collection[str] = ()) -> PublishedInpu
     Raises:
         UserError: the file cannot be read, or a value is none that it may be.
     """
+    values = read_json_object(path, "what transformers' save_pretrained writes")
+    return Preprocessor.parse({key: each for key, each in values.items() if key not in unused}, str(path)).input
+
+
+def read_json_object(path: Path, expected: str) -> dict[str, Any]:
+    """Return the object in a JSON file of a Hugging Face folder; `octdino.data.atomic_files` reads those of octdino.
+
+    Args:
+        expected: what the file should be, for the message.
+
+    Raises:
+        UserError: the file cannot be read, or has no JSON object.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         why = (error.strerror or "unreadable") if isinstance(error, OSError) else "no JSON"
-        raise UserError(f"{path}: {why}; expected what transformers' save_pretrained writes") from None
+        raise UserError(f"{path}: {why}; expected {expected}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a JSON object")
-    return Preprocessor.parse({key: each for key, each in values.items() if key not in unused}, str(path)).input
+    return values

@@ -3,7 +3,6 @@
 Contents of config.json that the tensors do not show, such as the number of heads, are compared here, too.
 """
 
-import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from octdino.config.preprocessor import read_json_object
 from octdino.errors import UserError, short
 
 Tensors = dict[str, Tensor]
@@ -97,13 +97,7 @@ def check_config(path: Path, backbone: nn.Module) -> None:
     Raises:
         UserError: it is missing, no JSON object, or of another network.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        why = (error.strerror or "unreadable") if isinstance(error, OSError) else "no JSON"
-        raise UserError(f"{path}: {why}; expected the config.json beside the weights") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: expected a JSON object")
+    config = read_json_object(path, "the config.json beside the weights")
     for key, expected in _known(backbone).items():
         found = config.get(key)
         if key == "rope_theta" and isinstance(config.get("rope_parameters"), dict):

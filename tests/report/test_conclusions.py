@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 
 from octdino.report.conclusions import against_clinical_baseline, headline, margins, number, p_text, verdicts
-from octdino.report.limitations import _single_seeds
 from octdino.report.prepared_tables import prepare
 from octdino.report.tables import _difference, duration
 
@@ -298,13 +297,3 @@ def test_a_reference_with_its_own_backbone_is_compared_with_arms_of_all_backbone
     assert verdict.text.startswith("dino-linear on resnet18 is best, macro AUROC 0.800")
     assert "+0.100 (interval +0.050 to +0.200, adjusted p = 0.010) against retfound-linear" in verdict.text
     assert headline([verdict], "retfound-linear").startswith("Here, yes: dino-linear on resnet18 beats retfound-linear")
-
-
-def test_arms_with_one_seed_among_others_with_several_are_named_in_the_limitations() -> None:
-    metrics, _ = tables({0.1: (0.1, 0.05, 0.2)}, clinical=True)
-    assert _single_seeds(metrics) == " Run with one seed only, whose variation is in no interval: " + (
-        "dino-linear, scratch-finetune."
-    )
-    second = metrics[metrics["arm"] == REFERENCE].assign(seed=1)
-    assert _single_seeds(pd.concat([metrics, second])).endswith(": dino-linear.")
-    assert _single_seeds(pd.concat([metrics, metrics.assign(seed=1)])) == ""
