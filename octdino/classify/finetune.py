@@ -29,8 +29,9 @@ from octdino.training.distributed import (
     rank,
     shared_batch,
 )
-from octdino.training.optimizers import layer_decay_groups, make_optimizer, parameter_groups, set_schedule
-from octdino.training.precision import autocast, keep_freed_memory, pick_device
+from octdino.training.loss_scale import LossScale
+from octdino.training.optimizers import layer_decay_groups, make_optimizer, parameter_groups, set_schedule, step_if
+from octdino.training.precision import autocast, keep_freed_memory, pick_device, resolve_precision
 from octdino.training.random_seeds import seed_of
 from octdino.training.schedules import warmup_cosine
 
@@ -98,6 +99,7 @@ class Finetune:
         for group in groups:
             group["lr_scale"] = group.get("lr_scale", 1.0) * (settings.backbone_lr if pretrained else 1.0)
         self.optimizer = make_optimizer("adamw", [*groups, *parameter_groups(linear)])
+        self.loss_scale = LossScale(self.device, resolve_precision(self.device, settings.precision))
         self.feed = DeviceLoader(data.images, self.device)
         self.truth = torch.from_numpy(data.truth).to(self.device)
         self.train_rows = data.rows("train")
@@ -117,6 +119,7 @@ class Finetune:
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "loss_scale": self.loss_scale.position(),
             "step": self.step,
             "best_score": self.best_score,
             "best_step": self.best_step,
@@ -150,6 +153,7 @@ class Finetune:
         """Restore the position of a checkpoint."""
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.loss_scale.restore(saved["loss_scale"])
         self.step, self.best_score, self.best_step = saved["step"], saved["best_score"], saved["best_step"]
         self.best, self.history = saved["best"], saved["history"]
         self.loss_sum = saved["loss_sum"].to(self.device)
@@ -199,11 +203,12 @@ class Finetune:
             logits = all_gather(self.network(images.contiguous(memory_format=torch.channels_last)))
         loss = loss_of(logits.float(), self.truth[places], self.data.exclusive, self.class_weight)
         self.loss_sum += loss.detach()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(self.loss_scale(loss))
         average_gradients(self.network)
+        self.loss_scale.unscale(self.network.parameters())
         set_schedule(self.optimizer, warmup_cosine(self.step / self.schedule.total, self.lr, 0.0, 0.1), s.weight_decay)
-        nn.utils.clip_grad_norm_(self.network.parameters(), 3.0)
-        self.optimizer.step()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 3.0)
+        step_if(self.optimizer, ~self.loss_scale.update(loss, norm))
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 

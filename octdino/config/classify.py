@@ -109,7 +109,7 @@ class ClassifySettings(Settings):
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: positives have the same total weight as negatives"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="finetune: as in pretrain")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="finetune: as in pretrain")
     deterministic: bool = Field(True, description="as in pretrain")
     checkpoint_seconds: float = Field(60.0, ge=0, description="finetune: seconds between two checkpoints")
     tracking: Trackers = Field(

@@ -54,8 +54,8 @@ class PretrainSettings(Settings):
         1, ge=1, description="GradCache chunks in which a batch passes the backbone, where memory is short"
     )
     augment: AugmentSettings = AugmentSettings()
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where the hardware is fast at it, else float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 or, on older GPUs, float16 where the hardware is fast at it, else float32"
     )
     deterministic: bool = Field(
         True, description="bit-identical repetition of a run; false: a GPU may use faster algorithms"

@@ -18,6 +18,7 @@ class Position(BaseModel):
 
     method: dict[str, Tensor]
     optimizer: dict[str, Any]
+    loss_scale: dict[str, Tensor] = {}  # missing in checkpoints of versions without float16
     step: NonNegativeInt
     sums: dict[str, Tensor]
     history: list[dict[str, float]]
@@ -25,7 +26,7 @@ class Position(BaseModel):
     lengths: list[int]
     best: dict[str, Any]
     epochs: PositiveInt
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["float32", "bfloat16", "float16"]
 
 
 def check_position(saved: dict[str, Any], trainer: "Trainer") -> None:
@@ -41,6 +42,8 @@ def check_position(saved: dict[str, Any], trainer: "Trainer") -> None:
         raise CheckpointError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     check_form(saved["method"], trainer.method.state_dict(), "method")
     check_optimizer(saved["optimizer"], trainer.optimizer)
+    if position.loss_scale and trainer.loss_scale.enabled:
+        check_form(position.loss_scale, trainer.loss_scale.position(), "loss_scale")
     batches = trainer.batches
     if position.step > batches.total_steps or len(position.history) != position.step // batches.steps_per_epoch:
         raise CheckpointError(

@@ -7,14 +7,21 @@ from torch import Tensor, nn
 
 from octdino.pretrain.methods.method import Batch, Features, Method
 from octdino.training.distributed import all_gather, average_gradients, rank
+from octdino.training.loss_scale import LossScale
 from octdino.training.random_seeds import seed_of
 from octdino.training.throughput import StepTimer
 
 
 def backward(
-    method: Method, batch: Batch, chunks: int, seed: int, autocast: torch.autocast, timer: StepTimer
+    method: Method,
+    batch: Batch,
+    chunks: int,
+    seed: int,
+    autocast: torch.autocast,
+    loss_scale: LossScale,
+    timer: StepTimer,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Add the gradients of the whole batch's loss to the trained networks; return the loss and scalars, detached.
+    """Add the gradients of the whole batch's loss, scaled, to the trained networks; return the loss and scalars.
 
     With several chunks the backbone sees one chunk at a time, and the loss is still that of the whole batch, which no
     sum of the chunks' own losses is (contrastive negatives, Sinkhorn-Knopp, batch norm in heads). So there are two
@@ -39,7 +46,7 @@ def backward(
             features = {name: value.requires_grad_() for name, value in features.items()}
         loss, scalars = method.loss(_gather(features), _gather(teacher_features), batch)
     with timer.part("backward"):
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss_scale(loss))
     if chunks > 1:
         _second_pass(method, pieces, seeds, features, autocast, timer)
     with timer.part("backward"):

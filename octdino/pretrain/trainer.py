@@ -25,6 +25,7 @@ from octdino.progress import progress
 from octdino.tracking import RunTracking
 from octdino.training.checkpoints import RunState
 from octdino.training.distributed import all_true, is_rank0, world_size
+from octdino.training.loss_scale import LossScale
 from octdino.training.optimizers import make_optimizer, parameter_groups, set_schedule, step_if
 from octdino.training.precision import (
     autocast,
@@ -89,6 +90,7 @@ class Trainer:
         keep_freed_memory()
         self.precision = resolve_precision(self.device, settings.precision)
         self.autocast = autocast(self.device, self.precision)
+        self.loss_scale = LossScale(self.device, self.precision)
         self.method = create_method(settings, name, start, data, seed).to(self.device)
         if settings.compile:
             match_compiler_to_cpu()
@@ -132,6 +134,7 @@ class Trainer:
         return {
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "loss_scale": self.loss_scale.position(),
             "step": self.step,
             "sums": self.history.sums,
             "history": self.history.rows,
@@ -146,6 +149,7 @@ class Trainer:
         """Resume from what `position` returned."""
         self.method.load_state_dict(saved["method"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.loss_scale.restore(saved.get("loss_scale", {}))
         self.step, self.skipped.steps, self.earlier_lengths = saved["step"], saved["skipped"], saved["lengths"]
         self.history.rows, self.history.best = saved["history"], saved["best"]
         self.history.sums = {key: value.to(self.device) for key, value in saved["sums"].items()}
@@ -213,18 +217,20 @@ class Trainer:
                 warmup_cosine(progress, s.peak_lr(self.batches.batch_size), s.min_lr, s.warmup),
                 cosine(progress, s.weight_decay, s.weight_decay_end),
             )
-            gradients = [p for p in self.method.trained.parameters() if p.grad is not None]
-            norm = gradient_norm(gradients)
+            trained = [p for p in self.method.trained.parameters() if p.grad is not None]
+            self.loss_scale.unscale(trained)
+            norm = gradient_norm(trained)
             taken = all_true(torch.isfinite(loss + norm))
+            overflow = self.loss_scale.update(loss, norm)
             if s.clip_grad is not None:
-                nn.utils.clip_grads_with_norm_(gradients, s.clip_grad, norm, foreach=True)
+                nn.utils.clip_grads_with_norm_(trained, s.clip_grad, norm, foreach=True)
             step_if(self.optimizer, taken)
             self.optimizer.zero_grad(set_to_none=True)
         with timer.part("average"):
             self.method.after_step(progress, taken)
         self.rollback.undo_unless(taken)
         self.history.add_step({"loss": loss, **scalars}, taken)
-        self.skipped.add(self.step, ~taken)
+        self.skipped.add(self.step, ~taken & ~overflow)
         self.throughput.add(self.batches.batch_size)
         self.step += 1
 
@@ -238,7 +244,7 @@ class Trainer:
         batch = self.batches.load(self.step, rows)
         chunks = self.settings.grad_cache_chunks if images is None else 1
         seed = seed_of(self.seed, "step", self.step)
-        return backward(self.method, batch, chunks, seed, self.autocast, self.throughput.timer)
+        return backward(self.method, batch, chunks, seed, self.autocast, self.loss_scale, self.throughput.timer)
 
     def count_flops(self) -> None:
         """Count the FLOPs per image on a few images; networks, buffers and gradients are left as they were."""
@@ -257,7 +263,7 @@ class Trainer:
         means, taken = self.history.close_epoch()
         row: dict[str, float] = {"epoch": epoch, "step": self.step, "images_seen": self.images_seen, **means}
         row |= {"lr": self.optimizer.param_groups[0]["lr"], "skipped": self.batches.steps_per_epoch - taken}
-        row |= speed | self.method.end_epoch()
+        row |= speed | self.method.end_epoch() | self.loss_scale.columns()
         if is_rank0() and (epoch % self.settings.eval_every == 0 or not left):
             given = self.data.input(self.settings.augment.global_size)
             row |= evaluate_online(self.method.exported, self.data.online_eval, given, self.settings.knn, self.device)

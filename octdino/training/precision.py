@@ -1,4 +1,4 @@
-"""Device and mixed precision: float32, or bfloat16 under autocast."""
+"""Device and mixed precision: float32, or bfloat16 or float16 under autocast."""
 
 import contextlib
 import ctypes
@@ -8,6 +8,7 @@ import torch
 
 from octdino.errors import UserError
 
+TENSOR_CORES = (7, 0)  # compute capability from which a GPU multiplies float16 natively
 AUTO_PRECISION = "OCTDINO_AUTO_PRECISION"  # environment variable that overrides `precision: auto`
 
 
@@ -48,27 +49,33 @@ def match_compiler_to_cpu() -> None:
 
 
 def resolve_precision(device: torch.device, precision: str) -> str:
-    """Return float32 or bfloat16: `precision` itself, or for "auto" bfloat16 if this hardware multiplies it natively.
+    """Return float32, bfloat16 or float16: `precision` itself, or for "auto" what this hardware multiplies natively.
 
-    A CPU without AVX-512 bf16 or AMX emulates bfloat16 ten times slower than float32. The environment variable
-    OCTDINO_AUTO_PRECISION overrides "auto", so that the precision of one kind of machine can be tested on another.
+    That is bfloat16 if it can, else float16 on a GPU with tensor cores (V100, T4), else float32. A CPU without AVX-512
+    bf16 or AMX emulates bfloat16 ten times slower than float32. The environment variable OCTDINO_AUTO_PRECISION
+    overrides "auto", so that the precision of one kind of machine can be tested on another.
 
     Raises:
-        UserError: the environment variable is neither float32 nor bfloat16.
+        UserError: the environment variable is none of the three.
     """
     if precision != "auto":
         return precision
     if chosen := os.environ.get(AUTO_PRECISION):
-        if chosen not in ("float32", "bfloat16"):
-            raise UserError(f"environment variable {AUTO_PRECISION}: {chosen!r}; expected float32 or bfloat16")
+        if chosen not in ("float32", "bfloat16", "float16"):
+            raise UserError(f"environment variable {AUTO_PRECISION}: {chosen!r}; expected float32, bfloat16 or float16")
         return chosen
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_bf16()
-    return "bfloat16" if native else "float32"
+    if device.type != "cuda":
+        return "bfloat16" if _cpu_bf16() else "float32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bfloat16"
+    return "float16" if torch.cuda.get_device_capability(device) >= TENSOR_CORES else "float32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return bfloat16 autocast if `resolve_precision` returns bfloat16, else a disabled one. Weights stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_precision(device, precision) == "bfloat16")
+    """Return autocast to what `resolve_precision` returns, a disabled one for float32. Weights stay float32."""
+    resolved = resolve_precision(device, precision)
+    half = torch.float16 if resolved == "float16" else torch.bfloat16
+    return torch.autocast(device.type, half, enabled=resolved != "float32")
 
 
 def _cpu_bf16() -> bool:

@@ -31,7 +31,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("pre", "predict presets pretrain"),
         ("pretrain dino --dino.proto", "--dino.prototypes"),
-        ("pretrain dino --precision ", "auto bfloat16 float32"),
+        ("pretrain dino --precision ", "auto bfloat16 float16 float32"),
         ("phantom --out sc", "scans"),
         ("cohort folder --root sc", "scans scans.csv"),
         ("cohort folder --table sc", "scans scans.csv"),
@@ -54,7 +54,7 @@ def test_bash_completes(line: str, completed: str, script: Path) -> None:
     ("line", "completed"),
     [
         ("octdino pre", "predict presets pretrain"),
-        ("octdino pretrain dino --precision ", "auto bfloat16 float32"),
+        ("octdino pretrain dino --precision ", "auto bfloat16 float16 float32"),
         ("octdino run --configfile oct", "oct2017 octdl"),
     ],
 )

@@ -11,10 +11,12 @@ from octdino.models.backbones import create_backbone
 from octdino.pretrain.gradient_step import StepRollback, backward
 from octdino.pretrain.methods import method_class
 from octdino.pretrain.methods.method import Batch
+from octdino.training.loss_scale import LossScale
 from octdino.training.precision import autocast
 from octdino.training.throughput import StepTimer
 
 PLAIN = autocast(torch.device("cpu"), "float32")
+NO_SCALE = LossScale(torch.device("cpu"), "float32")
 TIMER = StepTimer(torch.device("cpu"))
 TABLE = pd.DataFrame(
     {"cst": [250.0, 260, 300, 305] * 2, "bcva": 1.0, "eye": list("aabbccdd"), "patient": list("aabbccdd")}
@@ -41,7 +43,7 @@ def build(name, model="test_vit", **args):
 def after(method, batch, chunks):
     """Return loss, scalars, gradients and buffers after a backward pass of a copy."""
     method = copy.deepcopy(method)
-    loss, scalars = backward(method, batch, chunks, seed=0, autocast=PLAIN, timer=TIMER)
+    loss, scalars = backward(method, batch, chunks, seed=0, autocast=PLAIN, loss_scale=NO_SCALE, timer=TIMER)
     gradients = {name: p.grad for name, p in method.trained.named_parameters() if p.requires_grad}
     return loss, scalars, gradients, dict(method.named_buffers())
 
@@ -105,7 +107,7 @@ def test_rollback_restores_all_buffers(name):
     rollback = StepRollback(method)
     rollback.save()
     batch.views[0][0, 0] = torch.nan
-    loss, _ = backward(method, batch, 1, seed=0, autocast=PLAIN, timer=TIMER)
+    loss, _ = backward(method, batch, 1, seed=0, autocast=PLAIN, loss_scale=NO_SCALE, timer=TIMER)
     assert not torch.isfinite(loss)
     rollback.undo_unless(torch.tensor(False))
     for key, value in method.state_dict().items():

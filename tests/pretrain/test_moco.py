@@ -14,6 +14,7 @@ from octdino.models.backbones import create_backbone
 from octdino.pretrain.gradient_step import StepRollback, backward
 from octdino.pretrain.methods.method import encode_views
 from octdino.pretrain.methods.moco import EMPTY, Moco, Queue, queue_loss
+from octdino.training.loss_scale import LossScale
 from octdino.training.optimizers import parameter_groups
 from octdino.training.precision import autocast
 from octdino.training.throughput import StepTimer
@@ -155,7 +156,8 @@ def test_v2_in_chunks_equals_whole_batch(parts):
     batch, results = batch_of(method, size=5, first=10), []
     for count in (1, parts):
         twin = copy.deepcopy(method)
-        loss, _ = backward(twin, batch, count, seed=0, autocast=autocast(CPU, "float32"), timer=StepTimer(CPU))
+        flat = {"autocast": autocast(CPU, "float32"), "loss_scale": LossScale(CPU, "float32")}
+        loss, _ = backward(twin, batch, count, seed=0, timer=StepTimer(CPU), **flat)
         results.append([loss, *[p.grad for p in twin.trained.parameters()], *twin.buffers()])
     assert results[0][0] > 0
     for whole, part in zip(*results, strict=True):
