@@ -51,6 +51,8 @@ test: setup-dev
 slow: setup-dev
 	python -m pytest -m slow -n auto --dist loadfile
 
+# Every method on the phantom: OCTDINO_LEARNING_EPOCHS epochs (default: as pretrain.epochs null, two hours on one core) of
+# the seeds OCTDINO_LEARNING_SEEDS (default "0 1 2").
 learning: setup-dev
 	python -m pytest -m learning -n auto --dist load -rP
 
