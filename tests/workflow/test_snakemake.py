@@ -116,7 +116,10 @@ def test_presets_are_valid(tmp_path: Path) -> None:
     assert presets
     (tmp_path / "OLIVES").mkdir()
     (tmp_path / "OLIVES" / "a.png").touch()
-    below = {"olives-published": [str(ROOT / "config/olives.yaml")]}  # what a preset is laid over
+    below = {  # what a preset is laid over
+        "olives-published": [str(ROOT / "config/olives.yaml")],
+        "comparison": [str(ROOT / "config/oct2017.yaml")],
+    }
     files = [[*below.get(path.stem, []), str(path)] for path in presets]
     done = flow.many([["-n", "--configfile", *each, "--config", "cohort={root: OLIVES}"] for each in files])
     assert [code for code, _ in done] == [0] * len(presets), done
