@@ -239,3 +239,14 @@ def test_learning_rate_at_batch_1024_is_the_papers():
 def test_invalid_mask_ratios_raise_user_error(ratio):
     with pytest.raises(ValidationError, match="mask_ratio: 0 < low <= high <= 1"):
         Dinov2Settings(mask_ratio=ratio)
+
+
+def test_views_of_every_size_pass_through_the_module_that_compile_compiles():
+    """`compile` compiles the student's `backbone`; a view given to the network inside it would not be compiled."""
+    method, sizes = dinov2(), []
+    method.student["backbone"].register_forward_hook(lambda _, given, __: sizes.append(given[0].shape[-1]))
+    batch = make_batch(method)
+    encoded = method.encode(batch)
+    assert sizes == [32, 16]
+    direct = [method.student["backbone"].get_submodule("vit")(view) for view in batch.views[1]]
+    torch.testing.assert_close(encoded["views"][2:], torch.stack(direct))

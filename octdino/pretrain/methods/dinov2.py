@@ -17,7 +17,7 @@ from octdino.config import AugmentSettings
 from octdino.config.methods import Dinov2Settings
 from octdino.models.masked_vit import MaskedViT
 from octdino.pretrain.methods.dino import GLOBAL_VIEWS, Dino, Targets, prototype_head
-from octdino.pretrain.methods.method import Batch, Features, encode_views, scan_groups
+from octdino.pretrain.methods.method import Batch, Features, scan_groups
 
 KOLEO_EPS = 1e-4  # far below the distances of scans that differ; bounds a pair's gradient at 1 / (2 * KOLEO_EPS)
 MIN_BLOCK = 4  # patches
@@ -186,7 +186,7 @@ class Dinov2(Dino):
     def encode(self, batch: Batch) -> Features:
         backbone = self.student["backbone"]
         pooled, patches = encode_patches(backbone, batch.views[0], batch.sampled["mask"])
-        small = [encode_views(backbone.get_submodule("vit"), view) for view in batch.views[1:]]
+        small = [encode_patches(backbone, view, None)[0] for view in batch.views[1:]]
         return {"views": torch.cat([pooled, *small]), "patches": patches}
 
     def loss(self, encoded: Features, teacher_features: Features, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
