@@ -124,7 +124,7 @@ def _losses(data: PretrainData, device: torch.device) -> Iterator[Check]:
 
 
 def _precision(data: PretrainData, device: torch.device) -> Iterator[Check]:
-    """The losses in bfloat16, and in float16 with a loss scale at which nothing overflows, are near those in float32."""
+    """Losses in bfloat16 and float16, at a loss scale at which nothing overflows, are near those in float32."""
     for model in MODELS:
         full = _trajectory(_trainer(data, device, "dino", model, precision="float32"))
         for name in ("bfloat16", "float16"):
