@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
@@ -175,8 +174,8 @@ def evaluation(rounds: int) -> list[Row]:
         {"work": f"linear probes: {size}", "seconds": median(seconds["octdino"])},
         {"work": "the same, scikit-learn one by one", "seconds": median(seconds["scikit-learn"])},
     ]
-    gallery, labels = torch.from_numpy(f.gallery), torch.zeros(78_000, 16)
-    patients = torch.arange(78_000) // 800
+    gallery, labels = f.gallery, np.zeros((78_000, 16), np.float32)
+    patients = np.arange(78_000) // 800
     votes = [
         seconds_of(lambda: knn_scores(gallery[:2000], gallery, labels, patients[:2000], patients, k=20)) for _ in "ab"
     ]

@@ -81,6 +81,22 @@ def test_nothing_heavy_is_imported_for_settings_and_help(module: str) -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("octdino.evaluate", "torch timm sklearn scipy.stats scipy.optimize"),
+        ("octdino.report", "torch timm sklearn scipy.stats scipy.optimize scipy.interpolate"),
+        ("octdino.audit.audit_verdict", "torch timm sklearn scipy matplotlib h5py"),
+        ("octdino.classify.clinical", "torch timm matplotlib"),
+        ("octdino.classify.train_arm", "torch timm sklearn scipy.stats matplotlib"),
+    ],
+)
+def test_verbs_without_a_network_import_none(module: str, absent: str) -> None:
+    """The import of torch takes as long as many of these jobs, that of scikit-learn half of it."""
+    code = f"import sys, {module}; print([name for name in {absent!r}.split() if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
 @pytest.mark.parametrize("stage", ["pretrain", "training", "tracking", "augment", "models", "data"])
 def test_training_imports_no_matplotlib(stage: str) -> None:
     """Its import takes as long as many a small run; pictures of a training are drawn without it."""

@@ -9,9 +9,9 @@ import numpy as np
 from octdino.config import Arm
 from octdino.config.names import ThresholdRule
 from octdino.data.cohort_reader import Cohort
+from octdino.data.file_hash import sha256_of
 from octdino.data.predictions import Predictions
 from octdino.data.schemas.metadata import BackboneMetadata, ClassifierMetadata, Input, Origin, PublishedLeak
-from octdino.data.weights_file import sha256_of
 from octdino.stats.thresholds import choose_threshold
 
 Found = dict[str, Any]  # the columns of FINDINGS but state

@@ -3,17 +3,19 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from octdino.config.cohort import ImageSettings
 from octdino.data.cohort_reader import Cohort, read_cohort
 from octdino.data.csv_io import fraction_patients
 from octdino.data.schemas.csv_schemas import SPLIT_NAMES
 from octdino.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class Labeled:
     std: list[float]
 
     @cached_property
-    def images(self) -> Tensor:
+    def images(self) -> "Tensor":
         """uint8 [N, C, H, W], read from the store at the first use."""
+        import torch  # seconds, which arms on embeddings do without
+
         return torch.from_numpy(self.cohort.images(self.places))
 
     @property

@@ -4,8 +4,6 @@ import logging
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from octdino.classify.candidates import best_index, finite_or_none, search_of
 from octdino.classify.logistic import Regressions
@@ -37,12 +35,12 @@ def fit_linear(
         and the best one.
     """
     mean, std = features.mean(0), features.std(0) + 1e-6
-    inputs = torch.from_numpy((features - mean) / std).double()
+    inputs = ((features - mean) / std).astype(np.float64)
     penalties = sorted(settings.inverse_regularization)  # the strongest first: it wins ties
     fit = _fit_softmax if exclusive else _fit_each
-    weights, biases = fit(inputs, torch.from_numpy(truth).double(), penalties, settings.class_weights == "balanced")
+    weights, biases = fit(inputs, truth.astype(np.float64), penalties, settings.class_weights == "balanced")
     heads, results = [], []
-    for penalty, scaled, offset in zip(penalties, weights.numpy(), biases.numpy(), strict=True):
+    for penalty, scaled, offset in zip(penalties, weights, biases, strict=True):
         weight = scaled / std
         head = weight, offset - weight @ mean
         score = validation_score(val_truth, val @ head[0].T + head[1], exclusive)
@@ -52,38 +50,47 @@ def fit_linear(
     return heads[best_index(results)], search_of(results)
 
 
-def _fit_each(x: Tensor, truth: Tensor, penalties: list[float], balanced: bool) -> tuple[Tensor, Tensor]:
+def _fit_each(
+    x: np.ndarray, truth: np.ndarray, penalties: list[float], balanced: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Return one regression per penalty and label: weights [P, L, D] and biases [P, L]."""
-    known = ~torch.isnan(truth)
-    y, count = torch.nan_to_num(truth), known.sum(0)
-    positive = y.sum(0)
-    weight = known.double()
-    if balanced:
-        weight *= torch.where(y > 0, count / (2 * positive), count / (2 * (count - positive)))
-    learnable = ((positive > 0) & (positive < count)).nonzero()[:, 0]
-    weights = torch.zeros(len(penalties), truth.shape[1], x.shape[1], dtype=torch.float64)
+    known = ~np.isnan(truth.T)  # [L, N], as all below
+    y, count = np.nan_to_num(truth.T), known.sum(1)
+    positive = y.sum(1)
+    learnable = np.flatnonzero((positive > 0) & (positive < count))
+    weights = np.zeros((len(penalties), len(y), x.shape[1]))
     # A label with one class only gets its prevalence, shrunk towards one half.
-    biases = torch.log((positive + 0.5) / (count - positive + 0.5)).repeat(len(penalties), 1)
-    if len(learnable):
-        times = len(penalties)
-        strengths = torch.tensor(penalties, dtype=torch.float64).repeat_interleave(len(learnable))
-        y, weight = y[:, learnable].repeat(1, times), weight[:, learnable].repeat(1, times)
-        found, bias = Regressions(x, strengths, float(weight.max()) / 4).sigmoid(y, weight)
-        weights[:, learnable] = found.view(times, len(learnable), -1)
-        biases[:, learnable] = bias.view(times, -1)
+    biases = np.tile(np.log((positive + 0.5) / (count - positive + 0.5)), (len(penalties), 1))
+    if not len(learnable):
+        return weights, biases
+    y, weight, count, positive = (
+        y[learnable],
+        known[learnable].astype(np.float64),
+        count[learnable],
+        positive[learnable],
+    )
+    if balanced:
+        weight *= np.where(y > 0, (count / (2 * positive))[:, None], (count / (2 * (count - positive)))[:, None])
+    times = len(penalties)
+    strengths = np.repeat(np.array(penalties, np.float64), len(learnable))
+    regressions = Regressions(x, strengths, float(weight.max()) / 4)
+    found, bias = regressions.sigmoid(np.tile(y, (times, 1)), np.tile(weight, (times, 1)))
+    weights[:, learnable] = found.reshape(times, len(learnable), -1)
+    biases[:, learnable] = bias.reshape(times, -1)
     return weights, biases
 
 
-def _fit_softmax(x: Tensor, truth: Tensor, penalties: list[float], balanced: bool) -> tuple[Tensor, Tensor]:
+def _fit_softmax(
+    x: np.ndarray, truth: np.ndarray, penalties: list[float], balanced: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Return one multinomial regression per penalty; a class without training scans ranks below all others."""
-    seen, classes = torch.unique(truth.argmax(1), return_inverse=True)
-    counts = torch.bincount(classes).double()
-    weight = (len(x) / (len(seen) * counts))[classes] if balanced else torch.ones(len(x), dtype=torch.float64)
-    strengths = torch.tensor(penalties, dtype=torch.float64)
+    seen, classes, counts = np.unique(truth.argmax(1), return_inverse=True, return_counts=True)
+    weight = (len(x) / (len(seen) * counts))[classes] if balanced else np.ones(len(x))
+    strengths = np.array(penalties, np.float64)
     if len(seen) == 2:  # so that a penalty means the same as for one weight vector: the two vectors are its halves
         strengths /= 2
     found, bias = Regressions(x, strengths, float(weight.max()) / 2).softmax(classes, weight, len(seen))
-    weights = torch.zeros(len(penalties), truth.shape[1], x.shape[1], dtype=torch.float64)
-    biases = (bias.min(1, keepdim=True).values - np.log(len(x))).repeat(1, truth.shape[1])
+    weights = np.zeros((len(penalties), truth.shape[1], x.shape[1]))
+    biases = np.repeat(bias.min(1, keepdims=True) - np.log(len(x)), truth.shape[1], axis=1)
     weights[:, seen], biases[:, seen] = found, bias
     return weights, biases

@@ -8,15 +8,15 @@ hundreds of steps, cost nothing.
 
 from collections.abc import Callable
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
 MEMORY = 10  # steps that a direction is built from
 MAX_STEPS = 1000
 TOLERANCE = 1e-8  # gradient, as share of the first one: in the scaled variables all are of one size
 
-Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # points [G, n], problems [G] to values [G], gradients
+# From points [G, n] and the problems [G] that they are of, to values [G] and gradients [G, n].
+Objective = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Steps = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # change of point, change of gradient, 1 / their product
 
 
 class Regressions:
@@ -29,62 +29,71 @@ class Regressions:
             the largest weight.
     """
 
-    def __init__(self, features: Tensor, penalties: Tensor, curvature: float) -> None:
-        squared, self._axes = torch.linalg.eigh(features.T @ features)
-        self._inputs = F.pad(features @ self._axes, (0, 1), value=1.0)  # [N, D + 1], a column of ones for the bias
-        bound = curvature * penalties[:, None] * F.pad(squared.clamp(min=0), (0, 1), value=float(len(features)))
-        self._penalized = F.pad(torch.ones_like(squared), (0, 1))
-        self._scale = (bound + self._penalized).rsqrt()  # [G, D + 1]
+    def __init__(self, features: np.ndarray, penalties: np.ndarray, curvature: float) -> None:
+        squared, self._axes = np.linalg.eigh(features.T @ features)
+        self._inputs = np.column_stack([features @ self._axes, np.ones(len(features))])  # [N, D + 1], 1 for the bias
+        bound = curvature * penalties[:, None] * np.append(squared.clip(min=0), len(features))
+        self._penalized = np.append(np.ones_like(squared), 0.0)
+        self._scale = 1 / np.sqrt(bound + self._penalized)  # [G, D + 1]
         self._penalties = penalties
 
-    def sigmoid(self, truth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Fit one regression per problem: truth and scan weights, each [N, G], to weight [G, D] and bias [G]."""
+    def sigmoid(self, truth: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fit one regression per problem: truth and scan weights, each [G, N], to weight [G, D] and bias [G]."""
+        weight = weight * self._penalties[:, None]
 
-        def objective(points: Tensor, problems: Tensor) -> tuple[Tensor, Tensor]:
+        def objective(points: np.ndarray, problems: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             coefficients = points * self._scale[problems]
-            logits = self._inputs @ coefficients.T
-            y, w = truth[:, problems], weight[:, problems] * self._penalties[problems]
-            loss = (w * (F.softplus(logits) - y * logits)).sum(0)
-            gradient = (w * (torch.sigmoid(logits) - y)).T @ self._inputs
+            logits = coefficients @ self._inputs.T  # [g, N]
+            y, w = truth[problems], weight[problems]
+            small = np.exp(-np.abs(logits))  # cannot overflow
+            loss = (w * (np.maximum(logits, 0) + np.log1p(small) - y * logits)).sum(1)
+            predicted = np.where(logits >= 0, 1, small) / (1 + small)
+            gradient = (w * (predicted - y)) @ self._inputs
             return self._penalize(loss, gradient, coefficients, problems)
 
-        found = minimize(objective, torch.zeros_like(self._scale)) * self._scale
+        found = minimize(objective, np.zeros_like(self._scale)) * self._scale
         return found[:, :-1] @ self._axes.T, found[:, -1]
 
-    def softmax(self, classes: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def softmax(self, classes: np.ndarray, weight: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Fit one multinomial regression per problem: int64 [N] and weights [N] to weight [G, K, D] and bias [G, K]."""
-        y = F.one_hot(classes, count).double()  # [N, K]
+        scans = np.arange(len(classes))
 
-        def objective(points: Tensor, problems: Tensor) -> tuple[Tensor, Tensor]:
-            coefficients = points.view(len(points), count, -1) * self._scale[problems, None]
-            logits = torch.einsum("nd,gkd->ngk", self._inputs, coefficients)
-            w = weight[:, None] * self._penalties[problems]
-            loss = (w * (logits.logsumexp(-1) - (y[:, None] * logits).sum(-1))).sum(0)
-            residual = w[..., None] * (logits.softmax(-1) - y[:, None])
-            gradient = torch.einsum("ngk,nd->gkd", residual, self._inputs)
+        def objective(points: np.ndarray, problems: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            coefficients = points.reshape(len(points), count, -1) * self._scale[problems, None]
+            logits = coefficients @ self._inputs.T  # [g, K, N]
+            logits -= logits.max(1, keepdims=True)
+            of_truth = logits[:, classes, scans]  # [g, N]
+            predicted = np.exp(logits, out=logits)
+            total = predicted.sum(1, keepdims=True)
+            w = weight * self._penalties[problems, None]  # [g, N]
+            loss = (w * (np.log(total[:, 0]) - of_truth)).sum(1)
+            predicted /= total
+            predicted[:, classes, scans] -= 1
+            gradient = (w[:, None] * predicted) @ self._inputs
             return self._penalize(loss, gradient, coefficients, problems)
 
-        start = torch.zeros(len(self._scale), count * self._scale.shape[1], dtype=torch.float64)
-        found = minimize(objective, start).view(len(start), count, -1) * self._scale[:, None]
+        found = minimize(objective, np.zeros((len(self._scale), count * self._scale.shape[1])))
+        found = found.reshape(len(found), count, -1) * self._scale[:, None]
         return found[..., :-1] @ self._axes.T, found[..., -1]
 
     def _penalize(
-        self, loss: Tensor, gradient: Tensor, coefficients: Tensor, problems: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self, loss: np.ndarray, gradient: np.ndarray, coefficients: np.ndarray, problems: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         penalized = coefficients * self._penalized
-        scale = self._scale[problems].view(len(problems), *[1] * (gradient.ndim - 2), -1)
-        return loss + (penalized**2).flatten(1).sum(1) / 2, ((gradient + penalized) * scale).flatten(1)
+        scale = self._scale[problems].reshape(len(problems), *[1] * (gradient.ndim - 2), -1)
+        flat = penalized.reshape(len(problems), -1)
+        return loss + np.vecdot(flat, flat) / 2, ((gradient + penalized) * scale).reshape(flat.shape)
 
 
-def minimize(objective: Objective, start: Tensor) -> Tensor:
+def minimize(objective: Objective, start: np.ndarray) -> np.ndarray:
     """Return the minima of convex problems, solved side by side from `start` [G, n]; finished ones leave the batch."""
-    result, problems = start.clone(), torch.arange(len(start))
+    result, problems = start.copy(), np.arange(len(start))
     points = start
     value, gradient = objective(points, problems)
-    enough = TOLERANCE * gradient.norm(dim=1)
-    steps: list[tuple[Tensor, Tensor, Tensor]] = []  # change of point, change of gradient, 1 / their product
+    enough = TOLERANCE * np.linalg.norm(gradient, axis=1)
+    steps: Steps = []
     for _ in range(MAX_STEPS):
-        going = (gradient.norm(dim=1) > enough).nonzero()[:, 0]
+        going = np.flatnonzero(np.linalg.norm(gradient, axis=1) > enough)
         if len(going) < len(problems):
             result[problems] = points
             problems, points, value, gradient, enough = (x[going] for x in (problems, points, value, gradient, enough))
@@ -94,42 +103,47 @@ def minimize(objective: Objective, start: Tensor) -> Tensor:
         direction = -_times_curvature(gradient, steps)
         moved, value, new = _search(objective, problems, points, value, gradient, direction)
         change, turn = moved - points, new - gradient
-        product = (change * turn).sum(1)
-        inverse = torch.where(product > 0, 1 / product, 0.0)  # 0: such a step is not used
+        product = np.vecdot(change, turn)
+        inverse = np.divide(1, product, out=np.zeros_like(product), where=product > 0)  # 0: such a step is not used
         steps = [*steps[1 - MEMORY :], (change, turn, inverse)]
         stuck = (change == 0).all(1)  # no further down in these numbers
-        enough = torch.where(stuck, torch.inf, enough)
+        enough = np.where(stuck, np.inf, enough)
         points, gradient = moved, new
     result[problems] = points
     return result
 
 
-def _times_curvature(gradient: Tensor, steps: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def _times_curvature(gradient: np.ndarray, steps: Steps) -> np.ndarray:
     """Return the estimated inverse Hessian times the gradient: the two-loop recursion of L-BFGS."""
-    q, shares = gradient.clone(), []
+    q, shares = gradient.copy(), []
     for change, turn, inverse in reversed(steps):
-        share = inverse * (change * q).sum(1)
+        share = inverse * np.vecdot(change, q)
         q -= share[:, None] * turn
         shares.append(share)
     if steps:
         _, turn, inverse = steps[-1]
-        size = torch.where(inverse > 0, 1 / (inverse * (turn**2).sum(1)), 1.0)
+        size = np.divide(1, inverse * np.vecdot(turn, turn), out=np.ones_like(inverse), where=inverse > 0)
         q *= size[:, None]
     for (change, turn, inverse), share in zip(steps, reversed(shares), strict=True):
-        q += (share - inverse * (turn * q).sum(1))[:, None] * change
+        q += (share - inverse * np.vecdot(turn, q))[:, None] * change
     return q
 
 
 def _search(
-    objective: Objective, problems: Tensor, points: Tensor, value: Tensor, gradient: Tensor, direction: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    objective: Objective,
+    problems: np.ndarray,
+    points: np.ndarray,
+    value: np.ndarray,
+    gradient: np.ndarray,
+    direction: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Backtracking line search (Armijo's rule) per problem; return point, value and gradient there."""
-    slope = (gradient * direction).sum(1)
-    size = torch.ones_like(value)
+    slope = np.vecdot(gradient, direction)
+    size = np.ones_like(value)
     moved = points + direction
     new_value, new_gradient = objective(moved, problems)
     for _ in range(30):
-        high = (~(new_value <= value + 1e-4 * size * slope)).nonzero()[:, 0]
+        high = np.flatnonzero(~(new_value <= value + 1e-4 * size * slope))
         if not len(high):
             return moved, new_value, new_gradient
         size[high] /= 2

@@ -6,25 +6,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from octdino.classify.candidates import best_index, finite_or_none, search_of
 from octdino.classify.labeled_scans import Labeled
 from octdino.classify.linear import fit_linear
-from octdino.classify.mlp import fit_mlp
 from octdino.classify.trained_classifier import TrainedClassifier
 from octdino.config import Arm, ClassifySettings
 from octdino.data.embeddings import read_embeddings
 from octdino.data.schemas.metadata import Input
-from octdino.models.mlp import mlp_logits
 from octdino.stats.calibration import probabilities
 from octdino.stats.neighbors import knn_scores
 from octdino.stats.validation_score import validation_score
 
 log = logging.getLogger("octdino.classify")
 
-Fitted = tuple[np.ndarray, dict[str, Tensor], dict[str, Any]]  # probabilities, tensors, how it was chosen
+Fitted = tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]  # probabilities, weights by name, how it was chosen
 
 
 def train_probe(
@@ -61,19 +57,18 @@ def _linear(data: Labeled, features: np.ndarray, settings: ClassifySettings, see
         features[train], data.truth[train], features[val], data.truth[val], settings, data.exclusive
     )
     logits = features[data.rows("val", "test")] @ weight.T + bias
-    tensors = {"head.weight": torch.from_numpy(weight), "head.bias": torch.from_numpy(bias)}
-    return probabilities(logits, data.exclusive), tensors, how
+    return probabilities(logits, data.exclusive), {"head.weight": weight, "head.bias": bias}, how
 
 
 def _knn(data: Labeled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
     train, rows = data.rows("train"), data.rows("val", "test")
-    patient = torch.from_numpy(pd.factorize(data.manifest["patient"])[0].astype("int64"))
-    gallery, queries = (torch.from_numpy(features[part]).float() for part in (train, rows))
-    labels = torch.from_numpy(data.truth[train])
+    patient = pd.factorize(data.manifest["patient"])[0]
+    gallery, queries = (features[part].astype(np.float32) for part in (train, rows))
+    labels = data.truth[train]
     val = (data.manifest["split"].iloc[rows] == "val").to_numpy()
     tried, results = [], []
     for k in settings.knn:
-        votes = knn_scores(queries, gallery, labels, patient[rows], patient[train], k=k).double().numpy().clip(0, 1)
+        votes = knn_scores(queries, gallery, labels, patient[rows], patient[train], k=k).astype(np.float64).clip(0, 1)
         score = validation_score(data.truth[rows][val], votes[val], data.exclusive)
         log.info("%d neighbors: %.4f on validation patients", k, score)
         tried.append(votes)
@@ -82,9 +77,15 @@ def _knn(data: Labeled, features: np.ndarray, settings: ClassifySettings, seed: 
 
 
 def _mlp(data: Labeled, features: np.ndarray, settings: ClassifySettings, seed: int) -> Fitted:
+    from octdino.classify.mlp import fit_mlp  # with torch, which linear and knn do without
+    from octdino.data.safetensors_torch import arrays_of
+    from octdino.models.mlp import mlp_logits
+    from octdino.training.determinism import set_determinism
+
+    set_determinism(settings.deterministic)
     train, val = data.rows("train"), data.rows("val")
     network, how = fit_mlp(
         features[train], data.truth[train], features[val], data.truth[val], settings, data.exclusive, seed
     )
     logits = mlp_logits(network, features[data.rows("val", "test")])
-    return probabilities(logits, data.exclusive), network.state_dict(), how
+    return probabilities(logits, data.exclusive), arrays_of(network.state_dict()), how

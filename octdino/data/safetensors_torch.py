@@ -1,17 +1,12 @@
 """Reading and writing of safetensors files as torch tensors; errors are one line that names the file."""
 
-import contextlib
-import stat
 from pathlib import Path
 
-from safetensors import SafetensorError
+import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from octdino.data.atomic_files import replacing
-from octdino.data.disk_space import SPARE, check_disk
-from octdino.data.safetensors_numpy import read_safetensors
-from octdino.errors import UserError
+from octdino.data.safetensors_numpy import read_safetensors, write_safetensors
 
 
 def read_tensors(path: Path, made_by: str) -> dict[str, Tensor]:
@@ -33,25 +28,12 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     Raises:
         UserError: too little disk space, or the file cannot be written.
     """
-    with replacing(path) as temporary:
-        check_disk(path.parent, tensor_bytes(tensors), path.name, SPARE)
-        try:
-            save_file(tensors, temporary)
-            readable_as_other_files(temporary)
-        except SafetensorError as error:  # an error of the disk comes as text
-            raise UserError(f"{path}: cannot be written: {error}") from None
+    write_safetensors(path, tensor_bytes(tensors), lambda file: save_file(tensors, file))
 
 
-def readable_as_other_files(path: Path) -> None:
-    """Set a file's permissions to those of any new file: safetensors' files are readable by their owner alone.
-
-    File systems without permissions refuse it, and need none of it.
-    """
-    other = path.with_name(f"{path.name}.new")
-    with contextlib.suppress(OSError):
-        other.touch()
-        path.chmod(stat.S_IMODE(other.stat().st_mode))
-    other.unlink(missing_ok=True)
+def arrays_of(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Return tensors as NumPy arrays, which on a CPU share their memory."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def tensor_bytes(value: object) -> int:

@@ -1,20 +1,14 @@
 """Weights in safetensors files that one stage writes and another reads, named by SHA-256 in the metadata."""
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from octdino.data.file_hash import sha256_of
 from octdino.data.safetensors_torch import read_tensors, write_tensors
 from octdino.errors import UserError
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor]) -> str:

@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from octdino.config.names import has_own_backbone
 from octdino.evaluate.classifier_runs import Run
 from octdino.evaluate.comparable_runs import TestSet
 from octdino.evaluate.leading_arms import panel_backbones
 from octdino.plotting import INK, WIDTH, ArmStyle, grid_shape, shortened
+from octdino.stats.ranking import precision_recall_curve, roc_curve
 
 CURVES = 5  # at most in one panel: more cannot be told apart
 
@@ -65,7 +65,7 @@ def plot_roc(axes: Axes, truth: np.ndarray, score: np.ndarray, style: ArmStyle) 
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.7, alpha=0.5, linestyle=":")
         axes.set_xlabel("1 - specificity", loc="left")
         axes.set_ylabel("sensitivity", loc="bottom")
-    x, y, _ = roc_curve(truth, score)
+    x, y = roc_curve(truth, score)
     axes.plot(x, y, color=style.color, linestyle=style.dash, linewidth=1.3)
 
 
@@ -75,5 +75,5 @@ def plot_pr(axes: Axes, truth: np.ndarray, score: np.ndarray, style: ArmStyle) -
         axes.axhline(truth.mean(), color=INK, linewidth=0.7, alpha=0.5, linestyle=":")
         axes.set_xlabel("sensitivity (recall)", loc="left")
         axes.set_ylabel("precision", loc="bottom")
-    precision, recall, _ = precision_recall_curve(truth, score, drop_intermediate=True)
+    precision, recall = precision_recall_curve(truth, score)
     axes.step(recall, precision, color=style.color, linestyle=style.dash, linewidth=1.3, where="post")

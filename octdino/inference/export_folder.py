@@ -10,7 +10,7 @@ from pathlib import Path
 
 from octdino import __version__
 from octdino.data.atomic_files import read_json
-from octdino.data.weights_file import sha256_of
+from octdino.data.file_hash import sha256_of
 from octdino.errors import UserError
 
 RECORD = "export.json"

@@ -35,15 +35,14 @@ def make_head(spec: HeadSpec, tensors: dict[str, Tensor], exclusive: bool) -> He
         network.load_state_dict(tensors)
         return lambda features: probabilities(mlp_logits(network, features), exclusive)
     assert spec.neighbors is not None, "the schema checks it"
-    bank, votes, count = tensors["bank"], tensors["labels"], spec.neighbors
-    return lambda features: _votes(torch.from_numpy(features).float(), bank, votes, count)
+    bank, votes, count = tensors["bank"].numpy(), tensors["labels"].numpy(), spec.neighbors
+    return lambda features: _votes(features.astype(np.float32), bank, votes, count)
 
 
-def _votes(queries: Tensor, bank: Tensor, labels: Tensor, count: int) -> np.ndarray:
+def _votes(queries: np.ndarray, bank: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Votes of the nearest training scans; a new scan is of no training patient."""
-    strangers, known = torch.full((len(queries),), -1), torch.zeros(len(bank), dtype=torch.int64)
-    found: np.ndarray = knn_scores(queries, bank, labels, strangers, known, k=count).double().numpy().clip(0, 1)
-    return found
+    strangers, known = np.full(len(queries), -1), np.zeros(len(bank), np.int64)
+    return knn_scores(queries, bank, labels, strangers, known, k=count).astype(np.float64).clip(0, 1)
 
 
 def head_width(spec: HeadSpec, tensors: dict[str, Tensor]) -> int:

@@ -10,7 +10,7 @@ from octdino.config import AugmentSettings, MethodSettings, ModelSettings
 from octdino.config.cohort import UNPUBLISHED
 from octdino.config.models import published_input, starts_published
 from octdino.config.timm_models import check_patches
-from octdino.data.weights_file import sha256_of
+from octdino.data.file_hash import sha256_of
 from octdino.errors import UserError
 from octdino.models.backbones import create_backbone, load_backbone, set_image_size
 from octdino.training.random_seeds import seed_of

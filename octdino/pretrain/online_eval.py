@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from octdino.augment import resize, standardize
@@ -11,16 +10,7 @@ from octdino.data.schemas.metadata import Input
 from octdino.models.readouts import extract_features
 from octdino.pretrain.pretraining_data import OnlineEvalSet
 from octdino.stats.neighbors import euclidean_knn, knn_scores
-
-
-def macro_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Return the mean AUROC over the labels [N, L] that have both classes among their known values; NaN if none has."""
-    values = []
-    for truth, score in zip(labels.T, scores.T, strict=True):
-        known = ~np.isnan(truth)
-        if len(np.unique(truth[known])) == 2:
-            values.append(roc_auc_score(truth[known], score[known]))
-    return float(np.mean(values)) if values else float("nan")
+from octdino.stats.validation_score import macro_auroc
 
 
 def rank_me(features: Tensor) -> float:
@@ -58,14 +48,13 @@ def evaluate_online(
         return {}
     scores = {"feature_std": feature_spread(features), "rankme": rank_me(features)}
     if scans.has_query_and_gallery():
-        query = torch.from_numpy(scans.is_query)
-        gallery = torch.from_numpy(scans.labels)[~query]
-        patients = scans.patients[query], scans.patients[~query]
-        votes = knn_scores(features[query], features[~query], gallery, *patients, k=k)
-        scores["knn_auroc"] = macro_auroc(scans.labels[scans.is_query], votes.numpy())
+        vectors, patients, query = features.numpy(), scans.patients.numpy(), scans.is_query
+        of_queries, of_gallery, gallery = vectors[query], vectors[~query], scans.labels[~query]
+        votes = knn_scores(of_queries, of_gallery, gallery, patients[query], patients[~query], k=k)
+        scores["knn_auroc"] = macro_auroc(scans.labels[query], votes)
         if scans.exclusive:
-            truth = torch.from_numpy(scans.labels)[query].argmax(1)
-            nearest = euclidean_knn(features[query], features[~query], gallery.argmax(1))
-            scores["knn_accuracy"] = float((votes.argmax(1) == truth).double().mean())
-            scores["knn5_accuracy"] = float((nearest == truth).double().mean())
+            truth = scans.labels[query].argmax(1)
+            nearest = euclidean_knn(of_queries, of_gallery, gallery.argmax(1))
+            scores["knn_accuracy"] = float((votes.argmax(1) == truth).mean())
+            scores["knn5_accuracy"] = float((nearest == truth).mean())
     return {key: value for key, value in scores.items() if np.isfinite(value)}

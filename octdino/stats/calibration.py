@@ -6,7 +6,6 @@ intercept on test patients show what is left.
 """
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit, softmax
 
 CLIP = 1e-6  # a probability of 0 or 1 has no logit; kNN gives such
@@ -71,6 +70,8 @@ def fit_temperature(truth: np.ndarray, p: np.ndarray, exclusive: bool) -> float 
         return LIMIT
     if slope(LIMIT) <= 0:
         return 1 / LIMIT
+    from scipy.optimize import brentq  # 0.1 s, which the report does without
+
     return float(1 / brentq(slope, 1 / LIMIT, LIMIT, xtol=1e-13))
 
 

@@ -3,7 +3,8 @@
 import math
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+
+from octdino.stats.ranking import auroc
 
 
 def validation_score(truth: np.ndarray, scores: np.ndarray, exclusive: bool = False) -> float:
@@ -17,15 +18,13 @@ def validation_score(truth: np.ndarray, scores: np.ndarray, exclusive: bool = Fa
         return math.nan
     if exclusive:
         return float((scores.argmax(1) == truth.argmax(1)).mean())
-    values = [_auroc(t, s) for t, s in zip(truth.T, scores.T, strict=True)]
-    known = [value for value in values if value is not None]
-    if known:
-        return float(np.mean(known))
+    if not math.isnan(score := macro_auroc(truth, scores)):
+        return score
     return -float(np.nanmean(np.logaddexp(0, scores) - truth * scores))
 
 
-def _auroc(truth: np.ndarray, score: np.ndarray) -> float | None:
-    known = ~np.isnan(truth)
-    if len(np.unique(truth[known])) < 2:
-        return None
-    return float(roc_auc_score(truth[known], score[known]))
+def macro_auroc(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Return the mean AUROC over the labels [N, L] that have both classes among their known values; NaN if none has."""
+    values = [auroc(of_label, score) for of_label, score in zip(truth.T, scores.T, strict=True)]
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan

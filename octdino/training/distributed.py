@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from octdino.errors import UserError
+from octdino.training.launcher import processes
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ def process_group() -> Iterator[None]:
     Raises:
         UserError: this machine has GPUs, but fewer than processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if processes() == 1 or dist.is_initialized():
         yield
         return
     local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()

@@ -27,6 +27,11 @@ def launched() -> bool:
     return "RANK" in os.environ
 
 
+def processes() -> int:
+    """Return the number of processes that were started together, on all machines; 1 for a process on its own."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launch(arguments: list[str], processes: int, threads: int | None) -> int:
     """Run `octdino` with these arguments in `processes` processes on this machine.
 

@@ -20,10 +20,11 @@ from octdino.audit.near_duplicates import copies, textures
 from octdino.cli import main
 from octdino.config import AuditSettings, PretrainSettings
 from octdino.data.csv_io import read_table, write_table
+from octdino.data.file_hash import sha256_of
 from octdino.data.predictions import write_predictions
 from octdino.data.schemas.csv_schemas import FINDINGS, MANIFEST, SPLITS
 from octdino.data.store import image_moments, read_header, read_images, statistics
-from octdino.data.weights_file import sha256_of, write_weights
+from octdino.data.weights_file import write_weights
 from octdino.errors import UserError
 from octdino.pretrain import pretrain
 from octdino.stats.thresholds import choose_threshold

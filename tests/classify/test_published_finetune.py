@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from octdino.classify import train_arm
+from octdino.classify import finetune_arm, train_arm
 from octdino.config import ModelSettings
 from tests.classify.test_classify import SETTINGS
 from tests.models.published import ARGS, SIDE, random_vit, write_huggingface
@@ -38,7 +38,7 @@ def fingerprint(
         found.update(json.loads(json.dumps(given)))
         raise RunBeginsError
 
-    monkeypatch.setattr(train_arm, "RunState", begin)
+    monkeypatch.setattr(finetune_arm, "RunState", begin)
     entry = {"timm": "vit_tiny_patch16_224", "args": ARGS, "layout": "huggingface", "weights": folder, **model}
     with pytest.raises(RunBeginsError):
         train_arm.classify(

@@ -11,7 +11,8 @@ import torch
 
 from octdino.data import disk_space as disk
 from octdino.data.atomic_files import DeferringFile, check_out, replacing
-from octdino.data.safetensors_torch import tensor_bytes, write_tensors
+from octdino.data.safetensors_numpy import write_arrays
+from octdino.data.safetensors_torch import arrays_of, tensor_bytes, write_tensors
 from octdino.data.store_writer import StoreWriter
 from octdino.errors import UserError
 from octdino.training.checkpoints import RunState
@@ -172,3 +173,19 @@ def test_safetensors_files_have_the_permissions_of_other_files(tmp_path: Path) -
     write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "plain"]
+
+
+def test_arrays_and_tensors_make_the_same_file(tmp_path: Path) -> None:
+    """In whatever order they are given and lie in memory, numbers without a dimension included."""
+    tensors = {
+        "conv.weight": torch.randn(3, 2, 4, 4).contiguous(memory_format=torch.channels_last),
+        "batches": torch.tensor(7),
+        "bias": torch.randn(5, dtype=torch.float64),
+        "empty": torch.zeros(0, 3),
+        "a": torch.randn(4, 3).T,
+    }
+    write_tensors(tmp_path / "tensors.safetensors", {name: tensor.contiguous() for name, tensor in tensors.items()})
+    write_arrays(tmp_path / "arrays.safetensors", arrays_of(tensors))
+    first, second = (tmp_path / f"{name}.safetensors" for name in ("tensors", "arrays"))
+    assert first.read_bytes() == second.read_bytes()
+    assert first.stat().st_mode == second.stat().st_mode

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from octdino.cli import main
 from octdino.config import AugmentSettings, ClassifySettings, ModelSettings
 from octdino.data.csv_io import read_table
+from octdino.data.file_hash import sha256_of
 from octdino.data.predictions import read_predictions
 from octdino.data.schemas.csv_schemas import FINDINGS
 from octdino.data.schemas.metadata import (
@@ -23,7 +24,6 @@ from octdino.data.schemas.metadata import (
     read_metadata,
     write_metadata,
 )
-from octdino.data.weights_file import sha256_of
 from octdino.errors import UserError
 from octdino.explain.classifier import read_classifier
 from octdino.models.backbones import create_backbone, load_backbone, save_backbone

@@ -127,25 +127,20 @@ def test_memory_of_a_batch_does_not_grow_with_the_input(store: Path, monkeypatch
     assert seen == [256, 256, 83, 18]
 
 
-def test_the_command_writes_what_the_linear_arm_reads_without_timm(store: Path, tmp_path: Path) -> None:
-    """By hand, as the README has it; the classifier's process imports no backbone."""
+def test_the_command_writes_what_arms_read_without_torch(store: Path, tmp_path: Path) -> None:
+    """By hand, as the README has it; the processes of linear and knn import no torch, nor what else takes long."""
     model = TINY_RESNET.model_dump_json(exclude={"weights"})
     run = ["--store", str(store), "--backbone", "b"]
-    out = tmp_path / "embed"
-    assert main(["embed", "scratch", *run, "--model", model, "--size", "32", "--out", str(out)]) == 0
-    command = [
-        "classify",
-        "scratch-linear",
-        *run,
-        "--embeddings",
-        str(out / "embeddings.h5"),
-        "--out",
-        str(tmp_path / "a"),
-    ]
+    embeddings = tmp_path / "embed"
+    assert main(["embed", "scratch", *run, "--model", model, "--size", "32", "--out", str(embeddings)]) == 0
+    heavy = ("torch", "timm", "sklearn", "scipy.stats", "matplotlib", "octdino.models.backbones")
     code = (
         "import sys; from octdino.cli import main; code = main(sys.argv[1:]); "
-        "print(code, [m for m in ('timm', 'torchvision', 'monai', 'octdino.models.backbones') if m in sys.modules])"
+        f"print(code, [m for m in {heavy!r} if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "0 []"
-    assert len(pd.read_csv(tmp_path / "a" / "predictions.csv"))
+    for arm in ("scratch-linear", "scratch-knn"):
+        out = tmp_path / arm
+        command = ["classify", arm, *run, "--embeddings", str(embeddings / "embeddings.h5"), "--out", str(out)]
+        done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "0 []", arm
+        assert len(pd.read_csv(out / "predictions.csv"))

@@ -257,7 +257,7 @@ def test_batch_size_that_is_no_multiple_of_processes_exits_with_2(tmp_path: Path
 
 
 def test_frozen_arm_in_several_processes_raises_user_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("octdino.classify.train_arm.world_size", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="--processes: scratch-linear trains no network"):
         classify("scratch-linear", TUNING, store=tmp_path, model=NO_DROP_PATH["vit"], pretrained=None, fraction=1.0,
                  out=tmp_path, **CONTRAST)  # fmt: skip
