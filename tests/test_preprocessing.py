@@ -70,7 +70,7 @@ def test_a_file_is_preprocessed_from_the_card_alone(made: Path, stage: str) -> N
         assert image is not None
         assert (image == stored[manifest.index[manifest["path"] == path][0]]).all()
         mean, std = torch.tensor(given.mean), torch.tensor(given.std)
-        ready = resize(standardize(torch.from_numpy(image)[None], mean, std), given.size)
+        ready = resize(standardize(torch.tensor(image)[None], mean, std), given.size)
         torch.testing.assert_close(ready[0], tensor, rtol=0, atol=1e-6)
 
 
