@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
+from octdino.config import AugmentSettings
 from octdino.errors import StoppedEarly
 from octdino.pretrain import pretrain
 from octdino.pretrain.trainer import Trainer
-from octdino.training import loss_scale
+from octdino.training import loss_scale, throughput
 from octdino.training.loss_scale import LossScale
 from tests.pretrain.small_runs import NO_DROP_PATH, PAIRS, TIMES, run, settings, stop_at, weights
 
-FLOAT16 = settings(precision="float16")
+FLOAT16 = settings(precision="float16", augment=AugmentSettings(global_size=32, local_views=0))
 SHORT = [("dino", "resnet"), ("dinov2", "vit"), ("vicreg", "resnet")]  # CPUs emulate float16
 
 
@@ -20,6 +21,7 @@ SHORT = [("dino", "resnet"), ("dinov2", "vit"), ("vicreg", "resnet")]  # CPUs em
 def small_first_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing overflows by itself from here on; from 2**16 the first steps of a run do."""
     monkeypatch.setattr(loss_scale, "FIRST_SCALE", 2.0**8)
+    monkeypatch.setattr(throughput, "matmul_rate", lambda *_: 1e9)  # seconds where float16 is emulated
 
 
 def overflow_at(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
@@ -49,7 +51,7 @@ def test_losses_are_near_those_in_float32(store, tmp_path, name, model):
 
 def test_overflow_halves_the_scale_and_is_not_counted_as_a_bad_step(store, tmp_path, monkeypatch):
     overflow_at(monkeypatch, 1, 2)
-    run(store, tmp_path, settings=settings(precision="float16", max_skipped=0))
+    run(store, tmp_path, settings=FLOAT16.model_copy(update={"max_skipped": 0}))
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["loss_scale"].tolist() == [2.0**6, 2.0**6]
     assert history["skipped"].tolist() == [2, 0]
@@ -73,7 +75,7 @@ def test_resumed_run_has_the_scale_and_the_weights_of_a_whole_one(store, tmp_pat
 def test_gradients_do_not_depend_on_the_scale_of_chunks(store, tmp_path, monkeypatch):
     """GradCache passes the gradient of scaled features through the backbone: the scale is divided out once."""
     for name, chunks in (("one", 1), ("chunks", 2)):
-        changed = settings(precision="float16", epochs=1, grad_cache_chunks=chunks)
+        changed = FLOAT16.model_copy(update={"epochs": 1, "grad_cache_chunks": chunks})
         model = NO_DROP_PATH["vit"]
         pretrain("simclr", changed, store=store, backbone="b", model=model, fold=0, seed=0, out=tmp_path / name)
     one, chunks = (pd.read_csv(tmp_path / part / "history.csv")["loss"].item() for part in ("one", "chunks"))
