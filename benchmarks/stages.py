@@ -32,6 +32,8 @@ from octdino.pretrain.pretraining_data import PretrainData, read_data
 from octdino.stats.bootstrap import resample_patients
 from octdino.stats.neighbors import knn_scores
 
+GALLERY, TRAIN, VAL, QUERIES = 78_000, 6_600, 1_400, 2_000  # scans, about those of OLIVES
+SCALE_ROUNDS = 7  # at least, of `scale`
 Row = dict[str, Any]
 
 
@@ -89,7 +91,7 @@ def scale(scans: Scans, counts: list[int], folder: Path, rounds: int) -> list[Ro
     contenders = {str(count): Contender(partial(run.steps, 2)) for count, run in runs.items()}
     for contender in contenders.values():
         contender.seconds()
-    seconds = interleaved(contenders, max(rounds, 7))
+    seconds = interleaved(contenders, max(rounds, SCALE_ROUNDS))
     rows = []
     for count, store in stores.items():
         size = store.stat().st_size
@@ -140,8 +142,8 @@ class Features:
     """Synthetic features of the size of OLIVES, correlated as pooled features are.
 
     Attributes:
-        gallery: [78,000, 384]; train [6,600, 384]; val [1,400, 384].
-        truth: [6,600 + 1,400, 16].
+        gallery: [GALLERY, 384]; train [TRAIN, 384]; val [VAL, 384].
+        truth: [TRAIN + VAL, 16].
     """
 
     gallery: np.ndarray
@@ -153,33 +155,33 @@ class Features:
 def features() -> Features:
     """Make features of 64 latent directions, rectified, with labels that a linear probe predicts in part."""
     rng = np.random.default_rng(0)
-    mix, x = rng.normal(size=(64, 384)), rng.normal(size=(78_000, 64))
-    gallery = np.maximum(x @ mix + 0.3 * rng.normal(size=(78_000, 384)), 0).astype(np.float32)
-    logits = x[:8000] @ rng.normal(size=(64, 16)) / 8 - 2
-    return Features(
-        gallery, gallery[:6600], gallery[6600:8000], (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))) * 1.0
-    )
+    mix, x = rng.normal(size=(64, 384)), rng.normal(size=(GALLERY, 64))
+    gallery = np.maximum(x @ mix + 0.3 * rng.normal(size=(GALLERY, 384)), 0).astype(np.float32)
+    logits = x[: TRAIN + VAL] @ rng.normal(size=(64, 16)) / 8 - 2
+    truth = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))) * 1.0
+    return Features(gallery, gallery[:TRAIN], gallery[TRAIN : TRAIN + VAL], truth)
 
 
 def evaluation(rounds: int) -> list[Row]:
     """Benchmark linear probes, kNN and bootstrap at the size of OLIVES; probes also with scikit-learn."""
     f, settings = features(), ClassifySettings()
     probes = {
-        "octdino": Contender(lambda: fit_linear(f.train, f.truth[:6600], f.val, f.truth[6600:], settings)),
+        "octdino": Contender(lambda: fit_linear(f.train, f.truth[:TRAIN], f.val, f.truth[TRAIN:], settings)),
         "scikit-learn": Contender(lambda: one_by_one(f, settings.inverse_regularization)),
     }
     seconds = interleaved(probes, 2)
-    size = f"16 labels x {len(settings.inverse_regularization)} values of C, 6,600 x 384 features"
+    size = f"16 labels x {len(settings.inverse_regularization)} values of C, {TRAIN:,} x 384 features"
     rows = [
         {"work": f"linear probes: {size}", "seconds": median(seconds["octdino"])},
         {"work": "the same, scikit-learn one by one", "seconds": median(seconds["scikit-learn"])},
     ]
-    gallery, labels = f.gallery, np.zeros((78_000, 16), np.float32)
-    patients = np.arange(78_000) // 800
+    gallery, labels = f.gallery, np.zeros((GALLERY, 16), np.float32)
+    patients, queries = np.arange(GALLERY) // 800, slice(QUERIES)
     votes = [
-        seconds_of(lambda: knn_scores(gallery[:2000], gallery, labels, patients[:2000], patients, k=20)) for _ in "ab"
+        seconds_of(lambda: knn_scores(gallery[queries], gallery, labels, patients[queries], patients, k=20))
+        for _ in "ab"
     ]
-    rows.append({"work": "kNN: 2,000 queries, gallery of 78,000", "seconds": min(votes)})
+    rows.append({"work": f"kNN: {QUERIES:,} queries, gallery of {GALLERY:,}", "seconds": min(votes)})
     rows.append({"work": "bootstrap: 20 arms x 16 labels x 1,000 resamples, 2,400 scans", "seconds": bootstrap(20, 16)})
     return rows
 
@@ -188,7 +190,7 @@ def one_by_one(f: Features, values_of_c: list[float]) -> None:
     """Fit one scikit-learn regression per label and value of C, as a simple script would."""
     z = (f.train - f.train.mean(0)) / f.train.std(0)
     for c in values_of_c:
-        for y in f.truth[:6600].T:
+        for y in f.truth[:TRAIN].T:
             LogisticRegression(C=c, max_iter=500).fit(z, y)
 
 

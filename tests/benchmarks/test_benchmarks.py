@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import device_checks
+from benchmarks import device_checks, inference, stages
 from benchmarks.__main__ import main
 from benchmarks.ceiling import view_bytes
 from benchmarks.loops import Naive, Task
@@ -74,6 +74,9 @@ def test_crops_are_written_as_count_times_size():
 @pytest.mark.slow
 def test_small_benchmark_writes_all_tables(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("OCTDINO_AUTO_PRECISION", "float32")  # where auto is bfloat16, both precisions are timed
+    for name, size in {"GALLERY": 1000, "TRAIN": 400, "VAL": 200, "QUERIES": 100, "SCALE_ROUNDS": 1}.items():
+        monkeypatch.setattr(stages, name, size)
+    monkeypatch.setattr(inference, "COPIES", 1)
     words = (
         "--backbones test_vit --crops 2x96+4x48 --batch 4 --rounds 1 --patients 10 --scans 64 128 --ingest-scans 60 90"
     )
