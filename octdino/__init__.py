@@ -32,7 +32,7 @@ def load(*models: str | Path, precision: str = "float32") -> "Predictor":
     """Read one model folder, or several that are to predict together: see `octdino.inference.api.Predictor`.
 
     Args:
-        precision: float32, as in training's own predictions; bfloat16; or auto.
+        precision: float32, as in training's own predictions; bfloat16; or auto, as in pretraining.
 
     Raises:
         octdino.errors.UserError: no model folder, or a damaged one.

@@ -35,7 +35,7 @@ class PredictOptions:
 
     Attributes:
         format: of the table of predictions.
-        precision: float32, bfloat16 or auto.
+        precision: float32, bfloat16 or auto, as in pretraining.
         overlays: whether an image of the class map is written per scan and called label.
         gallery: most scans on the HTML page; 0: no page.
         workers: processes that decode.

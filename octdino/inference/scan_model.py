@@ -150,7 +150,7 @@ def load_scan_model(folder: Path, precision: str = "float32") -> ScanModel:
     """Read a model folder and put its backbone on the GPU if there is one.
 
     Args:
-        precision: float32, as the classify stage predicts; bfloat16; or auto.
+        precision: float32, as the classify stage predicts; bfloat16; or auto, as in pretraining.
 
     Raises:
         UserError: no model folder, a damaged file, other weights than those of model.json, or weights that do not fit.

@@ -35,7 +35,7 @@ class ServeOptions:
         port: 0 for any free one.
         gallery: embeddings.h5 whose nearest scans are shown.
         most_mb: largest upload, MiB.
-        precision: float32, bfloat16 or auto.
+        precision: float32, bfloat16 or auto, as in pretraining.
     """
 
     host: str = "127.0.0.1"
