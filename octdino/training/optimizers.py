@@ -1,5 +1,7 @@
 """Optimizers and their steps: parameter groups, learning rate and weight decay per step, skipped steps, EMA teacher."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -63,7 +65,35 @@ def make_optimizer(
 def step_if(optimizer: torch.optim.Optimizer, taken: Tensor) -> None:
     """Step unless `taken` (bool [], on the device) is false; the fused kernel reads it, so the host does not wait."""
     optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]  # as GradScaler does for fused optimizers
-    optimizer.step()
+    with _contiguous(optimizer):
+        optimizer.step()
+
+
+@contextmanager
+def _contiguous(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Let a step on a CPU see kernels in channels last as contiguous [N, H, W, C]: the same numbers in the same memory.
+
+    torch's fused CPU step copies each tensor that is not contiguous, which takes as long as the step itself.
+    """
+    kernels = [
+        parameter
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.device.type == "cpu" and parameter.grad is not None
+        if parameter.is_contiguous(memory_format=torch.channels_last) and not parameter.is_contiguous()
+    ]
+
+    def permute(*dims: int) -> None:
+        for parameter in kernels:
+            for tensor in (parameter, parameter.grad, *optimizer.state[parameter].values()):
+                if tensor.ndim == 4:
+                    tensor.data = tensor.data.permute(dims)
+
+    permute(0, 2, 3, 1)
+    try:
+        yield
+    finally:
+        permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
@@ -72,8 +102,20 @@ def ema_update(teacher: nn.Module, student: nn.Module, momentum: float, taken: T
 
     A no-op where `taken` (bool [], on the device) is false.
     """
-    averages: list[Tensor] = list(teacher.parameters())
-    current: list[Tensor] = list(student.parameters())
-    changes = torch._foreach_sub(current, averages)
-    torch._foreach_mul_(changes, taken * (1 - momentum))
-    torch._foreach_add_(averages, changes)
+    average_(list(teacher.parameters()), list(student.parameters()), taken * (1 - momentum))
+
+
+def average_(averages: list[Tensor], current: list[Tensor], weight: Tensor, launches: bool | None = None) -> None:
+    """Move each average by `weight` (float32 [], on the device) times its distance to the current value, in place.
+
+    Args:
+        launches: whether to use three kernels for all tensors, where a launch per tensor would take longer; otherwise
+            each tensor is read and written once, in a third of the time or less. None for three except on CPUs.
+    """
+    if weight.device.type != "cpu" if launches is None else launches:
+        changes = torch._foreach_sub(current, averages)
+        torch._foreach_mul_(changes, weight)
+        torch._foreach_add_(averages, changes)
+    else:
+        for average, value in zip(averages, current, strict=True):
+            average.lerp_(value, weight)

@@ -9,6 +9,7 @@ from torch import nn
 from octdino.config import ModelSettings
 from octdino.models.backbones import create_backbone
 from octdino.training.optimizers import (
+    average_,
     ema_update,
     layer_decay_groups,
     make_optimizer,
@@ -35,6 +36,20 @@ def test_ema_update_leaves_buffers_unchanged_and_can_be_skipped():
     ema_update(teacher, student, 0.75, torch.tensor(True))
     assert torch.equal(teacher.weight, torch.full((3,), 1.25))
     assert torch.equal(teacher.running_mean, torch.zeros(3))
+
+
+@pytest.mark.parametrize("launches", [True, False])
+@pytest.mark.parametrize("weight", [0.0, 0.004, 0.3, 1.0])
+def test_average_in_one_pass_and_in_three_kernels_equals_the_formula(weight, launches):
+    torch.manual_seed(0)
+    shapes = [(5, 3, 3, 3), (7,), (4, 6), ()]
+    averages, current = [[torch.randn(shape) for shape in shapes] for _ in range(2)]
+    averages[0], before = averages[0].to(memory_format=torch.channels_last), [each.clone() for each in averages]
+    average_(averages, current, torch.tensor(weight), launches)
+    for found, first, value in zip(averages, before, current, strict=True):
+        torch.testing.assert_close(found.double(), (1 - weight) * first.double() + weight * value.double(),
+                                   rtol=1e-6, atol=1e-6, check_stride=False)  # fmt: skip
+        assert weight or torch.equal(found, first)
 
 
 PLAIN = {"adamw": torch.optim.AdamW, "sgd": lambda groups, lr: torch.optim.SGD(groups, lr, momentum=0.9)}
@@ -66,6 +81,20 @@ def test_fused_optimizer_equals_plain_one_and_skips_a_step_without_effect(kind, 
             network.zero_grad()
     for a, b in zip(mine.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_step_copies_no_kernel_in_channels_last_and_keeps_its_form(kind):
+    layer = nn.Conv2d(8, 16, 3).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(kind, parameter_groups(layer))
+    for _ in range(2):  # the first one makes the optimizer's state
+        layer(torch.randn(2, 8, 5, 5)).sum().backward()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
+            step_if(optimizer, torch.tensor(True))
+        assert "aten::clone" not in {event.key for event in recorded.key_averages()}
+        for tensor in (layer.weight, layer.weight.grad, *optimizer.state[layer.weight].values()):
+            assert tensor.ndim == 0 or (tensor.shape, tensor.stride()) == ((16, 8, 3, 3), (72, 1, 24, 8))
+        layer.zero_grad()
 
 
 def test_layer_decay_scales_each_block_by_its_distance_to_the_head():
