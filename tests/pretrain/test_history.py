@@ -61,6 +61,7 @@ def test_more_chunks_than_pairs_of_scans_are_refused(store, tmp_path):
         run(store, tmp_path / "run", settings=settings(grad_cache_chunks=chosen.batch_size // 2 + 1))
 
 
+@pytest.mark.usefixtures("counted_flops")
 def test_mfu_is_between_0_and_1(store, tmp_path):
     run(store, tmp_path)
     used = pd.read_csv(tmp_path / "history.csv")["utilisation"]

@@ -7,12 +7,17 @@ import torch
 from octdino.data.cohort_reader import read_cohort
 from octdino.errors import StoppedEarly, UserError
 from octdino.pretrain.pretraining_data import batch_order, read_data
-from tests.pretrain.small_runs import PAIRS, PRECISIONS, SETTINGS, TIMES, metadata, run, stop_at
+from tests.pretrain.small_runs import MASKED, PAIRS, PRECISIONS, SETTINGS, TIMES, metadata, run, stop_at
 from tests.small import write_small_cohort
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("name", "model"), PAIRS)
+# Each method on each kind of network, and in each precision.
+@pytest.mark.usefixtures("counted_flops")
+@pytest.mark.parametrize(
+    ("name", "model", "precision"),
+    [(name, model, PRECISIONS[model == "vit"]) for name, model in PAIRS]
+    + [(name, "vit", "float32") for name in MASKED],
+)
 def test_resume_after_sigterm_is_bit_identical(store, tmp_path, monkeypatch, name, model, precision):
     settings = SETTINGS.model_copy(update={"precision": precision})
     run(store, tmp_path / "whole", name, model, settings)
