@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from octdino.evaluate import evaluate
+from octdino.evaluate import evaluate, evaluation
 from tests.evaluate.evaluated import SETTINGS
 from tests.results import write_arm, write_cohort
 
@@ -20,3 +20,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     evaluate(SETTINGS, root / "cohort" / "manifest.csv", folders, root / "evaluate")
     return root
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the stage write its tables only: most of a small evaluation's time goes to figures."""
+    for name in [name for name in vars(evaluation) if name.startswith("plot_")]:
+        monkeypatch.setattr(evaluation, name, lambda *_: None)

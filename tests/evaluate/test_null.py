@@ -16,6 +16,7 @@ COHORTS = 20
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
 def test_arms_that_guess_differ_as_often_as_chance_allows(tmp_path: Path) -> None:
     """22 test patients each. Of 20 cohorts one may show a macro difference after Holm's correction; 4 are p = 0.016."""
     compared, metrics = [], []

@@ -1,16 +1,18 @@
 """Labels that say nothing of the pictures: trained classifiers, in 20 draws of labels, differ as chance allows."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from octdino.classify.train_arm import classify
 from octdino.config import AugmentSettings, ClassifySettings, EvaluateSettings, ModelSettings
 from octdino.data.csv_io import read_table, write_table
 from octdino.data.schemas.csv_schemas import COMPARISON, MANIFEST, METRICS
 from octdino.evaluate import evaluate
-from tests.embedded import train_arm
+from tests.embedded import write_embedded
 from tests.results import LABELS, write_cohort, write_store
 
 SEEDS = 20
@@ -29,6 +31,7 @@ def plot_label_figures(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_figures")
 def test_random_labels_show_no_difference(tmp_path: Path) -> None:
     """22 test patients each. Of 20 seeds 1 may show a macro difference after Holm's correction; 4 are p = 0.016."""
     manifest = write_cohort(tmp_path / "cohort", patients=66)
@@ -37,11 +40,10 @@ def test_random_labels_show_no_difference(tmp_path: Path) -> None:
     for seed in range(SEEDS):
         write_table(tmp_path / "cohort" / "manifest.csv", plot_label_figures(manifest, seed), MANIFEST)
         folders = [tmp_path / str(seed) / arm for arm in ARMS]
+        run: dict[str, Any] = {"store": tmp_path / "cohort/scans.h5", "backbone": "tiny", "model": MODEL, "seed": seed}
+        embeddings = write_embedded("scratch", SETTINGS.augment.global_size, out=tmp_path / str(seed) / "embed", **run)
         for arm, out in zip(ARMS, folders, strict=True):
-            train_arm(
-                arm, SETTINGS, store=tmp_path / "cohort" / "scans.h5", backbone="tiny", model=MODEL, pretrained=None,
-                fraction=1.0, fold=0, seed=seed, out=out,
-            )  # fmt: skip
+            classify(arm, SETTINGS, embeddings=embeddings, pretrained=None, fraction=1.0, fold=0, out=out, **run)
         out = tmp_path / str(seed) / "evaluate"
         evaluate(EvaluateSettings(reference=ARMS[0]), tmp_path / "cohort" / "manifest.csv", folders, out)
         compared, metrics = read_table(out / "comparison.csv", COMPARISON), read_table(out / "metrics.csv", METRICS)
