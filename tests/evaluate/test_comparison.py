@@ -34,6 +34,7 @@ def test_differences_are_paired_and_adjusted(done: Path) -> None:
     assert set(comparison["arm"]) == set(against["arm"])
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_paired_interval_equals_that_of_a_naive_loop(tmp_path: Path) -> None:
     """Same resamples, scikit-learn in a plain loop over resamples and labels."""
     write_cohort(tmp_path)

@@ -106,6 +106,7 @@ def _youden(truth: pd.Series, called: pd.Series) -> float:
     return float(recall_score(truth, called) + recall_score(1 - truth, ~called))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_internal_values_of_labels_of_the_same_name_are_those_of_the_evaluation(
     done: tuple[Path, pd.DataFrame, list[Path]],
 ) -> None:

@@ -16,6 +16,7 @@ from tests.evaluate.evaluated import SETTINGS, one
 from tests.results import write_arm, write_cohort
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_folds_are_pooled_and_seeds_are_averaged(tmp_path: Path) -> None:
     write_cohort(tmp_path, folds=3)
     folders = [
@@ -40,6 +41,7 @@ def test_folds_are_pooled_and_seeds_are_averaged(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_repeats_of_a_cross_validation_are_averaged(tmp_path: Path) -> None:
     """Folds 3 to 5 divide the patients once more (here alike, in another order); each repeat is pooled by itself."""
     write_cohort(tmp_path, folds=3)

@@ -20,7 +20,7 @@ from octdino.evaluate.label_efficiency import supervised_arm
 from octdino.plotting import notice_of
 from octdino.stats.label_efficiency import as_patients, isotonic, log_patients_needed, shown_fraction
 from octdino.stats.power import patients_for_power, power_of
-from tests.evaluate.evaluated import one
+from tests.evaluate.evaluated import drawing, one
 from tests.results import write_arm, write_cohort
 
 PATIENTS = np.array([10, 25, 50, 100])
@@ -72,7 +72,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for fraction in (0.1, 0.4, 1.0)
         for seed in (0, 1)
     ]
-    evaluate(SETTINGS, root / "cohort" / "manifest.csv", folders, root / "evaluate")
+    with drawing("plot_patients_needed"):
+        evaluate(SETTINGS, root / "cohort" / "manifest.csv", folders, root / "evaluate")
     return root / "evaluate"
 
 
@@ -142,6 +143,7 @@ def test_without_a_supervised_curve_there_is_a_sentence_and_an_empty_table(tmp_p
     assert "takes a supervised arm with two or more fractions" in notice
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_bca_moves_the_interval_and_not_the_number(out: Path, tmp_path: Path) -> None:
     root = out.parent
     folders = [path.parent for path in sorted(root.glob("classify/*/*/*/fold0-seed0/predictions.csv"))]

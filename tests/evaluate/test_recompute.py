@@ -26,6 +26,7 @@ from octdino.config import EvaluateSettings
 from octdino.data.csv_io import read_table
 from octdino.data.schemas.csv_schemas import METRICS
 from octdino.evaluate import evaluate
+from tests.evaluate.evaluated import drawing
 from tests.results import write_arm, write_cohort
 
 LABELS = ("IRF", "DRT/ME", "FAVF")  # VMT has too few positive patients
@@ -37,7 +38,8 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp("results")
     write_cohort(root)
     folders = [write_arm(root / "classify", root, arm, 0.3) for arm in ARMS]
-    evaluate(EvaluateSettings(resamples=100, pooling=request.param), root / "manifest.csv", folders, root)
+    with drawing():
+        evaluate(EvaluateSettings(resamples=100, pooling=request.param), root / "manifest.csv", folders, root)
     return root, request.param
 
 

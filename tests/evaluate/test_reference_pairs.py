@@ -17,7 +17,7 @@ from octdino.evaluate.evaluation import comparison_table
 from octdino.evaluate.reference_pairs import comparison_pairs, reference_of
 from octdino.evaluate.resampled_scores import metric_names, score_columns
 from octdino.plotting import notice_of
-from tests.evaluate.evaluated import SETTINGS, one
+from tests.evaluate.evaluated import SETTINGS, drawing, one
 from tests.results import write_arm, write_cohort
 
 SHARED = {"resnet18", "vit"}
@@ -76,9 +76,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for arm, backbone, seed in runs
         for fraction in (0.1, 0.4, 1.0)
     ]
-    evaluate(SETTINGS, root / "cohort/manifest.csv", folders, root / "evaluate")
+    with drawing("plot_patients_needed"):
+        evaluate(SETTINGS, root / "cohort/manifest.csv", folders, root / "evaluate")
     own = SETTINGS.model_copy(update={"reference": "retfound-linear"})
-    evaluate(own, root / "cohort/manifest.csv", [folder for folder in folders if "/f1/" in str(folder)], root / "own")
+    whole = [folder for folder in folders if "/f1/" in str(folder)]
+    with drawing():
+        evaluate(own, root / "cohort/manifest.csv", whole, root / "own")
     return root
 
 

@@ -14,6 +14,7 @@ from octdino.data.schemas.csv_schemas import MANIFEST, SUBGROUPS
 from octdino.evaluate import evaluate
 from octdino.evaluate.image_quality import image_qualities, noise, quality
 from octdino.evaluate.subgroups import by_band, by_name, groupings, position
+from tests.evaluate.evaluated import drawing
 from tests.results import write_arm, write_cohort, write_store
 
 
@@ -27,7 +28,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for fraction in (0.3, 1.0)
         for seed in (0, 1)
     ]
-    evaluate(EvaluateSettings(resamples=100, small_group=11), root / "manifest.csv", folders, root)
+    with drawing():
+        evaluate(EvaluateSettings(resamples=100, small_group=11), root / "manifest.csv", folders, root)
     return root
 
 

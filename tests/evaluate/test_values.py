@@ -57,6 +57,7 @@ def test_every_interval_holds_its_value_and_means_lie_within(done: Path) -> None
         assert means.between(labels.min() - 1e-12, labels.max() + 1e-12).all(), (arm, fraction)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_bca_moves_intervals_and_no_value(done: Path, tmp_path: Path) -> None:
     folders = [path.parent for path in sorted(done.glob("classify/**/predictions.csv"))]
     settings = EvaluateSettings(resamples=100, interval="bca")
@@ -77,6 +78,7 @@ def test_rare_labels_are_not_evaluable_and_have_no_number(done: Path) -> None:
     assert set(metrics.loc[metrics["label"] == "IRF", "tier"]) == {"primary"}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_some_labels_only(tmp_path: Path) -> None:
     write_cohort(tmp_path)
     folder = write_arm(tmp_path, tmp_path, "dino-linear")
@@ -90,6 +92,7 @@ def test_some_labels_only(tmp_path: Path) -> None:
         evaluate(EvaluateSettings(labels=["Drusen"]), tmp_path / "manifest.csv", [folder], tmp_path)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_label_without_a_threshold_is_in_no_arms_macro_f1(tmp_path: Path) -> None:
     write_cohort(tmp_path)
     folders = [write_arm(tmp_path, tmp_path, arm) for arm in ("scratch-finetune", "dino-linear")]
