@@ -49,12 +49,12 @@ test: setup-dev
 	python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: setup-dev
-	python -m pytest -m slow -n auto --dist loadfile
+	python -m pytest -m slow -n auto --dist loadfile --no-loadscope-reorder
 
 # Every method on the phantom: OCTDINO_LEARNING_EPOCHS epochs (default: as pretrain.epochs null, two hours on one core) of
 # the seeds OCTDINO_LEARNING_SEEDS (default "0 1 2").
 learning: setup-dev
-	python -m pytest -m learning -n auto --dist load -rP
+	python -m pytest -m learning -n auto --dist worksteal -rP
 
 # Damaged inputs for every verb: OCTDINO_FUZZ_CASES of them (default 300) from number OCTDINO_FUZZ_SEED (default 0) on.
 fuzz: setup-dev

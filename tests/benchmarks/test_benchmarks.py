@@ -3,12 +3,14 @@
 import math
 import re
 from itertools import pairwise
+from multiprocessing import get_context
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import device_checks, inference, stages
+from benchmarks import device_checks, inference, stages, training
 from benchmarks.__main__ import main
 from benchmarks.ceiling import view_bytes
 from benchmarks.loops import Naive, Task
@@ -16,8 +18,12 @@ from benchmarks.scans import Scans, many, write_scans
 from benchmarks.tables import hours, table
 from benchmarks.timing import Contender, interleaved, ratio
 from octdino.augment import View
-from octdino.config import METHODS
+from octdino.config import METHODS, AugmentSettings
+from octdino.config.cohort import PhantomSettings
+from octdino.phantom import write_phantom
 from octdino.pretrain.methods.dino import dino_loss
+
+SLICES = 6  # per volume; the benchmarks have 49
 
 
 def test_contenders_run_in_rotating_order():
@@ -71,16 +77,30 @@ def test_crops_are_written_as_count_times_size():
     assert Task("resnet18", (96, 48), 4, 8).crops == "2 x 96 + 4 x 48"
 
 
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Return a folder with synthetic scans as the benchmarks write them, but of few slices."""
+    folder = tmp_path_factory.mktemp("scans")
+    write_phantom(PhantomSettings(patients=8, visits=2, slices=SLICES, flaws=False), folder / "files", 1)
+    write_scans(folder, 8)
+    return folder
+
+
 @pytest.mark.slow
-def test_small_benchmark_writes_all_tables(tmp_path, capsys, monkeypatch):
+def test_small_benchmark_writes_all_tables(work, tmp_path, capsys, monkeypatch):
+    server = get_context("forkserver")  # imports once for the dozen processes of a benchmark
+    server.set_forkserver_preload(["benchmarks.inference", "benchmarks.loops"])
+    for module in (stages, training):
+        monkeypatch.setattr(module, "get_context", lambda _: server)
     monkeypatch.setenv("OCTDINO_AUTO_PRECISION", "float32")  # where auto is bfloat16, both precisions are timed
     for name, size in {"GALLERY": 1000, "TRAIN": 400, "VAL": 200, "QUERIES": 100, "SCALE_ROUNDS": 1}.items():
         monkeypatch.setattr(stages, name, size)
     monkeypatch.setattr(inference, "COPIES", 1)
+    monkeypatch.setattr(inference, "SLICES", SLICES)
     words = (
-        "--backbones test_vit --crops 2x96+4x48 --batch 4 --rounds 1 --patients 10 --scans 64 128 --ingest-scans 60 90"
+        "--backbones test_vit --crops 2x96+4x48 --batch 4 --rounds 1 --patients 8 --scans 64 128 --ingest-scans 60 90"
     )
-    main([*words.split(), "--work", str(tmp_path / "work"), "--out", str(tmp_path), "--machine", "A: Machine"])
+    main([*words.split(), "--work", str(work), "--out", str(tmp_path), "--machine", "A: Machine"])
     assert capsys.readouterr().out.strip() == str(tmp_path / "a-machine.md")
     text = (tmp_path / "a-machine.md").read_text()
     assert [line for line in text.splitlines() if line.startswith("## ")][1:] == [
@@ -131,12 +151,15 @@ def test_failed_check_is_in_the_table_and_the_exit_code(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_device_that_computes_right_passes_every_check(tmp_path, monkeypatch):
-    """The CPU against itself, two of the methods. torch's compiler is left out: it takes minutes."""
+def test_a_device_that_computes_right_passes_every_check(work, programs, monkeypatch):
+    """The CPU against itself, two of the methods, few steps. torch's compiler is left out: it takes minutes."""
+    small = {"augment": AugmentSettings(global_size=32, local_size=16, local_views=2)}
+    monkeypatch.setattr(device_checks, "SETTINGS", device_checks.SETTINGS.model_copy(update=small))
+    monkeypatch.setattr(device_checks, "STEPS", 4)
+    monkeypatch.setattr(device_checks, "sys", SimpleNamespace(executable=str(programs / "warm-python")))
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)
     monkeypatch.setattr(device_checks, "METHODS", {name: METHODS[name] for name in ("simclr", "mae")})
-    scans = write_scans(tmp_path, 10)
-    checks = list(device_checks.check_device(scans.cohort / "scans.h5", torch.device("cpu"), 300, (30, 40)))
+    checks = list(device_checks.check_device(work / "cohort/scans.h5", torch.device("cpu"), 300, (30, 40)))
     assert [check.name for check in checks if check.passed is not True] == []
     assert [check.name for check in checks] == [
         "simclr, resnet18: as on the CPU",

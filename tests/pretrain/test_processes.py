@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,8 @@ def compare(tmp_path: Path, world: int, pairs: list[tuple[str, str]], precision:
     loss_rtol, rtol, atol = TOLERANCES[precision]
     train(one, pairs, precision)
     args = (world, free_port(), several, pairs, precision)
-    mp.start_processes(process, args=args, nprocs=world, start_method="spawn")
+    get_context("forkserver").set_forkserver_preload(["octdino.classify.finetune_arm", "octdino.pretrain.trainer"])
+    mp.start_processes(process, args=args, nprocs=world, start_method="forkserver")
     for name, model in pairs:
         here, there = (folder / f"{name}-{model}" for folder in (one, several))
         assert json.loads((there / "backbone.json").read_text())["processes"] == world
@@ -143,10 +145,10 @@ def test_process_reads_only_scans_of_its_slice_of_every_batch(monkeypatch: pytes
 
 
 class TrainerProcess:
-    """Runs of `octdino pretrain` in new processes."""
+    """Runs of `octdino pretrain`: in new processes, or, where nothing is sent to them, in one that starts warm."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.out = folder, folder / "run"
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self.folder, self.out, self.warm = folder, folder / "run", str(programs / "octdino")
         self.state = self.out / "state"
         write_small_cohort(folder)
 
@@ -157,18 +159,21 @@ class TrainerProcess:
             "variants": {"dino": {"prototypes": 32}},
         }  # fmt: skip
         return [
-            "-m", "octdino.cli", "pretrain", "dino", "--store", str(self.folder / "scans.h5"), "--backbone", "b",
+            "pretrain", "dino", "--store", str(self.folder / "scans.h5"), "--backbone", "b",
             "--model", '{"timm": "test_vit", "args": {"patch_size": 8}}', "--settings", json.dumps(settings),
             "--threads", "2", "--out", str(self.out), *args,
         ]  # fmt: skip
 
-    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, *self.command(*args)], env={**os.environ, **env}, stderr=subprocess.PIPE, text=True
-        )
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "octdino.cli", *self.command(*args)]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def start_warm(self, *args: str, **env: str) -> subprocess.Popen[str]:
+        env = {**os.environ, **env}
+        return subprocess.Popen([self.warm, *self.command(*args)], env=env, stderr=subprocess.PIPE, text=True)
 
     def run(self, *args: str) -> tuple[int, str]:
-        process = self.start(*args)
+        process = self.start_warm(*args)
         said = process.communicate(timeout=900)[1]
         return process.returncode, said
 
@@ -190,10 +195,10 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_run_stopped_killed_and_orphaned_resumes_with_any_number_of_processes(tmp_path: Path) -> None:
-    whole = TrainerProcess(tmp_path / "whole")
-    assert whole.run()[0] == 0
-    trainer = TrainerProcess(tmp_path / "disturbed")
+def test_run_stopped_killed_and_orphaned_resumes_with_any_number_of_processes(tmp_path: Path, programs: Path) -> None:
+    whole = TrainerProcess(tmp_path / "whole", programs)
+    assert whole.run("--threads", "1")[0] == 0
+    trainer = TrainerProcess(tmp_path / "disturbed", programs)
 
     process = trainer.start("--processes", "2")
     until(trainer.newest)
@@ -225,16 +230,18 @@ def test_run_stopped_killed_and_orphaned_resumes_with_any_number_of_processes(tm
     until(lambda: all(gone(pid) for pid in left))
     process.communicate()
 
-    assert trainer.run()[0] == 0, "in one process"
+    assert trainer.run("--threads", "1")[0] == 0, "in one process"
     np.testing.assert_allclose(trainer.history()["loss"], whole.history()["loss"], rtol=1e-3)
 
 
 @pytest.mark.slow
-def test_two_slurm_nodes_and_torchrun_train_as_one(tmp_path: Path) -> None:
+def test_two_slurm_nodes_and_torchrun_train_as_one(tmp_path: Path, programs: Path) -> None:
     port = str(free_port())
-    trainer = TrainerProcess(tmp_path)
+    trainer = TrainerProcess(tmp_path, programs)
     step = {"SLURM_STEP_NUM_NODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    machines = [trainer.start("--epochs", "2", **step, SLURM_NODEID=str(node)) for node in (0, 1)]
+    machines = [
+        trainer.start_warm("--epochs", "2", "--threads", "1", **step, SLURM_NODEID=str(node)) for node in (0, 1)
+    ]
     said = [machine.communicate(timeout=600)[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
     assert json.loads((trainer.out / "backbone.json").read_text())["processes"] == 2
@@ -242,7 +249,12 @@ def test_two_slurm_nodes_and_torchrun_train_as_one(tmp_path: Path) -> None:
 
     by_torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     out = tmp_path / "torchrun"
-    command = [*by_torchrun, *trainer.command("--epochs", "2", "--out", str(out))]
+    command = [
+        *by_torchrun,
+        "-m",
+        "octdino.cli",
+        *trainer.command("--epochs", "2", "--threads", "1", "--out", str(out)),
+    ]
     done = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
     assert done.stderr.count("epoch 2/2") == 1, "only rank 0 prints"
     losses = pd.read_csv(out / "history.csv")["loss"]
@@ -250,10 +262,10 @@ def test_two_slurm_nodes_and_torchrun_train_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_batch_size_that_is_no_multiple_of_processes_exits_with_2(tmp_path: Path) -> None:
-    code, said = TrainerProcess(tmp_path).run("--processes", "3")
+def test_batch_size_that_is_no_multiple_of_processes_exits_with_2(tmp_path: Path, programs: Path) -> None:
+    code, said = TrainerProcess(tmp_path, programs).run("--processes", "2", "--batch-size", "15")
     assert (code, said.count("\n")) == (2, 1), said
-    assert "batch_size: 16 scans per step; expected a multiple of the 3 processes" in said
+    assert "batch_size: 15 scans per step; expected a multiple of the 2 processes" in said
 
 
 def test_frozen_arm_in_several_processes_raises_user_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

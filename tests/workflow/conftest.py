@@ -23,6 +23,14 @@ FEW: dict[str, Any] = {  # few runs, for the stub
 }
 
 
+LONG = ("test_kills.py", "test_processes.py", "test_blocks_run.py", "test_presets.py", "test_benchmarks.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the files of minutes to the front: begun last, one of them would keep one process busy alone at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 class Workflow:
     """One working directory; its config.yaml, if there is one, is laid over the built-in defaults."""
 
@@ -57,8 +65,11 @@ class Workflow:
 
     def run_after(self, statement: str, *args: str) -> subprocess.CompletedProcess[str]:
         """Snakemake with `args`, to its end, after a Python statement in its process."""
-        text = f"import snakemake.cli\n{statement}\nsnakemake.cli.main({self.command(*args)[1:]!r})"
-        return self._run_warm("warm-python", "-c", text)
+        return self._run_warm("warm-python", "-c", self.text_after(statement, *args))
+
+    def text_after(self, statement: str, *args: str) -> str:
+        """A Python text that runs a statement, then Snakemake with `args`."""
+        return f"import snakemake.cli\n{statement}\nsnakemake.cli.main({self.command(*args)[1:]!r})"
 
     def _run_warm(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.stub}:{self.programs}:{self.env['PATH']}"
