@@ -1,6 +1,7 @@
 """Distributed training: two processes compute what one process computes on the whole batch."""
 
 import socket
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,8 @@ def test_two_processes_equal_one_on_the_whole_batch(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.start_processes(process, args=(port, str(tmp_path)), nprocs=2, start_method="spawn")
+    get_context("forkserver").set_forkserver_preload([__name__])  # so torch is imported once
+    mp.start_processes(process, args=(port, str(tmp_path)), nprocs=2, start_method="forkserver")
     alone = network()
     expected = gradients(alone, images())
     expected["plain"] = alone.eval()(images())
