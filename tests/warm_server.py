@@ -16,11 +16,13 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
@@ -98,6 +100,9 @@ def _run(program: str, arguments: list[str]) -> int:
         if program == "octdino":
             from octdino.cli import main
 
+            if arguments[:1] == ["run"] and (own := shutil.which("octdino")):
+                # Its jobs call the `octdino` of its installation: here that on PATH, which starts warm, too.
+                sysconfig.get_path = lambda *_: str(Path(own).parent)  # type: ignore[assignment]
             return main(arguments)
         if program == "snakemake":
             from snakemake.cli import main as snakemake

@@ -1,5 +1,6 @@
 """The cohort stage on real volumes and real tables, where shared data is there."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -48,12 +49,13 @@ def test_real_volumes_as_an_olives_tree(shared_data: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_real_tables_with_stand_in_pixels(shared_data: Path, tmp_path: Path) -> None:
     """Both real tables; files for every labeled scan and 1,000 others, the rest is refused as missing."""
-    labels = pd.read_csv(shared_data / "olives" / "Biomarker_Clinical_Data_Images.csv")
-    clinical = pd.read_excel(shared_data / "olives" / "Training_Unlabeled_Clinical_Data.xlsx")
     root = tmp_path / "root"
     root.mkdir()
-    labels.to_csv(root / "Biomarker_Clinical_Data_Images.csv", index=False)
-    clinical.to_excel(root / "Clinical_Data_Images.xlsx", index=False)
+    tables = shared_data / "olives"
+    labels = pd.read_csv(shutil.copy(tables / "Biomarker_Clinical_Data_Images.csv", root))
+    clinical = pd.read_excel(
+        shutil.copy(tables / "Training_Unlabeled_Clinical_Data.xlsx", root / "Clinical_Data_Images.xlsx")
+    )
     others = sorted(set(clinical["File_Path"]) - set(labels[PATH]))[::60][:1000]
     for number, path in enumerate([*labels[PATH], *others]):
         file = root / "OLIVES" / path.lstrip("/")

@@ -15,6 +15,7 @@ from tests.documents.blocks import ROOT, Block, read_blocks
 ROOTS = ("data/OLIVES", "data/OCT2017", "data/OCTDL")  # of the presets of published cohorts
 LINKED = ("Snakefile", "workflow", "config", "config.yaml", "profiles", "envs", "replication", "Makefile", "octdino")
 SHORT = """\
+cohort: {phantom: {patients: 20, visits: 2, slices: 2}}
 pretrain: {epochs: 1}
 classify: {fractions: [1.0], epochs: 1, min_steps: [5], lr: [0.001], arms: [scratch-finetune, dino-linear]}
 evaluate: {resamples: 100}

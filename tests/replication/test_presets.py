@@ -53,6 +53,14 @@ def preset(name: str) -> dict[str, Any]:
     return values
 
 
+def warm_python(programs: Path, folder: Path) -> None:
+    """Make `python -m replication VERB …` in a job start warm."""
+    folder.mkdir()
+    script = folder / "python"
+    script.write_text(f'#!/bin/sh\nexec {programs}/warm-python "$@"\n')
+    script.chmod(0o755)
+
+
 def stub_python(programs: Path) -> None:
     """Make `python -m replication VERB …` in a job call the stub of the workflow's tests."""
     script = programs / "python"
@@ -156,7 +164,9 @@ def voc(data: Path, root: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "imagenette-hour"])  # its rules, smaller
-def test_a_preset_runs_from_published_files_to_its_table(name: str, shared_data: Path, tmp_path: Path) -> None:
+def test_a_preset_runs_from_published_files_to_its_table(
+    name: str, shared_data: Path, programs: Path, tmp_path: Path
+) -> None:
     values = preset(name)
     cohort = values["cohort"]["name"]
     write = {"imagenette": imagenette, "cifar10": cifar, "stl10": stl, "voc12": voc}[cohort]
@@ -169,6 +179,7 @@ def test_a_preset_runs_from_published_files_to_its_table(name: str, shared_data:
     changes = merged(QUICK, {"cohort": {"root": str(tmp_path / "data"), "image": image}, "models": models})
     (tmp_path / "changes.yaml").write_text(yaml.safe_dump(changes))
     flow = Workflow(tmp_path, stub=False)
+    warm_python(programs, flow.stub)  # PATH begins with this folder
     done = flow.run(
         *SNAKEFILE,
         "--cores",
