@@ -91,18 +91,20 @@ def _imbalance_of(total: np.ndarray, shares: np.ndarray) -> Callable[[np.ndarray
     labels = (len(total) - 1) // 4
     cells, positives, known = slice(0, 2 * labels), slice(2 * labels, 3 * labels), slice(3 * labels, 4 * labels)
     wanted = shares[:, None] * total
-    scale = 1 / np.maximum(wanted, 1)
+    weight = np.zeros_like(wanted)  # of squared deviations, whose means over splits and labels count
+    for columns, factor in ((slice(-1, None), 20), (slice(0, labels), 2), (known, 1)):
+        weight[:, columns] = factor / weight[:, columns].size
+    weight = (weight / np.maximum(wanted, 1) ** 2).ravel()
     enough = total[cells] >= ENOUGH
     overall = total[positives] / np.maximum(total[known], 1)
-    spread = np.sqrt(np.maximum(overall * (1 - overall), 0.01))
+    spread = 1 / np.sqrt(np.maximum(overall * (1 - overall), 0.01))
+    drifts = 4 / (len(shares) * labels)
 
     def imbalance(sums: np.ndarray) -> float:
-        off = ((sums - wanted) * scale) ** 2
-        drift = ((sums[:, positives] / np.maximum(sums[:, known], 1) - overall) / spread) ** 2
-        empty = ((sums[:, cells] == 0) & enough).sum() + 10 * (sums[:, -1] == 0).sum()
-        return float(
-            10 * empty + 20 * off[:, -1].mean() + 4 * drift.mean() + 2 * off[:, :labels].mean() + off[:, known].mean()
-        )
+        off = (sums - wanted).ravel()
+        drift = ((sums[:, positives] / np.maximum(sums[:, known], 1) - overall) * spread).ravel()
+        empty = np.count_nonzero((sums[:, cells] == 0) & enough) + 10 * np.count_nonzero(sums[:, -1] == 0)
+        return float(10 * empty + (off * weight).dot(off) + drifts * drift.dot(drift))
 
     return imbalance
 
