@@ -110,6 +110,7 @@ def _run(program: str, arguments: list[str]) -> int:
             snakemake(arguments)
             return 0
         kind, text, *sys.argv[1:] = arguments
+        sys.path[0] = str(Path.cwd())  # as Python has it; before, tests/, whose folders have names of packages
         if kind == "-m":
             runpy.run_module(text, run_name="__main__", alter_sys=True)
         else:
