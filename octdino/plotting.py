@@ -138,7 +138,8 @@ def label_line_ends(figure: Figure, panels: Sequence[tuple[Axes, list[LineEnd]]]
         ]) for axes, ends in panels if ends
     ]  # fmt: skip
     for _ in range(2):  # labels at the rim of a panel change its height a little
-        figure.draw_without_rendering()
+        if engine := figure.get_layout_engine():  # without drawing the figure each time
+            engine.execute(figure)
         for axes, ends, written in notes:
             box, to_display = axes.get_window_extent(), axes.transData
             high = [float(to_display.transform((end.x, end.y))[1]) for end in ends]

@@ -1,21 +1,27 @@
 """A small plausible results folder, for the tests of the stages that only read files."""
 
 import json
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 
+from octdino.config import EvaluateSettings
 from octdino.data.csv_io import label_matrix, labels_of, write_table
 from octdino.data.predictions import write_predictions
 from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE, SPLITS
 from octdino.data.store_writer import StoreWriter
+from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.stats.calibration import calibration_of
 from octdino.stats.thresholds import choose_threshold
 from tests.small import INPUT, store_attributes
 
 LABELS = ["IRF", "DRT/ME", "FAVF", "VMT"]
+FIGURES = ("comparison_figures", "label_figures", "patients_needed", "calibration_figures")
 SKILL = {"scratch-finetune": 0.6, "dino-linear": 1.6, "simclr-linear": 1.2, "clinical": 0.8}
 
 
@@ -144,3 +150,44 @@ def write_pretraining(
     }  # fmt: skip
     (folder / "backbone.json").write_text(json.dumps(card))
     return folder
+
+
+def write_tables(root: Path, folders: list[Path], **settings: Any) -> None:
+    """The tables of the evaluate stage; its figures, which take two thirds of its time, are left out."""
+    plots = [f"plot_{name}" for name in FIGURES]
+    with patch.multiple("octdino.evaluate.evaluation", **dict.fromkeys(plots, lambda *_: None)):
+        chosen = EvaluateSettings(**{"resamples": 100, **settings})
+        evaluate(chosen, root / "cohort" / "manifest.csv", folders, root / "evaluate")
+
+
+def make_results(
+    root: Path, arms: tuple[str, ...], fractions: tuple[float, ...] = (0.3, 1.0), figures: bool = True
+) -> Path:
+    """Write a results folder; equal ones are made once per process."""
+    for name, content in _results(arms, fractions, figures).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+@cache
+def _results(arms: tuple[str, ...], fractions: tuple[float, ...], figures: bool) -> dict[Path, bytes]:
+    """Return the files of a results folder by their relative path."""
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        _make_results(root, arms, fractions, figures)
+        return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def _make_results(root: Path, arms: tuple[str, ...], fractions: tuple[float, ...], figures: bool) -> None:
+    write_store(root / "cohort", write_cohort(root / "cohort"))
+    folders = [write_arm(root / "classify", root / "cohort", arm, f) for arm in arms for f in fractions]
+    for method in ("dino", "simclr"):
+        write_pretraining(root / "pretrain", method)
+    if figures:
+        evaluate(EvaluateSettings(resamples=100), root / "cohort" / "manifest.csv", folders, root / "evaluate")
+    else:
+        write_tables(root, folders)
+    (root / "benchmarks").mkdir()
+    for job, seconds in (("cohort", "12.5"), ("pretrain.dino.resnet18.fold0-seed0", "200.0"), ("evaluate", "-")):
+        (root / "benchmarks" / f"{job}.tsv").write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:12\t512.5\n")

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,17 +21,24 @@ def room(module: str) -> str:
     return parts[1] if len(parts) > 1 else ""
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All nodes of a file's syntax tree, parsed once for all tests."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """The rooms of octdino that a file imports, at its top or inside a function."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    found: set[str] = set()
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import; write it in full"
             module = node.module or ""
             found |= {f"octdino.{alias.name}" for alias in node.names} if module == "octdino" else {module}
-    return {room(module) for module in found if module.split(".")[0] == "octdino"}
+    return frozenset(room(module) for module in found if module.split(".")[0] == "octdino")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -51,7 +59,7 @@ def test_a_cohorts_files_are_read_in_one_place(stage: str) -> None:
     alone = {"MANIFEST", "SPLITS", "read_header", "read_images"}
     sources = ("octdino.data.schemas.csv_schemas", "octdino.data.store")
     for path in (PACKAGE / stage).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom) and node.module in sources:
                 assert not {alias.name for alias in node.names} & alone, f"{path}: use octdino.data.cohort_reader"
 
@@ -102,7 +110,7 @@ def test_training_imports_no_matplotlib(stage: str) -> None:
     """Its import takes as long as many a small run; pictures of a training are drawn without it."""
     for path in (PACKAGE / stage).rglob("*.py"):
         assert "plotting" not in imports(path), path
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.split(".")[0] == "matplotlib" for name in names), path
@@ -112,7 +120,7 @@ def test_training_imports_no_matplotlib(stage: str) -> None:
 def test_sizes(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 300, "a file is read in one sitting"
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
             lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
@@ -138,7 +146,7 @@ def test_only_methods_know_methods() -> None:
     kinds = {f"octdino.pretrain.methods.{method}" for method in METHODS}
     for path in FILES:
         if path.parent.name != "methods":
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in nodes(path):
                 assert not isinstance(node, ast.ImportFrom) or node.module not in kinds, path
 
 
@@ -147,7 +155,7 @@ def test_data_is_never_executed() -> None:
     for path in FILES:
         text = path.read_text()
         assert "import pickle" not in text, path
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load"):
                 said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert said.get("weights_only") == "True" or said.get("allow_pickle") == "False", (

@@ -9,13 +9,11 @@ import pandas as pd
 import pytest
 
 from octdino import cli
-from octdino.config import EvaluateSettings
 from octdino.data.csv_io import read_table, write_table
 from octdino.data.schemas.csv_schemas import COMPARISON, MANIFEST, METRICS, SPLITS
 from octdino.data.schemas.evaluate_schemas import SIDE_BY_SIDE
-from octdino.evaluate import evaluate
 from tests.report.test_report import Page
-from tests.results import write_arm, write_cohort, write_pretraining, write_store
+from tests.results import write_arm, write_cohort, write_pretraining, write_store, write_tables
 
 RESAMPLES = 100
 
@@ -31,7 +29,7 @@ def run_of(root: Path, skills: dict[str, float], seed: int = 0, seeds: tuple[int
 
 def evaluated(root: Path) -> Path:
     folders = [path.parent for path in root.glob("classify/*/*/*/*/classifier.json")]
-    evaluate(EvaluateSettings(resamples=RESAMPLES), root / "cohort" / "manifest.csv", folders, root / "evaluate")
+    write_tables(root, folders, resamples=RESAMPLES)
     return root
 
 

@@ -87,6 +87,13 @@ def test_scans_of_a_folder_are_listed_before_it_was_read(tmp_path: Path) -> None
     assert (facts.train, facts.val) == (22, 6)  # 15 % validate, 25 % test
 
 
+@pytest.fixture
+def warm(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Snakemake and the trials start warm."""
+    monkeypatch.setattr(sys, "executable", str(programs / "warm-python"))
+
+
+@pytest.mark.usefixtures("warm")
 def test_a_plan_without_trials_has_jobs_and_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
     here = Path.cwd()
@@ -112,6 +119,7 @@ def test_a_plan_without_trials_has_jobs_and_sizes(tmp_path: Path, capsys: pytest
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]  # nothing is left behind
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_plan_has_the_jobs_of_external_cohorts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site = {"name": "b", "cohort": {"name": "phantom", "phantom": {"seed": 1, "patients": 8}}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**SMALL, "evaluate": {"external": [site]}}))
@@ -122,10 +130,8 @@ def test_a_plan_has_the_jobs_of_external_cohorts(tmp_path: Path, capsys: pytest.
     assert "Total    22 jobs" in text
 
 
-def test_a_plan_tries_each_kind_of_job(
-    tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "executable", str(programs / "warm-python"))
+@pytest.mark.usefixtures("warm")
+def test_a_plan_tries_each_kind_of_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(SMALL))
     code = cli.main(["plan", "--directory", str(tmp_path), "--cores", "2"])
     text = capsys.readouterr().out

@@ -18,7 +18,8 @@ from octdino.data.csv_io import write_table
 from octdino.data.schemas.csv_schemas import FINDINGS
 from octdino.report import write_report
 from tests.data.test_formula_cells import FORMULAS, HARMLESS
-from tests.report.test_report import CONFIG, make_results
+from tests.report.test_report import CONFIG
+from tests.results import make_results
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), "")

@@ -6,13 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from octdino.config import EvaluateSettings
 from octdino.data.predictions import read_predictions
-from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report.calibration_tables import calibration_table, operating_table, subgroup_table
 from octdino.report.conclusions import number
 from octdino.report.results_reader import Results, read_results
-from tests.results import write_arm, write_cohort
+from tests.results import write_arm, write_cohort, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +19,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_cohort(root / "cohort")
     arms = ("scratch-finetune", "dino-linear", "clinical")
     folders = [write_arm(root / "classify", root / "cohort", arm, f) for arm in arms for f in (0.3, 1.0)]
-    evaluate(EvaluateSettings(resamples=100), root / "cohort" / "manifest.csv", folders, root / "evaluate")
+    write_tables(root, folders)
     return root
 
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from octdino.config import EvaluateSettings, ReportSettings, load_config
+from octdino.config import ReportSettings, load_config
 from octdino.errors import UserError
-from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report
 from octdino.report.configured_runs import ConfiguredRuns, has_arms, with_configured_runs
 from octdino.report.results_reader import Results, read_results
-from tests.results import write_arm, write_cohort, write_pretraining
+from tests.results import write_arm, write_cohort, write_pretraining, write_tables
 
 RUNS = (
     "dino/resnet18/fold0-seed0", "dino/resnet18/fold0-seed1", "dino/resnet18/fold1-seed0",
@@ -145,7 +144,7 @@ def test_without_arms_the_page_has_no_comparison_of_an_earlier_run(tmp_path: Pat
     write_cohort(root / "cohort")
     write_pretraining(root / "pretrain", "dino")
     arms = [write_arm(root / "classify", root / "cohort", arm) for arm in ("scratch-finetune", "dino-linear")]
-    evaluate(EvaluateSettings(resamples=100), root / "cohort" / "manifest.csv", arms, root / "evaluate")
+    write_tables(root, arms)
     (root / "benchmarks").mkdir()
     for job in ("cohort", "evaluate"):
         (root / "benchmarks" / f"{job}.tsv").write_text("s\th:m:s\tmax_rss\n12.5\t0:00:12\t512.5\n")

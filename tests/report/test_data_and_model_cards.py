@@ -24,8 +24,8 @@ from octdino.report.data_card import Card, Part, data_card, markdown
 from octdino.report.example_scans import FALSE_ALARM, MISSED, mistakes
 from octdino.report.model_card import failures, runs_of
 from octdino.report.results_reader import read_results
-from tests.report.test_report import CONFIG, Page, make_results, render
-from tests.results import write_cohort, write_pretraining
+from tests.report.test_report import CONFIG, Page, render
+from tests.results import make_results, write_cohort, write_pretraining
 
 BEST = ("dino-linear", 1.0, "resnet18")
 

@@ -10,7 +10,8 @@ from octdino.data.csv_io import read_table
 from octdino.data.schemas.evaluate_schemas import LABEL_EFFICIENCY, POWER
 from octdino.report.efficiency_section import efficiency_section, power_section, rounded
 from octdino.report.results_reader import Results, read_results
-from tests.report.test_report import make_results, render
+from tests.report.test_report import render
+from tests.results import make_results
 
 ARMS = ("scratch-finetune", "dino-linear", "simclr-linear")
 

@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from octdino.config import EvaluateSettings, ReportSettings
+from octdino.config import ReportSettings
 from octdino.data.predictions import Predictions, read_predictions, write_predictions
-from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report
 from octdino.report.example_scans import FALSE_ALARM, MISSED, _wrong, choose_examples, decide
-from tests.results import write_arm, write_cohort
+from tests.results import write_arm, write_cohort, write_tables
 
 CLASSES = ["CNV", "DME", "NORMAL"]
 P = np.array([[0.64, 0.32, 0.04], [0.45, 0.50, 0.05], [0.36, 0.16, 0.48]])
@@ -70,7 +69,7 @@ def test_the_page_shows_thresholds_only_where_they_decide(tmp_path: Path, exclus
     root = tmp_path / "phantom"
     write_cohort(root / "cohort")
     arms = [write_arm(root / "classify", root / "cohort", arm) for arm in ("scratch-finetune", "dino-linear")]
-    evaluate(EvaluateSettings(resamples=100), root / "cohort" / "manifest.csv", arms, root / "evaluate")
+    write_tables(root, arms)
     for arm in arms:
         path = arm / "classifier.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "exclusive": exclusive}))

@@ -12,7 +12,8 @@ from octdino.config import ReportSettings
 from octdino.html_template import page_environment
 from octdino.report import write_report
 from octdino.report.file_links import FileLinks, PlacedFigure, place_figures
-from tests.report.test_report import CONFIG, Page, make_results
+from tests.report.test_report import CONFIG, Page
+from tests.results import make_results
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from octdino.config import EvaluateSettings, ReportSettings
-from octdino.evaluate import evaluate  # only tests may join two stages
+from octdino.config import ReportSettings
 from octdino.plotting import FIXED, POOL, arm_styles
 from octdino.report import write_report
 from octdino.report.conclusions import NOTHING
@@ -18,7 +17,7 @@ from octdino.report.results_reader import Pretraining, _pretraining, read_result
 from octdino.report.tables import backbone_tables
 from octdino.report.training_section import _line, _line_styles, training_figures, training_table
 from tests.report.test_report import Page
-from tests.results import write_arm, write_cohort, write_pretraining, write_store
+from tests.results import write_arm, write_cohort, write_pretraining, write_store, write_tables
 
 ARMS = {"scratch-linear": ("resnet18", "vit"), "simclr-linear": ("resnet18", "vit"), "dinov2-linear": ("vit",)}
 OTHER = "collapsed to a point: another remedy"
@@ -39,8 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pretraining(root / "pretrain", "simclr", "vit", start=start)
     imagenet = {"from": "imagenet", "sha256": None}
     write_pretraining(root / "pretrain", "dinov2", "vit", alarms=[ALARM, OTHER], start=imagenet, epochs=[10, 20])
-    settings = EvaluateSettings(resamples=200, reference="scratch-linear")  # three arms: with 100 no p can pass
-    evaluate(settings, root / "cohort" / "manifest.csv", folders, root / "evaluate")
+    write_tables(root, folders, resamples=200, reference="scratch-linear")  # three arms: with 100 no p can pass
     return root
 
 
@@ -82,7 +80,7 @@ def test_one_backbone_needs_no_such_table(tmp_path: Path) -> None:
     folders = [
         write_arm(tmp_path / "classify", tmp_path / "cohort", arm) for arm in ("scratch-finetune", "dino-linear")
     ]
-    evaluate(EvaluateSettings(resamples=100), tmp_path / "cohort" / "manifest.csv", folders, tmp_path / "evaluate")
+    write_tables(tmp_path, folders)
     assert backbone_tables(read_results(tmp_path), "scratch-finetune") == []
 
 

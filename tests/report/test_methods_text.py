@@ -19,8 +19,8 @@ from octdino.data.schemas.csv_schemas import SPLITS
 from octdino.report import write_report
 from octdino.report.pretraining_text import positives_text
 from octdino.report.references import bibliography, cited, entries, references_of
-from tests.report.test_report import CONFIG, make_results
-from tests.results import write_cohort, write_pretraining
+from tests.report.test_report import CONFIG
+from tests.results import make_results, write_cohort, write_pretraining
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -68,7 +68,7 @@ def test_every_citation_is_in_the_bibliography_and_nothing_else(results: Path) -
 
 
 def test_license_of_weights_that_a_pretraining_continued_from_is_named(tmp_path: Path) -> None:
-    root = make_results(tmp_path / "phantom", ("scratch-finetune", "dino-linear"))
+    root = make_results(tmp_path / "phantom", ("scratch-finetune", "dino-linear"), figures=False)
     start = {"from": "mirage", "sha256": "a" * 64, "layout": "mirage", "license": "CC BY-NC-ND 4.0"}
     for path in root.glob("pretrain/*/*/*/backbone.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "start": start}))

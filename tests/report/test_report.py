@@ -14,18 +14,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from octdino.config import Config, EvaluateSettings, ReportSettings
+from octdino.config import Config, ReportSettings
 from octdino.data.csv_io import write_table
 from octdino.data.schemas.csv_schemas import MANIFEST, QUARANTINE
 from octdino.errors import UserError
-from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report import write_report
 from octdino.report.conclusions import NOTHING
 from octdino.report.example_scans import KINDS, examples
 from octdino.report.results_reader import read_results
 from octdino.report.tables import label_tables
 from octdino.scans.pictures import data_uri, to_image
-from tests.results import write_arm, write_cohort, write_pretraining, write_store
+from tests.results import make_results, write_arm, write_cohort, write_pretraining, write_tables
 
 CONFIG = Config().model_dump(mode="json")
 VOID = {"meta", "link", "img", "br", "hr", "path", "use"}
@@ -72,18 +71,6 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
-
-
-def make_results(root: Path, arms: tuple[str, ...], fractions: tuple[float, ...] = (0.3, 1.0)) -> Path:
-    write_store(root / "cohort", write_cohort(root / "cohort"))
-    folders = [write_arm(root / "classify", root / "cohort", arm, f) for arm in arms for f in fractions]
-    for method in ("dino", "simclr"):
-        write_pretraining(root / "pretrain", method)
-    evaluate(EvaluateSettings(resamples=100), root / "cohort" / "manifest.csv", folders, root / "evaluate")
-    (root / "benchmarks").mkdir()
-    for job, seconds in (("cohort", "12.5"), ("pretrain.dino.resnet18.fold0-seed0", "200.0"), ("evaluate", "-")):
-        (root / "benchmarks" / f"{job}.tsv").write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:12\t512.5\n")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +171,7 @@ def test_everything_optional_may_be_missing(tmp_path: Path, results: Path) -> No
 
 
 def test_one_fraction_no_clinical_baseline_and_no_clinical_values(tmp_path: Path) -> None:
-    root = make_results(tmp_path / "folder", ("scratch-finetune", "dino-linear"), (1.0,))
+    root = make_results(tmp_path / "folder", ("scratch-finetune", "dino-linear"), (1.0,), figures=False)
     manifest = pd.read_csv(root / "cohort" / "manifest.csv", dtype={c.name: c.dtype for c in MANIFEST})
     manifest[["cst", "bcva", "visit", "eye"]] = None
     write_table(root / "cohort" / "manifest.csv", manifest.assign(cohort="clinic"), MANIFEST)
@@ -230,8 +217,7 @@ def test_nothing_evaluable_is_an_answer_too(tmp_path: Path) -> None:
     root = tmp_path / "phantom"
     write_cohort(root / "cohort")
     folder = write_arm(root / "classify", root / "cohort", "scratch-finetune")
-    settings = EvaluateSettings(resamples=100, min_positive_patients=99)
-    evaluate(settings, root / "cohort" / "manifest.csv", [folder], root / "evaluate")
+    write_tables(root, [folder], min_positive_patients=99)
     _, page = render(root)
     assert "This cohort cannot answer" in page.text
     assert "n/e" in page.text
@@ -288,7 +274,7 @@ def test_images_come_back_bit_for_bit(channels: int) -> None:
 
 
 def test_an_arm_without_a_row_in_metrics_has_an_empty_cell(tmp_path: Path) -> None:
-    make_results(tmp_path, ("scratch-finetune", "dino-linear"))
+    make_results(tmp_path, ("scratch-finetune", "dino-linear"), figures=False)
     path = tmp_path / "evaluate" / "metrics.csv"
     metrics = pd.read_csv(path, keep_default_na=False)
     label = metrics.loc[metrics["label"] != "macro", "label"].iloc[0]

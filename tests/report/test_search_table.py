@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 
-from octdino.config import EvaluateSettings
-from octdino.evaluate import evaluate  # only tests may join two stages
 from octdino.report.conclusions import NOTHING
 from octdino.report.results_reader import read_results
 from octdino.report.search_table import search_table
-from tests.results import write_arm, write_cohort
+from tests.results import write_arm, write_cohort, write_tables
 
 CHOSEN: dict[tuple[str, int], dict[str, Any]] = {
     ("scratch-finetune", 0): {"lr": 0.003, "min_steps": 1000, "validation_score": 0.7, "best_step": 900},
@@ -27,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results") / "phantom"
     write_cohort(root / "cohort")
     folders = [write_arm(root / "classify", root / "cohort", arm, 1.0, seed=seed) for arm, seed in CHOSEN]
-    evaluate(EvaluateSettings(resamples=100), root / "cohort" / "manifest.csv", folders, root / "evaluate")
+    write_tables(root, folders)
     return root
 
 

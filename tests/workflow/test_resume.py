@@ -14,9 +14,9 @@ from tests.small import write_small_cohort
 from tests.workflow.conftest import ROOT, Workflow, until
 
 SMALL = [
-    "--epochs", "60", "--batch-size", "8", "--augment.global-size", "32", "--augment.local-size", "16",
+    "--epochs", "24", "--batch-size", "8", "--augment.global-size", "32", "--augment.local-size", "16",
     "--augment.local-views", "2", "--dino.prototypes", "16", "--dino.hidden-dim", "16", "--dino.bottleneck-dim", "8",
-    "--knn", "3", "--eval-every", "20", "--precision", "float32", "--threads", "1", "--checkpoint-seconds", "0.1",
+    "--knn", "3", "--eval-every", "8", "--precision", "float32", "--threads", "1", "--checkpoint-seconds", "0.1",
 ]  # fmt: skip
 
 

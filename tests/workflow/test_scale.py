@@ -11,7 +11,10 @@ METHODS = ["dino", "simclr", "moco", "byol", "vicreg"]
 MODES = ["linear", "finetune", "knn"]
 
 
-@pytest.mark.parametrize("where", [("--cores", "2"), ("--profile", str(ROOT / "profiles/slurm"))])
+@pytest.mark.parametrize(
+    "where",
+    [pytest.param(("--cores", "2"), marks=pytest.mark.slow), ("--profile", str(ROOT / "profiles/slurm"))],
+)
 def test_a_thousand_jobs_are_planned_in_seconds(where: tuple[str, str], stubbed: Workflow) -> None:
     stubbed.configure(
         {
