@@ -12,6 +12,8 @@ from tests.warm_server import warm_programs
 # Before torch is imported: small tensors on several threads are slower than on one, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+LONG = ("test_kills.py", "test_processes.py", "test_blocks_run.py", "test_presets.py", "test_benchmarks.py")
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
@@ -22,6 +24,11 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.enable()
         gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the files of minutes to the front: begun last, one of them would keep one process busy alone at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def pytest_unconfigure() -> None:

@@ -23,14 +23,6 @@ FEW: dict[str, Any] = {  # few runs, for the stub
 }
 
 
-LONG = ("test_kills.py", "test_processes.py", "test_blocks_run.py", "test_presets.py", "test_benchmarks.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the files of minutes to the front: begun last, one of them would keep one process busy alone at the end."""
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
-
-
 class Workflow:
     """One working directory; its config.yaml, if there is one, is laid over the built-in defaults."""
 
