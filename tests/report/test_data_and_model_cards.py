@@ -219,6 +219,9 @@ def test_images_without_patients_are_called_images(results: Path, tmp_path: Path
         own = own.replace(words, "")
     assert re.findall(r".{60}\b[Pp]atients?\b.{20}", own) == []
     assert "min_positive_patients" in text  # a setting keeps its name
+
+
+def test_resamples_are_of_patients_where_there_are_some(results: Path) -> None:
     assert "resamples of patients" in render(results)[1].text
 
 
