@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from octdino.evaluate import evaluate
-from tests.evaluate.evaluated import SETTINGS, drawing
-from tests.results import write_arm, write_cohort
+from tests.evaluate.evaluated import SETTINGS
+from tests.results import drawing, write_arm, write_cohort
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,15 @@
 """What the tests of the evaluate stage share: settings, names of outputs, look-ups in tables."""
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
-import pytest
 from sklearn.metrics import roc_auc_score
 
 from octdino.config import EvaluateSettings
 from octdino.data.csv_io import probability_column, read_table
 from octdino.data.schemas.csv_schemas import METRICS
-from octdino.evaluate import evaluation
 
 SETTINGS = EvaluateSettings(resamples=100)
 FIGURES = ["comparison.svg", "difference.svg", "label_efficiency.svg", "pr.svg", "roc.svg"]
@@ -25,16 +22,6 @@ FIGURES += [
     "patients_needed.svg",
 ]
 TABLES = ["metrics.csv", "comparison.csv", "subgroups.csv", "label_efficiency.csv", "power.csv"]
-
-
-@contextmanager
-def drawing(*functions: str) -> Iterator[None]:
-    """Let the stage draw only what these of its functions draw: figures take most of a small evaluation's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in vars(evaluation).copy():
-            if name.startswith("plot_") and name not in functions:
-                patch.setattr(evaluation, name, lambda *_: None)
-        yield
 
 
 def metrics_of(root: Path) -> pd.DataFrame:

@@ -20,8 +20,8 @@ from octdino.evaluate.label_efficiency import supervised_arm
 from octdino.plotting import notice_of
 from octdino.stats.label_efficiency import as_patients, isotonic, log_patients_needed, shown_fraction
 from octdino.stats.power import patients_for_power, power_of
-from tests.evaluate.evaluated import drawing, one
-from tests.results import write_arm, write_cohort
+from tests.evaluate.evaluated import one
+from tests.results import drawing, write_arm, write_cohort
 
 PATIENTS = np.array([10, 25, 50, 100])
 SETTINGS = EvaluateSettings(resamples=100)

@@ -26,8 +26,7 @@ from octdino.config import EvaluateSettings
 from octdino.data.csv_io import read_table
 from octdino.data.schemas.csv_schemas import METRICS
 from octdino.evaluate import evaluate
-from tests.evaluate.evaluated import drawing
-from tests.results import write_arm, write_cohort
+from tests.results import drawing, write_arm, write_cohort
 
 LABELS = ("IRF", "DRT/ME", "FAVF")  # VMT has too few positive patients
 ARMS = ("scratch-finetune", "dino-linear", "clinical")

@@ -17,8 +17,8 @@ from octdino.evaluate.evaluation import comparison_table
 from octdino.evaluate.reference_pairs import comparison_pairs, reference_of
 from octdino.evaluate.resampled_scores import metric_names, score_columns
 from octdino.plotting import notice_of
-from tests.evaluate.evaluated import SETTINGS, drawing, one
-from tests.results import write_arm, write_cohort
+from tests.evaluate.evaluated import SETTINGS, one
+from tests.results import drawing, write_arm, write_cohort
 
 SHARED = {"resnet18", "vit"}
 

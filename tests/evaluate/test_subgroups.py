@@ -14,8 +14,7 @@ from octdino.data.schemas.csv_schemas import MANIFEST, SUBGROUPS
 from octdino.evaluate import evaluate
 from octdino.evaluate.image_quality import image_qualities, noise, quality
 from octdino.evaluate.subgroups import by_band, by_name, groupings, position
-from tests.evaluate.evaluated import drawing
-from tests.results import write_arm, write_cohort, write_store
+from tests.results import drawing, write_arm, write_cohort, write_store
 
 
 @pytest.fixture(scope="module")
