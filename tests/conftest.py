@@ -11,6 +11,9 @@ from tests.warm_server import warm_programs
 
 # Before torch is imported: small tensors on several threads are slower than on one, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Threads of jobs that wait for each other sleep: where other tests keep the cores busy, spinning takes three times as
+# long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 LONG = ("test_kills.py", "test_processes.py", "test_blocks_run.py", "test_presets.py", "test_benchmarks.py")
 

@@ -73,7 +73,7 @@ class Killed:
     def start(self, *args: str) -> subprocess.Popen[bytes]:
         with (self.flow.folder / "run.log").open("ab") as log:
             return subprocess.Popen(
-                self.flow.command("--cores", "2", "--rerun-incomplete", *args),
+                self.flow.command("--cores", "2", "--set-threads", "pretrain=1", "--rerun-incomplete", *args),
                 cwd=ROOT, env=self.flow.env, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
