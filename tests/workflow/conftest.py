@@ -57,11 +57,8 @@ class Workflow:
 
     def run_after(self, statement: str, *args: str) -> subprocess.CompletedProcess[str]:
         """Snakemake with `args`, to its end, after a Python statement in its process."""
-        return self._run_warm("warm-python", "-c", self.text_after(statement, *args))
-
-    def text_after(self, statement: str, *args: str) -> str:
-        """A Python text that runs a statement, then Snakemake with `args`."""
-        return f"import snakemake.cli\n{statement}\nsnakemake.cli.main({self.command(*args)[1:]!r})"
+        text = f"import snakemake.cli\n{statement}\nsnakemake.cli.main({self.command(*args)[1:]!r})"
+        return self._run_warm("warm-python", "-c", text)
 
     def _run_warm(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.stub}:{self.programs}:{self.env['PATH']}"

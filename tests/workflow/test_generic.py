@@ -21,13 +21,6 @@ COMMANDS = {
     "sge": ("qsub", "qstat", "qdel"),
 }
 TARGET = "results/phantom/pretrain/dino/resnet18/fold0-seed0/backbone.json"
-# The executors ask for states five times per second, and LSF's does not wait 20 s before it does so first.
-FAST = """
-import asyncio, snakemake_executor_plugin_lsf
-from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
-object.__setattr__(snakemake_executor_plugin_lsf.common_settings, "init_seconds_before_status_checks", 0)
-RemoteExecutor.sleep = lambda self: asyncio.sleep(0.2)
-"""
 # What each is asked for: 8 cores, 8 GB, a day and a GPU.
 CHECKS = {
     "pbs": "-l select=1:ncpus=8:mem=8000mb:ngpus=1 -l walltime=1440:00",
@@ -58,21 +51,17 @@ class Cluster:
             configuration = self.state / "lsbatch/fake/configdir/lsb.params"
             configuration.parent.mkdir(parents=True)
             configuration.write_text("Begin Parameters\nDEFAULT_QUEUE = normal\nEnd Parameters\n")
-        self.arguments = (TARGET, "--profile", str(profile), "--latency-wait", "5")
+        self.profile = ("--profile", str(profile), "--latency-wait", "5", "--seconds-between-status-checks", "1")
 
     def jobs(self) -> list[dict[str, Any]]:
         """The submitted jobs."""
         return [json.loads(path.read_text()) for path in sorted(self.state.glob("*.json"))]
 
-    def run(self) -> subprocess.CompletedProcess[str]:
-        """Snakemake up to a pretraining, to its end."""
-        return self.flow.run_after(FAST, *self.arguments)
-
     def begin(self, **env: str) -> subprocess.Popen[str]:
         """Snakemake up to a pretraining, in the background."""
         return subprocess.Popen(
-            [sys.executable, "-c", self.flow.text_after(FAST, *self.arguments)], cwd=ROOT, text=True,
-            env={**self.flow.env, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            self.flow.command(TARGET, *self.profile), cwd=ROOT, env={**self.flow.env, **env}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
 
@@ -86,7 +75,7 @@ def write_lsf_profile(folder: Path) -> None:
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_jobs_are_submitted_watched_and_asked_for_what_they_need(kind: str, stubbed: Workflow) -> None:
     cluster = Cluster(stubbed, kind)
-    done = cluster.run()
+    done = stubbed.run(TARGET, *cluster.profile)
     assert done.returncode == 0, done.stdout + done.stderr
     phantom, cohort, pretrain = (" ".join(job["args"]) for job in cluster.jobs())
     assert "phantom" in phantom
@@ -125,7 +114,7 @@ def test_what_a_killed_snakemake_has_left_is_ended_before_it_is_run_again(kind: 
     process.wait()
     left = cluster.jobs()[-1]["pid"]
     assert Path(f"/proc/{left}").exists()
-    done = cluster.run()
+    done = stubbed.run(TARGET, *cluster.profile)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "octdino: a killed Snakemake has left jobs 102;" in done.stderr
     assert "cannot be locked" not in done.stderr
