@@ -30,6 +30,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest.mock import patch
 
 CLIENT = """#!{python} -IS
 import array, json, os, socket, struct, sys
@@ -102,7 +103,7 @@ def _run(program: str, arguments: list[str]) -> int:
 
             if arguments[:1] == ["run"] and (own := shutil.which("octdino")):
                 # Its jobs call the `octdino` of its installation: here that on PATH, which starts warm, too.
-                sysconfig.get_path = lambda *_: str(Path(own).parent)  # type: ignore[assignment]
+                patch.object(sysconfig, "get_path", return_value=str(Path(own).parent)).start()  # this process ends
             return main(arguments)
         if program == "snakemake":
             from snakemake.cli import main as snakemake

@@ -98,13 +98,13 @@ def _imbalance_of(total: np.ndarray, shares: np.ndarray) -> Callable[[np.ndarray
     enough = total[cells] >= ENOUGH
     overall = total[positives] / np.maximum(total[known], 1)
     spread = 1 / np.sqrt(np.maximum(overall * (1 - overall), 0.01))
-    drifts = 4 / (len(shares) * labels)
+    drift_weight = 4 / (len(shares) * labels)
 
     def imbalance(sums: np.ndarray) -> float:
         off = (sums - wanted).ravel()
         drift = ((sums[:, positives] / np.maximum(sums[:, known], 1) - overall) * spread).ravel()
         empty = np.count_nonzero((sums[:, cells] == 0) & enough) + 10 * np.count_nonzero(sums[:, -1] == 0)
-        return float(10 * empty + (off * weight).dot(off) + drifts * drift.dot(drift))
+        return float(10 * empty + (off * weight).dot(off) + drift_weight * drift.dot(drift))
 
     return imbalance
 

@@ -105,14 +105,15 @@ def ema_update(teacher: nn.Module, student: nn.Module, momentum: float, taken: T
     average_(list(teacher.parameters()), list(student.parameters()), taken * (1 - momentum))
 
 
-def average_(averages: list[Tensor], current: list[Tensor], weight: Tensor, launches: bool | None = None) -> None:
+def average_(averages: list[Tensor], current: list[Tensor], weight: Tensor, foreach: bool | None = None) -> None:
     """Move each average by `weight` (float32 [], on the device) times its distance to the current value, in place.
 
     Args:
-        launches: whether to use three kernels for all tensors, where a launch per tensor would take longer; otherwise
-            each tensor is read and written once, in a third of the time or less. None for three except on CPUs.
+        averages, current: lists of tensors of equal shapes.
+        foreach: as in torch's optimizers: kernels over all tensors at once, three of them, as a GPU is slow at many
+            small launches; otherwise one pass per tensor, a third of the time on a CPU. None: except on CPUs.
     """
-    if weight.device.type != "cpu" if launches is None else launches:
+    if weight.device.type != "cpu" if foreach is None else foreach:
         changes = torch._foreach_sub(current, averages)
         torch._foreach_mul_(changes, weight)
         torch._foreach_add_(averages, changes)

@@ -21,7 +21,7 @@ SETTINGS = ClassifySettings(augment=AugmentSettings(global_size=48), epochs=10, 
 MODEL = ModelSettings(timm="test_resnet")
 
 
-def plot_label_figures(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
+def draw_labels(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Each label by a coin whose weight is the patient's own: scans of a patient are alike, pictures play no part."""
     rng = np.random.default_rng([7, seed])
     patient = pd.factorize(manifest["patient"])[0]
@@ -38,7 +38,7 @@ def test_random_labels_show_no_difference(tmp_path: Path) -> None:
     write_store(tmp_path / "cohort", manifest)
     rows, scores = [], []
     for seed in range(SEEDS):
-        write_table(tmp_path / "cohort" / "manifest.csv", plot_label_figures(manifest, seed), MANIFEST)
+        write_table(tmp_path / "cohort" / "manifest.csv", draw_labels(manifest, seed), MANIFEST)
         folders = [tmp_path / str(seed) / arm for arm in ARMS]
         run: dict[str, Any] = {"store": tmp_path / "cohort/scans.h5", "backbone": "tiny", "model": MODEL, "seed": seed}
         embeddings = write_embedded("scratch", SETTINGS.augment.global_size, out=tmp_path / str(seed) / "embed", **run)

@@ -38,14 +38,14 @@ def test_ema_update_leaves_buffers_unchanged_and_can_be_skipped():
     assert torch.equal(teacher.running_mean, torch.zeros(3))
 
 
-@pytest.mark.parametrize("launches", [True, False])
+@pytest.mark.parametrize("foreach", [True, False])
 @pytest.mark.parametrize("weight", [0.0, 0.004, 0.3, 1.0])
-def test_average_in_one_pass_and_in_three_kernels_equals_the_formula(weight, launches):
+def test_average_per_tensor_and_foreach_equals_the_formula(weight, foreach):
     torch.manual_seed(0)
     shapes = [(5, 3, 3, 3), (7,), (4, 6), ()]
     averages, current = [[torch.randn(shape) for shape in shapes] for _ in range(2)]
     averages[0], before = averages[0].to(memory_format=torch.channels_last), [each.clone() for each in averages]
-    average_(averages, current, torch.tensor(weight), launches)
+    average_(averages, current, torch.tensor(weight), foreach)
     for found, first, value in zip(averages, before, current, strict=True):
         torch.testing.assert_close(found.double(), (1 - weight) * first.double() + weight * value.double(),
                                    rtol=1e-6, atol=1e-6, check_stride=False)  # fmt: skip
